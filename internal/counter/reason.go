@@ -1,0 +1,99 @@
+// Package counter counts what workers do: one table of drop reasons, from
+// which the enum's names, the reports and the documentation come, and one
+// block of counters a worker.
+package counter
+
+// Reason says why a packet was dropped. The zero Reason means that it was not.
+type Reason uint8
+
+// The drop reasons, in the order in which a packet meets them.
+const (
+	None Reason = iota
+	Runt
+	Giant
+	BadEtherType
+	BadIPHeader
+	BadExtension
+	BadMAC
+	Fragment
+	TTLExpired
+	NoPolicy
+	PolicyDiscard
+	NoSA
+	SeqExhausted
+	BadESP
+	UnknownSPI
+	ReservedSPI
+	WrongSAMode
+	ReplayOld
+	ReplaySeen
+	AuthFailed
+	BadPadding
+	BadInner
+	DummyPacket
+	BadECN
+	SelectorMismatch
+	InPolicyClear
+	InPolicyMismatch
+	NoRoute
+	HostLocal
+	NoNeighbour
+	TooBig
+	NoRoom
+	TxFull
+	PoolEmpty
+	NumReasons
+)
+
+var reasons = [NumReasons]struct{ name, text string }{
+	None:             {"none", "not dropped"},
+	Runt:             {"runt", "shorter than its headers"},
+	Giant:            {"giant", "longer than a frame, or spread over several"},
+	BadEtherType:     {"bad_ethertype", "neither IPv4 nor IPv6, or more VLAN tags than one"},
+	BadIPHeader:      {"bad_ip_header", "IP version, header length, total length or checksum is wrong"},
+	BadExtension:     {"bad_extension", "IPv6 extension headers are malformed, too many, or hold a routing header"},
+	BadMAC:           {"bad_mac", "not addressed to this port"},
+	Fragment:         {"fragment", "a fragment of an ESP packet: reassembly is not there yet"},
+	TTLExpired:       {"ttl_expired", "TTL or hop limit ran out; answered with ICMP time exceeded"},
+	NoPolicy:         {"no_policy", "no SPD entry matches: the implicit discard (RFC 4301, 4.4.1)"},
+	PolicyDiscard:    {"policy_discard", "an SPD entry says discard"},
+	NoSA:             {"no_sa", "an SPD entry says protect and there is no SA yet: acquire requested"},
+	SeqExhausted:     {"seq_exhausted", "the SA has used up its sequence numbers (RFC 4303, 3.3.3)"},
+	BadESP:           {"bad_esp", "an ESP packet too short for its SA, or not a multiple of its block"},
+	UnknownSPI:       {"unknown_spi", "no inbound SA for (SPI, destination, protocol)"},
+	ReservedSPI:      {"reserved_spi", "SPI 0 to 255 (RFC 4303, 2.1)"},
+	WrongSAMode:      {"wrong_sa_mode", "the SA's mode or tunnel source does not fit the packet"},
+	ReplayOld:        {"replay_old", "sequence number left of the replay window"},
+	ReplaySeen:       {"replay_seen", "sequence number received before"},
+	AuthFailed:       {"auth_failed", "ICV is wrong"},
+	BadPadding:       {"bad_padding", "padding is not 1, 2, 3 .. or is longer than the payload"},
+	BadInner:         {"bad_inner", "the decrypted packet is no valid IP packet of the announced protocol"},
+	DummyPacket:      {"dummy_packet", "next header 59: traffic-flow confidentiality (RFC 4303, 2.6)"},
+	BadECN:           {"bad_ecn", "congestion mark on a tunnel header around a Not-ECT packet (RFC 6040, 4.2)"},
+	SelectorMismatch: {"selector_mismatch", "the decrypted packet lies outside its SA's selectors (RFC 4301, 5.2)"},
+	InPolicyClear:    {"in_policy_clear", "came in clear where an SPD entry says protect"},
+	InPolicyMismatch: {"in_policy_mismatch", "came by an SA that its SPD entry does not name"},
+	NoRoute:          {"no_route", "no route, or a route out of no port of the gateway"},
+	HostLocal:        {"host_local", "addressed to the gateway itself after decryption"},
+	NoNeighbour:      {"no_neighbour", "the next hop's link-layer address is not known; resolution requested"},
+	TooBig:           {"too_big", "does not fit the path MTU; answered with ICMP"},
+	NoRoom:           {"no_room", "does not fit the frame with the headers that it needs"},
+	TxFull:           {"tx_full", "the egress queue is full"},
+	PoolEmpty:        {"pool_empty", "no free frame for a packet of the slow path"},
+}
+
+// String returns r's name as reports and metrics show it.
+func (r Reason) String() string {
+	if r >= NumReasons {
+		return "unknown"
+	}
+	return reasons[r].name
+}
+
+// Text explains r in one sentence without a full stop.
+func (r Reason) Text() string {
+	if r >= NumReasons {
+		return "unknown"
+	}
+	return reasons[r].text
+}

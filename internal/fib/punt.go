@@ -1,0 +1,37 @@
+package fib
+
+import "spigot/internal/flow"
+
+// PuntKind says what the slow path is asked to do.
+type PuntKind uint8
+
+// The kinds of Punt.
+const (
+	PuntTooBig  PuntKind = iota + 1 // answer the sender with frag-needed or packet-too-big naming MTU
+	PuntTTL                         // answer the sender with time exceeded
+	PuntResolve                     // have the kernel resolve Via on Port; carries no packet
+)
+
+// PuntSize is how many bytes of a packet a Punt or an Inject carries at most.
+const PuntSize = 2048
+
+// Punt is a message of a worker to the slow path about one packet. Bytes are
+// copied into it: the frame stays the worker's.
+type Punt struct {
+	Kind    PuntKind
+	Secured bool // the packet arrived by an SA: the answer must leave by the SPD, too
+	Port    uint16
+	MTU     uint16 // PuntTooBig: what the packet should have fitted, as the inner source sees it
+	Len     uint16
+	Via     flow.Addr
+	Data    [PuntSize]byte // the IP packet as it arrived, or its start
+}
+
+// Inject is a packet that the slow path hands to a worker.
+type Inject struct {
+	// Policy says that the packet is to pass the SPD as if it had come from the
+	// protected side; otherwise it is routed as it is.
+	Policy bool
+	Len    uint16
+	Data   [PuntSize]byte // an IP packet
+}

@@ -1,0 +1,73 @@
+// Package spd is the security policy database (RFC 4301, section 4.4.1):
+// ordered selectors with an action, compiled to an immutable Table, and each
+// worker's cache of decisions.
+package spd
+
+import "spigot/internal/flow"
+
+// Action is what happens to matching traffic. The zero Action discards.
+type Action uint8
+
+// The actions of RFC 4301, section 4.4.1.
+const (
+	Discard Action = iota
+	Bypass
+	Protect
+)
+
+// Dir is the direction a policy is for.
+type Dir uint8
+
+// The directions.
+const (
+	Out Dir = iota // from the protected side to the wire
+	In             // from the wire to the protected side
+)
+
+// Level says what a protect policy does without an SA (OpenBSD's types).
+type Level uint8
+
+// The levels. The zero Level is the strict one.
+const (
+	Require Level = iota // ask for an SA, drop meanwhile; in: clear packets are dropped
+	Acquire              // ask for an SA, pass in clear meanwhile
+	Use                  // pass in clear if there is no SA, do not ask
+	DontAcq              // drop if there is no SA, do not ask
+)
+
+// Mode is how an SA wraps packets (RFC 4301, section 4.1).
+type Mode uint8
+
+// The modes.
+const (
+	Tunnel Mode = iota
+	Transport
+)
+
+// Template names the SA that a protect policy wants.
+type Template struct {
+	Proto    uint8 // 50 ESP, 51 AH
+	Mode     Mode
+	Src, Dst flow.Addr // outer addresses of the tunnel; zero Dst: any peer
+	Reqid    uint32    // 0: any
+}
+
+// Policy is one SPD entry. Policies are immutable once compiled.
+type Policy struct {
+	ID       uint32 // unique for the life of the process, never 0, never reused
+	Dir      Dir
+	Priority uint32 // lower wins; equal ones keep the order in which they were added
+	Sel      flow.Selector
+	Action   Action
+	Level    Level
+	Template Template // for Protect
+	Static   bool     // from the configuration: a daemon's flush spares it
+	Name     string   // where it comes from, for people: "ipsec.conf:12"
+}
+
+// AcquireRequest asks the slow path for an SA: the worker met Policy with no SA
+// bound to it, on a packet of Flow.
+type AcquireRequest struct {
+	Policy uint32
+	Flow   flow.Tuple
+}
