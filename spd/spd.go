@@ -71,3 +71,8 @@ type AcquireRequest struct {
 	Policy uint32
 	Flow   flow.Tuple
 }
+
+// Snapshot is the published SPD: one table a direction.
+type Snapshot struct {
+	Out, In *Table
+}
