@@ -1,0 +1,92 @@
+package crypto
+
+import "encoding/binary"
+
+// Engine runs jobs. It is scratch memory for one worker: its methods must not
+// run at the same time. Keys may be shared between Engines.
+type Engine struct {
+	left, group [MaxBatch]uint8 // indexes of jobs: not yet run, and of the suite that runs now
+
+	nonce   [12]byte          // of an AEAD: salt, then IV
+	aad     [12]byte          // of an AEAD with ESN
+	seqHi   [4]byte           // what HMAC takes in after the packet with ESN
+	sum     [64]byte          // HMAC's output
+	digests [numHashes]digest // by hashID
+}
+
+// NewEngine makes a worker's Engine.
+func NewEngine() *Engine { return &Engine{digests: newDigests()} }
+
+// Seal encrypts each job's packet in place and writes its IV and ICV. It sets
+// OK on each job: false if the job has no living key, or if its packet is too
+// short or not aligned for the key's suite; such a packet is left as it is.
+//
+// The jobs may be of any mix of keys and suites and of any number. Their order
+// stays, but not the order in which they run, so no two may share bytes.
+func (e *Engine) Seal(jobs []Job) {
+	for len(jobs) > 0 {
+		n := min(len(jobs), MaxBatch)
+		e.run(jobs[:n], true)
+		jobs = jobs[n:]
+	}
+}
+
+// Open verifies each job's packet and decrypts it in place. It sets OK on each
+// job as Seal does, and only if the packet is authentic. The SA must not have
+// been changed by the packet before that (RFC 4303, section 3.4.3).
+func (e *Engine) Open(jobs []Job) {
+	for len(jobs) > 0 {
+		n := min(len(jobs), MaxBatch)
+		e.run(jobs[:n], false)
+		jobs = jobs[n:]
+	}
+}
+
+// run gives each suite's kernel its jobs together, so that a kernel can work
+// on several packets at once.
+func (e *Engine) run(jobs []Job, seal bool) {
+	n := 0
+	for i := range jobs {
+		jobs[i].OK = false
+		if jobs[i].fits() {
+			e.left[n] = uint8(i)
+			n++
+		}
+	}
+	for n > 0 {
+		s := jobs[e.left[0]].Key.suite
+		same, rest := 0, 0
+		for _, i := range e.left[:n] {
+			if jobs[i].Key.suite == s {
+				e.group[same] = i
+				same++
+			} else {
+				e.left[rest] = i
+				rest++
+			}
+		}
+		n = rest
+		if seal {
+			s.seal(e, jobs, e.group[:same])
+		} else {
+			s.open(e, jobs, e.group[:same])
+		}
+	}
+}
+
+// fits tells whether the job has a living key and a packet that its suite can
+// take: what is between IV and ICV fills the alignment, at least once, as pad
+// length and next header are always there.
+func (j *Job) fits() bool {
+	k := j.Key
+	if k == nil || !k.alive {
+		return false
+	}
+	n := len(j.Pkt) - k.suite.overhead
+	return n > 0 && n&(k.suite.cipher.align-1) == 0
+}
+
+// seq is the extended sequence number; its high half is 0 without ESN.
+func (j *Job) seq() uint64 {
+	return uint64(j.SeqHi)<<32 | uint64(binary.BigEndian.Uint32(j.Pkt[4:]))
+}

@@ -1,0 +1,87 @@
+package crypto
+
+import (
+	"crypto/cipher"
+	"fmt"
+	"reflect"
+)
+
+// Key is a Suite with expanded key material. It does not change, so any
+// number of Engines may use one Key at once, until Zero.
+type Key struct {
+	suite *Suite
+	alive bool // false: no key material, by Zero or from the start
+	salt  [4]byte
+
+	// What the suite's kernels need; the rest is nil. Both are safe for concurrent use.
+	aead  cipher.AEAD
+	block cipher.Block
+
+	hmac hmacKey
+}
+
+// NewKey expands keys of EncKeyLen and AuthKeyLen bytes; the salt, where the
+// algorithm has one, is the end of encKey. Both are copied. Its errors wrap
+// ErrKeyLength.
+func (s *Suite) NewKey(encKey, authKey []byte) (*Key, error) {
+	if s == nil || s.cipher == nil {
+		return nil, fmt.Errorf("%w: a Suite that Lookup did not return has no keys; call Lookup", ErrAlgorithm)
+	}
+	if len(encKey) != s.EncKeyLen() {
+		return nil, fmt.Errorf("%w: %s with an encryption key of %d bytes; it takes %d, of which %d are the salt",
+			ErrKeyLength, s, len(encKey), s.EncKeyLen(), s.cipher.salt)
+	}
+	if len(authKey) != s.AuthKeyLen() {
+		return nil, fmt.Errorf("%w: %s with an integrity key of %d bytes; it takes %d",
+			ErrKeyLength, s, len(authKey), s.AuthKeyLen())
+	}
+	k := &Key{suite: s, alive: true}
+	if err := k.expand(encKey, authKey); err != nil {
+		k.Zero()
+		return nil, fmt.Errorf("crypto: new key: %s: %w", s, err)
+	}
+	return k, nil
+}
+
+func (k *Key) expand(encKey, authKey []byte) (err error) {
+	c := k.suite.cipher
+	n := len(encKey) - c.salt
+	copy(k.salt[:], encKey[n:])
+	if c.aead != nil {
+		if k.aead, err = c.aead(encKey[:n]); err != nil {
+			return err
+		}
+	}
+	if c.block != nil {
+		if k.block, err = c.block(encKey[:n]); err != nil {
+			return err
+		}
+	}
+	if h := k.suite.hash; h != nil {
+		k.hmac, err = newHMACKey(h.hash, authKey)
+	}
+	return err
+}
+
+// Suite tells the key's suite, also after Zero.
+func (k *Key) Suite() *Suite { return k.suite }
+
+// Zero wipes the key material, expanded schedules included. No Engine may run
+// a job of k meanwhile; afterwards a job of k fails.
+func (k *Key) Zero() {
+	k.alive = false
+	wipe(k.aead)
+	wipe(k.block)
+	k.hmac.zero()
+	clear(k.salt[:])
+	k.aead, k.block = nil, nil
+}
+
+// wipe zeroes the value that p points to, of whatever type; nil is left alone.
+// The standard library's ciphers hold their schedules by value and offer no
+// way to clear them.
+func wipe(p any) {
+	if v := reflect.ValueOf(p); v.Kind() == reflect.Pointer && !v.IsNil() {
+		v.Elem().SetZero()
+	}
+}

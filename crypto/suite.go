@@ -1,0 +1,219 @@
+package crypto
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// The ESP header that every suite authenticates: SPI and sequence number, 4
+// bytes each (RFC 4303, section 2).
+const headerLen = 8
+
+// Suite is an encryption algorithm of one key size with its integrity
+// algorithm. Suites are made by this package only, one of each, and do not
+// change: comparing pointers compares suites.
+type Suite struct {
+	name    string
+	cipher  *cipherSpec
+	hash    *hashSpec // nil for an AEAD
+	keyLen  int       // encryption key in bytes, salt included
+	overhead int      // header, IV and ICV in bytes
+
+	seal, open kernel
+}
+
+// kernel runs the jobs of one suite, jobs[i] for each i of group. Their keys
+// are alive and their lengths fit; it sets OK where it succeeds.
+type kernel func(e *Engine, jobs []Job, group []uint8)
+
+// cipherSpec is an encryption algorithm as its RFC describes it.
+type cipherSpec struct {
+	name    string
+	keys    []int // key sizes in bytes, without the salt
+	salt    int   // bytes of keying material after the key
+	iv      int   // bytes sent in each packet
+	tag     int   // bytes of ICV of its own; 0: not an AEAD
+	align   int   // what payload, padding and the two trailer bytes fill
+	counter bool
+	aead    func(key []byte) (cipher.AEAD, error)
+	block   func(key []byte) (cipher.Block, error)
+
+	seal, open kernel
+}
+
+// hashSpec is an integrity algorithm as its RFC describes it.
+type hashSpec struct {
+	name string
+	key  int // bytes
+	icv  int // bytes sent, the head of the hash's output
+	hash hashID
+}
+
+var ciphers = [...]cipherSpec{
+	{ // RFC 4106
+		name: "aes-gcm-16", keys: []int{16, 24, 32}, salt: 4, iv: 8, tag: 16, align: 4, counter: true,
+		aead: newGCM, seal: (*Engine).sealAEAD, open: (*Engine).openAEAD,
+	},
+	{ // RFC 7634
+		name: "chacha20-poly1305", keys: []int{32}, salt: 4, iv: 8, tag: 16, align: 4, counter: true,
+		aead: chacha20poly1305.New, seal: (*Engine).sealAEAD, open: (*Engine).openAEAD,
+	},
+	{ // RFC 3602
+		name: "aes-cbc", keys: []int{16, 24, 32}, iv: aes.BlockSize, align: aes.BlockSize,
+		block: aes.NewCipher, seal: (*Engine).sealCBC, open: (*Engine).openCBC,
+	},
+	{ // RFC 2410
+		name: "null", keys: []int{0}, align: 4,
+		seal: (*Engine).sealNull, open: (*Engine).openNull,
+	},
+}
+
+// RFC 4868: the key is as long as the hash's output, the ICV half of it.
+var hashes = [...]hashSpec{
+	{name: "hmac-sha2-256-128", key: 32, icv: 16, hash: sha2x256},
+	{name: "hmac-sha2-384-192", key: 48, icv: 24, hash: sha2x384},
+	{name: "hmac-sha2-512-256", key: 64, icv: 32, hash: sha2x512},
+}
+
+var suites = makeSuites()
+
+// makeSuites joins each cipher and key size with each hash that fits it.
+func makeSuites() []*Suite {
+	var all []*Suite
+	for i := range ciphers {
+		c := &ciphers[i]
+		for _, n := range c.keys {
+			if c.tag > 0 {
+				all = append(all, newSuite(c, n, nil))
+				continue
+			}
+			for j := range hashes {
+				all = append(all, newSuite(c, n, &hashes[j]))
+			}
+		}
+	}
+	return all
+}
+
+func newSuite(c *cipherSpec, key int, h *hashSpec) *Suite {
+	s := &Suite{name: c.name, cipher: c, hash: h, keyLen: key + c.salt, seal: c.seal, open: c.open}
+	if len(c.keys) > 1 {
+		s.name = fmt.Sprintf("%s-%d", c.name, 8*key)
+	}
+	if h != nil {
+		s.name += "/" + h.name
+	}
+	s.overhead = headerLen + s.IVLen() + s.ICVLen()
+	return s
+}
+
+func newGCM(key []byte) (cipher.AEAD, error) {
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	defer wipe(b) // NewGCM keeps its own copy of the schedule
+	return cipher.NewGCM(b)
+}
+
+// Lookup finds the suite of an encryption algorithm, an integrity algorithm
+// ("" for an AEAD) and the encryption key's length in bytes, which counts the
+// salt where the algorithm has one. Its errors wrap ErrAlgorithm or
+// ErrKeyLength and list what there is.
+func Lookup(encryption, integrity string, encKeyLen int) (*Suite, error) {
+	ci := slices.IndexFunc(ciphers[:], func(c cipherSpec) bool { return c.name == encryption })
+	if ci < 0 {
+		return nil, fmt.Errorf("%w: encryption %q; there are %s", ErrAlgorithm, encryption, cipherNames())
+	}
+	c := &ciphers[ci]
+	hi := slices.IndexFunc(hashes[:], func(h hashSpec) bool { return h.name == integrity })
+	switch {
+	case c.tag > 0 && integrity != "":
+		return nil, fmt.Errorf("%w: integrity %q with %s, which authenticates by itself; leave the integrity out",
+			ErrAlgorithm, integrity, encryption)
+	case c.tag == 0 && integrity == "":
+		// RFC 4303, section 2.7 and RFC 8221, section 4: confidentiality alone is not offered, and NULL
+		// with no integrity is forbidden.
+		return nil, fmt.Errorf("%w: %s with no integrity; add one of %s", ErrAlgorithm, encryption, hashNames())
+	case c.tag == 0 && hi < 0:
+		return nil, fmt.Errorf("%w: integrity %q; there are %s", ErrAlgorithm, integrity, hashNames())
+	}
+	for _, s := range suites {
+		if s.cipher == c && s.keyLen == encKeyLen && (s.hash == nil || s.hash == &hashes[hi]) {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s with a key of %d bytes; it takes %s", ErrKeyLength, encryption, encKeyLen, c.keyLengths())
+}
+
+func cipherNames() string {
+	var names []string
+	for i := range ciphers {
+		names = append(names, ciphers[i].name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func hashNames() string {
+	var names []string
+	for i := range hashes {
+		names = append(names, hashes[i].name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// keyLengths tells the key lengths in bytes, salt included.
+func (c *cipherSpec) keyLengths() string {
+	var lengths []string
+	for _, n := range c.keys {
+		lengths = append(lengths, fmt.Sprint(n+c.salt))
+	}
+	text := strings.Join(lengths, ", ") + " bytes"
+	if c.salt > 0 {
+		text += fmt.Sprintf(" (the last %d are the salt)", c.salt)
+	}
+	return text
+}
+
+// Suites lists all suites. The slice is the caller's.
+func Suites() []*Suite { return slices.Clone(suites) }
+
+// String is the suite's name, for example "aes-gcm-16-128" or
+// "aes-cbc-256/hmac-sha2-256-128".
+func (s *Suite) String() string { return s.name }
+
+// IVLen is the length in bytes of the IV that each packet carries.
+func (s *Suite) IVLen() int { return s.cipher.iv }
+
+// ICVLen is the length in bytes of the integrity check value.
+func (s *Suite) ICVLen() int {
+	if s.hash != nil {
+		return s.hash.icv
+	}
+	return s.cipher.tag
+}
+
+// Align is what payload, padding, pad length and next header together fill a
+// multiple of, in bytes (RFC 4303, section 2.4).
+func (s *Suite) Align() int { return s.cipher.align }
+
+// CounterMode tells that two packets under one key with one IV would betray
+// their plaintexts and the authentication key. As the IV is the sequence
+// number, such a key must not be used again after a restart.
+func (s *Suite) CounterMode() bool { return s.cipher.counter }
+
+// EncKeyLen is the length in bytes of the encryption key, salt included.
+func (s *Suite) EncKeyLen() int { return s.keyLen }
+
+// AuthKeyLen is the length in bytes of the integrity key; 0 for an AEAD.
+func (s *Suite) AuthKeyLen() int {
+	if s.hash != nil {
+		return s.hash.key
+	}
+	return 0
+}
