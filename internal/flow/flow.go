@@ -113,8 +113,11 @@ func RangeOf(p netip.Prefix) AddrRange {
 	return AddrRange{lo, hi}
 }
 
-// Contains says whether a lies in r.
-func (r AddrRange) Contains(a Addr) bool { return !a.Less(r.Lo) && !r.Hi.Less(a) }
+// Contains says whether a lies in r. The families are compared too: ::/0, read
+// as numbers, has the IPv4 addresses in its middle.
+func (r AddrRange) Contains(a Addr) bool {
+	return !a.Less(r.Lo) && !r.Hi.Less(a) && a.Is4() == r.Lo.Is4()
+}
 
 // String formats r as a prefix when it is one, else as "lo-hi".
 func (r AddrRange) String() string {
