@@ -18,11 +18,11 @@ const headerLen = 8
 // algorithm. Suites are made by this package only, one of each, and do not
 // change: comparing pointers compares suites.
 type Suite struct {
-	name    string
-	cipher  *cipherSpec
-	hash    *hashSpec // nil for an AEAD
-	keyLen  int       // encryption key in bytes, salt included
-	overhead int      // header, IV and ICV in bytes
+	name     string
+	cipher   *cipherSpec
+	hash     *hashSpec // nil for an AEAD
+	keyLen   int       // encryption key in bytes, salt included
+	overhead int       // header, IV and ICV in bytes
 
 	seal, open kernel
 }
