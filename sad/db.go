@@ -1,0 +1,304 @@
+package sad
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"slices"
+
+	"spigot/crypto"
+	"spigot/internal/epoch"
+	"spigot/internal/flow"
+)
+
+// id is what names an SA (RFC 4301, section 4.1).
+type id struct {
+	dst   flow.Addr
+	spi   uint32
+	proto uint8
+}
+
+func (k id) String() string { return fmt.Sprintf("SPI %#x proto %d -> %v", k.spi, k.proto, k.dst) }
+
+func (s *seed) id(k *id) uint64 {
+	return mix(mix(k.dst.Hi^s[0], k.dst.Lo^s[1])^s[2], (uint64(k.spi)<<8|uint64(k.proto))^s[3])
+}
+
+func (s *seed) policy(k *uint32) uint64 { return mix(uint64(*k)^s[0], s[1]) }
+
+// Snapshot is the SAD as workers see it: the inbound SAs, and which outbound
+// SA each policy uses. It does not change. An SA that came from a Snapshot may
+// be used until the worker passes the end of its turn (package epoch).
+type Snapshot struct {
+	Gen  uint64 // counts up from 1 with each Snapshot of a DB
+	seed seed
+	in   table[id, Inbound]
+	out  table[uint32, Outbound]
+}
+
+// Inbound returns the SA for packets to dst with spi, or nil.
+func (s *Snapshot) Inbound(spi uint32, dst *flow.Addr, proto uint8) *Inbound {
+	k := id{*dst, spi, proto}
+	return s.in.get(s.seed.id(&k), &k)
+}
+
+// Outbound returns the SA that is bound to the policy with that ID, or nil.
+func (s *Snapshot) Outbound(policy uint32) *Outbound {
+	return s.out.get(s.seed.policy(&policy), &policy)
+}
+
+// DB is the SADB: the writer's side of the Snapshots. Its methods belong to
+// one goroutine, the slow path, which also reaps the epoch.Domain.
+type DB struct {
+	epochs  *epoch.Domain
+	publish func(*Snapshot)
+	now     *Snapshot // published last
+	draft   Snapshot  // what the next one will be
+	batch   bool
+
+	added uint64 // SAs ever added
+	in    map[id]*inEntry
+	out   map[id]*outEntry
+	bound map[uint32]*outEntry // by policy
+	gone  []*crypto.Key        // of SAs removed since the last publication
+	dying map[*crypto.Key]bool // of SAs that workers may still hold
+}
+
+type inEntry struct {
+	sa    *Inbound
+	order uint64
+}
+
+type outEntry struct {
+	sa       *Outbound
+	order    uint64
+	policies map[uint32]bool // bound to it
+}
+
+// NewDB returns an empty DB. Each edit calls publish with a new Snapshot,
+// which must be what workers load from then on; NewDB itself does so with an
+// empty one. d is the domain of these workers.
+func NewDB(d *epoch.Domain, publish func(*Snapshot)) *DB {
+	db := &DB{epochs: d, publish: publish, dying: map[*crypto.Key]bool{}}
+	db.draft.seed = seed{rand.Uint64(), rand.Uint64(), rand.Uint64(), rand.Uint64()}
+	db.empty()
+	db.commit()
+	return db
+}
+
+func (db *DB) empty() {
+	db.in, db.out, db.bound = map[id]*inEntry{}, map[id]*outEntry{}, map[uint32]*outEntry{}
+	db.draft.in, db.draft.out = table[id, Inbound]{}, table[uint32, Outbound]{}
+}
+
+// Snapshot returns what was published last.
+func (db *DB) Snapshot() *Snapshot { return db.now }
+
+// commit publishes the draft, then retires the keys of what is not in it.
+func (db *DB) commit() {
+	if db.batch {
+		return
+	}
+	db.draft.Gen++
+	s := db.draft
+	db.now = &s
+	db.publish(&s)
+	for _, k := range db.gone {
+		db.dying[k] = true
+		db.epochs.Retire(func() {
+			k.Zero()
+			delete(db.dying, k)
+		})
+	}
+	db.gone = nil
+}
+
+// Batch publishes all edits that f makes as one Snapshot, when f returns: for
+// a rekey whose steps must be seen together, or for many SAs at once. What f
+// returns, Batch returns; it does not undo edits.
+func (db *DB) Batch(f func() error) error {
+	if db.batch {
+		return f()
+	}
+	db.batch = true
+	defer func() {
+		db.batch = false
+		db.commit()
+	}()
+	return f()
+}
+
+// edit is the generation of the Snapshot that edits go to.
+func (db *DB) edit() uint64 { return db.draft.Gen + 1 }
+
+// adopt takes sa over, once: a removed SA's key is dead or about to die.
+func (db *DB) adopt(sa *SA) error {
+	if sa.adopted {
+		return fmt.Errorf("%w: %v was added before: make a new SA", ErrExists, sa)
+	}
+	sa.adopted = true
+	db.added++
+	return nil
+}
+
+// AddInbound adds sa. It is ErrExists if there is an inbound SA of the same
+// SPI, destination and protocol.
+func (db *DB) AddInbound(sa *Inbound) error {
+	k := id{sa.Dst, sa.SPI, sa.Proto}
+	if db.in[k] != nil {
+		return fmt.Errorf("add inbound SA: %w: %v: remove it first, or choose another SPI", ErrExists, k)
+	}
+	if err := db.adopt(&sa.SA); err != nil {
+		return fmt.Errorf("add inbound SA: %w", err)
+	}
+	db.in[k] = &inEntry{sa, db.added}
+	db.draft.in.set(db.edit(), k, sa, db.draft.seed.id)
+	db.commit()
+	return nil
+}
+
+// AddOutbound adds sa, which carries nothing until it is bound to a policy. It
+// is ErrExists if there is an outbound SA of the same SPI, destination and
+// protocol. It publishes nothing.
+func (db *DB) AddOutbound(sa *Outbound) error {
+	k := id{sa.Dst, sa.SPI, sa.Proto}
+	if db.out[k] != nil {
+		return fmt.Errorf("add outbound SA: %w: %v: remove it first, or let the peer choose another SPI", ErrExists, k)
+	}
+	if err := db.adopt(&sa.SA); err != nil {
+		return fmt.Errorf("add outbound SA: %w", err)
+	}
+	db.out[k] = &outEntry{sa: sa, order: db.added, policies: map[uint32]bool{}}
+	return nil
+}
+
+// Bind makes the policy use sa from now on; nil leaves it without an SA. It is
+// ErrNoSA if sa was not added or is removed.
+func (db *DB) Bind(policy uint32, sa *Outbound) error {
+	var e *outEntry
+	if sa != nil {
+		k := id{sa.Dst, sa.SPI, sa.Proto}
+		if e = db.out[k]; e == nil || e.sa != sa {
+			return fmt.Errorf("bind SA to policy %d: %w: %v: add it first", policy, ErrNoSA, k)
+		}
+	}
+	if db.bound[policy] == e {
+		return nil
+	}
+	db.bind(policy, e)
+	db.commit()
+	return nil
+}
+
+func (db *DB) bind(policy uint32, e *outEntry) {
+	if was := db.bound[policy]; was != nil {
+		delete(was.policies, policy)
+		delete(db.bound, policy)
+	}
+	var sa *Outbound
+	if e != nil {
+		e.policies[policy] = true
+		db.bound[policy] = e
+		sa = e.sa
+	}
+	db.draft.out.set(db.edit(), policy, sa, db.draft.seed.policy)
+}
+
+// Remove forgets the SA of that identity, in whichever direction it is (both,
+// if the gateway talks to itself), and unbinds it from its policies. Its key
+// is zeroed by a later epoch.Domain.Reap. It is ErrNoSA if there is none.
+func (db *DB) Remove(spi uint32, dst flow.Addr, proto uint8) error {
+	k := id{dst, spi, proto}
+	in, out := db.in[k], db.out[k]
+	if in == nil && out == nil {
+		return fmt.Errorf("remove SA: %w: %v", ErrNoSA, k)
+	}
+	if in != nil {
+		delete(db.in, k)
+		db.draft.in.set(db.edit(), k, nil, db.draft.seed.id)
+		db.gone = append(db.gone, in.sa.Key)
+	}
+	if out != nil {
+		for policy := range maps.Clone(out.policies) {
+			db.bind(policy, nil)
+		}
+		delete(db.out, k)
+		db.gone = append(db.gone, out.sa.Key)
+	}
+	db.commit()
+	return nil
+}
+
+// FindInbound returns the inbound SA of that identity, or nil.
+func (db *DB) FindInbound(spi uint32, dst flow.Addr, proto uint8) *Inbound {
+	if e := db.in[id{dst, spi, proto}]; e != nil {
+		return e.sa
+	}
+	return nil
+}
+
+// FindOutbound returns the outbound SA of that identity, or nil.
+func (db *DB) FindOutbound(spi uint32, dst flow.Addr, proto uint8) *Outbound {
+	if e := db.out[id{dst, spi, proto}]; e != nil {
+		return e.sa
+	}
+	return nil
+}
+
+// Inbounds yields the inbound SAs in the order in which they were added. The
+// loop may edit the DB; it sees the SAs that were there at its start.
+func (db *DB) Inbounds() iter.Seq[*Inbound] {
+	return func(yield func(*Inbound) bool) {
+		es := slices.SortedFunc(maps.Values(db.in), func(a, b *inEntry) int { return cmp.Compare(a.order, b.order) })
+		for _, e := range es {
+			if !yield(e.sa) {
+				return
+			}
+		}
+	}
+}
+
+// Outbounds yields the outbound SAs in the order in which they were added. The
+// loop may edit the DB; it sees the SAs that were there at its start.
+func (db *DB) Outbounds() iter.Seq[*Outbound] {
+	return func(yield func(*Outbound) bool) {
+		es := slices.SortedFunc(maps.Values(db.out), func(a, b *outEntry) int { return cmp.Compare(a.order, b.order) })
+		for _, e := range es {
+			if !yield(e.sa) {
+				return
+			}
+		}
+	}
+}
+
+// Bindings yields the policies that have an SA, by ID, and that SA. The loop
+// may edit the DB; it sees the bindings that were there at its start.
+func (db *DB) Bindings() iter.Seq2[uint32, *Outbound] {
+	return func(yield func(uint32, *Outbound) bool) {
+		bound := maps.Clone(db.bound)
+		for _, policy := range slices.Sorted(maps.Keys(bound)) {
+			if !yield(policy, bound[policy].sa) {
+				return
+			}
+		}
+	}
+}
+
+// Close publishes an empty Snapshot and zeroes all keys at once, also those
+// that wait for workers. The workers must have stopped. The DB is empty then.
+func (db *DB) Close() {
+	for _, e := range db.in {
+		db.gone = append(db.gone, e.sa.Key)
+	}
+	for _, e := range db.out {
+		db.gone = append(db.gone, e.sa.Key)
+	}
+	db.empty()
+	db.batch = false
+	db.commit()
+	for k := range db.dying {
+		k.Zero()
+	}
+}

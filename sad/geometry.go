@@ -1,0 +1,52 @@
+package sad
+
+import "spigot/crypto"
+
+// What ESP has in every packet (RFC 4303, section 2): SPI and sequence number
+// in front, pad length and next header behind.
+const (
+	espHeaderLen  = 8
+	espTrailerLen = 2
+)
+
+// Geometry is what ESP adds to a packet, in bytes.
+type Geometry struct {
+	Outer uint8 // the outer IP header; 0 in transport mode
+	IV    uint8
+	ICV   uint8
+	Align uint8 // payload, padding and trailer fill a multiple of it; a power of two, 4 or above
+}
+
+func geometry(p *Params, s *crypto.Suite) Geometry {
+	// ESP's trailer ends on a 4-byte boundary whatever the cipher (RFC 4303, 2.4).
+	g := Geometry{IV: uint8(s.IVLen()), ICV: uint8(s.ICVLen()), Align: uint8(max(s.Align(), 4))}
+	if p.Tunnel {
+		g.Outer = ipv6HeaderLen
+		if p.Dst.Is4() {
+			g.Outer = ipv4HeaderLen
+		}
+	}
+	return g
+}
+
+// Prefix returns how many bytes lie in front of the payload: outer header, ESP
+// header and IV.
+func (g Geometry) Prefix() int { return int(g.Outer) + espHeaderLen + int(g.IV) }
+
+// Pad returns how much padding follows a payload of n bytes, without pad
+// length and next header (RFC 4303, section 2.4).
+func (g Geometry) Pad(n int) int { return -(n + espTrailerLen) & (int(g.Align) - 1) }
+
+// Sealed returns the length of the outer IP packet that carries a payload of
+// n bytes. In transport mode the IP header, which the packet brings along, is
+// not in it.
+func (g Geometry) Sealed(n int) int {
+	return g.Prefix() + n + g.Pad(n) + espTrailerLen + int(g.ICV)
+}
+
+// MaxInner returns the largest payload whose Sealed length is at most mtu, or
+// 0 if there is none.
+func (g Geometry) MaxInner(mtu int) int {
+	room := mtu - g.Prefix() - int(g.ICV)
+	return max(0, room&-int(g.Align)-espTrailerLen)
+}

@@ -1,0 +1,103 @@
+package sad
+
+import (
+	"fmt"
+	"log/slog"
+
+	"spigot/internal/flow"
+)
+
+const protoESP = 50
+
+// The bounds of Params.Window, in packets.
+const (
+	MinWindow = 64
+	MaxWindow = 131072
+)
+
+// Lifetime bounds an SA's use; a zero field sets no bound.
+type Lifetime struct {
+	Packets, Bytes uint64
+	Seconds        uint64 // since the SA was added
+	UseSeconds     uint64 // since its first packet
+}
+
+// Params describes an SA to be made. Formatted by fmt, slog or encoding/json
+// it does not show its keys; the owner wipes EncKey and AuthKey after use.
+type Params struct {
+	SPI        uint32
+	Proto      uint8     // 50: ESP
+	Src, Dst   flow.Addr // outer addresses; in transport mode Src may be zero: any
+	Tunnel     bool      // tunnel mode; else transport
+	Encryption string    // a name that crypto.Lookup knows, e.g. "aes-gcm-16"
+	Integrity  string    // "" for AEAD, e.g. "hmac-sha2-256-128"
+	EncKey     []byte    `json:"-"` // key, with the salt appended for AEAD and CTR; copied
+	AuthKey    []byte    `json:"-"` // copied
+	ESN        bool
+	// Window is the replay window in packets (RFC 4303, section 3.4.3), rounded
+	// up to a multiple of 32 and to MinWindow; 0: no replay check. Outbound SAs
+	// have none and ignore it.
+	Window     int
+	Reqid      uint32          // ties the SA to policies' templates; 0: none
+	Selectors  []flow.Selector // what an inbound SA may carry, as seen inbound; empty: only the SPD decides
+	Soft, Hard Lifetime
+	Name       string // where it comes from, for people
+}
+
+// String formats p without its keys.
+func (p Params) String() string {
+	mode, esn := "transport", ""
+	if p.Tunnel {
+		mode = "tunnel"
+	}
+	if p.ESN {
+		esn = " esn"
+	}
+	suite := p.Encryption
+	if p.Integrity != "" {
+		suite += "/" + p.Integrity
+	}
+	return fmt.Sprintf("SPI %#x proto %d %s %v -> %v %s (keys of %d and %d bytes) window %d%s reqid %d %q",
+		p.SPI, p.Proto, mode, p.Src, p.Dst, suite, len(p.EncKey), len(p.AuthKey), p.Window, esn, p.Reqid, p.Name)
+}
+
+// Format writes String whatever the verb and flags, so that no way of
+// printing p shows a key.
+func (p Params) Format(f fmt.State, _ rune) { fmt.Fprint(f, p.String()) }
+
+// LogValue gives slog String.
+func (p Params) LogValue() slog.Value { return slog.StringValue(p.String()) }
+
+// check judges everything but algorithms and keys, which are crypto's.
+func (p *Params) check() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrParams, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case p.Proto != protoESP:
+		return bad("protocol %d: only ESP is there; set Proto to %d", p.Proto, protoESP)
+	case p.SPI < 256:
+		return bad("SPI %d is reserved (RFC 4303, 2.1): choose one above 255", p.SPI)
+	case !isHost(p.Dst):
+		return bad("destination %v is no address to send to: it is a part of the SA's identity", p.Dst)
+	case p.Tunnel && !isHost(p.Src):
+		return bad("tunnel source %v is no address: give both ends of the tunnel", p.Src)
+	case !p.Src.IsZero() && p.Src.Is4() != p.Dst.Is4():
+		return bad("source %v and destination %v are of different families: the outer header has one", p.Src, p.Dst)
+	case p.Window < 0 || p.Window > MaxWindow:
+		return bad("replay window of %d packets: choose %d to %d, or 0 for no replay check",
+			p.Window, MinWindow, MaxWindow)
+	}
+	for i := range p.Selectors {
+		s := &p.Selectors[i]
+		if !isRange(s.Src) || !isRange(s.Dst) || s.SrcPort.Lo > s.SrcPort.Hi || s.DstPort.Lo > s.DstPort.Hi {
+			return bad("selector %d has an empty range or one of two families: order each as low, high", i)
+		}
+	}
+	return nil
+}
+
+// isHost says whether a can stand in an outer header: neither "::" nor 0.0.0.0.
+func isHost(a flow.Addr) bool { return !a.IsZero() && a != flow.V4(0) }
+
+func isRange(r flow.AddrRange) bool { return !r.Hi.Less(r.Lo) && r.Lo.Is4() == r.Hi.Is4() }

@@ -1,0 +1,147 @@
+package sad
+
+import "math/bits"
+
+const (
+	shardBits = 9
+	minSlots  = 4
+)
+
+// table is a hash table that readers share and one writer edits: 512 shards,
+// each open-addressed with linear probing and at most half full. A copy of a
+// table is a snapshot of it, and costs nothing: an edit leaves what a copy can
+// see alone and copies the root and one shard instead, the first time after
+// the copy was made. The zero table is empty.
+//
+// The caller hashes. The top bits choose the shard, the low ones the slot.
+type table[K comparable, V any] struct {
+	root *[1 << shardBits]*shard[K, V]
+	gen  uint64 // generation of root: edits of the same one may change it in place
+	len  int
+}
+
+type shard[K comparable, V any] struct {
+	slots []slot[K, V] // a power of two
+	used  int
+	gen   uint64
+}
+
+type slot[K comparable, V any] struct {
+	key K
+	val *V // nil: empty
+}
+
+// get returns the value of k, whose hash is h, or nil.
+func (t *table[K, V]) get(h uint64, k *K) *V {
+	if t.root == nil {
+		return nil
+	}
+	s := t.root[h>>(64-shardBits)]
+	if s == nil {
+		return nil
+	}
+	mask := uint64(len(s.slots) - 1)
+	for i := h & mask; ; i = (i + 1) & mask {
+		e := &s.slots[i]
+		if e.val == nil || e.key == *k {
+			return e.val
+		}
+	}
+}
+
+// set gives k the value v; nil removes it. gen must be above that of every
+// copy of t that is still to be kept as it is. hash is that of the table.
+func (t *table[K, V]) set(gen uint64, k K, v *V, hash func(*K) uint64) {
+	h := hash(&k)
+	was := t.get(h, &k)
+	if was == nil && v == nil {
+		return
+	}
+	switch at := t.own(gen, h); {
+	case v == nil:
+		t.len--
+		*at = (*at).without(k, hash)
+	case was == nil:
+		t.len++
+		*at = (*at).grown(hash)
+		(*at).used++
+		(*at).put(h, k, v)
+	default:
+		(*at).put(h, k, v)
+	}
+}
+
+// own returns where the root keeps h's shard, both fit to be changed in place.
+func (t *table[K, V]) own(gen, h uint64) **shard[K, V] {
+	switch {
+	case t.root == nil:
+		t.root = new([1 << shardBits]*shard[K, V])
+	case t.gen != gen:
+		root := *t.root
+		t.root = &root
+	}
+	t.gen = gen
+	at := &t.root[h>>(64-shardBits)]
+	switch s := *at; {
+	case s == nil:
+		*at = &shard[K, V]{slots: make([]slot[K, V], minSlots), gen: gen}
+	case s.gen != gen:
+		*at = &shard[K, V]{slots: append([]slot[K, V](nil), s.slots...), used: s.used, gen: gen}
+	}
+	return at
+}
+
+// put stores (k, v) in k's slot or in the first empty one.
+func (s *shard[K, V]) put(h uint64, k K, v *V) {
+	mask := uint64(len(s.slots) - 1)
+	i := h & mask
+	for s.slots[i].val != nil && s.slots[i].key != k {
+		i = (i + 1) & mask
+	}
+	s.slots[i] = slot[K, V]{k, v}
+}
+
+// grown returns s if it has room for one more, else twice s.
+func (s *shard[K, V]) grown(hash func(*K) uint64) *shard[K, V] {
+	if 2*(s.used+1) <= len(s.slots) {
+		return s
+	}
+	return s.rebuilt(2*len(s.slots), hash)
+}
+
+// without returns what is left of s when k has gone, or nil for nothing. As
+// probing stops at an empty slot, those behind k have to move up: all do.
+func (s *shard[K, V]) without(k K, hash func(*K) uint64) *shard[K, V] {
+	if s.used == 1 {
+		return nil
+	}
+	i := hash(&k)
+	mask := uint64(len(s.slots) - 1)
+	for i &= mask; s.slots[i].key != k || s.slots[i].val == nil; {
+		i = (i + 1) & mask
+	}
+	s.slots[i].val = nil
+	s.used--
+	return s.rebuilt(max(minSlots, 1<<bits.Len(uint(2*s.used-1))), hash)
+}
+
+// rebuilt returns s with n slots.
+func (s *shard[K, V]) rebuilt(n int, hash func(*K) uint64) *shard[K, V] {
+	r := &shard[K, V]{slots: make([]slot[K, V], n), used: s.used, gen: s.gen}
+	for i := range s.slots {
+		if e := &s.slots[i]; e.val != nil {
+			r.put(hash(&e.key), e.key, e.val)
+		}
+	}
+	return r
+}
+
+// seed makes the hash of a DB its own, so that nobody can choose keys that
+// collide.
+type seed [4]uint64
+
+// mix folds the 128-bit product of a and b.
+func mix(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a, b)
+	return hi ^ lo
+}
