@@ -100,7 +100,7 @@ type AddrRange struct{ Lo, Hi Addr }
 func RangeOf(p netip.Prefix) AddrRange {
 	lo := FromNetip(p.Masked().Addr())
 	host := 128 - p.Bits()
-	if lo.Is4() {
+	if p.Addr().Is4() { // not Is4In6, whose prefix length counts all 128 bits
 		host = 32 - p.Bits()
 	}
 	hi := lo
