@@ -48,8 +48,11 @@ func NewCache(entries int, seed uint64) *Cache {
 		n *= 2
 	}
 	c := &Cache{sets: make([]set, n)}
-	for i := range c.seed {
-		c.seed[i] = mix(seed+uint64(i), 0x9e3779b97f4a7c15)
+	for i := range c.seed { // splitmix64
+		seed += 0x9e3779b97f4a7c15
+		z := (seed ^ seed>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		c.seed[i] = z ^ z>>31
 	}
 	return c
 }

@@ -44,6 +44,15 @@ func (l *level) candidates(p *probe) []uint32 {
 	return l.ranks[l.start[i-1]:l.start[i]]
 }
 
+// longest returns the length of the longest list.
+func (l *level) longest() int {
+	n := uint32(0)
+	for i := range l.cuts {
+		n = max(n, l.start[i+1]-l.start[i])
+	}
+	return int(n)
+}
+
 // upperBound returns how many of the ascending cuts are not above a. It
 // selects by arithmetic: a branch would be mispredicted every other step.
 func upperBound(cuts []flow.Addr, a flow.Addr) int {
@@ -66,11 +75,11 @@ func buildIndex(boxes []box) (levels []level, rest []uint32) {
 		dst, dstRest := buildLevel(boxes, rest, true)
 		src, srcRest := buildLevel(boxes, rest, false)
 		l, left := dst, dstRest
-		if len(srcRest) < len(dstRest) {
-			l, left = src, srcRest
+		saved := len(rest) - len(dstRest) - dst.longest()
+		if s := len(rest) - len(srcRest) - src.longest(); s > saved {
+			l, left, saved = src, srcRest, s
 		}
-		// A level costs a search: it must take more than what that is worth.
-		if len(rest)-len(left) <= maxLinear {
+		if saved <= maxLinear { // less than the search costs
 			break
 		}
 		levels, rest = append(levels, l), left
