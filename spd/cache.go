@@ -27,9 +27,10 @@ type Cache struct {
 type set struct {
 	key   [ways]uint64 // source port, destination port, protocol, flags, tag; 0: empty
 	value [ways]uint64 // generation's low half << 32 | slot
-	src   [ways]flow.Addr
-	dst   [ways]flow.Addr
+	addr  [ways]pair
 }
+
+type pair struct{ src, dst flow.Addr }
 
 // The parts of a key beside the ports.
 const (
@@ -68,7 +69,7 @@ func (c *Cache) Lookup(t *Table, tu *flow.Tuple) *Policy {
 	key, hash := c.keyOf(t, tu)
 	s := &c.sets[hash&uint64(len(c.sets)-1)]
 	for i := range s.key {
-		if s.key[i] == key && s.src[i] == tu.Src && s.dst[i] == tu.Dst {
+		if s.key[i] == key && s.addr[i].src == tu.Src && s.addr[i].dst == tu.Dst {
 			if uint32(s.value[i]>>32) == uint32(t.gen) {
 				c.hits++
 				return t.slots[uint32(s.value[i])]
@@ -77,7 +78,7 @@ func (c *Cache) Lookup(t *Table, tu *flow.Tuple) *Policy {
 		}
 	}
 	i := s.victim(c.misses)
-	s.key[i], s.src[i], s.dst[i] = key, tu.Src, tu.Dst
+	s.key[i], s.addr[i] = key, pair{tu.Src, tu.Dst}
 	return c.fill(t, tu, s, i)
 }
 

@@ -366,7 +366,7 @@ func TestSetHoldsNoPointers(t *testing.T) {
 	if s := unsafe.Sizeof(set{}); s != 192 {
 		t.Errorf("a set is %d bytes, want three cache lines", s)
 	}
-	if o := unsafe.Offsetof(set{}.src); o != 64 {
+	if o := unsafe.Offsetof(set{}.addr); o != 64 {
 		t.Errorf("addresses start at %d, want behind the first cache line", o)
 	}
 }
