@@ -35,6 +35,7 @@ type Pool struct {
 	free  []uint32 // stack of chunk bases
 	cap   int
 	bad   uint64
+	huge  bool
 }
 
 // ErrPool is wrapped by the errors of NewPool.
@@ -58,6 +59,7 @@ func NewPool(mem *Memory, chunk int) (*Pool, error) {
 		home:  make([]bool, n),
 		free:  make([]uint32, 0, n),
 		cap:   n,
+		huge:  mem.Hugetlb,
 	}
 	for i := n - 1; i >= 0; i-- {
 		p.Put(uint32(i) << p.shift)
@@ -67,6 +69,9 @@ func NewPool(mem *Memory, chunk int) (*Pool, error) {
 
 // Mem returns all the memory, chunk after chunk.
 func (p *Pool) Mem() []byte { return p.mem }
+
+// Hugetlb says whether the memory lies on huge pages.
+func (p *Pool) Hugetlb() bool { return p.huge }
 
 // Chunk returns the size of a chunk in bytes.
 func (p *Pool) Chunk() int { return int(p.chunk) }
