@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The XDP programs that choose which packets go to the AF_XDP sockets.
+//
+//   steer      on the gateway's ports: what IPsec may have to do with goes to
+//              the socket of the receive queue; what is the host's business
+//              (ARP, ND, IKE, its own services) goes to the kernel.
+//   generator  on a traffic generator's ports: UDP to one port goes to the
+//              socket, all else to the kernel.
+#include "bpf.h"
+
+// verdict is one case of the table in cases.go, in the same order.
+enum verdict {
+	PASS_SHORT,       // too short for an Ethernet header
+	PASS_ETHERTYPE,   // neither IPv4 nor IPv6 nor one of the next two
+	PASS_VLAN,        // tagged: there are no VLAN ports
+	PASS_ARP,         // RFC 826
+	PASS_GROUP,       // multicast or broadcast, by MAC or by IP address
+	PASS_ND,          // RFC 4861, and MLD (RFC 3810), for this host
+	PASS_FRAGMENT,    // for this host: the kernel reassembles
+	PASS_IKE,         // UDP 500, and 4500 with the non-ESP marker (RFC 3948)
+	PASS_KEEPALIVE,   // UDP 4500, NAT-keepalive (RFC 3948, 2.3)
+	PASS_LOCAL,       // anything else for this host
+	PASS_OTHER,       // generator: not the test traffic
+	REDIRECT_SHORT,   // says IP, ends before its headers do
+	REDIRECT_ESP,     // protocol 50 for this host
+	REDIRECT_AH,      // protocol 51 for this host
+	REDIRECT_UDPESP,  // ESP in UDP 4500 for this host (RFC 3948)
+	REDIRECT_TRANSIT, // for another host
+	REDIRECT_TEST,    // generator: the test traffic
+	NO_SOCKET,        // to be redirected, but the queue has no socket
+	VERDICTS,
+};
+
+// The first verdict that redirects.
+#define FIRST_REDIRECT REDIRECT_SHORT
+
+struct in6 {
+	u8 b[16];
+};
+
+struct {
+	ATTR(type, MAP_XSKMAP);
+	ATTR(max_entries, 64);
+	u32 *key;
+	u32 *value;
+} sockets SEC(".maps"); // by receive queue
+
+struct {
+	ATTR(type, MAP_HASH);
+	ATTR(max_entries, 4096);
+	u32 *key;
+	u8 *value;
+} local4 SEC(".maps"); // this host's IPv4 addresses
+
+struct {
+	ATTR(type, MAP_HASH);
+	ATTR(max_entries, 4096);
+	struct in6 *key;
+	u8 *value;
+} local6 SEC(".maps"); // this host's IPv6 addresses
+
+struct {
+	ATTR(type, MAP_PERCPU_ARRAY);
+	ATTR(max_entries, VERDICTS);
+	u32 *key;
+	u64 *value;
+} counts SEC(".maps"); // packets by verdict
+
+// Set before the program is loaded.
+volatile const u32 no_socket = XDP_PASS; // action for a queue without a socket
+volatile const u16 test_port = 0;        // generator: destination port, big-endian
+
+struct eth {
+	u8 dst[6], src[6];
+	u16 type;
+};
+
+struct ip4 {
+	u8 vihl, tos;
+	u16 len, id, frag;
+	u8 ttl, proto;
+	u16 check;
+	u32 src, dst;
+};
+
+struct ip6 {
+	u32 vtcfl;
+	u16 len;
+	u8 next, hops;
+	struct in6 src, dst;
+};
+
+struct udp {
+	u16 sport, dport, len, check;
+};
+
+enum { P_HOPOPTS = 0, P_TCP = 6, P_UDP = 17, P_ROUTING = 43, P_FRAGMENT = 44,
+       P_ESP = 50, P_AH = 51, P_ICMP6 = 58, P_DSTOPTS = 60 };
+
+// More IPv6 extension headers than this are not looked behind.
+#define MAX_EXT 6
+
+// local_udp judges a datagram to this host; p is behind the IP headers.
+INLINE enum verdict local_udp(void *p, void *end)
+{
+	struct udp *u = p;
+	if ((void *)(u + 1) > end)
+		return REDIRECT_SHORT;
+	if (u->dport == BE16(500))
+		return PASS_IKE;
+	if (u->dport != BE16(4500))
+		return PASS_LOCAL;
+	u8 *b = (u8 *)(u + 1);
+	if (u->len == BE16(sizeof(*u) + 1)) {
+		if ((void *)(b + 1) > end)
+			return REDIRECT_SHORT;
+		return *b == 0xff ? PASS_KEEPALIVE : REDIRECT_SHORT;
+	}
+	u32 *spi = (u32 *)b;
+	if (BE16(u->len) < sizeof(*u) + sizeof(*spi) || (void *)(spi + 1) > end)
+		return REDIRECT_SHORT;
+	return *spi == 0 ? PASS_IKE : REDIRECT_UDPESP;
+}
+
+INLINE enum verdict steer4(void *p, void *end)
+{
+	struct ip4 *ip = p;
+	if ((void *)(ip + 1) > end)
+		return REDIRECT_SHORT;
+	u32 ihl = (ip->vihl & 15) * 4;
+	if (ip->vihl >> 4 != 4 || ihl < sizeof(*ip))
+		return REDIRECT_SHORT;
+	u32 dst = ip->dst;
+	if ((dst & BE32(0xf0000000)) == BE32(0xe0000000) || dst == BE32(0xffffffff))
+		return PASS_GROUP;
+	if (!map_lookup(&local4, &dst))
+		return REDIRECT_TRANSIT;
+	if (ip->proto == P_ESP)
+		return REDIRECT_ESP;
+	if (ip->proto == P_AH)
+		return REDIRECT_AH;
+	if (ip->frag & BE16(0x3fff)) // more fragments, or not the first
+		return PASS_FRAGMENT;
+	if (ip->proto == P_UDP)
+		return local_udp(p + ihl, end);
+	return PASS_LOCAL;
+}
+
+// is_nd says whether an ICMPv6 type is neighbour discovery's or MLD's.
+INLINE int is_nd(u8 type)
+{
+	return (type >= 130 && type <= 137) || type == 143;
+}
+
+INLINE enum verdict steer6(void *p, void *end)
+{
+	struct ip6 *ip = p;
+	if ((void *)(ip + 1) > end)
+		return REDIRECT_SHORT;
+	if ((*(u8 *)p) >> 4 != 6)
+		return REDIRECT_SHORT;
+	struct in6 dst = ip->dst;
+	if (dst.b[0] == 0xff)
+		return PASS_GROUP;
+	int local = map_lookup(&local6, &dst) != 0;
+	// ND goes up when it is for this host or for this link. Other unicast ND is
+	// transit: the kernel, given it, would forward it in clear, around the SPD.
+	if (!local && !(dst.b[0] == 0xfe && (dst.b[1] & 0xc0) == 0x80))
+		return REDIRECT_TRANSIT;
+
+	enum verdict other = local ? PASS_LOCAL : REDIRECT_TRANSIT;
+	int fragment = 0;
+	u8 next = ip->next;
+	p = ip + 1;
+	for (int i = 0; i < MAX_EXT; i++) {
+		if (next != P_HOPOPTS && next != P_ROUTING && next != P_DSTOPTS && next != P_FRAGMENT)
+			break;
+		u8 *h = p;
+		if ((void *)(h + 8) > end)
+			return REDIRECT_SHORT;
+		if (next == P_FRAGMENT) {
+			u16 off = *(u16 *)(h + 2);
+			p += 8;
+			fragment |= (off & BE16(0xfff9)) != 0;
+			next = h[0];
+			if (off & BE16(0xfff8)) // what follows is no header
+				break;
+		} else {
+			next = h[0];
+			p += 8 + 8 * (u32)h[1];
+		}
+	}
+	if (local && next == P_ESP)
+		return REDIRECT_ESP;
+	if (local && next == P_AH)
+		return REDIRECT_AH;
+	if (fragment)
+		return local ? PASS_FRAGMENT : REDIRECT_TRANSIT;
+	if (next == P_ICMP6) {
+		u8 *type = p;
+		if ((void *)(type + 4) > end)
+			return REDIRECT_SHORT;
+		return is_nd(*type) ? PASS_ND : other;
+	}
+	if (local && next == P_UDP)
+		return local_udp(p, end);
+	return other;
+}
+
+INLINE enum verdict steer_frame(void *p, void *end)
+{
+	struct eth *e = p;
+	if ((void *)(e + 1) > end)
+		return PASS_SHORT;
+	switch (e->type) {
+	case BE16(0x8100):
+	case BE16(0x88a8):
+		return PASS_VLAN;
+	case BE16(0x0806):
+		return PASS_ARP;
+	case BE16(0x0800):
+		if (e->dst[0] & 1)
+			return PASS_GROUP;
+		return steer4(e + 1, end);
+	case BE16(0x86dd):
+		if (e->dst[0] & 1)
+			return PASS_GROUP;
+		return steer6(e + 1, end);
+	}
+	return PASS_ETHERTYPE;
+}
+
+INLINE enum verdict test_frame(void *p, void *end)
+{
+	struct eth *e = p;
+	if ((void *)(e + 1) > end)
+		return PASS_SHORT;
+	p = e + 1;
+	if (e->type == BE16(0x0800)) {
+		struct ip4 *ip = p;
+		if ((void *)(ip + 1) > end || ip->vihl != 0x45 || ip->proto != P_UDP ||
+		    (ip->frag & BE16(0x3fff)))
+			return PASS_OTHER;
+		p = ip + 1;
+	} else if (e->type == BE16(0x86dd)) {
+		struct ip6 *ip = p;
+		if ((void *)(ip + 1) > end || ip->next != P_UDP)
+			return PASS_OTHER;
+		p = ip + 1;
+	} else {
+		return PASS_OTHER;
+	}
+	struct udp *u = p;
+	if ((void *)(u + 1) > end || u->dport != test_port)
+		return PASS_OTHER;
+	return REDIRECT_TEST;
+}
+
+// act carries v out and counts it.
+INLINE int act(struct xdp_md *ctx, u32 v)
+{
+	int action = XDP_PASS;
+	if (v >= FIRST_REDIRECT) {
+		action = redirect_map(&sockets, ctx->rx_queue_index, no_socket);
+		if (action != XDP_REDIRECT)
+			v = NO_SOCKET;
+	}
+	u64 *n = map_lookup(&counts, &v);
+	if (n)
+		*n += 1;
+	return action;
+}
+
+SEC("xdp/steer") int steer(struct xdp_md *ctx)
+{
+	return act(ctx, steer_frame((void *)(long)ctx->data, (void *)(long)ctx->data_end));
+}
+
+SEC("xdp/generator") int generator(struct xdp_md *ctx)
+{
+	return act(ctx, test_frame((void *)(long)ctx->data, (void *)(long)ctx->data_end));
+}
+
+char _license[] SEC("license") = "Apache-2.0";
