@@ -89,7 +89,7 @@ func (sa *SA) LogValue() slog.Value { return slog.StringValue(sa.String()) }
 type Usage struct {
 	_              [64]byte
 	packets, bytes atomic.Uint64
-	_              [48]byte
+	_              [56]byte
 }
 
 // Count adds to what the SA carried. Any worker may call it.

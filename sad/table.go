@@ -1,6 +1,9 @@
 package sad
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 const (
 	shardBits = 9
@@ -60,7 +63,7 @@ func (t *table[K, V]) set(gen uint64, k K, v *V, hash func(*K) uint64) {
 	switch at := t.own(gen, h); {
 	case v == nil:
 		t.len--
-		*at = (*at).without(k, hash)
+		*at = (*at).without(h, k, hash)
 	case was == nil:
 		t.len++
 		*at = (*at).grown(hash)
@@ -86,7 +89,7 @@ func (t *table[K, V]) own(gen, h uint64) **shard[K, V] {
 	case s == nil:
 		*at = &shard[K, V]{slots: make([]slot[K, V], minSlots), gen: gen}
 	case s.gen != gen:
-		*at = &shard[K, V]{slots: append([]slot[K, V](nil), s.slots...), used: s.used, gen: gen}
+		*at = &shard[K, V]{slots: slices.Clone(s.slots), used: s.used, gen: gen}
 	}
 	return at
 }
@@ -109,20 +112,29 @@ func (s *shard[K, V]) grown(hash func(*K) uint64) *shard[K, V] {
 	return s.rebuilt(2*len(s.slots), hash)
 }
 
-// without returns what is left of s when k has gone, or nil for nothing. As
-// probing stops at an empty slot, those behind k have to move up: all do.
-func (s *shard[K, V]) without(k K, hash func(*K) uint64) *shard[K, V] {
-	if s.used == 1 {
+// without takes k, which is there, out of s and returns what is left: nil for
+// nothing, or a smaller shard. Probing stops at an empty slot, so entries that
+// lie behind k only because k was in their way move up (Knuth's algorithm R).
+func (s *shard[K, V]) without(h uint64, k K, hash func(*K) uint64) *shard[K, V] {
+	if s.used--; s.used == 0 {
 		return nil
 	}
-	i := hash(&k)
 	mask := uint64(len(s.slots) - 1)
-	for i &= mask; s.slots[i].key != k || s.slots[i].val == nil; {
-		i = (i + 1) & mask
+	hole := h & mask
+	for s.slots[hole].key != k || s.slots[hole].val == nil {
+		hole = (hole + 1) & mask
 	}
-	s.slots[i].val = nil
-	s.used--
-	return s.rebuilt(max(minSlots, 1<<bits.Len(uint(2*s.used-1))), hash)
+	for i := (hole + 1) & mask; s.slots[i].val != nil; i = (i + 1) & mask {
+		if home := hash(&s.slots[i].key); (i-home)&mask >= (i-hole)&mask {
+			s.slots[hole] = s.slots[i]
+			hole = i
+		}
+	}
+	s.slots[hole] = slot[K, V]{}
+	if n := len(s.slots); n > minSlots && 8*s.used < n {
+		return s.rebuilt(n/2, hash)
+	}
+	return s
 }
 
 // rebuilt returns s with n slots.
