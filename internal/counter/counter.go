@@ -10,6 +10,7 @@ const (
 	StageRx Stage = iota
 	StageClassify
 	StagePolicy
+	StageRoute
 	StageSA
 	StageSeal
 	StageOpen
@@ -19,7 +20,7 @@ const (
 	NumStages
 )
 
-var stageNames = [NumStages]string{"rx", "classify", "policy", "sa", "seal", "open", "policy_back", "send", "flush"}
+var stageNames = [NumStages]string{"rx", "classify", "policy", "route", "sa", "seal", "open", "policy_back", "send", "flush"}
 
 // String returns s's name as reports show it.
 func (s Stage) String() string {

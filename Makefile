@@ -1,0 +1,54 @@
+# Spigot. `make help` lists what there is.
+SHELL := /bin/bash
+GO    ?= go
+TOOL  := $(GO) tool -modfile=.ci/tools.mod
+BENCHTIME ?= 100ms
+BENCH     ?= .
+COUNT     ?= 1
+export CGO_ENABLED = 0
+
+.PHONY: all build demo test test-race test-vectors bench soak lint generate check-generated clean help deps-demo deps-test deps-generate
+
+all: build ## build bin/spigot, bin/spigotctl and bin/spigen (the default)
+
+build:
+	@mkdir -p bin
+	$(GO) build -trimpath -o bin/ ./cmd/...
+
+demo: deps-demo build ## two gateways in network namespaces, real packets through ESP over AF_XDP, a live report
+	examples/demo/demo.sh
+
+test: deps-test build test-race test-vectors ## all tests: race detector, independent peers, test vectors
+
+# The race detector is the one thing that needs cgo, and so a C compiler.
+test-race:
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m ./...
+
+test-vectors:
+	cd crypto/wycheproof && $(GO) test -count=1 -v -run . ./...
+
+bench: ## benchmarks with cycles/pkt, Mpps and Gbit/s (BENCH=regexp BENCHTIME=1s COUNT=5)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -timeout 60m ./bench/...
+
+soak: deps-demo build ## ten minutes at full rate over veth with the fault wrapper on (DURATION=600)
+	DURATION=$(or $(DURATION),600) examples/demo/soak.sh
+
+lint: check-generated ## gofmt, go vet, staticcheck, shellcheck where there is one, freshness of generated files
+	@out=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); if [ -n "$$out" ]; then echo "not gofmt-clean:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+
+generate: deps-generate ## generate committed code anew (the XDP programs)
+	$(GO) generate ./...
+
+check-generated: deps-generate ## fail when committed generated files are stale
+	.ci/fresh
+
+clean: ## remove what was built
+	rm -rf bin demo.out
+
+deps-demo deps-test deps-generate:
+	@.ci/deps $(@:deps-%=%)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,0 +1,262 @@
+package bench_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"testing"
+
+	"spigot/bench"
+	"spigot/internal/counter"
+	"spigot/internal/epoch"
+	"spigot/internal/fib"
+	"spigot/internal/flow"
+	"spigot/internal/tsc"
+	"spigot/pipeline"
+	"spigot/pmd"
+	"spigot/pmd/memport"
+	"spigot/ring"
+	"spigot/sad"
+	"spigot/spd"
+)
+
+var (
+	redMAC   = [6]byte{2, 0, 0, 0, 0, 0xa0}
+	blackMAC = [6]byte{2, 0, 0, 0, 0, 0xa1}
+	gwA, gwB = addr("192.0.2.1"), addr("192.0.2.2")
+	hostA    = netip.MustParseAddr("10.1.0.10")
+	hostB    = netip.MustParseAddr("10.2.0.10")
+)
+
+func addr(s string) flow.Addr { return flow.FromNetip(netip.MustParseAddr(s)) }
+func net4(s string) flow.AddrRange {
+	return flow.RangeOf(netip.MustParsePrefix(s))
+}
+
+// rig is a gateway between two generators, in memory.
+type rig struct {
+	w    *pipeline.Worker
+	c    *counter.Worker
+	db   *sad.DB
+	d    *epoch.Domain
+	pool *pmd.Pool
+}
+
+// newRig assembles the gateway at gwA, or gwB when far, over a pool of frames
+// on huge pages where there are any. red and black are what arrives by the
+// protected and the wire port; sink sees what leaves.
+func newRig(b testing.TB, far bool, red, black memport.GeneratorOptions) *rig {
+	b.Helper()
+	mem, err := pmd.Map(2048 * 2048)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = mem.Close() })
+	pool, err := pmd.NewPool(mem, 2048)
+	if err != nil {
+		b.Fatal(err)
+	}
+	red.Options = memport.Options{Pool: pool, MAC: net.HardwareAddr(redMAC[:])}
+	black.Options = memport.Options{Pool: pool, MAC: net.HardwareAddr(blackMAC[:])}
+	r := &rig{c: new(counter.Worker), d: new(epoch.Domain), pool: pool}
+	snaps := new(pipeline.Snapshots)
+	cfg := pipeline.Config{
+		Ports: []pipeline.Port{
+			{Side: pipeline.Protected, Queues: []pmd.Port{generator(b, red)}},
+			{Side: pipeline.Wire, Queues: []pmd.Port{generator(b, black)}},
+		},
+		Pool: pool, Snapshots: snaps, Epoch: r.d.Register(), Counters: r.c,
+		Acquires: ring.New[spd.AcquireRequest](64), Punts: ring.New[fib.Punt](16), Injects: ring.New[fib.Inject](16),
+		Burst: pipeline.MaxBurst, CacheEntries: 1 << 14, Seed: 1,
+	}
+	r.db = sad.NewDB(r.d, snaps.SAD.Store)
+	snaps.FIB.Store(routes(far))
+	snaps.SPD.Store(&spd.Snapshot{})
+	if r.w, err = pipeline.New(cfg); err != nil {
+		b.Fatal(err)
+	}
+	r.policies(b, far, snaps)
+	return r
+}
+
+func generator(b testing.TB, o memport.GeneratorOptions) *memport.Generator {
+	b.Helper()
+	g, err := memport.NewGenerator(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return g
+}
+
+func routes(far bool) *fib.Table {
+	near, away, peer, own, host := net4("10.1.0.0/16"), net4("10.2.0.0/16"), gwB, gwA, hostA
+	if far {
+		near, away, peer, own, host = away, near, gwA, gwB, hostB
+	}
+	return fib.Build(&fib.Config{
+		Links: []fib.Link{
+			{Index: 1, Port: 0, MAC: net.HardwareAddr(redMAC[:]), MTU: 1500},
+			{Index: 2, Port: 1, MAC: net.HardwareAddr(blackMAC[:]), MTU: 1500},
+		},
+		Routes: []fib.Route{
+			{Dst: near, Link: 1},
+			{Dst: net4("10.3.0.0/16"), Gateway: peer, Link: 2},
+			{Dst: away, Gateway: peer, Link: 2},
+			{Dst: net4("192.0.2.0/24"), Link: 2},
+		},
+		Neighbours: []fib.Neighbour{
+			{Addr: flow.FromNetip(host), Link: 1, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}},
+			{Addr: peer, Link: 2, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}},
+		},
+		Local: []flow.Addr{own},
+	})
+}
+
+const policyID = 1
+
+// policies protects 10.1/16 <-> 10.2/16 and lets 10.1/16 -> 10.3/16 pass in clear.
+func (r *rig) policies(b testing.TB, far bool, snaps *pipeline.Snapshots) {
+	sel := flow.Selector{Src: net4("10.1.0.0/16"), Dst: net4("10.2.0.0/16"), SrcPort: flow.AnyPort, DstPort: flow.AnyPort}
+	clear := sel
+	clear.Dst = net4("10.3.0.0/16")
+	src, dst := gwA, gwB
+	if far {
+		sel, src, dst = sel.Mirrored(), gwB, gwA
+	}
+	tpl := spd.Template{Proto: 50, Src: src, Dst: dst}
+	back := spd.Template{Proto: 50, Src: dst, Dst: src}
+	out, err := spd.Compile(nil, []*spd.Policy{
+		{ID: policyID, Dir: spd.Out, Sel: sel, Action: spd.Protect, Template: tpl},
+		{ID: 2, Dir: spd.Out, Sel: clear, Action: spd.Bypass},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	in, err := spd.Compile(nil, []*spd.Policy{{ID: 3, Dir: spd.In, Sel: sel.Mirrored(), Action: spd.Protect, Template: back}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	snaps.SPD.Store(&spd.Snapshot{Out: out, In: in})
+}
+
+// suite names algorithms as the benchmarks' names spell them.
+type suite struct {
+	name, enc, integ string
+	encLen, authLen  int
+}
+
+func suites() []suite {
+	return []suite{{"aes128gcm", "aes-gcm-16", "", 20, 0}}
+}
+
+// params is the SA from gwA to gwB.
+func (s suite) params() *sad.Params {
+	return &sad.Params{SPI: 0x1000, Proto: 50, Src: gwA, Dst: gwB, Tunnel: true, Encryption: s.enc, Integrity: s.integ,
+		EncKey: bytes.Repeat([]byte{7}, s.encLen), AuthKey: bytes.Repeat([]byte{9}, s.authLen), Window: 64}
+}
+
+// outbound gives the rig a fresh SA towards gwB in place of the one it had.
+func (r *rig) outbound(b testing.TB, s suite) {
+	b.Helper()
+	sa, err := sad.NewOutbound(s.params())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := r.db.AddOutbound(sa); err != nil {
+		b.Fatal(err)
+	}
+	if err := r.db.Bind(policyID, sa); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// inbound gives the rig a fresh SA from gwA, whose replay window starts anew.
+func (r *rig) inbound(b testing.TB, s suite) {
+	sa, err := sad.NewInbound(s.params())
+	if err != nil {
+		b.Fatal(err)
+	}
+	err = r.db.Batch(func() error {
+		if r.db.FindInbound(sa.SPI, sa.Dst, 50) != nil {
+			if err := r.db.Remove(sa.SPI, sa.Dst, 50); err != nil {
+				return err
+			}
+		}
+		return r.db.AddInbound(sa)
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.d.Reap()
+}
+
+// frames are the packets of profile p from hostA to dst.
+func frames(p bench.Profile, mac [6]byte, dst netip.Addr, n int) [][]byte {
+	var fs [][]byte
+	for i := range n {
+		fs = append(fs, bench.UDP4(mac, hostA, dst, 1000, p.Sizes[i%len(p.Sizes)]))
+	}
+	return fs
+}
+
+// sealed returns the n first packets of profile p as gwA sends them to gwB,
+// addressed to gwB's wire port.
+func sealed(b testing.TB, p bench.Profile, s suite, n int) [][]byte {
+	b.Helper()
+	var out [][]byte
+	collect := func(f []byte) {
+		f = bytes.Clone(f)
+		copy(f, blackMAC[:])
+		out = append(out, f)
+	}
+	r := newRig(b, false, memport.GeneratorOptions{Templates: frames(p, redMAC, hostB, len(p.Sizes))},
+		memport.GeneratorOptions{Sink: collect})
+	r.outbound(b, s)
+	for len(out) < n {
+		r.w.Turn()
+	}
+	out = out[:n]
+	for i, f := range out {
+		if seq := binary.BigEndian.Uint32(f[14+24:]); f[14+9] != 50 || seq != uint32(i+1) {
+			b.Fatalf("packet %d: protocol %d, sequence %d", i, f[14+9], seq)
+		}
+	}
+	return out
+}
+
+// run turns until b.N packets are through and reports per-packet figures. It
+// calls between before each round packets, unless round is 0.
+func (r *rig) run(b *testing.B, p bench.Profile, round int, between func()) {
+	b.Helper()
+	b.ReportAllocs()
+	if round == 0 {
+		for range 100 { // warm the caches
+			r.w.Turn()
+		}
+	}
+	start := r.c.Values
+	b.ResetTimer()
+	t0 := tsc.Now()
+	n := 0
+	for n < b.N {
+		if round > 0 && n%round == 0 {
+			between()
+		}
+		n += r.w.Turn()
+	}
+	cycles := float64(tsc.Now() - t0)
+	sec := b.Elapsed().Seconds()
+	b.StopTimer()
+	if sent := r.c.Tx - start.Tx; sent != uint64(n) {
+		b.Fatalf("%d of %d packets were sent; drops %v", sent, n, r.c.Drops)
+	}
+	report(b, n, cycles, sec, p.Mean())
+}
+
+// report adds cycles/pkt, Mpps and Gbit/s for n packets of mean bytes.
+func report(b *testing.B, n int, cycles, sec, mean float64) {
+	b.ReportMetric(cycles/float64(n), "cycles/pkt")
+	b.ReportMetric(float64(n)/sec/1e6, "Mpps")
+	b.ReportMetric(float64(n)*mean*8/sec/1e9, "Gbit/s")
+}

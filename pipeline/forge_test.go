@@ -1,0 +1,45 @@
+package pipeline_test
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"spigot/crypto"
+	"spigot/sad"
+)
+
+// mustReserve takes one sequence number of sa.
+func mustReserve(t testing.TB, sa *sad.Outbound) uint32 {
+	t.Helper()
+	seq, n := sa.Reserve(1)
+	if n != 1 {
+		t.Fatal("no sequence number left")
+	}
+	return uint32(seq)
+}
+
+// forge makes the frame that a peer with key could send from gateway a to
+// gateway b: inner, pad and the announced next header are as given, and pad nil
+// means the right padding. inner should end where AES-GCM's alignment does.
+func forge(key *crypto.Key, spi, seq uint32, inner, pad []byte, next byte) []byte {
+	if pad == nil {
+		for (len(inner)+len(pad)+2)%4 != 0 {
+			pad = append(pad, byte(len(pad)+1))
+		}
+	}
+	esp := make([]byte, 16, 4096)
+	binary.BigEndian.PutUint32(esp, spi)
+	binary.BigEndian.PutUint32(esp[4:], seq)
+	esp = append(append(esp, inner...), pad...)
+	esp = append(esp, byte(len(pad)), next)
+	esp = append(esp, make([]byte, 16)...)
+	jobs := []crypto.Job{{Key: key, Pkt: esp}}
+	crypto.NewEngine().Seal(jobs)
+	if !jobs[0].OK {
+		return nil
+	}
+	f := udp4(gwA4, gwB4, 64, 20+len(esp))
+	f[14+9] = 50
+	copy(f[34:], esp)
+	return fixSum4(f)
+}

@@ -1,0 +1,155 @@
+package pipeline
+
+import (
+	"spigot/internal/counter"
+	"spigot/internal/wire"
+	"spigot/sad"
+)
+
+// sa finds the SA of each ESP packet from its own header (RFC 4301, section
+// 5.2, step 3a) and checks its sequence number; other packets pass.
+func (w *Worker) sa(b *Burst) {
+	for _, i := range b.Live() {
+		p := &b.pkts[i]
+		if p.info.Proto != wire.ProtoESP {
+			continue
+		}
+		if r := w.findSA(p); r != counter.None {
+			b.Drop(i, r)
+		}
+	}
+}
+
+func (w *Worker) findSA(p *packet) (r counter.Reason) {
+	if p.info.Fragment {
+		return counter.Fragment
+	}
+	esp := wire.ESP(p.ip()[p.info.HeaderLen:])
+	if r := esp.Valid(); r != counter.None {
+		return r
+	}
+	spi := esp.SPI()
+	if spi < 256 {
+		return counter.ReservedSPI
+	}
+	sa := w.saCache.lookup(w.sad, spi, &p.tuple.Dst)
+	if sa == nil {
+		return counter.UnknownSPI
+	}
+	if !sa.Tunnel {
+		return counter.WrongSAMode
+	}
+	if n := len(esp) - wire.ESPLen - int(sa.Geo.IV) - int(sa.Geo.ICV); n < 2 || n%int(sa.Geo.Align) != 0 {
+		return counter.BadESP
+	}
+	p.in = sa
+	p.seq, r = sa.Check(esp.Seq())
+	return r
+}
+
+// open decrypts the ESP packets as one batch, marks their sequence numbers now
+// that they are authentic, and makes the inner packet the packet.
+func (w *Worker) open(b *Burst) {
+	jobs := w.jobs[:0]
+	for _, i := range b.Live() {
+		p := &b.pkts[i]
+		if p.in == nil {
+			continue
+		}
+		ip := p.ip()
+		job := sad.Job{Key: p.in.Key, Pkt: ip[p.info.HeaderLen:len(ip):len(ip)], Slot: i}
+		if p.in.ESN {
+			job.ESN, job.SeqHi = true, uint32(p.seq>>32)
+		}
+		jobs = append(jobs, job)
+	}
+	if len(jobs) == 0 {
+		return
+	}
+	w.engine.Open(jobs)
+	for j := range jobs {
+		i := jobs[j].Slot
+		if !jobs[j].OK {
+			b.Drop(i, counter.AuthFailed)
+		} else if r := b.pkts[i].decapsulate(); r != counter.None {
+			b.Drop(i, r)
+		}
+	}
+}
+
+// decapsulate strips what ESP put around the inner packet (RFC 4303, section
+// 3.4.4.1, and RFC 4301, section 5.1.2 for the header). Only authentic bytes
+// get here.
+func (p *packet) decapsulate() counter.Reason {
+	sa := p.in
+	if r := sa.Mark(p.seq); r != counter.None {
+		return r
+	}
+	start := p.l3 + int(p.info.HeaderLen) + wire.ESPLen + int(sa.Geo.IV)
+	end := p.l3 + int(p.info.Len) - int(sa.Geo.ICV)
+	text := p.chunk[start:end]
+	sa.Count(1, uint64(len(text)))
+	next := text[len(text)-1]
+	pad := int(text[len(text)-2])
+	text = text[:len(text)-2]
+	if pad > len(text) || !isPadding(text[len(text)-pad:]) {
+		return counter.BadPadding
+	}
+	if next == wire.ProtoNoNext {
+		return counter.DummyPacket
+	}
+	return p.unwrap(start, text[:len(text)-pad], next)
+}
+
+// isPadding says whether b counts 1, 2, 3 ..
+func isPadding(b []byte) bool {
+	for i := range b {
+		if b[i] != byte(i+1) {
+			return false
+		}
+	}
+	return true
+}
+
+// unwrap makes inner, which lies at start in the chunk, the packet. Bytes
+// behind the inner packet's own length are traffic-flow padding (RFC 4303, 2.7).
+func (p *packet) unwrap(start int, inner []byte, next byte) counter.Reason {
+	outer := p.info
+	if len(inner) == 0 {
+		return counter.BadInner
+	}
+	if v := inner[0] >> 4; !(next == wire.ProtoIPv4 && v == 4 || next == wire.ProtoIPv6 && v == 6) {
+		if next != wire.ProtoIPv4 && next != wire.ProtoIPv6 {
+			return counter.WrongSAMode
+		}
+		return counter.BadInner
+	}
+	info, r := wire.Classify(inner, &p.tuple)
+	if r != counter.None {
+		return counter.BadInner
+	}
+	p.l3, p.info = start, info
+	return p.mergeECN(outer.TOS)
+}
+
+// mergeECN carries the tunnel header's congestion marks over to the inner
+// packet (RFC 6040, section 4.2).
+func (p *packet) mergeECN(outer uint8) counter.Reason {
+	in := p.info.TOS & ecnMask
+	switch out := outer & ecnMask; {
+	case out == wire.CE && in == wire.NotECT:
+		return counter.BadECN
+	case out == wire.CE && in != wire.CE:
+		p.setECN(wire.CE)
+	case out == wire.ECT1 && in == wire.ECT0:
+		p.setECN(wire.ECT1)
+	}
+	return counter.None
+}
+
+const ecnMask = 3 // the ECN field in the type of service or traffic class
+
+func (p *packet) setECN(ecn uint8) {
+	p.info.TOS = p.info.TOS&^ecnMask | ecn
+	wire.SetTOS(p.ip(), p.info.TOS)
+}

@@ -1,0 +1,79 @@
+package pipeline
+
+import (
+	"spigot/internal/counter"
+	"spigot/sad"
+	"spigot/spd"
+)
+
+// policy asks the SPD what becomes of each packet that wants to leave by the
+// wire (RFC 4301, section 5.1), and finds the SA where the answer is protect.
+func (w *Worker) policy(b *Burst) {
+	var last *spd.Policy // packets of one flow come in rows
+	var sa *sad.Outbound
+	for _, i := range b.Live() {
+		p := &b.pkts[i]
+		pol := w.outCache.Lookup(w.spd.Out, &p.tuple)
+		switch {
+		case pol == nil:
+			b.Drop(i, counter.NoPolicy)
+		case pol.Action == spd.Bypass:
+		case pol.Action != spd.Protect:
+			b.Drop(i, counter.PolicyDiscard)
+		default:
+			if pol != last {
+				last, sa = pol, w.sad.Outbound(pol.ID)
+			}
+			p.out = sa
+			if sa == nil && w.unbound(pol, p) {
+				b.Drop(i, counter.NoSA)
+			}
+		}
+	}
+}
+
+// unbound handles a protect policy without an SA: it asks the slow path for
+// one where the policy's level says so, and tells whether the packet is lost.
+func (w *Worker) unbound(pol *spd.Policy, p *packet) (drop bool) {
+	if pol.Level == spd.Require || pol.Level == spd.Acquire {
+		w.acquire(pol, p)
+	}
+	return pol.Level == spd.Require || pol.Level == spd.DontAcq
+}
+
+// policyBack holds each packet that came from the wire against the SPD: one
+// that came by an SA must lie in the SA's selectors and have come by the SA
+// that its policy names (RFC 4301, section 5.2, step 4); one that came in
+// clear must have a policy that lets it.
+func (w *Worker) policyBack(b *Burst) {
+	for _, i := range b.Live() {
+		p := &b.pkts[i]
+		if p.in != nil && !p.in.Admits(&p.tuple) {
+			b.Drop(i, counter.SelectorMismatch)
+			continue
+		}
+		pol := w.inCache.Lookup(w.spd.In, &p.tuple)
+		switch {
+		case pol == nil:
+			b.Drop(i, counter.NoPolicy)
+		case pol.Action == spd.Bypass:
+		case pol.Action != spd.Protect:
+			b.Drop(i, counter.PolicyDiscard)
+		case p.in == nil:
+			if pol.Level != spd.Use && pol.Level != spd.Acquire {
+				b.Drop(i, counter.InPolicyClear)
+			}
+		case !cameBy(&pol.Template, p.in):
+			b.Drop(i, counter.InPolicyMismatch)
+		}
+	}
+}
+
+// cameBy says whether sa is one that t names.
+func cameBy(t *spd.Template, sa *sad.Inbound) bool {
+	return t.Proto == sa.Proto &&
+		(t.Mode == spd.Tunnel) == sa.Tunnel &&
+		(t.Reqid == 0 || t.Reqid == sa.Reqid) &&
+		(t.Src.IsZero() || t.Src == sa.Src) &&
+		(t.Dst.IsZero() || t.Dst == sa.Dst)
+}

@@ -1,0 +1,65 @@
+package pipeline
+
+import (
+	"spigot/internal/counter"
+	"spigot/internal/fib"
+	"spigot/internal/flow"
+	"spigot/internal/wire"
+)
+
+// route finds each packet's next hop, by the peer's address where an SA will
+// carry it, and makes sure that it may travel on: TTL left, and small enough
+// for the path once sealed. What may not is answered by the slow path, from
+// the packet as it still is; what may has its TTL decremented.
+func (w *Worker) route(b *Burst) {
+	var last flow.Addr
+	var hop *fib.Hop
+	for _, i := range b.Live() {
+		p := &b.pkts[i]
+		dst := p.tuple.Dst
+		if p.out != nil {
+			dst = p.out.Dst
+		}
+		if hop == nil || dst != last {
+			last, hop = dst, w.fib.Lookup(&dst)
+		}
+		if hop.State != fib.Ready {
+			w.blocked(b, i, hop, dst)
+			continue
+		}
+		p.hop = hop
+		if p.info.TTL <= 1 && !p.local {
+			w.punt(b, i, fib.PuntTTL, 0)
+			continue
+		}
+		if mtu := p.pathMTU(); int(p.info.Len) > mtu {
+			w.punt(b, i, fib.PuntTooBig, mtu)
+			continue
+		}
+		if !p.local {
+			wire.DecrementTTL(p.ip())
+		}
+	}
+}
+
+// pathMTU returns the largest packet, as p's sender counts, that can leave
+// where p does.
+func (p *packet) pathMTU() int {
+	if p.out == nil {
+		return int(p.hop.MTU)
+	}
+	return p.out.Geo.MaxInner(int(p.hop.MTU))
+}
+
+// blocked ends packet i, whose next hop cannot be used.
+func (w *Worker) blocked(b *Burst, i uint8, hop *fib.Hop, dst flow.Addr) {
+	switch hop.State {
+	case fib.Local:
+		b.Drop(i, counter.HostLocal)
+	case fib.Unresolved:
+		w.resolve(hop, dst)
+		b.Drop(i, counter.NoNeighbour)
+	default:
+		b.Drop(i, counter.NoRoute)
+	}
+}

@@ -1,0 +1,129 @@
+package pipeline
+
+import (
+	"spigot/internal/counter"
+	"spigot/internal/wire"
+	"spigot/sad"
+)
+
+// padding is what RFC 4303, section 2.4 fills the padding with: 1, 2, 3 ..
+var padding = func() (p [255]byte) {
+	for i := range p {
+		p[i] = byte(i + 1)
+	}
+	return p
+}()
+
+// seal wraps each packet that has an outbound SA in ESP, in place: a burst's
+// row of packets under one SA takes its sequence numbers with one atomic add,
+// then all jobs run as one batch.
+func (w *Worker) seal(b *Burst) {
+	jobs := w.jobs[:0]
+	live := b.Live()
+	for len(live) > 0 {
+		sa := b.pkts[live[0]].out
+		run := 1
+		for run < len(live) && b.pkts[live[run]].out == sa {
+			run++
+		}
+		if sa != nil {
+			jobs = w.sealRun(b, live[:run], sa, jobs)
+		}
+		live = live[run:]
+	}
+	if len(jobs) == 0 {
+		return
+	}
+	w.engine.Seal(jobs)
+	for j := range jobs {
+		if !jobs[j].OK { // the key is gone: the SA was deleted under us
+			b.Drop(jobs[j].Slot, counter.NoSA)
+		}
+	}
+}
+
+// sealRun prepares the packets in row, all under sa, and appends their jobs.
+func (w *Worker) sealRun(b *Burst, row []uint8, sa *sad.Outbound, jobs []sad.Job) []sad.Job {
+	if !sa.Tunnel {
+		for _, i := range row {
+			b.Drop(i, counter.WrongSAMode)
+		}
+		return jobs
+	}
+	seq, granted := sa.Reserve(len(row))
+	var packets, bytes uint64
+	for k, i := range row {
+		if k >= granted {
+			b.Drop(i, counter.SeqExhausted)
+			continue
+		}
+		p := &b.pkts[i]
+		inner := uint64(p.info.Len)
+		esp := p.encapsulate(sa, uint32(seq))
+		if esp == nil {
+			b.Drop(i, counter.NoRoom)
+			seq++
+			continue
+		}
+		job := sad.Job{Key: sa.Key, Pkt: esp, Slot: i}
+		if sa.ESN {
+			job.ESN, job.SeqHi = true, uint32(seq>>32)
+		}
+		jobs = append(jobs, job)
+		packets, bytes, seq = packets+1, bytes+inner, seq+1
+	}
+	sa.Count(packets, bytes)
+	return jobs
+}
+
+// encapsulate puts outer header, ESP header and trailer around p's IP packet
+// (RFC 4303, section 3.1.2) and returns the bytes from the SPI through the
+// ICV, or nil when the frame has no room for them. Nothing is written then.
+func (p *packet) encapsulate(sa *sad.Outbound, seq uint32) []byte {
+	g := &sa.Geo
+	n := int(p.info.Len)
+	start := p.l3 - g.Prefix()
+	end := start + g.Sealed(n)
+	if start < wire.EthernetLen || end > len(p.chunk) {
+		return nil
+	}
+	next := byte(wire.ProtoIPv4)
+	if p.info.V6 {
+		next = wire.ProtoIPv6
+	}
+	pad := g.Pad(n)
+	trailer := p.chunk[p.l3+n : end]
+	copy(trailer, padding[:pad])
+	trailer[pad] = byte(pad)
+	trailer[pad+1] = next
+
+	p.outerHeader(sa, p.chunk[start:end], seq)
+	esp := p.chunk[start+int(g.Outer) : end : end]
+	wire.ESP(esp).Put(sa.SPI, seq)
+	p.l3 = start
+	p.info.Len = uint16(end - start)
+	p.info.V6 = g.Outer == wire.IPv6Len
+	return esp
+}
+
+// outerHeader writes the tunnel header (RFC 4301, section 5.1.2): DSCP and ECN
+// are the inner packet's (RFC 6040, section 4.1), DF is copied, and what may be
+// fragmented on the way carries an ID.
+func (p *packet) outerHeader(sa *sad.Outbound, outer []byte, seq uint32) {
+	copy(outer, sa.Header[:sa.Geo.Outer])
+	if sa.Geo.Outer == wire.IPv6Len {
+		h := wire.IPv6(outer)
+		h.SetTrafficClass(p.info.TOS)
+		h.SetPayloadLen(uint16(len(outer) - wire.IPv6Len))
+		return
+	}
+	h := wire.IPv4(outer)
+	h.SetTOS(p.info.TOS)
+	h.SetTotalLen(uint16(len(outer)))
+	if p.info.V6 || wire.IPv4(p.chunk[p.l3:]).DontFragment() {
+		h.SetDontFragment()
+	} else {
+		h.SetID(uint16(seq))
+	}
+	h.UpdateChecksum()
+}

@@ -1,0 +1,126 @@
+package pipeline
+
+import (
+	"spigot/internal/counter"
+	"spigot/internal/fib"
+	"spigot/internal/flow"
+	"spigot/internal/wire"
+	"spigot/pmd"
+	"spigot/spd"
+)
+
+// askEvery is how many turns pass before the same question goes to the slow
+// path again. The slow path has limits of its own; this keeps its ring free.
+const askEvery = 1 << 12
+
+// asked remembers the last questions, so that a flood of packets that all miss
+// the same thing does not become a flood of messages.
+type asked [64]struct {
+	key  uint64
+	turn uint64
+}
+
+// again says whether key was asked within askEvery turns before turn; if not,
+// it is asked now.
+func (a *asked) again(key, turn uint64) bool {
+	e := &a[(key^key>>17)%uint64(len(a))]
+	if e.key == key && turn-e.turn < askEvery && e.turn != 0 {
+		return true
+	}
+	e.key, e.turn = key, turn
+	return false
+}
+
+// acquire asks the slow path for an SA for pol, on behalf of p.
+func (w *Worker) acquire(pol *spd.Policy, p *packet) {
+	if w.acquired.again(uint64(pol.ID), w.c.Turns) {
+		return
+	}
+	w.acquireMsg[0] = spd.AcquireRequest{Policy: pol.ID, Flow: p.tuple}
+	if w.cfg.Acquires.Push(w.acquireMsg[:]) == 1 {
+		w.c.Acquires++
+	} else {
+		w.c.LostMsgs++
+	}
+}
+
+// resolve asks the slow path to have the neighbour behind hop resolved.
+func (w *Worker) resolve(hop *fib.Hop, dst flow.Addr) {
+	via := hop.Via
+	if via.IsZero() {
+		via = dst
+	}
+	if w.resolved.again(via.Hi^via.Lo, w.c.Turns) {
+		return
+	}
+	m := &w.puntMsg[0]
+	m.Kind, m.Port, m.Via, m.Len = fib.PuntResolve, hop.Port, via, 0
+	w.pushPunt()
+}
+
+// punt has the slow path answer packet i's sender and ends the packet. mtu is
+// what a packet that is too big should have fitted.
+func (w *Worker) punt(b *Burst, i uint8, kind fib.PuntKind, mtu int) {
+	p := &b.pkts[i]
+	m := &w.puntMsg[0]
+	m.Kind, m.Port, m.MTU = kind, uint16(b.port), uint16(max(mtu, 0))
+	m.Secured = p.in != nil
+	m.Len = uint16(copy(m.Data[:], p.ip()))
+	if w.pushPunt() {
+		b.end(i, punted, counter.None)
+		return
+	}
+	reason := counter.TooBig
+	if kind == fib.PuntTTL {
+		reason = counter.TTLExpired
+	}
+	b.Drop(i, reason)
+}
+
+func (w *Worker) pushPunt() bool {
+	if w.cfg.Punts.Push(w.puntMsg[:]) == 1 {
+		return true
+	}
+	w.c.LostMsgs++
+	return false
+}
+
+// inject takes the packets that the slow path made through the rest of the
+// way: all of outbound where they need the SPD, else straight to the next hop.
+func (w *Worker) inject() int {
+	n := w.cfg.Injects.Pop(w.injectMsg[:])
+	for k := range w.injectMsg[:n] {
+		m := &w.injectMsg[k]
+		w.c.Injected++
+		var base [1]uint32
+		if w.cfg.Pool.Get(base[:]) == 0 {
+			w.c.Drops[counter.PoolEmpty]++
+			continue
+		}
+		w.carry(m, base[0])
+	}
+	return n
+}
+
+// carry sends the packet in m, in the chunk at base.
+func (w *Worker) carry(m *fib.Inject, base uint32) {
+	f := pmd.Frame{Base: base, Off: pmd.Headroom, Len: wire.EthernetLen}
+	b := &w.burst
+	b.load(0, w.cfg.Pool, append(w.frames[:0], f))
+	p := &b.pkts[0]
+	p.local = true
+	p.l3 = pmd.Headroom + wire.EthernetLen
+	ip := p.chunk[p.l3:]
+	ip = ip[:copy(ip, m.Data[:m.Len])]
+	var r counter.Reason
+	if p.info, r = wire.Classify(ip, &p.tuple); r != counter.None {
+		b.Drop(0, r)
+	}
+	if m.Policy {
+		w.policy(b)
+	}
+	w.route(b)
+	w.seal(b)
+	w.send(b)
+	w.finish(b)
+}

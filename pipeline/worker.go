@@ -1,0 +1,273 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"spigot/internal/counter"
+	"spigot/internal/fib"
+	"spigot/internal/tsc"
+	"spigot/pmd"
+	"spigot/sad"
+	"spigot/spd"
+)
+
+// ErrConfig is wrapped by the errors of New.
+var ErrConfig = errors.New("pipeline: bad configuration")
+
+// port is a Port with what the stages need at hand.
+type port struct {
+	side   Side
+	mac    uint64 // 0: accept any destination
+	queues []pmd.Port
+}
+
+// Worker is one core's share of the gateway. All of it belongs to the
+// goroutine that runs it.
+type Worker struct {
+	cfg   Config
+	ports []port
+	c     *counter.Worker
+
+	// The snapshots of this turn.
+	spd *spd.Snapshot
+	sad *sad.Snapshot
+	fib *fib.Table
+
+	outCache, inCache *spd.Cache
+	saCache           saCache
+	engine            *sad.Engine
+
+	// Scratch, used again by every burst.
+	burst  Burst
+	frames [MaxBurst]pmd.Frame
+	jobs   [MaxBurst]sad.Job
+	egress []egress
+
+	acquired   asked
+	resolved   asked
+	acquireMsg [1]spd.AcquireRequest
+	puntMsg    [1]fib.Punt
+	injectMsg  [4]fib.Inject
+
+	unpublished bool // counters have moved since Publish
+
+	sampling bool   // this turn's cycles are counted
+	mark     uint64 // TSC at the end of the last stage
+	polls    []unix.PollFd
+	stop     atomic.Bool
+}
+
+// New makes a worker of cfg. The worker does nothing until Run or Turn.
+func New(cfg Config) (*Worker, error) {
+	if err := check(&cfg); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	w := &Worker{
+		cfg:      cfg,
+		c:        cfg.Counters,
+		outCache: spd.NewCache(cfg.CacheEntries, cfg.Seed),
+		inCache:  spd.NewCache(cfg.CacheEntries, cfg.Seed+1),
+		engine:   sad.NewEngine(),
+		egress:   make([]egress, len(cfg.Ports)),
+	}
+	for _, p := range cfg.Ports {
+		q := port{side: p.Side, queues: p.Queues}
+		if mac := p.Queues[0].Info().MAC; len(mac) == 6 {
+			q.mac = mac48(mac)
+		}
+		w.ports = append(w.ports, q)
+		for _, rx := range p.Queues {
+			if fd := rx.FD(); fd >= 0 {
+				w.polls = append(w.polls, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+			}
+		}
+	}
+	return w, nil
+}
+
+func check(cfg *Config) error {
+	switch {
+	case len(cfg.Ports) == 0:
+		return errors.New("no ports")
+	case cfg.Burst < 1 || cfg.Burst > MaxBurst:
+		return fmt.Errorf("burst %d is not from 1 to %d", cfg.Burst, MaxBurst)
+	case cfg.CacheEntries < 1 || cfg.CacheEntries&(cfg.CacheEntries-1) != 0:
+		return fmt.Errorf("flow cache of %d entries: want a power of two", cfg.CacheEntries)
+	case cfg.Pool == nil || cfg.Snapshots == nil || cfg.Epoch == nil || cfg.Counters == nil:
+		return errors.New("pool, snapshots, epoch reader and counters are all needed")
+	case cfg.Acquires == nil || cfg.Punts == nil || cfg.Injects == nil:
+		return errors.New("all three rings are needed")
+	case cfg.Snapshots.SPD.Load() == nil || cfg.Snapshots.SAD.Load() == nil || cfg.Snapshots.FIB.Load() == nil:
+		return errors.New("a snapshot is not published yet")
+	}
+	for i, p := range cfg.Ports {
+		if len(p.Queues) == 0 {
+			return fmt.Errorf("port %d has no queue for this worker", i)
+		}
+	}
+	return nil
+}
+
+// Run turns until ctx is done, then ends the turn that it is in and returns.
+// The caller has locked and pinned the thread. Between turns without work it
+// sleeps as Config.Idle says.
+func (w *Worker) Run(ctx context.Context) {
+	cancel := context.AfterFunc(ctx, func() { w.stop.Store(true) })
+	defer cancel()
+	w.cfg.Epoch.Online()
+	defer w.cfg.Epoch.Offline()
+	idle := 0
+	for !w.stop.Load() {
+		if w.Turn() > 0 {
+			idle = 0
+			continue
+		}
+		if idle++; w.cfg.Idle.Turns > 0 && idle >= w.cfg.Idle.Turns {
+			w.sleep()
+		}
+	}
+	w.c.Publish()
+}
+
+// sleep waits in poll(2) until a queue has frames, at most Idle.Sleep.
+func (w *Worker) sleep() {
+	w.c.Sleeps++
+	w.c.Publish()
+	w.cfg.Epoch.Offline()
+	// An error (EINTR) is as good as a wake-up: the next turn looks anyway.
+	_, _ = unix.Poll(w.polls, int(w.cfg.Idle.Sleep.Milliseconds()))
+	w.cfg.Epoch.Online()
+}
+
+// publishEvery is how many turns lie between two publications of the counters.
+const publishEvery = 64
+
+// sampleEvery is how many turns lie between two turns whose cycles are counted.
+const sampleEvery = 16
+
+// Turn goes once around: packets of the slow path, every queue of every port,
+// then the drivers' housekeeping. It returns how many packets it carried.
+func (w *Worker) Turn() int {
+	s := w.cfg.Snapshots
+	w.spd, w.sad, w.fib = s.SPD.Load(), s.SAD.Load(), s.FIB.Load()
+	w.sampling = w.c.Turns%sampleEvery == 0
+	w.c.Turns++
+
+	n := w.inject()
+	for i := range w.ports {
+		for _, q := range w.ports[i].queues {
+			n += w.receive(i, q)
+		}
+	}
+	w.flush(n)
+	if n > 0 {
+		w.c.Busy++
+		w.unpublished = true
+	}
+	if w.c.Turns%publishEvery == 0 || n == 0 && w.unpublished {
+		w.c.Publish()
+		w.unpublished = false
+	}
+	w.cfg.Epoch.Quiesce()
+	return n
+}
+
+// receive takes one burst from q, a queue of port i, and carries it.
+func (w *Worker) receive(i int, q pmd.Port) int {
+	w.lap(counter.NumStages, 0)
+	n := q.Rx(w.frames[:w.cfg.Burst])
+	if n == 0 {
+		return 0
+	}
+	w.c.Rx += uint64(n)
+	b := &w.burst
+	b.load(i, w.cfg.Pool, w.frames[:n])
+	w.lap(counter.StageRx, n)
+	if w.ports[i].side == Protected {
+		w.outbound(b)
+	} else {
+		w.inbound(b)
+	}
+	w.finish(b)
+	return n
+}
+
+// outbound carries b from the protected side to the wire.
+func (w *Worker) outbound(b *Burst) {
+	w.classify(b) // headers valid, flow tuple; drop what is malformed
+	w.lap(counter.StageClassify, b.n)
+	w.policy(b) // SPD: discard, bypass, or protect under an SA
+	w.lap(counter.StagePolicy, b.n)
+	w.route(b) // next hop; TTL and path MTU, or an ICMP answer
+	w.lap(counter.StageRoute, b.n)
+	w.seal(b) // ESP under that SA, in place
+	w.lap(counter.StageSeal, b.n)
+	w.send(b) // next hop's Ethernet header, egress queue
+	w.lap(counter.StageSend, b.n)
+}
+
+// inbound carries b from the wire to the protected side.
+func (w *Worker) inbound(b *Burst) {
+	w.classify(b) // headers valid; ESP or clear
+	w.lap(counter.StageClassify, b.n)
+	w.sa(b) // SPI -> SA, replay check
+	w.lap(counter.StageSA, b.n)
+	w.open(b) // authenticate and decrypt in place, replay mark
+	w.lap(counter.StageOpen, b.n)
+	w.policyBack(b) // inner packet against the SA's selectors and the SPD
+	w.lap(counter.StagePolicyBack, b.n)
+	w.route(b) // next hop; TTL and MTU, or an ICMP answer
+	w.lap(counter.StageRoute, b.n)
+	w.send(b) // next hop's Ethernet header, egress queue
+	w.lap(counter.StageSend, b.n)
+}
+
+// finish counts every packet of b once and gives back the frames that no port
+// took.
+func (w *Worker) finish(b *Burst) {
+	for i := range b.pkts[:b.n] {
+		p := &b.pkts[i]
+		switch p.fate {
+		case sent:
+			w.c.Tx++
+			continue
+		case punted:
+			w.c.Punted++
+		default:
+			w.c.Drops[p.reason]++
+		}
+		w.cfg.Pool.Put(p.base)
+	}
+}
+
+// flush ends the turn on every queue.
+func (w *Worker) flush(n int) {
+	w.lap(counter.NumStages, 0)
+	for i := range w.ports {
+		for _, q := range w.ports[i].queues {
+			q.Flush()
+		}
+	}
+	if n > 0 {
+		w.lap(counter.StageFlush, n)
+	}
+}
+
+// lap adds the cycles since the last lap to stage, which saw n packets, in the
+// turns that are sampled; stage NumStages only starts the clock.
+func (w *Worker) lap(stage counter.Stage, n int) {
+	if !w.sampling {
+		return
+	}
+	now := tsc.Now()
+	if stage < counter.NumStages {
+		w.c.Cycles[stage] += now - w.mark
+		w.c.Packets[stage] += uint64(n)
+	}
+	w.mark = now
+}
