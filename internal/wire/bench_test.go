@@ -15,8 +15,8 @@ func BenchmarkClassify(b *testing.B) {
 	}{
 		{"v4/udp", packet4(ProtoUDP, nil, make([]byte, 64))},
 		{"v4/options", packet4(ProtoUDP, make([]byte, 8), make([]byte, 64))},
-		{"v6/udp", packet6(ProtoUDP, make([]byte, 64))},
-		{"v6/dstopts/udp", packet6(ProtoDstOpts, append([]byte{ProtoUDP, 0, 1, 4, 0, 0, 0, 0}, make([]byte, 64)...))},
+		{"v6/udp", packet6(ProtoUDP, make([]byte, 64)...)},
+		{"v6/dstopts/udp", packet6(ProtoDstOpts, append([]byte{ProtoUDP, 0, 1, 4, 0, 0, 0, 0}, make([]byte, 64)...)...)},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			var t flow.Tuple
@@ -42,9 +42,9 @@ func BenchmarkSum(b *testing.B) {
 	}
 }
 
-func BenchmarkDecTTL(b *testing.B) {
-	h := IPv4(packet4(ProtoUDP, nil, make([]byte, 64)))
+func BenchmarkDecrementTTL(b *testing.B) {
+	ip := packet4(ProtoUDP, nil, make([]byte, 64))
 	for b.Loop() {
-		h.DecTTL()
+		DecrementTTL(ip)
 	}
 }

@@ -24,73 +24,63 @@ type IPInfo struct {
 // every fragment, the first included: a policy has to treat all the fragments
 // of a datagram alike, and only the first could show its ports (RFC 4301,
 // section 7). A packet that ends before its ports is a Runt.
-func Classify(ip []byte, t *flow.Tuple) (IPInfo, counter.Reason) {
-	if len(ip) == 0 {
-		return IPInfo{}, counter.Runt
+func Classify(ip []byte, t *flow.Tuple) (info IPInfo, r counter.Reason) {
+	if len(ip) > 0 && ip[0]>>4 == 6 {
+		r = info.classify6(ip, t)
+	} else {
+		r = info.classify4(ip, t)
 	}
-	switch ip[0] >> 4 {
-	case 4:
-		return classify4(ip, t)
-	case 6:
-		return classify6(ip, t)
-	}
-	return IPInfo{}, counter.BadIPHeader
+	return info, r
 }
 
-func classify4(h IPv4, t *flow.Tuple) (IPInfo, counter.Reason) {
+// classify4 and classify6 fill in i field by field: the compiler keeps a struct
+// of this many fields in memory, and copying it as a whole right after would
+// wait for the stores.
+func (i *IPInfo) classify4(h IPv4, t *flow.Tuple) counter.Reason {
 	if r := h.Valid(); r != counter.None {
-		return IPInfo{}, r
+		return r
 	}
-	info := IPInfo{
-		Len:       uint16(h.TotalLen()),
-		HeaderLen: uint16(h.HeaderLen()),
-		Proto:     h.Proto(),
-		TTL:       h.TTL(),
-		TOS:       h.TOS(),
-		Fragment:  h.IsFragment(),
-	}
-	t.Src, t.Dst = h.Src(), h.Dst()
-	return info, ports(h, &info, t)
+	f := (*[IPv4Len]byte)(h)
+	headerLen, total, proto := int(f[v4VersionIHL]&0xf)*4, int(be.Uint16(f[v4TotalLen:])), f[v4Proto]
+	fragment := be.Uint16(f[v4Fragment:])&(flagMF|offsetMask) != 0
+	i.Len, i.HeaderLen, i.Proto = uint16(total), uint16(headerLen), proto
+	i.TTL, i.TOS, i.Fragment = f[v4TTL], f[v4TOS], fragment
+	t.Src, t.Dst, t.Proto = flow.From4(f[v4Src:]), flow.From4(f[v4Dst:]), proto
+	return setPorts(t, h[headerLen:total], fragment)
 }
 
-func classify6(h IPv6, t *flow.Tuple) (IPInfo, counter.Reason) {
+func (i *IPInfo) classify6(h IPv6, t *flow.Tuple) counter.Reason {
 	if r := h.Valid(); r != counter.None {
-		return IPInfo{}, r
+		return r
 	}
-	if h.TotalLen() > 0xffff {
-		return IPInfo{}, counter.BadIPHeader // IPInfo and frames end at 65535 bytes
+	total := h.TotalLen()
+	if total > 0xffff {
+		return counter.BadIPHeader // no frame and no IPInfo holds it
 	}
 	u, r := h.Upper()
 	if r != counter.None {
-		return IPInfo{}, r
+		return r
 	}
-	info := IPInfo{
-		Len:       uint16(h.TotalLen()),
-		HeaderLen: uint16(u.Off),
-		Proto:     u.Proto,
-		TTL:       h.HopLimit(),
-		TOS:       h.TrafficClass(),
-		V6:        true,
-		Fragment:  u.Fragment,
-	}
-	t.Src, t.Dst = h.Src(), h.Dst()
-	return info, ports(h, &info, t)
+	f := (*[IPv6Len]byte)(h)
+	i.Len, i.HeaderLen, i.Proto = uint16(total), uint16(u.Off), u.Proto
+	i.TTL, i.TOS, i.Fragment = f[v6HopLimit], uint8(be.Uint16(f[v6VersionTC:])>>4), u.Fragment
+	i.V6 = true
+	t.Src, t.Dst, t.Proto = flow.From16(f[v6Src:]), flow.From16(f[v6Dst:]), u.Proto
+	return setPorts(t, h[u.Off:total], u.Fragment)
 }
 
-// ports fills in what t holds of the upper-layer header.
-func ports(ip []byte, info *IPInfo, t *flow.Tuple) counter.Reason {
-	t.Proto = info.Proto
+// setPorts sets t's ports from the upper-layer packet of t.Proto.
+func setPorts(t *flow.Tuple, upper []byte, fragment bool) counter.Reason {
 	t.SrcPort, t.DstPort, t.NoPorts = 0, 0, true
-	if info.Fragment {
+	if fragment {
 		return counter.None
 	}
-	upper := ip[info.HeaderLen:info.Len]
-	switch info.Proto {
+	switch t.Proto {
 	case ProtoTCP, ProtoUDP, ProtoUDPLite, ProtoSCTP, ProtoDCCP:
 		if len(upper) < portsLen {
 			return counter.Runt
 		}
-		t.SrcPort, t.DstPort, t.NoPorts = Ports(upper).Src(), Ports(upper).Dst(), false
+		t.SrcPort, t.DstPort, t.NoPorts = be.Uint16(upper), be.Uint16(upper[2:]), false
 	case ProtoICMP, ProtoICMPv6:
 		if len(upper) < 2 {
 			return counter.Runt

@@ -4,11 +4,11 @@ import "spigot/internal/counter"
 
 // EtherTypes (the IANA registry "IEEE 802 Numbers").
 const (
-	TypeIPv4 = 0x0800
-	TypeARP  = 0x0806
-	TypeVLAN = 0x8100 // 802.1Q customer tag
-	TypeIPv6 = 0x86dd
-	TypeQinQ = 0x88a8 // 802.1ad service tag
+	EtherTypeIPv4 = 0x0800
+	EtherTypeARP  = 0x0806
+	EtherTypeVLAN = 0x8100 // 802.1Q customer tag
+	EtherTypeIPv6 = 0x86dd
+	EtherTypeQinQ = 0x88a8 // 802.1ad service tag
 )
 
 // Ethernet is a frame without its FCS, with or without one 802.1Q tag:
@@ -48,8 +48,8 @@ func (h Ethernet) Valid() counter.Reason {
 		return counter.Runt
 	}
 	switch be.Uint16(h[etherType:]) {
-	case TypeVLAN:
-	case TypeQinQ:
+	case EtherTypeVLAN:
+	case EtherTypeQinQ:
 		return counter.BadEtherType
 	default:
 		return counter.None
@@ -57,7 +57,7 @@ func (h Ethernet) Valid() counter.Reason {
 	if len(h) < EthernetLen+TagLen {
 		return counter.Runt
 	}
-	if typ := be.Uint16(h[etherType+TagLen:]); typ == TypeVLAN || typ == TypeQinQ {
+	if typ := be.Uint16(h[etherType+TagLen:]); typ == EtherTypeVLAN || typ == EtherTypeQinQ {
 		return counter.BadEtherType
 	}
 	return counter.None
@@ -70,7 +70,7 @@ func (h Ethernet) Dst() *[6]byte { return (*[6]byte)(h[etherDst:]) }
 func (h Ethernet) Src() *[6]byte { return (*[6]byte)(h[etherSrc:]) }
 
 // Tagged says whether h carries an 802.1Q tag.
-func (h Ethernet) Tagged() bool { return be.Uint16(h[etherType:]) == TypeVLAN }
+func (h Ethernet) Tagged() bool { return be.Uint16(h[etherType:]) == EtherTypeVLAN }
 
 // VLAN returns the VLAN identifier of a tagged frame, and 0 for the others and
 // for those that are tagged for their priority only.
@@ -89,8 +89,8 @@ func (h Ethernet) HeaderLen() int {
 	return EthernetLen
 }
 
-// Type returns the payload's EtherType, behind the tag if there is one.
-func (h Ethernet) Type() uint16 {
+// EtherType returns the payload's type, behind the tag if there is one.
+func (h Ethernet) EtherType() uint16 {
 	return be.Uint16(h[h.HeaderLen()-2:])
 }
 

@@ -109,16 +109,16 @@ func (h ICMP) Init(typ, code uint8, rest uint32) {
 	be.PutUint32(h[icmpRest:], rest)
 }
 
-// FillChecksum4 computes the checksum of the ICMPv4 message h, which ends
+// UpdateChecksum4 computes the checksum of the ICMPv4 message h, which ends
 // where the slice does.
-func (h ICMP) FillChecksum4() {
+func (h ICMP) UpdateChecksum4() {
 	be.PutUint16(h[icmpChecksum:], 0)
 	be.PutUint16(h[icmpChecksum:], Checksum(h))
 }
 
-// FillChecksum6 computes the checksum of the ICMPv6 message h, which ends
+// UpdateChecksum6 computes the checksum of the ICMPv6 message h, which ends
 // where the slice does.
-func (h ICMP) FillChecksum6(src, dst flow.Addr) {
+func (h ICMP) UpdateChecksum6(src, dst flow.Addr) {
 	be.PutUint16(h[icmpChecksum:], 0)
 	be.PutUint16(h[icmpChecksum:], UpperChecksum(src, dst, ProtoICMPv6, h))
 }

@@ -27,7 +27,7 @@ import (
 //	|                    Options                    |    Padding    |
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //
-// Every setter but Init and FillChecksum updates the header checksum by the
+// Every setter but Init and UpdateChecksum updates the header checksum by the
 // difference (RFC 1624): a right checksum stays right, a wrong one wrong.
 type IPv4 []byte
 
@@ -105,11 +105,11 @@ func (h IPv4) TotalLen() int { return int(be.Uint16(h[v4TotalLen:])) }
 // ID returns the identification field.
 func (h IPv4) ID() uint16 { return be.Uint16(h[v4ID:]) }
 
-// DF returns the don't-fragment flag.
-func (h IPv4) DF() bool { return be.Uint16(h[v4Fragment:])&flagDF != 0 }
+// DontFragment returns the don't-fragment flag, DF.
+func (h IPv4) DontFragment() bool { return be.Uint16(h[v4Fragment:])&flagDF != 0 }
 
-// MF returns the more-fragments flag.
-func (h IPv4) MF() bool { return be.Uint16(h[v4Fragment:])&flagMF != 0 }
+// MoreFragments returns the more-fragments flag, MF.
+func (h IPv4) MoreFragments() bool { return be.Uint16(h[v4Fragment:])&flagMF != 0 }
 
 // FragmentOffset returns where the payload lies in the datagram, in bytes.
 func (h IPv4) FragmentOffset() int { return int(be.Uint16(h[v4Fragment:])&offsetMask) * 8 }
@@ -136,9 +136,6 @@ func (h IPv4) Dst() flow.Addr { return flow.From4(h[v4Dst:]) }
 // Payload returns what lies between the header and the total length.
 func (h IPv4) Payload() []byte { return h[h.HeaderLen():h.TotalLen()] }
 
-// DecTTL takes one from the time to live, which must not be 0.
-func (h IPv4) DecTTL() { h.set16(v4TTL, be.Uint16(h[v4TTL:])-1<<8) }
-
 // SetTTL sets the time to live.
 func (h IPv4) SetTTL(ttl uint8) { h.set16(v4TTL, uint16(ttl)<<8|uint16(h[v4Proto])) }
 
@@ -155,22 +152,16 @@ func (h IPv4) SetDSCP(dscp uint8) { h.SetTOS(dscp<<2 | h.ECN()) }
 func (h IPv4) SetECN(ecn uint8) { h.SetTOS(h.TOS()&^ecnMask | ecn&ecnMask) }
 
 // SetTotalLen sets the packet's length in bytes, header included.
-func (h IPv4) SetTotalLen(n int) { h.set16(v4TotalLen, uint16(n)) }
+func (h IPv4) SetTotalLen(n uint16) { h.set16(v4TotalLen, n) }
 
 // SetID sets the identification field.
 func (h IPv4) SetID(id uint16) { h.set16(v4ID, id) }
 
-// SetDF sets or clears the don't-fragment flag.
-func (h IPv4) SetDF(df bool) {
-	v := be.Uint16(h[v4Fragment:]) &^ flagDF
-	if df {
-		v |= flagDF
-	}
-	h.set16(v4Fragment, v)
-}
+// SetDontFragment sets the don't-fragment flag, DF.
+func (h IPv4) SetDontFragment() { h.set16(v4Fragment, be.Uint16(h[v4Fragment:])|flagDF) }
 
 // SetFragment sets the fragment offset in bytes, a multiple of 8, and the
-// more-fragments flag.
+// more-fragments flag. DF stays as it is.
 func (h IPv4) SetFragment(offset int, more bool) {
 	v := be.Uint16(h[v4Fragment:])&flagDF | uint16(offset/8)&offsetMask
 	if more {
@@ -186,8 +177,8 @@ func (h IPv4) set16(off int, v uint16) {
 	be.PutUint16(h[v4Checksum:], adjust(be.Uint16(h[v4Checksum:]), old, v))
 }
 
-// FillChecksum computes the header checksum from scratch.
-func (h IPv4) FillChecksum() {
+// UpdateChecksum computes the header checksum from scratch.
+func (h IPv4) UpdateChecksum() {
 	be.PutUint16(h[v4Checksum:], 0)
 	be.PutUint16(h[v4Checksum:], Checksum(h[:h.HeaderLen()]))
 }
@@ -204,5 +195,5 @@ func (h IPv4) Init(src, dst flow.Addr, proto, ttl uint8, total int) {
 	h[v4Proto] = proto
 	src.Put4(h[v4Src:])
 	dst.Put4(h[v4Dst:])
-	h.FillChecksum()
+	h.UpdateChecksum()
 }

@@ -103,9 +103,6 @@ func (h IPv6) Dst() flow.Addr { return flow.From16(h[v6Dst:]) }
 // Payload returns what the payload length covers, extension headers included.
 func (h IPv6) Payload() []byte { return h[IPv6Len:h.TotalLen()] }
 
-// DecHopLimit takes one from the hop limit, which must not be 0.
-func (h IPv6) DecHopLimit() { h[v6HopLimit]-- }
-
 // SetHopLimit sets the hop limit.
 func (h IPv6) SetHopLimit(n uint8) { h[v6HopLimit] = n }
 
@@ -113,7 +110,7 @@ func (h IPv6) SetHopLimit(n uint8) { h[v6HopLimit] = n }
 func (h IPv6) SetNextHeader(proto uint8) { h[v6NextHeader] = proto }
 
 // SetPayloadLen sets how many bytes follow the fixed header.
-func (h IPv6) SetPayloadLen(n int) { be.PutUint16(h[v6PayloadLen:], uint16(n)) }
+func (h IPv6) SetPayloadLen(n uint16) { be.PutUint16(h[v6PayloadLen:], n) }
 
 // SetTrafficClass sets the DSCP and ECN fields as one byte.
 func (h IPv6) SetTrafficClass(tc uint8) {
@@ -136,7 +133,7 @@ func (h IPv6) SetFlowLabel(label uint32) {
 func (h IPv6) Init(src, dst flow.Addr, next, hopLimit uint8, payload int) {
 	h = h[:IPv6Len]
 	be.PutUint32(h[v6VersionTC:], 6<<28)
-	h.SetPayloadLen(payload)
+	h.SetPayloadLen(uint16(payload))
 	h[v6NextHeader] = next
 	h[v6HopLimit] = hopLimit
 	src.Put16(h[v6Src:])

@@ -78,7 +78,7 @@ func (h UDP) Checksum() uint16 { return be.Uint16(h[udpChecksum:]) }
 func (h UDP) Payload() []byte { return h[UDPLen:h.Len()] }
 
 // SetLen sets the datagram's length in bytes, header included.
-func (h UDP) SetLen(n int) { be.PutUint16(h[udpLen:], uint16(n)) }
+func (h UDP) SetLen(n uint16) { be.PutUint16(h[udpLen:], n) }
 
 // SetChecksum sets the checksum field.
 func (h UDP) SetChecksum(sum uint16) { be.PutUint16(h[udpChecksum:], sum) }
@@ -89,6 +89,6 @@ func (h UDP) Init(src, dst uint16, n int) {
 	h = h[:UDPLen]
 	be.PutUint16(h[udpSrc:], src)
 	be.PutUint16(h[udpDst:], dst)
-	h.SetLen(n)
+	h.SetLen(uint16(n))
 	h.SetChecksum(0)
 }
