@@ -210,13 +210,13 @@ func TestFaultsKeepTheEquation(t *testing.T) {
 	pool := newPool(t, 512)
 	red, host := newTap(t, pool, mac(0xa0))
 	black, wire := newTap(t, pool, mac(0xa1))
-	bad := fault.Options{Pool: pool, Seed: 11, Loss: 0.05, Corrupt: 0.1, Truncate: 0.05, Reorder: 0.1, ShortTx: 0.2}
-	fr, err := fault.New(red, bad)
+	bad := fault.Options{Seed: 11, RxLose: 0.05, RxCorrupt: 0.1, RxTruncate: 0.05, RxDuplicate: 0.05, RxReorder: 0.1, TxShort: 0.2, TxLose: 0.02}
+	fr, err := fault.New(red, pool, bad)
 	if err != nil {
 		t.Fatal(err)
 	}
 	bad.Seed = 12
-	fb, err := fault.New(black, bad)
+	fb, err := fault.New(black, pool, bad)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,10 +260,12 @@ func FuzzInbound(f *testing.F) {
 		if len(frame) > 1500 {
 			return
 		}
+		a.t, b.t = t, t
 		b.into(frame)
 		b.into(forge(out.Key, out.SPI, mustReserve(t, out), frame, nil, next))
 		if v := b.values(); !v.Balanced() || b.pool.Len() != b.pool.Cap() {
 			t.Fatalf("%d of %d frames home; %+v", b.pool.Len(), b.pool.Cap(), v)
 		}
 	})
+	a.t, b.t = f, f
 }

@@ -77,24 +77,30 @@ func newGateway(t testing.TB, side byte, pool *pmd.Pool, q queues) *gateway {
 	t.Helper()
 	g := &gateway{t: t, side: side, pool: pool, snaps: new(pipeline.Snapshots), epochs: new(epoch.Domain),
 		policies: map[spd.Dir][]*spd.Policy{}, mtu: 1500}
+	g.db = sad.NewDB(g.epochs, g.snaps.SAD.Store)
+	g.snaps.SPD.Store(&spd.Snapshot{})
+	g.setMTU(1500)
+	g.assemble(q)
+	return g
+}
+
+// assemble gives g its worker.
+func (g *gateway) assemble(q queues) {
+	g.t.Helper()
 	g.cfg = pipeline.Config{
 		Ports: []pipeline.Port{
 			{Side: pipeline.Protected, Queues: []pmd.Port{q[0]}},
 			{Side: pipeline.Wire, Queues: []pmd.Port{q[1]}},
 		},
-		Pool: pool, Snapshots: g.snaps, Epoch: g.epochs.Register(), Counters: new(counter.Worker),
+		Pool: g.pool, Snapshots: g.snaps, Epoch: g.epochs.Register(), Counters: new(counter.Worker),
 		Acquires: ring.New[spd.AcquireRequest](64), Punts: ring.New[fib.Punt](16), Injects: ring.New[fib.Inject](16),
 		Burst: 32, CacheEntries: 1024, Seed: 1,
 	}
-	g.db = sad.NewDB(g.epochs, g.snaps.SAD.Store)
-	g.snaps.SPD.Store(&spd.Snapshot{})
-	g.setMTU(1500)
 	w, err := pipeline.New(g.cfg)
 	if err != nil {
-		t.Fatal(err)
+		g.t.Fatal(err)
 	}
 	g.w = w
-	return g
 }
 
 // setMTU publishes the test network's routes with the given MTU on the wire.
@@ -216,7 +222,9 @@ func (g *gateway) protect(tn tunnel) (out *sad.Outbound, in *sad.Inbound) {
 		}
 		id := g.addPolicy(spd.Policy{Dir: spd.Out, Sel: sel, Action: spd.Protect, Template: templateOf(out.Src, out.Dst)})
 		g.addPolicy(spd.Policy{Dir: spd.In, Sel: sel.Mirrored(), Action: spd.Protect, Template: templateOf(in.Src, in.Dst)})
-		g.db.Bind(id, out)
+		if err := g.db.Bind(id, out); err != nil {
+			g.t.Fatal(err)
+		}
 	}
 	return out, in
 }
@@ -267,6 +275,19 @@ func newLone(t testing.TB, side byte) *lone {
 	l := &lone{newGateway(t, side, pool, queues{red, black}), host, wire}
 	t.Cleanup(l.home)
 	return l
+}
+
+// sibling is a second worker of l's gateway, with a pool and taps of its own.
+func (l *lone) sibling() *lone {
+	l.t.Helper()
+	g := *l.gateway
+	g.pool = newPool(l.t, 512)
+	red, host := newTap(l.t, g.pool, mac(0xa0))
+	black, wire := newTap(l.t, g.pool, mac(0xa1))
+	g.assemble(queues{red, black})
+	s := &lone{&g, host, wire}
+	l.t.Cleanup(s.home)
+	return s
 }
 
 func newTap(t testing.TB, pool *pmd.Pool, mac net.HardwareAddr) (*memport.Port, *memport.Tap) {
