@@ -1,0 +1,37 @@
+// Package ipsecconf reads OpenBSD's ipsec.conf: the flows that become policies
+// of the SPD, and manually keyed SAs. It changes nothing; what it returns is for
+// the controller to load.
+//
+// The grammar is that of ipsec.conf(5):
+//
+//	name = "value"                     a macro, used as $name
+//	include "file"                     relative to the file it stands in
+//
+//	flow [esp|ah] [in|out] [proto P] from S [port N] to D [port N]
+//	     [local L] [peer R|any] [type use|acquire|require|dontacq|bypass|deny]
+//
+//	esp [tunnel|transport] from S to D spi X[:Y] [auth A] [enc E]
+//	     [authkey K[:K]|file "path[:path]"] [enckey K[:K]|file "path[:path]"]
+//
+// A statement ends with its line; a backslash carries it on to the next, and so
+// does an open brace. "#" starts a comment. Where one address, port or protocol
+// may stand, so may a list: { a b c }, with or without commas. "to D from S" may
+// be written for "from S to D". A second SPI and second keys make the SA of the
+// opposite direction.
+//
+// Spigot adds to it:
+//
+//   - addresses as ranges, "10.0.0.1 - 10.0.0.9", and ports as ranges,
+//     "1000:1999" or "1000 - 1999";
+//   - "esn", "replay N" (packets) and "lifetime soft|hard seconds N useseconds N
+//     bytes N packets N" on SAs;
+//   - "reqid N" on SAs and flows, which ties them together;
+//   - "priority N" on flows: lower is tried first; and "mode tunnel|transport",
+//     the mode of the SA that the flow wants.
+//
+// It differs in three ways. Flows are tried in the order of the file, as RFC 4301
+// has it, and not the most specific one first. A flow in is "require" unless it
+// says otherwise, also the one that mirrors a flow without a direction: OpenBSD
+// lets clear packets in by default. Names of hosts and interfaces are not
+// resolved.
+package ipsecconf
