@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"spigot/control"
+)
+
+func portsTable(_ *showOptions, ports []control.PortInfo, w io.Writer) {
+	fmt.Fprintln(w, "PORT\tQUEUE\tSIDE\tDRIVER\tMODE\tSTATE\tMTU\tRX\tTX\tRX LOST\tTX ERRORS\tTROUBLE")
+	for _, p := range ports {
+		s := p.Stats
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Name, p.Queue, p.Side, p.Driver, p.Mode,
+			stateOf(p), p.MTU, s.RxPackets, s.TxPackets, s.RxDropped, s.TxErrors, orDash(p.Trouble))
+	}
+}
+
+// stateOf says how an interface is.
+func stateOf(p control.PortInfo) string {
+	switch {
+	case p.MTU == 0:
+		return "gone"
+	case !p.Up:
+		return "down"
+	case !p.Carrier:
+		return "no-carrier"
+	}
+	return "up"
+}
+
+func workersTable(_ *showOptions, workers []control.WorkerInfo, w io.Writer) {
+	fmt.Fprintln(w, "WORKER\tCORE\tRX\tTX\tDROPPED\tPUNTED\tINJECTED\tBUSY\tSLEEPS\tBALANCED\tCYCLES A PACKET BY STAGE")
+	for i, v := range workers {
+		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%d\t%s\t%s\n", i, v.Core, v.Rx, v.Tx, v.Dropped, v.Punted, v.Injected,
+			share(v.Busy, v.Turns), v.Sleeps, yesNo(v.Balanced), stages(v.Stages))
+	}
+}
+
+// stages lists what each stage that saw packets costs.
+func stages(list []control.StageInfo) string {
+	var words []string
+	for _, s := range list {
+		if s.Packets > 0 {
+			words = append(words, fmt.Sprintf("%s %.0f", s.Stage, s.CyclesPerPacket))
+		}
+	}
+	return orDash(strings.Join(words, ", "))
+}
+
+func saTable(_ *showOptions, sas []control.SAInfo, w io.Writer) {
+	fmt.Fprintln(w, "DIR\tSPI\tSRC\tDST\tPROTO\tMODE\tSUITE\tREQID\tESN\tSEQ\tWINDOW\tPACKETS\tBYTES\tAGE\tNAME")
+	for _, s := range sas {
+		window := "-"
+		if s.Direction == control.DirIn {
+			window = strconv.Itoa(s.Window)
+		}
+		age := time.Duration(s.AgeSeconds * float64(time.Second)).Round(time.Second)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\n", s.Direction, spi(s.SPI), s.Src, s.Dst, s.Proto, s.Mode,
+			s.Suite, orAny(s.Reqid), yesNo(s.ESN), s.Seq, window, s.Packets, s.Bytes, age, orDash(s.Name))
+	}
+}
+
+func policyTable(_ *showOptions, policies []control.PolicyInfo, w io.Writer) {
+	fmt.Fprintln(w, "ID\tDIR\tPRIORITY\tSRC\tDST\tPROTO\tACTION\tLEVEL\tTEMPLATE\tSA\tNAME")
+	for _, p := range policies {
+		fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.ID, p.Dir, p.Priority, endpoint(p.Src, p.SrcPort),
+			endpoint(p.Dst, p.DstPort), p.Proto, p.Action, orDash(p.Level), template(p.Template), boundTo(p), orDash(p.Name))
+	}
+}
+
+// endpoint formats an address range with its ports, as in "10.0.0.0/8[80]".
+func endpoint(addr, ports string) string {
+	if ports == "any" || ports == "" {
+		return addr
+	}
+	return addr + "[" + ports + "]"
+}
+
+func template(t *control.TemplateInfo) string {
+	if t == nil {
+		return "-"
+	}
+	text := fmt.Sprintf("%s/%s %s->%s", t.Proto, t.Mode, t.Src, t.Dst)
+	if t.Reqid != 0 {
+		text += fmt.Sprintf(" reqid %d", t.Reqid)
+	}
+	return text
+}
+
+// boundTo names the SA that an outbound policy uses.
+func boundTo(p control.PolicyInfo) string {
+	switch {
+	case p.Template == nil || p.Dir != control.DirOut:
+		return "-"
+	case p.BoundSPI == 0:
+		return "none"
+	}
+	return spi(p.BoundSPI)
+}
+
+func dropsTable(o *showOptions, drops []control.DropInfo, w io.Writer) {
+	header, shown := "REASON\tTOTAL", 0
+	if len(drops) > 0 {
+		for i := range drops[0].Workers {
+			header += fmt.Sprintf("\tWORKER %d", i)
+		}
+	}
+	fmt.Fprintln(w, header+"\tMEANING")
+	for _, d := range drops {
+		if d.Total == 0 && !o.all {
+			continue
+		}
+		shown++
+		fmt.Fprintf(w, "%s\t%d", d.Reason, d.Total)
+		for _, n := range d.Workers {
+			fmt.Fprintf(w, "\t%d", n)
+		}
+		fmt.Fprintf(w, "\t%s\n", d.Text)
+	}
+	if shown == 0 {
+		fmt.Fprintln(w, "none")
+	}
+}
+
+func routesTable(_ *showOptions, routes []control.RouteInfo, w io.Writer) {
+	fmt.Fprintln(w, "DESTINATION\tVIA\tPORT\tMTU\tSTATE\tNEIGHBOUR")
+	for _, r := range routes {
+		mtu := "-"
+		if r.MTU != 0 {
+			mtu = strconv.Itoa(r.MTU)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Dst, orDash(r.Via), orDash(r.Port), mtu, r.State, orDash(r.MAC))
+	}
+}
+
+func spi(n uint32) string { return fmt.Sprintf("0x%08x", n) }
+
+func orAny(n uint32) string {
+	if n == 0 {
+		return "any"
+	}
+	return strconv.FormatUint(uint64(n), 10)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// share formats part of whole in percent.
+func share(part, whole uint64) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f%%", 100*float64(part)/float64(whole))
+}
