@@ -3,9 +3,11 @@ package sad
 import (
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"spigot/internal/counter"
 )
@@ -297,39 +299,110 @@ func nextSeq(rnd *rand.Rand, s *set) uint32 {
 	}
 }
 
-// Workers that receive the same packets accept each exactly once, in a window
-// that holds them all.
-func TestMarkBySeveralExactlyOnce(t *testing.T) {
-	const workers, packets = 4, 40_000
-	for _, start := range []uint64{0, 1<<32 - packets/2} {
-		sa := inbound(t, windowed(MaxWindow, true))
-		if start > 0 {
-			sa.Mark(start)
-		}
-		var accepted [packets]atomic.Int32
-		var wg sync.WaitGroup
-		for w := range workers {
-			wg.Go(func() {
-				rnd := rand.New(rand.NewPCG(start, uint64(w)))
-				for at := 0; at < packets; at += 100 { // bursts, out of order
-					for _, i := range rnd.Perm(100) {
-						i += at
-						if _, r := receive(sa, uint32(start+1)+uint32(i)); r == none {
-							accepted[i].Add(1)
-						} else if r != seen {
-							t.Errorf("packet %d is %v", i, r)
-						}
-					}
-				}
-			})
-		}
-		wg.Wait()
-		for i := range accepted {
-			if n := accepted[i].Load(); n != 1 {
-				t.Fatalf("from %#x: packet %d accepted %d times", start, i, n)
+// lockstep runs round after round of f on several workers that start each
+// round at the same moment, then check on one of them. Half a second is
+// enough, however many rounds that makes on a busy machine.
+func lockstep(workers, rounds int, f func(worker, round int), check func(round int)) {
+	var arrived atomic.Int64
+	meet := func(n int64) {
+		arrived.Add(1)
+		for spin := 1; arrived.Load() < n*int64(workers); spin++ {
+			if spin%1000 == 0 {
+				runtime.Gosched()
 			}
 		}
 	}
+	end := time.Now().Add(500 * time.Millisecond)
+	var late atomic.Bool
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for r := 0; r < rounds && !late.Load(); r++ {
+				meet(3*int64(r) + 1)
+				f(w, r)
+				meet(3*int64(r) + 2)
+				if w == 0 {
+					check(r)
+					late.Store(time.Now().After(end))
+				}
+				meet(3*int64(r) + 3)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Two workers that receive the same packets at the same moment accept each
+// exactly once, also when the numbers lie in one word and when the word is
+// still that of an older block.
+func TestMarkBySeveralExactlyOnce(t *testing.T) {
+	const rounds, burst = 10_000, 12
+	for _, r := range []struct {
+		name  string
+		esn   bool
+		start uint64
+	}{
+		{"from the start", false, 0},
+		{"over 2^32", true, 1<<32 - rounds*burst/2},
+	} {
+		sa := inbound(t, windowed(64, r.esn))
+		if r.start > 0 {
+			sa.Mark(r.start)
+		}
+		var accepted [burst]atomic.Int32
+		lockstep(2, rounds, func(worker, round int) {
+			for i := range burst {
+				if worker == 1 { // the other way round, or in the same order
+					i ^= round % 4
+				}
+				full, reason := sa.Check(uint32(r.start) + uint32(round*burst+i+1))
+				if full != r.start+uint64(round*burst+i+1) {
+					t.Errorf("%s: packet %d is %d", r.name, i, full)
+				}
+				if reason == none {
+					reason = sa.Mark(full)
+				}
+				if reason == none {
+					accepted[i].Add(1)
+				} else if reason != seen {
+					t.Errorf("%s: packet %d is %v", r.name, i, reason)
+				}
+			}
+		}, func(round int) {
+			for i := range accepted {
+				if n := accepted[i].Swap(0); n != 1 {
+					t.Errorf("%s, round %d: packet %d accepted %d times", r.name, round, i, n)
+				}
+			}
+			if want := r.start + uint64((round+1)*burst); sa.Seq() != want {
+				t.Errorf("%s, round %d: right edge %d, want %d", r.name, round, sa.Seq(), want)
+			}
+		})
+	}
+}
+
+// Two workers with packets of one block, each packet at one of them only: no
+// mark of the one wipes out one of the other, and the window does not go back.
+func TestMarkBySeveralLosesNothing(t *testing.T) {
+	sa := inbound(t, windowed(64, true))
+	lockstep(2, 20_000, func(worker, round int) {
+		base := uint64(round+1) * 160 // the same word again every fourth round
+		for i := range uint64(8) {
+			if r := sa.Mark(base + 2*i + uint64(worker)); r != none {
+				t.Errorf("round %d: %d is %v", round, i, r)
+			}
+		}
+	}, func(round int) {
+		base := uint64(round+1) * 160
+		if sa.Seq() != base+15 {
+			t.Errorf("round %d: right edge %d, want %d", round, sa.Seq(), base+15)
+		}
+		for i := range uint64(16) {
+			if r := sa.Mark(base + i); r != seen {
+				t.Errorf("round %d: %d again is %v", round, i, r)
+			}
+		}
+	})
 }
 
 // Workers that race each other through a small window accept nothing twice,
