@@ -125,6 +125,9 @@ func open(o Options) (*Socket, error) {
 	if err := o.checkNIC(n); err != nil {
 		return nil, err
 	}
+	if o.UMEM.has(n.index, o.Queue) {
+		return nil, fmt.Errorf("%w: it is one of the same UMEM", ErrQueueTaken)
+	}
 	modes, err := o.modes()
 	if err != nil {
 		return nil, err

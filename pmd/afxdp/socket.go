@@ -12,8 +12,9 @@ import (
 // least that it is worth refilling for.
 const batch = 64
 
-// Socket is one queue of one interface: a pmd.Port. Rx, Tx, Flush and Close
-// belong to the worker; FD, Info and Stats to anyone.
+// Socket is one queue of one interface: a pmd.Port. Rx, Tx, Flush, FD and Close
+// belong to the worker; Info and Stats to anyone. A closed Socket receives
+// nothing and takes nothing.
 type Socket struct {
 	umem  *UMEM
 	pool  *pmd.Pool
@@ -49,6 +50,9 @@ var _ pmd.Port = (*Socket)(nil)
 
 // Rx implements pmd.Port.
 func (s *Socket) Rx(fs []pmd.Frame) int {
+	if s.gone() {
+		return 0
+	}
 	n := s.rx.ready(uint32(len(fs)))
 	if n == 0 {
 		return 0
@@ -108,6 +112,9 @@ const minFrame = 14
 // TxErrors and returned to the pool: the kernel would neither send nor
 // complete it. So is a frame that is not the caller's, but not returned.
 func (s *Socket) Tx(fs []pmd.Frame) int {
+	if s.gone() {
+		return 0
+	}
 	n := int(s.tx.room(uint32(len(fs))))
 	sent, bytes := uint64(0), uint64(0)
 	for _, f := range fs[:n] {
@@ -133,6 +140,9 @@ func (s *Socket) Tx(fs []pmd.Frame) int {
 
 // Flush implements pmd.Port.
 func (s *Socket) Flush() {
+	if s.gone() {
+		return
+	}
 	if s.unsent {
 		s.unsent = false
 		s.tx.commit()
@@ -222,16 +232,20 @@ func (s *Socket) refill() {
 	}
 }
 
-// FD implements pmd.Port: the socket itself.
+// gone says whether the rings are unmapped.
+func (s *Socket) gone() bool { return s.rx.slots == nil }
+
+// FD implements pmd.Port: the socket itself, -1 once it is closed.
 func (s *Socket) FD() int { return s.fd }
 
 // Info implements pmd.Port.
 func (s *Socket) Info() pmd.Info { return s.info }
 
 // Stats implements pmd.Port. What the kernel counts (RxDropped, FillEmpty, a
-// part of BadDesc) is asked of it at each call, at no cost to the worker; a
+// part of BadDesc) is asked of it at each call, at no cost to the worker. A
 // copying socket counts a packet that found the fill ring empty in both
-// RxDropped and FillEmpty.
+// RxDropped and FillEmpty. TxErrors counts refused system calls, whose frames
+// wait for the next Flush, and frames that Tx refused, which are gone.
 func (s *Socket) Stats() pmd.Stats {
 	st := s.counters.Load()
 	s.mu.Lock()

@@ -3,6 +3,7 @@ package afxdp
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 
@@ -201,10 +202,10 @@ func (s *Steering) Unregister(queue, fd int) error {
 	return nil
 }
 
-// SetLocal makes addrs this host's addresses. New ones are added before old
-// ones are removed, so that an address in both sets is never missing. Zones
-// are ignored, and IPv4-mapped addresses are IPv4. After an error the set may
-// be a mixture; the next SetLocal mends it.
+// SetLocal makes addrs this host's addresses, up to 4096 of each family. New
+// ones are added before old ones are removed, so that an address in both sets
+// is never missing. Zones are ignored, and IPv4-mapped addresses are IPv4.
+// After an error the set may be a mixture; the next SetLocal mends it.
 func (s *Steering) SetLocal(addrs []netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -218,6 +219,16 @@ func (s *Steering) SetLocal(addrs []netip.Addr) error {
 		}
 		want[a.Unmap().WithZone("")] = struct{}{}
 	}
+	added := s.addLocal(want)
+	removed := s.removeLocal(want)
+	if added != nil { // now there may be room
+		added = s.addLocal(want)
+	}
+	return errors.Join(added, removed)
+}
+
+// addLocal adds what is missing of want.
+func (s *Steering) addLocal(want map[netip.Addr]struct{}) error {
 	for a := range want {
 		if _, ok := s.local[a]; ok {
 			continue
@@ -227,6 +238,11 @@ func (s *Steering) SetLocal(addrs []netip.Addr) error {
 		}
 		s.local[a] = struct{}{}
 	}
+	return nil
+}
+
+// removeLocal removes what is not in want.
+func (s *Steering) removeLocal(want map[netip.Addr]struct{}) error {
 	for a := range s.local {
 		if _, ok := want[a]; ok {
 			continue
@@ -294,6 +310,9 @@ func (s *Steering) Reattach() error {
 			return fmt.Errorf("afxdp: reattach to %s: %w", s.nic.name, because(err))
 		}
 		return nil
+	}
+	if _, err := net.InterfaceByIndex(s.nic.index); err != nil {
+		return fmt.Errorf("afxdp: reattach to %s: %w: index %d", s.nic.name, ErrNoInterface, s.nic.index)
 	}
 	l, err := s.attachAs(s.mode)
 	if err != nil {

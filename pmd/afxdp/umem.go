@@ -112,6 +112,16 @@ func (u *UMEM) dismiss(s *Socket) {
 	u.sockets[s.slot] = nil
 }
 
+// has says whether one of the sockets is bound to that queue already.
+func (u *UMEM) has(index, queue int) bool {
+	for _, s := range u.sockets {
+		if s != nil && s.info.Index == index && s.info.Queue == queue {
+			return true
+		}
+	}
+	return false
+}
+
 // sharers lists the sockets whose registration of the memory a new socket can
 // share. Zero-copy and copying sockets cannot share one: the kernel makes a
 // sharer's mode that of the owner. A mixed set of devices registers the memory
