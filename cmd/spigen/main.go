@@ -96,6 +96,9 @@ func (o *options) check() error {
 	if o.driver != "auto" && o.driver != "afxdp" && o.driver != "packet" {
 		errs = append(errs, fmt.Errorf("--driver %q: want auto, afxdp or packet", o.driver))
 	}
+	if o.dport == 0 {
+		errs = append(errs, errors.New("--dport 0: want 1 to 65535"))
+	}
 	if o.duration <= 0 || o.rate < 0 || o.settle < 0 {
 		errs = append(errs, errors.New("--duration, --rate and --settle cannot be negative, and --duration not 0"))
 	}

@@ -100,7 +100,7 @@ func openEnd(p place, driver string, port uint16) (*end, error) {
 }
 
 func (e *end) openXDP(p place, port uint16) error {
-	st, err := afxdp.Attach(p.dev, afxdp.SteeringOptions{UDPPort: port})
+	st, err := afxdp.Attach(p.dev, afxdp.SteeringOptions{TestPort: port})
 	if err != nil {
 		return err
 	}

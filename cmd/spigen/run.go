@@ -118,8 +118,7 @@ func (r *run) openSink(p place) (*runner, error) {
 }
 
 func (r *run) openSender(p place) (*runner, error) {
-	// The sender takes no packets from the kernel: port 0 is never a probe's.
-	e, err := openEnd(p, r.o.driver, 0)
+	e, err := openEnd(p, r.o.driver, r.stream.dport)
 	if err != nil {
 		return nil, err
 	}
