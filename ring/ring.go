@@ -24,12 +24,12 @@ type SPSC[T any] struct {
 	// The producer's cache line.
 	tail     atomic.Uint64 // next slot to fill; written by the producer
 	headSeen uint64        // the producer's last view of head
-	_        [48]byte
+	_        [56]byte
 
 	// The consumer's cache line.
 	head     atomic.Uint64 // next slot to empty; written by the consumer
 	tailSeen uint64        // the consumer's last view of tail
-	_        [48]byte
+	_        [56]byte
 }
 
 // New returns an empty ring that holds up to size values. It panics unless
@@ -61,6 +61,9 @@ func (r *SPSC[T]) Push(vs []T) int {
 		free = uint64(len(r.slots)) - (tail - r.headSeen)
 	}
 	n := min(uint64(len(vs)), free)
+	if n == 0 { // keep the consumer's copy of the line valid
+		return 0
+	}
 	first := copy(r.slots[tail&r.mask:], vs[:n])
 	copy(r.slots, vs[first:n])
 	r.tail.Store(tail + n)
@@ -77,6 +80,9 @@ func (r *SPSC[T]) Pop(vs []T) int {
 		used = r.tailSeen - head
 	}
 	n := min(uint64(len(vs)), used)
+	if n == 0 { // polled in vain: keep the producer's copy of the line valid
+		return 0
+	}
 	at := head & r.mask
 	first := copy(vs[:n], r.slots[at:])
 	copy(vs[first:n], r.slots)
