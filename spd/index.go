@@ -14,6 +14,7 @@ const (
 	maxLevels = 8
 	maxList   = 16 // boxes a list
 	maxCopies = 2  // lists a box is copied to, on average of a level
+	maxSpan   = 64 // lists a single box is copied to; bounds the work of Compile
 )
 
 // level finds candidates by one address of the tuple. The cuts part the
@@ -141,7 +142,7 @@ func chooseNarrow(ranks []uint32, side func(uint32) flow.AddrRange) (narrow, res
 	length := make([]uint8, len(cuts))
 	budget := maxCopies*len(ranks) + maxLinear
 	for _, s := range spans {
-		if s.hi-s.lo > budget || slices.Max(length[s.lo:s.hi]) >= maxList {
+		if n := s.hi - s.lo; n > budget || n > maxSpan || slices.Max(length[s.lo:s.hi]) >= maxList {
 			rest = append(rest, s.rank)
 			continue
 		}
