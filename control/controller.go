@@ -1,0 +1,323 @@
+// Package control is the slow path: it owns the SADB and the SPD, mirrors the
+// kernel's network into the forwarding table, answers what the workers punt,
+// and judges lifetimes. Everything that it decides reaches the workers as an
+// immutable snapshot behind an atomic pointer.
+//
+// There is one thread of control: Run's, into which Do and Load step for the
+// length of a call. Nothing in it waits for a client, a worker or the network.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"spigot/control/kernel"
+	"spigot/internal/counter"
+	"spigot/internal/epoch"
+	"spigot/internal/fib"
+	"spigot/internal/flow"
+	"spigot/pmd"
+	"spigot/ring"
+	"spigot/sad"
+	"spigot/spd"
+)
+
+// Errors of New and Load; wrapped with what and how to mend.
+var (
+	ErrConfig    = errors.New("control: bad configuration")
+	ErrManualKey = errors.New("control: manual key refused")
+	ErrClosed    = errors.New("control: closed")
+)
+
+// Mirror tells what the kernel knows of the network: kernel.Mirror, or a fake.
+type Mirror interface {
+	// Updates delivers what the kernel knows, whenever it differs.
+	Updates() <-chan *kernel.View
+	// Resolve asks for the link-layer address of addr on the link with that
+	// interface index. It does not block; the answer is an update.
+	Resolve(link int, addr flow.Addr)
+}
+
+// Worker is a worker of the pipeline as the slow path sees it. The controller
+// consumes Acquires and Punts and produces Injects.
+type Worker struct {
+	Core     int
+	Counters *counter.Worker
+	Acquires *ring.SPSC[spd.AcquireRequest]
+	Punts    *ring.SPSC[fib.Punt]
+	Injects  *ring.SPSC[fib.Inject]
+}
+
+// The values of Port.Side.
+const (
+	SideProtected = "protected" // inner, cleartext packets
+	SideWire      = "wire"      // ESP towards the peers
+)
+
+// Port is an interface of the gateway. Its place in Config.Ports is its
+// number in fib.Hop and fib.Punt, and in the mirror's Views.
+type Port struct {
+	Name   string
+	Side   string // SideProtected or SideWire
+	Queues []pmd.Port
+	// Check says what is wrong with the port's steering program, after trying to
+	// mend it. It is called once a second; nil: nothing can be.
+	Check func() error
+	// SetLocal tells the steering program the host's addresses; nil: nobody asks.
+	SetLocal func([]netip.Addr) error
+}
+
+// Config is all that a Controller is made of. The three tables, Epochs and
+// Mirror must be there.
+type Config struct {
+	Log     *slog.Logger // nil: discard
+	SPD     *atomic.Pointer[spd.Snapshot]
+	SAD     *atomic.Pointer[sad.Snapshot]
+	FIB     *atomic.Pointer[fib.Table]
+	Epochs  *epoch.Domain
+	Workers []Worker
+	Ports   []Port
+	Mirror  Mirror // whoever made it runs it
+
+	// AllowManualAEAD accepts manual keys for counter-mode ciphers, although a
+	// restart repeats their IVs.
+	AllowManualAEAD bool
+
+	// OnAcquire and OnExpire, where set, hear of what a key daemon has to know.
+	// They are called in the thread of control: they must return at once and
+	// must not call the Controller.
+	OnAcquire func(Acquire)
+	OnExpire  func(Expire)
+}
+
+// Controller is the slow path. Its methods may be called by any goroutine.
+type Controller struct {
+	cfg   Config
+	log   *slog.Logger
+	start time.Time
+
+	mu       sync.Mutex // held by whoever is in the thread of control
+	closed   bool
+	db       *sad.DB
+	sas      []*record              // of db, in the order in which they were added
+	pending  []*manual              // wait for an address of the host that tells their direction
+	policies map[uint32]*spd.Policy // those in force, by ID
+	lastID   uint32                 // of a policy
+	secret   [32]byte               // keys the digests of manual SAs
+	spent    map[digest]bool        // manual SAs that have expired
+
+	view  *kernel.View // nil until the mirror has spoken
+	local map[flow.Addr]bool
+
+	asks    map[ask]time.Time // acquires that were passed on, and when
+	askSeq  uint32
+	askLog  bucket
+	answers []bucket // of ICMP errors, by worker
+	icmpID  uint16
+	broken  []string // by port: what Check said last, "" if nothing
+	stats   Stats
+
+	// Scratch of poll.
+	acquires [64]spd.AcquireRequest
+	punts    [16]fib.Punt
+	inject   [1]fib.Inject
+}
+
+// The paces of Run.
+const (
+	pollBusy = time.Millisecond     // between two looks at the rings
+	pollIdle = 5 * time.Millisecond // the same, when there is nothing in them
+	second   = time.Second          // between two rounds of chores
+	drainMax = 64                   // batches taken from one ring in one look
+)
+
+// New returns a controller with empty tables, which it publishes. Its Run has
+// to be called; Close, when the workers and Run have stopped.
+func New(cfg Config) (*Controller, error) {
+	if cfg.SPD == nil || cfg.SAD == nil || cfg.FIB == nil || cfg.Epochs == nil || cfg.Mirror == nil {
+		return nil, fmt.Errorf("new controller: %w: SPD, SAD, FIB, Epochs and Mirror must be set", ErrConfig)
+	}
+	for i, p := range cfg.Ports {
+		if p.Side != SideProtected && p.Side != SideWire {
+			return nil, fmt.Errorf("new controller: %w: port %d (%s) has side %q: set it to %q or %q",
+				ErrConfig, i, p.Name, p.Side, SideProtected, SideWire)
+		}
+	}
+	for i, w := range cfg.Workers {
+		if w.Counters == nil || w.Acquires == nil || w.Punts == nil || w.Injects == nil {
+			return nil, fmt.Errorf("new controller: %w: worker %d lacks counters or a ring", ErrConfig, i)
+		}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Controller{
+		cfg:      cfg,
+		log:      cfg.Log,
+		start:    time.Now(),
+		policies: map[uint32]*spd.Policy{},
+		spent:    map[digest]bool{},
+		local:    map[flow.Addr]bool{},
+		asks:     map[ask]time.Time{},
+		askLog:   bucket{rate: 10, burst: 20},
+		answers:  make([]bucket, len(cfg.Workers)),
+		broken:   make([]string, len(cfg.Ports)),
+	}
+	for i := range c.answers {
+		c.answers[i] = bucket{rate: answerRate, burst: answerRate}
+	}
+	c.newSecret()
+	c.db = sad.NewDB(cfg.Epochs, func(s *sad.Snapshot) { cfg.SAD.Store(s) })
+	cfg.SPD.Store(&spd.Snapshot{})
+	cfg.FIB.Store(fib.Build(&fib.Config{}))
+	return c, nil
+}
+
+// Run is the slow path's loop. It returns nil when ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	wait := pollBusy
+	poll := time.NewTimer(wait)
+	defer poll.Stop()
+	chores := time.NewTicker(second)
+	defer chores.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case v := <-c.cfg.Mirror.Updates():
+			c.Do(func() { c.adopt(v) })
+		case now := <-chores.C:
+			c.Do(func() { c.chores(now) })
+		case now := <-poll.C:
+			busy := false
+			c.Do(func() { busy = c.poll(now) })
+			if wait = min(2*wait, pollIdle); busy {
+				wait = pollBusy
+			}
+			poll.Reset(wait)
+		}
+	}
+}
+
+// Do runs f in the thread of control: nothing that the controller owns changes
+// meanwhile. f must be short and must not call the Controller.
+func (c *Controller) Do(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+}
+
+// Close empties SPD and SAD and zeroes all keys. The workers and Run must have
+// stopped.
+func (c *Controller) Close() {
+	c.Do(func() {
+		if c.closed {
+			return
+		}
+		c.closed = true
+		c.cfg.SPD.Store(&spd.Snapshot{})
+		c.db.Close()
+		c.cfg.Epochs.Reap()
+		for _, m := range c.pending {
+			m.wipe()
+		}
+		c.sas, c.pending = nil, nil
+		clear(c.policies)
+		clear(c.secret[:])
+	})
+}
+
+// poll serves the rings of all workers and says whether there was anything.
+func (c *Controller) poll(now time.Time) (busy bool) {
+	for i := range c.cfg.Workers {
+		w := &c.cfg.Workers[i]
+		for range drainMax { // what a worker keeps on sending must not starve the others
+			n := w.Acquires.Pop(c.acquires[:])
+			for j := range c.acquires[:n] {
+				c.acquire(&c.acquires[j], now)
+			}
+			k := w.Punts.Pop(c.punts[:])
+			for j := range c.punts[:k] {
+				c.punt(i, &c.punts[j], now)
+			}
+			if n+k == 0 {
+				break
+			}
+			busy = true
+		}
+	}
+	c.cfg.Epochs.Reap()
+	return busy
+}
+
+// chores does what is due once a second.
+func (c *Controller) chores(now time.Time) {
+	if c.closed {
+		return
+	}
+	c.expire(now)
+	c.forgetAsks(now)
+	for i := range c.cfg.Ports {
+		c.check(i)
+	}
+}
+
+// check has port i look after its steering program, and tells once what
+// changed about it.
+func (c *Controller) check(i int) {
+	p := &c.cfg.Ports[i]
+	if p.Check == nil {
+		return
+	}
+	text := ""
+	if err := p.Check(); err != nil {
+		text = err.Error()
+	}
+	if text == c.broken[i] {
+		return
+	}
+	if c.broken[i] = text; text != "" {
+		c.log.Error("port does not receive", "port", p.Name, "err", text)
+	} else {
+		c.log.Info("port receives again", "port", p.Name)
+	}
+}
+
+// adopt makes what the kernel says now the truth for workers, steering
+// programs and SAs.
+func (c *Controller) adopt(v *kernel.View) {
+	if c.closed || v == nil {
+		return
+	}
+	c.cfg.FIB.Store(fib.Build(&v.FIB))
+	first := c.view == nil
+	c.view = v
+	local := make(map[flow.Addr]bool, len(v.FIB.Local))
+	addrs := make([]netip.Addr, 0, len(v.FIB.Local))
+	changed := first || len(v.FIB.Local) != len(c.local)
+	for _, a := range v.FIB.Local {
+		local[a] = true
+		addrs = append(addrs, a.Netip())
+		changed = changed || !c.local[a]
+	}
+	if !changed {
+		return
+	}
+	c.local = local
+	for i := range c.cfg.Ports {
+		p := &c.cfg.Ports[i]
+		if p.SetLocal == nil {
+			continue
+		}
+		if err := p.SetLocal(addrs); err != nil {
+			c.log.Error("tell the steering program the host's addresses", "port", p.Name, "err", err)
+		}
+	}
+	c.placePending()
+}

@@ -1,0 +1,212 @@
+package control
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"spigot/crypto"
+	"spigot/sad"
+)
+
+// manual is an SA of the configuration. Neither ipsec.conf nor PF_KEY says
+// which direction an SA is for; the host's addresses do.
+type manual struct {
+	digest digest
+	params sad.Params // the keys are wiped once the SA is made
+	rec    *record    // nil while the direction is not known
+	told   bool       // that it is
+}
+
+// digest tells manual SAs apart, keys included, without keeping the keys.
+type digest [sha256.Size]byte
+
+func (c *Controller) newSecret() { _, _ = rand.Read(c.secret[:]) } // never fails: crypto/rand
+
+// digestOf returns the digest of p.
+func (c *Controller) digestOf(p *sad.Params) digest {
+	text, _ := json.Marshal(p) // plain fields; the keys are left out
+	return c.mac(text, p.EncKey, p.AuthKey)
+}
+
+// mac returns the digest of parts under a secret of this process.
+func (c *Controller) mac(parts ...[]byte) digest {
+	h := hmac.New(sha256.New, c.secret[:])
+	for _, part := range parts {
+		fmt.Fprintf(h, "%d:", len(part))
+		h.Write(part)
+	}
+	return digest(h.Sum(nil))
+}
+
+// direction is what the addresses of an SA say about it.
+type direction uint8
+
+const (
+	unknown direction = iota
+	inbound
+	outbound
+)
+
+// directionOf tells the direction of an SA between these addresses. In
+// transport mode the source may be left open.
+func (c *Controller) directionOf(p *sad.Params) direction {
+	switch {
+	case c.local[p.Dst]:
+		return inbound
+	case c.local[p.Src], c.view != nil && p.Src.IsZero() && !p.Tunnel:
+		return outbound
+	}
+	return unknown
+}
+
+// newManual makes the SA that p describes if its direction is known; else it
+// only makes sure that it can be made.
+func (c *Controller) newManual(p *sad.Params, d digest) (*manual, error) {
+	m := &manual{digest: d, params: *p}
+	m.params.EncKey, m.params.AuthKey = slices.Clone(p.EncKey), slices.Clone(p.AuthKey)
+	m.params.Selectors = slices.Clone(p.Selectors)
+	dir := c.directionOf(p)
+	if err := m.make(dir); err != nil {
+		m.wipe()
+		return nil, err
+	}
+	return m, nil
+}
+
+// make makes the SA for dir and wipes the keys; for a direction that is not
+// known yet it tries both and keeps the keys.
+func (m *manual) make(dir direction) error {
+	r := &record{manual: m, added: time.Now()}
+	var err error
+	switch dir {
+	case inbound:
+		r.in, err = sad.NewInbound(&m.params)
+		r.window = m.params.Window
+	case outbound:
+		r.out, err = sad.NewOutbound(&m.params)
+	case unknown:
+		in, err := sad.NewInbound(&m.params)
+		if err != nil {
+			return err
+		}
+		in.Key.Zero()
+		out, err := sad.NewOutbound(&m.params)
+		if err != nil {
+			return err
+		}
+		out.Key.Zero()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m.rec = r
+	m.wipe()
+	return nil
+}
+
+// wipe zeroes the copies of the keys that are not yet, or no longer, an SA's.
+func (m *manual) wipe() {
+	clear(m.params.EncKey)
+	clear(m.params.AuthKey)
+	m.params.EncKey, m.params.AuthKey = nil, nil
+}
+
+// discard undoes make for an SA that never was in the SADB.
+func (m *manual) discard() {
+	m.wipe()
+	if m.rec != nil {
+		m.rec.sa().Key.Zero()
+		m.rec = nil
+	}
+}
+
+func (m *manual) id() identity { return identity{m.params.SPI, m.params.Dst, m.params.Proto} }
+
+// placePending adds the SAs whose direction the host's addresses tell now.
+func (c *Controller) placePending() {
+	waiting := c.pending[:0]
+	placed := false
+	_ = c.db.Batch(func() error {
+		for _, m := range c.pending {
+			dir := c.directionOf(&m.params)
+			if dir == unknown {
+				waiting = append(waiting, m)
+				c.tellUnknown(m)
+				continue
+			}
+			err := m.make(dir)
+			if err == nil {
+				err = c.insert(m.rec)
+			}
+			if err != nil { // it could be made before; there is nobody to return this to
+				c.log.Error("add a manual SA", "sa", m.params, "err", err)
+				m.discard()
+				continue
+			}
+			placed = true
+		}
+		if placed {
+			c.rebind()
+		}
+		return nil
+	})
+	clear(c.pending[len(waiting):])
+	c.pending = waiting
+	if placed {
+		c.forgetAnswered()
+	}
+}
+
+// tellUnknown logs once that m waits, when the host's addresses are known.
+func (c *Controller) tellUnknown(m *manual) {
+	if m.told || c.view == nil {
+		return
+	}
+	m.told = true
+	c.log.Warn("SA waits: neither its source nor its destination is an address of this host, so it is neither "+
+		"inbound nor outbound; add the address, or mend the SA", "sa", m.params)
+}
+
+// checkKeys refuses keys that would make two packets share key and IV: a
+// counter-mode cipher falls to that at once (RFC 4106, section 8; RFC 7634,
+// section 4). The IV is the sequence number, which starts at 1 with each start
+// of the process, and with each SA.
+func (c *Controller) checkKeys(sas []*sad.Params) error {
+	seen := make(map[digest]string)
+	for _, p := range sas {
+		suite, err := crypto.Lookup(p.Encryption, p.Integrity, len(p.EncKey))
+		if err != nil {
+			return fmt.Errorf("SA %s: %w", nameOf(p), err)
+		}
+		if !suite.CounterMode() {
+			continue
+		}
+		if !c.cfg.AllowManualAEAD {
+			return fmt.Errorf("%w: SA %s uses %v: a counter-mode cipher must never see an IV twice under one key, and a "+
+				"restart of the gateway would start again at IV 1: use aes-cbc with an hmac, or a key daemon, or take "+
+				"the risk with --allow-manual-aead and new keys for each start", ErrManualKey, nameOf(p), suite)
+		}
+		key := c.mac(p.EncKey)
+		if other, twice := seen[key]; twice {
+			return fmt.Errorf("%w: SAs %s and %s have the same encryption key and would send the same IVs: "+
+				"give each SA a key of its own", ErrManualKey, other, nameOf(p))
+		}
+		seen[key] = nameOf(p)
+	}
+	return nil
+}
+
+// nameOf names an SA of the configuration for people.
+func nameOf(p *sad.Params) string {
+	text := fmt.Sprintf("SPI %#x %v -> %v", p.SPI, p.Src, p.Dst)
+	if p.Name == "" {
+		return text
+	}
+	return p.Name + " (" + text + ")"
+}

@@ -1,0 +1,101 @@
+package control
+
+import (
+	"net/netip"
+	"time"
+
+	"spigot/internal/fib"
+	"spigot/internal/flow"
+)
+
+// answerRate is how many ICMP errors a worker's packets may cause a second
+// (RFC 4443, section 2.4 (f)); as many may come at once.
+const answerRate = 100
+
+// punt does what worker i asks about one packet.
+func (c *Controller) punt(i int, p *fib.Punt, now time.Time) {
+	switch p.Kind {
+	case fib.PuntResolve:
+		c.stats.Resolves++
+		if link := c.link(p.Port); link != 0 {
+			c.cfg.Mirror.Resolve(link, p.Via)
+		}
+	case fib.PuntTooBig, fib.PuntTTL:
+		c.answer(i, p, now)
+	}
+}
+
+// link returns the interface index of a port, 0 if it has none.
+func (c *Controller) link(port uint16) int {
+	if c.view == nil || int(port) >= len(c.view.Ports) {
+		return 0
+	}
+	return c.view.Ports[port].Index
+}
+
+// answer sends the ICMP error that p asks for to the packet's source, by the
+// worker that met it.
+func (c *Controller) answer(i int, p *fib.Punt, now time.Time) {
+	packet := p.Data[:min(int(p.Len), len(p.Data))]
+	to, ok := answerable(packet)
+	if !ok {
+		c.stats.IcmpRefused++
+		return
+	}
+	src := c.source(p, to)
+	if src.IsZero() {
+		c.stats.IcmpRefused++
+		return
+	}
+	if !c.answers[i].take(now) {
+		c.stats.IcmpLimited++
+		return
+	}
+	c.icmpID++
+	m := &c.inject[0]
+	m.Policy = p.Secured
+	m.Len = uint16(icmpError(m.Data[:], p.Kind, int(p.MTU), c.icmpID, src, packet))
+	if c.cfg.Workers[i].Injects.Push(c.inject[:]) == 1 {
+		c.stats.IcmpSent++
+	} else {
+		c.stats.IcmpLost++
+	}
+}
+
+// source chooses the address that answers to: one of the port by which the
+// packet came, or, if the packet came by an SA or the port has none, of another
+// port on the protected side, else of any. The protected side's addresses are
+// those that the peer's policies know. Zero: there is none of that family.
+func (c *Controller) source(p *fib.Punt, to flow.Addr) flow.Addr {
+	if c.view == nil {
+		return flow.Addr{}
+	}
+	best, rank := flow.Addr{}, 0
+	for i := range min(len(c.view.Ports), len(c.cfg.Ports)) {
+		r := 1
+		switch {
+		case i == int(p.Port) && !p.Secured:
+			r = 3
+		case c.cfg.Ports[i].Side == SideProtected:
+			r = 2
+		}
+		if r <= rank {
+			continue
+		}
+		if a := pickSource(c.view.Ports[i].Addrs, to); !a.IsZero() {
+			best, rank = a, r
+		}
+	}
+	return best
+}
+
+// pickSource returns the first address of to's family that can be answered to
+// from beyond the link.
+func pickSource(addrs []netip.Addr, to flow.Addr) flow.Addr {
+	for _, a := range addrs {
+		if a.Is4() == to.Is4() && !a.IsLinkLocalUnicast() {
+			return flow.FromNetip(a)
+		}
+	}
+	return flow.Addr{}
+}

@@ -1,0 +1,240 @@
+package control
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"spigot/control/kernel"
+	"spigot/internal/counter"
+	"spigot/internal/fib"
+	"spigot/internal/flow"
+	"spigot/internal/wire"
+	"spigot/sad"
+	"spigot/spd"
+)
+
+// The names of spd's enums in reports.
+var (
+	actionNames = [...]string{spd.Discard: "discard", spd.Bypass: "bypass", spd.Protect: "protect"}
+	levelNames  = [...]string{spd.Require: "require", spd.Acquire: "acquire", spd.Use: "use", spd.DontAcq: "dontacq"}
+	dirNames    = [...]string{spd.Out: DirOut, spd.In: DirIn}
+)
+
+// reportPorts describes the queues of all ports.
+func (c *Controller) reportPorts() []PortInfo {
+	all := []PortInfo{}
+	for i, p := range c.cfg.Ports {
+		var k kernel.PortState
+		if c.view != nil && i < len(c.view.Ports) {
+			k = c.view.Ports[i]
+		}
+		addrs := []string{}
+		for _, a := range k.Addrs {
+			addrs = append(addrs, a.String())
+		}
+		for _, q := range p.Queues {
+			info, s := q.Info(), q.Stats()
+			all = append(all, PortInfo{
+				Name: p.Name, Side: p.Side, Driver: info.Driver, Mode: info.Mode, Queue: info.Queue,
+				MAC: info.MAC.String(), Hugepages: info.Hugetlb,
+				Up: k.Up, Carrier: k.Carrier, MTU: k.MTU, Addrs: addrs, Trouble: c.broken[i],
+				Stats: PortStats{
+					RxPackets: s.RxPackets, RxBytes: s.RxBytes, TxPackets: s.TxPackets, TxBytes: s.TxBytes,
+					TxDone: s.TxDone, TxErrors: s.TxErrors, Kicks: s.Kicks,
+					RxDropped: s.RxDropped, FillEmpty: s.FillEmpty, BadDesc: s.BadDesc,
+				},
+			})
+		}
+	}
+	return all
+}
+
+// reportWorkers describes all workers.
+func (c *Controller) reportWorkers() []WorkerInfo {
+	all := []WorkerInfo{}
+	for _, w := range c.cfg.Workers {
+		v := w.Counters.Load()
+		info := WorkerInfo{
+			Core: w.Core, Turns: v.Turns, Busy: v.Busy, Sleeps: v.Sleeps,
+			Rx: v.Rx, RxBytes: v.RxBytes, Injected: v.Injected, Tx: v.Tx, TxBytes: v.TxBytes,
+			Punted: v.Punted, Acquires: v.Acquires, LostMsgs: v.LostMsgs,
+			Dropped: v.Dropped(), Drops: map[string]uint64{}, Balanced: v.Balanced(),
+		}
+		for r, n := range v.Drops {
+			if n != 0 {
+				info.Drops[counter.Reason(r).String()] = n
+			}
+		}
+		for s := range counter.NumStages {
+			stage := StageInfo{Stage: s.String(), Cycles: v.Cycles[s], Packets: v.Packets[s]}
+			if stage.Packets != 0 {
+				stage.CyclesPerPacket = float64(stage.Cycles) / float64(stage.Packets)
+			}
+			info.Stages = append(info.Stages, stage)
+		}
+		all = append(all, info)
+	}
+	return all
+}
+
+// reportDrops describes all reasons to drop.
+func (c *Controller) reportDrops() []DropInfo {
+	all := []DropInfo{}
+	for r := counter.None + 1; r < counter.NumReasons; r++ {
+		all = append(all, DropInfo{Reason: r.String(), Text: r.Text(), Workers: make([]uint64, len(c.cfg.Workers))})
+	}
+	for i, w := range c.cfg.Workers {
+		v := w.Counters.Load()
+		for k := range all {
+			n := v.Drops[int(counter.None)+1+k]
+			all[k].Workers[i] = n
+			all[k].Total += n
+		}
+	}
+	return all
+}
+
+// reportSAs describes all SAs, those that wait for their direction last.
+func (c *Controller) reportSAs(now time.Time) []SAInfo {
+	all := []SAInfo{}
+	bound := make(map[*sad.Outbound][]uint32)
+	for id, sa := range c.db.Bindings() {
+		bound[sa] = append(bound[sa], id)
+	}
+	for _, r := range c.sas {
+		sa := r.sa()
+		info := SAInfo{
+			Direction: DirOut, SPI: sa.SPI, Src: nameOfAddr(sa.Src), Dst: sa.Dst.String(),
+			Proto: nameOfProto(sa.Proto), Mode: nameOfMode(sa.Tunnel), Suite: sa.Suite,
+			Reqid: sa.Reqid, ESN: sa.ESN, Seq: r.seq(), Window: r.window,
+			AgeSeconds: now.Sub(r.added).Seconds(),
+			Soft:       Lifetime(sa.Soft), Hard: Lifetime(sa.Hard), Policies: []uint32{}, Name: sa.Name,
+		}
+		info.Packets, info.Bytes = r.carried()
+		if r.in != nil {
+			info.Direction = DirIn
+		} else {
+			info.Policies = append(info.Policies, bound[r.out]...)
+		}
+		all = append(all, info)
+	}
+	for _, m := range c.pending {
+		p := &m.params
+		suite := p.Encryption
+		if p.Integrity != "" {
+			suite += "/" + p.Integrity
+		}
+		all = append(all, SAInfo{
+			Direction: DirWaiting, SPI: p.SPI, Src: nameOfAddr(p.Src), Dst: p.Dst.String(),
+			Proto: nameOfProto(p.Proto), Mode: nameOfMode(p.Tunnel), Suite: suite,
+			Reqid: p.Reqid, ESN: p.ESN, Window: p.Window,
+			Soft: Lifetime(p.Soft), Hard: Lifetime(p.Hard), Policies: []uint32{}, Name: p.Name,
+		})
+	}
+	return all
+}
+
+// reportPolicies describes the SPD, outbound first.
+func (c *Controller) reportPolicies() []PolicyInfo {
+	all := []PolicyInfo{}
+	now, sas := c.cfg.SPD.Load(), c.cfg.SAD.Load()
+	for _, t := range []*spd.Table{now.Out, now.In} {
+		for _, p := range t.Policies() {
+			info := PolicyInfo{
+				ID: p.ID, Dir: dirNames[p.Dir], Priority: p.Priority,
+				Src: p.Sel.Src.String(), Dst: p.Sel.Dst.String(), Proto: "any",
+				SrcPort: nameOfPorts(p.Sel.SrcPort), DstPort: nameOfPorts(p.Sel.DstPort),
+				Action: actionNames[p.Action], Static: p.Static, Name: p.Name,
+			}
+			if p.Sel.Proto != flow.AnyProto {
+				info.Proto = strconv.Itoa(int(p.Sel.Proto))
+			}
+			if p.Action == spd.Protect {
+				t := &p.Template
+				info.Level = levelNames[p.Level]
+				info.Template = &TemplateInfo{
+					Proto: nameOfProto(t.Proto), Mode: nameOfMode(t.Mode == spd.Tunnel),
+					Src: nameOfAddr(t.Src), Dst: nameOfAddr(t.Dst), Reqid: t.Reqid,
+				}
+				if sa := sas.Outbound(p.ID); sa != nil {
+					info.BoundSPI = sa.SPI
+				}
+			}
+			all = append(all, info)
+		}
+	}
+	return all
+}
+
+// reportRoutes describes the forwarding table.
+func (c *Controller) reportRoutes() []RouteInfo {
+	all := []RouteInfo{}
+	for _, r := range c.cfg.FIB.Load().Routes() {
+		hop := &r.Hop
+		info := RouteInfo{Dst: r.Dst.String(), State: hop.State.String()}
+		if !hop.Via.IsZero() {
+			info.Via = hop.Via.String()
+		}
+		if hop.State == fib.Unresolved || hop.State == fib.Ready {
+			info.MTU = int(hop.MTU)
+			if int(hop.Port) < len(c.cfg.Ports) {
+				info.Port = c.cfg.Ports[hop.Port].Name
+			}
+		}
+		if hop.State == fib.Ready {
+			info.MAC = net.HardwareAddr(hop.DstMAC[:]).String()
+		}
+		all = append(all, info)
+	}
+	return all
+}
+
+// reportStatus describes the slow path itself.
+func (c *Controller) reportStatus(now time.Time) StatusInfo {
+	s := StatusInfo{
+		UptimeSeconds: now.Sub(c.start).Seconds(),
+		Mirrored:      c.view != nil,
+		WaitingSAs:    len(c.pending),
+		Stats:         c.stats,
+	}
+	if c.view != nil {
+		s.Neighbours, s.Local = len(c.view.FIB.Neighbours), len(c.view.FIB.Local)
+	}
+	return s
+}
+
+func nameOfAddr(a flow.Addr) string {
+	if a.IsZero() {
+		return "any"
+	}
+	return a.String()
+}
+
+func nameOfMode(tunnel bool) string {
+	if tunnel {
+		return "tunnel"
+	}
+	return "transport"
+}
+
+func nameOfProto(p uint8) string {
+	switch p {
+	case wire.ProtoESP:
+		return "esp"
+	case wire.ProtoAH:
+		return "ah"
+	}
+	return strconv.Itoa(int(p))
+}
+
+func nameOfPorts(r flow.PortRange) string {
+	switch {
+	case r == flow.AnyPort:
+		return "any"
+	case r.Lo == r.Hi:
+		return strconv.Itoa(int(r.Lo))
+	}
+	return fmt.Sprintf("%d-%d", r.Lo, r.Hi)
+}
