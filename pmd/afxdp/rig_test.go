@@ -223,7 +223,6 @@ func newRig(t testing.TB, chunks int, o Options) *rig {
 	r.pool = r.umem.Pool()
 	r.sa = newSteering(t, "a", SteeringOptions{})
 	r.sb = newSteering(t, "b", SteeringOptions{})
-
 	o.UMEM = r.umem
 	o.Interface, o.Steering = "a", r.sa
 	r.a = newSocket(t, o)
