@@ -106,4 +106,8 @@ var answers = map[string]any{
 		{Dst: "10.1.0.1/32", State: "local"},
 		{Dst: "10.9.0.0/16", State: "no_route"},
 	},
+	control.PathStatus: control.StatusInfo{
+		UptimeSeconds: 61.2, Mirrored: true, Neighbours: 2, Local: 3, WaitingSAs: 1,
+		Stats: control.Stats{Acquires: 9, AcquiresSent: 8, Resolves: 7, IcmpSent: 6, IcmpLimited: 5, HardExpired: 4},
+	},
 }

@@ -32,6 +32,7 @@ var views = [...]view{
 	{"policy", "The policies, in the order in which they are tried", control.PathPolicy, tableOf(policyTable)},
 	{"drops", "Dropped packets by reason", control.PathDrops, tableOf(dropsTable)},
 	{"routes", "The routes that packets are forwarded by", control.PathRoutes, tableOf(routesTable)},
+	{"status", "What the slow path did", control.PathStatus, tableOf(statusTable)},
 }
 
 func newShow() *cobra.Command {
@@ -97,14 +98,14 @@ func (v *view) show(o *showOptions, cmd *cobra.Command) error {
 
 // tableOf makes a view's table of a function that fills it from the decoded
 // answer, a row a line with tabs between the cells.
-func tableOf[T any](fill func(o *showOptions, list []T, w io.Writer)) func(*showOptions, []byte, io.Writer) error {
+func tableOf[T any](fill func(o *showOptions, answer T, w io.Writer)) func(*showOptions, []byte, io.Writer) error {
 	return func(o *showOptions, body []byte, w io.Writer) error {
-		var list []T
-		if err := json.Unmarshal(body, &list); err != nil {
+		var answer T
+		if err := json.Unmarshal(body, &answer); err != nil {
 			return err
 		}
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fill(o, list, t)
+		fill(o, answer, t)
 		return t.Flush()
 	}
 }

@@ -58,9 +58,8 @@ func saTable(_ *showOptions, sas []control.SAInfo, w io.Writer) {
 		if s.Direction == control.DirIn {
 			window = strconv.Itoa(s.Window)
 		}
-		age := time.Duration(s.AgeSeconds * float64(time.Second)).Round(time.Second)
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\n", s.Direction, spi(s.SPI), s.Src, s.Dst, s.Proto, s.Mode,
-			s.Suite, orAny(s.Reqid), yesNo(s.ESN), s.Seq, window, s.Packets, s.Bytes, age, orDash(s.Name))
+			s.Suite, orAny(s.Reqid), yesNo(s.ESN), s.Seq, window, s.Packets, s.Bytes, seconds(s.AgeSeconds), orDash(s.Name))
 	}
 }
 
@@ -135,6 +134,36 @@ func routesTable(_ *showOptions, routes []control.RouteInfo, w io.Writer) {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Dst, orDash(r.Via), orDash(r.Port), mtu, r.State, orDash(r.MAC))
 	}
+}
+
+func statusTable(_ *showOptions, s control.StatusInfo, w io.Writer) {
+	for _, row := range []struct {
+		name  string
+		value any
+	}{
+		{"up for", seconds(s.UptimeSeconds)},
+		{"kernel's network known", yesNo(s.Mirrored)},
+		{"neighbours", s.Neighbours},
+		{"addresses of the host", s.Local},
+		{"SAs that wait for an address", s.WaitingSAs},
+		{"acquires asked by workers", s.Stats.Acquires},
+		{"acquires passed on", s.Stats.AcquiresSent},
+		{"acquires lost", s.Stats.AcquiresLost},
+		{"neighbours asked for", s.Stats.Resolves},
+		{"ICMP errors sent", s.Stats.IcmpSent},
+		{"ICMP errors held back by the rate limit", s.Stats.IcmpLimited},
+		{"ICMP errors refused", s.Stats.IcmpRefused},
+		{"ICMP errors lost", s.Stats.IcmpLost},
+		{"soft lifetimes ended", s.Stats.SoftExpired},
+		{"hard lifetimes ended", s.Stats.HardExpired},
+	} {
+		fmt.Fprintf(w, "%s\t%v\n", row.name, row.value)
+	}
+}
+
+// seconds formats a number of seconds as a duration.
+func seconds(s float64) time.Duration {
+	return time.Duration(s * float64(time.Second)).Round(time.Second)
 }
 
 func spi(n uint32) string { return fmt.Sprintf("0x%08x", n) }
