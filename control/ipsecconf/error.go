@@ -87,10 +87,10 @@ func show(word string) string {
 	return fmt.Sprintf("%q", word)
 }
 
-// looksSecret says whether word has a run of hex digits that is longer than an
-// SPI or an address has, and holds no path.
+// looksSecret says whether word has a run of hex digits as long as no name and
+// no address has: it may be a piece of a key.
 func looksSecret(word string) bool {
-	const longest = 12
+	const longest = 7
 	run := 0
 	for i := range len(word) {
 		if !isHex(word[i]) {

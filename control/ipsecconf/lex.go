@@ -29,14 +29,14 @@ func (t token) String() string {
 	return show(t.text)
 }
 
-// Bounds of what one configuration may unfold into.
+// Bounds of what the macros of one configuration may unfold into.
 const (
 	maxMacroDepth = 16
-	maxTokens     = 1 << 20
+	maxMacroWords = 1 << 19
 )
 
-// macros are the macros defined so far, and how many tokens may still be read:
-// a few macros that use each other can stand for more than memory holds.
+// macros are the macros defined so far, and how many tokens may still come of
+// them: a few macros that use each other can stand for more than memory holds.
 type macros struct {
 	value map[string]string
 	left  int
@@ -93,8 +93,11 @@ func (l *lexer) statement() ([]token, *Error) {
 // token reads one token, or all tokens of a macro.
 func (l *lexer) token() ([]token, *Error) {
 	at := l.pos
-	if l.left--; l.left < 0 {
-		return nil, errorAt(at, "the configuration is longer than %d words: use address ranges instead of lists", maxTokens)
+	if l.depth > 0 {
+		l.left--
+	}
+	if l.left < 0 {
+		return nil, errorAt(at, "the macros stand for more than %d words: use address ranges instead of lists", maxMacroWords)
 	}
 	switch c := l.peek(); {
 	case strings.IndexByte("{},=()", c) >= 0:

@@ -27,7 +27,7 @@ type Config struct {
 
 // Bounds of what is read.
 const (
-	maxFile     = 8 << 20 // bytes of a file
+	maxFile     = 32 << 20 // bytes of a file
 	maxKeyFile  = 4096
 	maxIncludes = 16 // files that include each other
 	maxFiles    = 1024
@@ -144,7 +144,7 @@ type parser struct {
 
 // parse reads the file name, or f in its place.
 func parse(from files, name string, f *file) (*Config, error) {
-	p := &parser{files: from, macros: macros{map[string]string{}, maxTokens}, seen: newSeen()}
+	p := &parser{files: from, macros: macros{map[string]string{}, maxMacroWords}, seen: newSeen()}
 	if f == nil {
 		var err error
 		if f, err = from.read(name, maxFile); err != nil {
