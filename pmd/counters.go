@@ -1,6 +1,9 @@
 package pmd
 
-import "sync/atomic"
+import (
+	"runtime"
+	"sync/atomic"
+)
 
 // Counters is how a driver keeps its Stats: the worker adds to the embedded
 // Stats without atomics and calls Publish in Flush; Port.Stats is Load. A
@@ -45,5 +48,6 @@ func (c *Counters) Load() Stats {
 		if seq&1 == 0 && c.seq.Load() == seq {
 			return s
 		}
+		runtime.Gosched() // the worker may need this processor to get on
 	}
 }
