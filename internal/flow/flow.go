@@ -96,8 +96,12 @@ func (t Tuple) String() string {
 // AddrRange is the addresses from Lo to Hi, both included, of one family.
 type AddrRange struct{ Lo, Hi Addr }
 
-// RangeOf returns the addresses of p.
+// RangeOf returns the addresses of p. If p is not valid it returns a range that
+// contains nothing and that an SPD entry or SA with it is refused for.
 func RangeOf(p netip.Prefix) AddrRange {
+	if !p.IsValid() {
+		return AddrRange{Lo: Addr{Lo: 1}}
+	}
 	lo := FromNetip(p.Masked().Addr())
 	host := 128 - p.Bits()
 	if p.Addr().Is4() { // not Is4In6, whose prefix length counts all 128 bits
@@ -161,9 +165,18 @@ func (s *Selector) Matches(t *Tuple) bool {
 		s.DstPort.Lo <= t.DstPort && t.DstPort <= s.DstPort.Hi
 }
 
-// Mirrored returns s for the opposite direction.
+// The protocols whose selectors have a message type and code for ports.
+const (
+	protoICMP   = 1
+	protoICMPv6 = 58
+)
+
+// Mirrored returns s for the opposite direction. ICMP's type and code belong
+// to no end (RFC 4301, section 4.4.1.1) and stay where they are.
 func (s Selector) Mirrored() Selector {
 	s.Src, s.Dst = s.Dst, s.Src
-	s.SrcPort, s.DstPort = s.DstPort, s.SrcPort
+	if s.Proto != protoICMP && s.Proto != protoICMPv6 {
+		s.SrcPort, s.DstPort = s.DstPort, s.SrcPort
+	}
 	return s
 }
