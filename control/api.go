@@ -170,10 +170,10 @@ type Stats struct {
 	AcquiresSent uint64 `json:"acquires_sent"` // passed on; the rest repeated one of these, or came too late
 	AcquiresLost uint64 `json:"acquires_lost"` // too many at once
 	Resolves     uint64 `json:"resolves"`      // neighbours asked for
-	IcmpSent     uint64 `json:"icmp_sent"`     // errors handed to a worker
-	IcmpLimited  uint64 `json:"icmp_limited"`  // held back by the rate limit
-	IcmpRefused  uint64 `json:"icmp_refused"`  // about what must not be answered, or with no address to answer from
-	IcmpLost     uint64 `json:"icmp_lost"`     // the worker's ring was full
+	ICMPSent     uint64 `json:"icmp_sent"`     // errors handed to a worker
+	ICMPLimited  uint64 `json:"icmp_limited"`  // held back by the rate limit
+	ICMPRefused  uint64 `json:"icmp_refused"`  // about what must not be answered, or with no address to answer from
+	ICMPLost     uint64 `json:"icmp_lost"`     // the worker's ring was full
 	SoftExpired  uint64 `json:"soft_expired"`
 	HardExpired  uint64 `json:"hard_expired"`
 }

@@ -111,6 +111,7 @@ type Controller struct {
 	lastID   uint32                 // of a policy
 	secret   [32]byte               // keys the digests of manual SAs
 	spent    map[digest]bool        // manual SAs that have expired
+	usedKeys map[digest]bool        // counter-mode keys that manual SAs have had
 
 	view  *kernel.View // nil until the mirror has spoken
 	local map[flow.Addr]bool
@@ -121,6 +122,7 @@ type Controller struct {
 	answers []bucket // of ICMP errors, by worker
 	icmpID  uint16
 	broken  []string // by port: what Check said last, "" if nothing
+	behind  []bool   // by port: SetLocal has failed and is to be tried again
 	stats   Stats
 
 	// Scratch of poll.
@@ -163,11 +165,13 @@ func New(cfg Config) (*Controller, error) {
 		start:    time.Now(),
 		policies: map[uint32]*spd.Policy{},
 		spent:    map[digest]bool{},
+		usedKeys: map[digest]bool{},
 		local:    map[flow.Addr]bool{},
 		asks:     map[ask]time.Time{},
 		askLog:   bucket{rate: 10, burst: 20},
 		answers:  make([]bucket, len(cfg.Workers)),
 		broken:   make([]string, len(cfg.Ports)),
+		behind:   make([]bool, len(cfg.Ports)),
 	}
 	for i := range c.answers {
 		c.answers[i] = bucket{rate: answerRate, burst: answerRate}
@@ -265,6 +269,9 @@ func (c *Controller) chores(now time.Time) {
 	c.forgetAsks(now)
 	for i := range c.cfg.Ports {
 		c.check(i)
+		if c.behind[i] {
+			c.tellLocal(i)
+		}
 	}
 }
 
@@ -299,11 +306,9 @@ func (c *Controller) adopt(v *kernel.View) {
 	first := c.view == nil
 	c.view = v
 	local := make(map[flow.Addr]bool, len(v.FIB.Local))
-	addrs := make([]netip.Addr, 0, len(v.FIB.Local))
 	changed := first || len(v.FIB.Local) != len(c.local)
 	for _, a := range v.FIB.Local {
 		local[a] = true
-		addrs = append(addrs, a.Netip())
 		changed = changed || !c.local[a]
 	}
 	if !changed {
@@ -311,13 +316,25 @@ func (c *Controller) adopt(v *kernel.View) {
 	}
 	c.local = local
 	for i := range c.cfg.Ports {
-		p := &c.cfg.Ports[i]
-		if p.SetLocal == nil {
-			continue
-		}
-		if err := p.SetLocal(addrs); err != nil {
-			c.log.Error("tell the steering program the host's addresses", "port", p.Name, "err", err)
-		}
+		c.tellLocal(i)
 	}
 	c.placePending()
+}
+
+// tellLocal tells port i's steering program the host's addresses; chores tries
+// again what failed.
+func (c *Controller) tellLocal(i int) {
+	p := &c.cfg.Ports[i]
+	if p.SetLocal == nil {
+		return
+	}
+	addrs := make([]netip.Addr, 0, len(c.view.FIB.Local))
+	for _, a := range c.view.FIB.Local {
+		addrs = append(addrs, a.Netip())
+	}
+	err := p.SetLocal(addrs)
+	if err != nil && !c.behind[i] {
+		c.log.Error("tell the steering program the host's addresses", "port", p.Name, "err", err)
+	}
+	c.behind[i] = err != nil
 }

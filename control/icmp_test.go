@@ -63,8 +63,8 @@ func udp6(t testing.TB, src, dst string, n int) []byte {
 	return build(t, ip, udp(ip), gopacket.Payload(bytes.Repeat([]byte{0xa5}, n)))
 }
 
-// TestIcmpErrorsByteForByte holds the answers against bytes that scapy made.
-func TestIcmpErrorsByteForByte(t *testing.T) {
+// TestICMPErrorsByteForByte holds the answers against bytes that scapy made.
+func TestICMPErrorsByteForByte(t *testing.T) {
 	const packet4 = "4500002000014000011165c60a0100020a020002" + "03e807d0000c0000deadbeef"
 	const packet6 = "60000000000c1101" + "fd010000000000000000000000000002" + "fd020000000000000000000000000002" +
 		"03e807d0000c0000deadbeef"
@@ -90,8 +90,8 @@ func TestIcmpErrorsByteForByte(t *testing.T) {
 	}
 }
 
-// TestIcmpErrorsByGopacket has another implementation read what is sent.
-func TestIcmpErrorsByGopacket(t *testing.T) {
+// TestICMPErrorsByGopacket has another implementation read what is sent.
+func TestICMPErrorsByGopacket(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		packet []byte

@@ -18,18 +18,20 @@ type Expire struct {
 // what has reached the soft one is announced once. Workers only count, so a
 // lifetime is held to within a second.
 func (c *Controller) expire(now time.Time) {
-	dead := make(map[*record]bool)
+	var dead map[*record]bool
 	for _, r := range c.sas {
 		packets, bytes := r.carried()
 		if packets > 0 && r.used.IsZero() {
 			r.used = now
 		}
-		sa := r.sa()
-		reason := reached(&sa.Hard, r, packets, bytes, now)
+		reason := reached(&r.hardLimit, r, packets, bytes, now)
 		if reason == "" && r.out != nil && !usable(r.out) {
 			reason = "sequence" // RFC 4303, section 3.3.3: no number is sent twice
 		}
 		if reason != "" {
+			if dead == nil {
+				dead = make(map[*record]bool)
+			}
 			dead[r] = true
 			c.tell(r, true, reason)
 			continue
@@ -37,7 +39,7 @@ func (c *Controller) expire(now time.Time) {
 		if r.soft {
 			continue
 		}
-		if reason := reached(&sa.Soft, r, packets, bytes, now); reason != "" {
+		if reason := reached(&r.softLimit, r, packets, bytes, now); reason != "" {
 			r.soft = true
 			c.tell(r, false, reason)
 		}
@@ -82,10 +84,10 @@ func seconds(n uint64) time.Duration {
 func (c *Controller) tell(r *record, hard bool, reason string) {
 	if hard {
 		c.stats.HardExpired++
-		c.log.Warn("SA expired and is gone", "sa", r.sa(), "by", reason, "name", r.sa().Name)
+		c.log.Warn("SA expired and is gone", "sa", r.sa(), "by", reason, "name", r.name)
 	} else {
 		c.stats.SoftExpired++
-		c.log.Info("SA wants to be replaced", "sa", r.sa(), "by", reason, "name", r.sa().Name)
+		c.log.Info("SA wants to be replaced", "sa", r.sa(), "by", reason, "name", r.name)
 	}
 	if c.cfg.OnExpire != nil {
 		c.cfg.OnExpire(Expire{SA: r.sa(), Inbound: r.in != nil, Hard: hard, Reason: reason})

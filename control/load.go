@@ -12,8 +12,9 @@ import (
 type draft struct {
 	policies []*spd.Policy // all, in order
 	out, in  *spd.Table
-	manual   []*manual        // all SAs of the configuration
-	fresh    map[*manual]bool // those that are not in the SADB yet
+	manual   []*manual               // all SAs of the configuration
+	fresh    map[*manual]bool        // those that the configuration before did not have
+	asked    map[*manual]*sad.Params // what the configuration says of each
 }
 
 // Load makes conf the configuration, in place of the one loaded before: all of
@@ -43,7 +44,7 @@ func (c *Controller) draft(conf *ipsecconf.Config) (*draft, error) {
 	if err := c.checkKeys(conf.SAs); err != nil {
 		return nil, err
 	}
-	d := &draft{fresh: map[*manual]bool{}}
+	d := &draft{fresh: map[*manual]bool{}, asked: map[*manual]*sad.Params{}}
 	err := c.draftSAs(d, conf.SAs)
 	if err == nil {
 		err = c.draftPolicies(d, conf.Policies)
@@ -62,12 +63,14 @@ func (c *Controller) draftSAs(d *draft, sas []*sad.Params) error {
 	for _, m := range c.pending {
 		have[m.digest] = m
 	}
+	taken := make(map[identity]string)
 	for _, r := range c.sas {
 		if r.manual != nil {
 			have[r.manual.digest] = r.manual
+		} else {
+			taken[r.id()] = r.name
 		}
 	}
-	taken := make(map[identity]string)
 	for _, p := range sas {
 		id := identity{p.SPI, p.Dst, p.Proto}
 		if other, twice := taken[id]; twice {
@@ -75,23 +78,40 @@ func (c *Controller) draftSAs(d *draft, sas []*sad.Params) error {
 				sad.ErrExists, other, nameOf(p))
 		}
 		taken[id] = nameOf(p)
-		dg := c.digestOf(p)
-		if m := have[dg]; m != nil {
-			d.manual = append(d.manual, m)
-			continue
-		}
-		if c.spent[dg] {
-			c.log.Warn("SA stays away: its lifetime has ended; give it new keys", "sa", nameOf(p))
-			continue
-		}
-		m, err := c.newManual(p, dg)
+		m, err := c.draftSA(d, p, have)
 		if err != nil {
 			return fmt.Errorf("SA %s: %w", nameOf(p), err)
 		}
-		d.manual = append(d.manual, m)
-		d.fresh[m] = true
+		if m != nil {
+			d.manual = append(d.manual, m)
+			d.asked[m] = p
+		}
 	}
 	return nil
+}
+
+// draftSA finds the SA that p describes in have, or makes it; nil if it is to
+// stay away.
+func (c *Controller) draftSA(d *draft, p *sad.Params, have map[digest]*manual) (*manual, error) {
+	dg := c.digestOf(p)
+	if m := have[dg]; m != nil {
+		return m, nil
+	}
+	if c.spent[dg] {
+		c.log.Warn("SA stays away: its lifetime has ended; give it new keys", "sa", nameOf(p))
+		return nil, nil
+	}
+	m, err := c.newManual(p, dg)
+	if err != nil {
+		return nil, err
+	}
+	if c.usedKeys[m.key] {
+		m.discard()
+		return nil, fmt.Errorf("%w: its encryption key was another SA's, or this one's before a change, and the new SA "+
+			"would send the same IVs again: give it a new key", ErrManualKey)
+	}
+	d.fresh[m] = true
+	return m, nil
 }
 
 // draftPolicies numbers and compiles the policies. One that is in force keeps
@@ -106,21 +126,22 @@ func (c *Controller) draftPolicies(d *draft, policies []*spd.Policy) error {
 				continue
 			}
 			key := *p
-			key.ID = 0
+			key.ID, key.Name = 0, ""
 			have[key] = append(have[key], p)
 		}
 	}
 	for _, p := range policies {
-		key := *p
-		key.ID, key.Static = 0, true
+		q := *p
+		q.ID, q.Name, q.Static = 0, "", true
+		key := q
+		q.Name = p.Name // a line of a file: it may change without the policy
 		if old := have[key]; len(old) > 0 {
-			d.policies = append(d.policies, old[0])
-			have[key] = old[1:]
-			continue
+			q.ID, have[key] = old[0].ID, old[1:]
+		} else {
+			c.lastID++
+			q.ID = c.lastID
 		}
-		c.lastID++
-		key.ID = c.lastID
-		d.policies = append(d.policies, &key)
+		d.policies = append(d.policies, &q)
 	}
 	var out, in []*spd.Policy
 	for _, p := range d.policies {
@@ -159,10 +180,14 @@ func (c *Controller) install(d *draft) {
 		}
 		c.pending = nil
 		for _, m := range d.manual {
+			p := d.asked[m]
+			m.params.Name, m.params.Soft, m.params.Hard = p.Name, p.Soft, p.Hard
 			switch {
 			case m.rec == nil:
 				c.pending = append(c.pending, m)
-			case d.fresh[m]:
+			case !d.fresh[m]:
+				m.rec.describe(p)
+			default:
 				if err := c.insert(m.rec); err != nil {
 					c.log.Error("add a manual SA", "sa", nameOf(&m.params), "err", err)
 					m.discard()

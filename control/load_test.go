@@ -110,7 +110,41 @@ func TestManualAeadKeysMustDiffer(t *testing.T) {
 	if err := g.Load(conf(sa(300, here, peer, same), sa(301, peer, here, same))); !errors.Is(err, ErrManualKey) {
 		t.Errorf("one key for both directions: %v", err)
 	}
-	g.load(t, sa(300, here, peer, gcm), sa(301, peer, here, gcm))
+	a, b := sa(300, here, peer, gcm), sa(301, peer, here, gcm)
+	g.load(t, a, b)
+	g.load(t, b)
+	if err := g.Load(conf(a, b)); !errors.Is(err, ErrManualKey) {
+		t.Errorf("a key that an SA has had before: %v", err)
+	}
+	wider := sa(301, peer, here, gcm, func(p *sad.Params) { p.Window = 128 })
+	if err := g.Load(conf(wider)); !errors.Is(err, ErrManualKey) {
+		t.Errorf("another SA with the key of the one it replaces: %v", err)
+	}
+	if len(g.sas) != 1 || g.sas[0].sa().SPI != 301 {
+		t.Errorf("after all: %d SAs", len(g.sas))
+	}
+}
+
+func TestAReloadRenamesAndChangesLifetimes(t *testing.T) {
+	g := newGateway(t)
+	g.see()
+	waits := sa(301, "203.0.113.1", peer)
+	g.load(t, sa(300, here, peer), waits, protect("10.2.0.0/16"))
+	before, id := g.sas[0].out, g.spd.Load().Out.Policies()[0].ID
+	edit := func(p *sad.Params) { p.Name, p.Hard.Seconds = "ipsec.conf:99", 7 }
+	edit(waits)
+	g.load(t, sa(300, here, peer, edit), waits, protect("10.2.0.0/16", func(p *spd.Policy) { p.Name = "ipsec.conf:98" }))
+	if p := g.spd.Load().Out.Policies()[0]; p.ID != id || p.Name != "ipsec.conf:98" {
+		t.Errorf("policy %d %q, want the same one renamed", p.ID, p.Name)
+	}
+	if g.sas[0].out != before {
+		t.Error("the SA was made again")
+	}
+	for _, s := range g.reportSAs(g.start) {
+		if s.Name != "ipsec.conf:99" || s.Hard.Seconds != 7 {
+			t.Errorf("SA %d is %q with %+v", s.SPI, s.Name, s.Hard)
+		}
+	}
 }
 
 func TestAReloadKeepsWhatStays(t *testing.T) {

@@ -17,19 +17,23 @@ import (
 // which direction an SA is for; the host's addresses do.
 type manual struct {
 	digest digest
+	key    digest     // of the encryption key, for a counter-mode cipher; else zero
 	params sad.Params // the keys are wiped once the SA is made
 	rec    *record    // nil while the direction is not known
 	told   bool       // that it is
 }
 
-// digest tells manual SAs apart, keys included, without keeping the keys.
+// digest tells keys and manual SAs apart without keeping the keys.
 type digest [sha256.Size]byte
 
 func (c *Controller) newSecret() { _, _ = rand.Read(c.secret[:]) } // never fails: crypto/rand
 
-// digestOf returns the digest of p.
+// digestOf returns the digest of what cannot change in an SA without making it
+// another one: all of p but its name, which is a line of a file, and lifetimes.
 func (c *Controller) digestOf(p *sad.Params) digest {
-	text, _ := json.Marshal(p) // plain fields; the keys are left out
+	q := *p
+	q.Name, q.Soft, q.Hard = "", sad.Lifetime{}, sad.Lifetime{}
+	text, _ := json.Marshal(&q) // plain fields; the keys are left out
 	return c.mac(text, p.EncKey, p.AuthKey)
 }
 
@@ -70,6 +74,9 @@ func (c *Controller) newManual(p *sad.Params, d digest) (*manual, error) {
 	m := &manual{digest: d, params: *p}
 	m.params.EncKey, m.params.AuthKey = slices.Clone(p.EncKey), slices.Clone(p.AuthKey)
 	m.params.Selectors = slices.Clone(p.Selectors)
+	if counterMode(p) {
+		m.key = c.mac(p.EncKey)
+	}
 	dir := c.directionOf(p)
 	if err := m.make(dir); err != nil {
 		m.wipe()
@@ -82,6 +89,7 @@ func (c *Controller) newManual(p *sad.Params, d digest) (*manual, error) {
 // known yet it tries both and keeps the keys.
 func (m *manual) make(dir direction) error {
 	r := &record{manual: m, added: time.Now()}
+	r.describe(&m.params)
 	var err error
 	switch dir {
 	case inbound:
@@ -125,8 +133,6 @@ func (m *manual) discard() {
 		m.rec = nil
 	}
 }
-
-func (m *manual) id() identity { return identity{m.params.SPI, m.params.Dst, m.params.Proto} }
 
 // placePending adds the SAs whose direction the host's addresses tell now.
 func (c *Controller) placePending() {
@@ -180,17 +186,13 @@ func (c *Controller) tellUnknown(m *manual) {
 func (c *Controller) checkKeys(sas []*sad.Params) error {
 	seen := make(map[digest]string)
 	for _, p := range sas {
-		suite, err := crypto.Lookup(p.Encryption, p.Integrity, len(p.EncKey))
-		if err != nil {
-			return fmt.Errorf("SA %s: %w", nameOf(p), err)
-		}
-		if !suite.CounterMode() {
+		if !counterMode(p) {
 			continue
 		}
 		if !c.cfg.AllowManualAEAD {
-			return fmt.Errorf("%w: SA %s uses %v: a counter-mode cipher must never see an IV twice under one key, and a "+
+			return fmt.Errorf("%w: SA %s uses %s: a counter-mode cipher must never see an IV twice under one key, and a "+
 				"restart of the gateway would start again at IV 1: use aes-cbc with an hmac, or a key daemon, or take "+
-				"the risk with --allow-manual-aead and new keys for each start", ErrManualKey, nameOf(p), suite)
+				"the risk with --allow-manual-aead and new keys for each start", ErrManualKey, nameOf(p), p.Encryption)
 		}
 		key := c.mac(p.EncKey)
 		if other, twice := seen[key]; twice {
@@ -200,6 +202,13 @@ func (c *Controller) checkKeys(sas []*sad.Params) error {
 		seen[key] = nameOf(p)
 	}
 	return nil
+}
+
+// counterMode says whether two packets under one key and IV would betray each
+// other. What is no algorithm at all is refused elsewhere.
+func counterMode(p *sad.Params) bool {
+	suite, err := crypto.Lookup(p.Encryption, p.Integrity, len(p.EncKey))
+	return err == nil && suite.CounterMode()
 }
 
 // nameOf names an SA of the configuration for people.

@@ -39,16 +39,16 @@ func (c *Controller) answer(i int, p *fib.Punt, now time.Time) {
 	packet := p.Data[:min(int(p.Len), len(p.Data))]
 	to, ok := answerable(packet)
 	if !ok {
-		c.stats.IcmpRefused++
+		c.stats.ICMPRefused++
 		return
 	}
 	src := c.source(p, to)
 	if src.IsZero() {
-		c.stats.IcmpRefused++
+		c.stats.ICMPRefused++
 		return
 	}
 	if !c.answers[i].take(now) {
-		c.stats.IcmpLimited++
+		c.stats.ICMPLimited++
 		return
 	}
 	c.icmpID++
@@ -56,9 +56,9 @@ func (c *Controller) answer(i int, p *fib.Punt, now time.Time) {
 	m.Policy = p.Secured
 	m.Len = uint16(icmpError(m.Data[:], p.Kind, int(p.MTU), c.icmpID, src, packet))
 	if c.cfg.Workers[i].Injects.Push(c.inject[:]) == 1 {
-		c.stats.IcmpSent++
+		c.stats.ICMPSent++
 	} else {
-		c.stats.IcmpLost++
+		c.stats.ICMPLost++
 	}
 }
 

@@ -17,6 +17,10 @@ type record struct {
 	used   time.Time // when the first packet was seen, within a second; zero: none yet
 	soft   bool      // its soft lifetime has been announced
 	window int       // replay window in packets as it was asked for
+
+	// What a reload may change of an SA that stays.
+	name                 string
+	softLimit, hardLimit sad.Lifetime
 }
 
 // identity is what names an SA (RFC 4301, section 4.1).
@@ -37,6 +41,11 @@ func (r *record) sa() *sad.SA {
 func (r *record) id() identity {
 	sa := r.sa()
 	return identity{sa.SPI, sa.Dst, sa.Proto}
+}
+
+// describe takes over what a reload may change.
+func (r *record) describe(p *sad.Params) {
+	r.name, r.softLimit, r.hardLimit = p.Name, p.Soft, p.Hard
 }
 
 // carried returns packets and bytes so far.
@@ -63,10 +72,14 @@ func (c *Controller) insert(r *record) error {
 	} else {
 		err = c.db.AddOutbound(r.out)
 	}
-	if err == nil {
-		c.sas = append(c.sas, r)
+	if err != nil {
+		return err
 	}
-	return err
+	c.sas = append(c.sas, r)
+	if r.manual != nil && r.manual.key != (digest{}) {
+		c.usedKeys[r.manual.key] = true
+	}
+	return nil
 }
 
 // remove takes from the SADB what drop names. The caller rebinds afterwards.

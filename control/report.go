@@ -110,7 +110,7 @@ func (c *Controller) reportSAs(now time.Time) []SAInfo {
 			Proto: nameOfProto(sa.Proto), Mode: nameOfMode(sa.Tunnel), Suite: sa.Suite,
 			Reqid: sa.Reqid, ESN: sa.ESN, Seq: r.seq(), Window: r.window,
 			AgeSeconds: now.Sub(r.added).Seconds(),
-			Soft:       Lifetime(sa.Soft), Hard: Lifetime(sa.Hard), Policies: []uint32{}, Name: sa.Name,
+			Soft:       Lifetime(r.softLimit), Hard: Lifetime(r.hardLimit), Policies: []uint32{}, Name: r.name,
 		}
 		info.Packets, info.Bytes = r.carried()
 		if r.in != nil {

@@ -182,7 +182,7 @@ func TestWhatOperatorsSee(t *testing.T) {
 
 	var status StatusInfo
 	get(t, client, PathStatus, &status)
-	if !status.Mirrored || status.WaitingSAs != 1 || status.Local != 4 || status.Stats.IcmpSent != 1 {
+	if !status.Mirrored || status.WaitingSAs != 1 || status.Local != 4 || status.Stats.ICMPSent != 1 {
 		t.Errorf("status: %+v", status)
 	}
 }

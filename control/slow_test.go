@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -166,7 +167,7 @@ func TestAnswersComeFromAnAddressOfTheGateway(t *testing.T) {
 
 func TestNoAnswerWithoutAnAddress(t *testing.T) {
 	g := newGateway(t)
-	if g.give(punt(fib.PuntTTL, udp4(t, "10.1.0.2", "10.2.0.2", 1)), time.Now()) != nil || g.stats.IcmpRefused != 1 {
+	if g.give(punt(fib.PuntTTL, udp4(t, "10.1.0.2", "10.2.0.2", 1)), time.Now()) != nil || g.stats.ICMPRefused != 1 {
 		t.Errorf("before the mirror has spoken: %+v", g.stats)
 	}
 }
@@ -189,7 +190,7 @@ func TestAnswersAreRateLimited(t *testing.T) {
 	if n := sent(300, now.Add(time.Second/2)); n != answerRate/2 {
 		t.Errorf("%d answers half a second later, want %d", n, answerRate/2)
 	}
-	if g.stats.IcmpSent != answerRate*3/2 || g.stats.IcmpLimited != 600-answerRate*3/2 {
+	if g.stats.ICMPSent != answerRate*3/2 || g.stats.ICMPLimited != 600-answerRate*3/2 {
 		t.Errorf("counted %+v", g.stats)
 	}
 }
@@ -201,7 +202,7 @@ func TestAFullInjectRingLosesTheAnswerOnly(t *testing.T) {
 		g.worker.Injects.Push([]fib.Inject{{}})
 	}
 	g.Do(func() { g.punt(0, punt(fib.PuntTTL, udp4(t, "10.1.0.2", "10.2.0.2", 1)), time.Now()) })
-	if g.stats.IcmpLost != 1 {
+	if g.stats.ICMPLost != 1 {
 		t.Errorf("counted %+v", g.stats)
 	}
 }
@@ -333,6 +334,21 @@ func TestSteeringTroubleIsToldOnce(t *testing.T) {
 	}
 	if a, b := g.log.count("does not receive"), g.log.count("receives again"); a != 1 || b != 1 {
 		t.Errorf("told %d times of trouble and %d times of its end", a, b)
+	}
+}
+
+func TestSteeringIsToldAgainAfterAFailure(t *testing.T) {
+	calls, fail := 0, errors.New("map is gone")
+	g := newGateway(t, func(c *Config) {
+		c.Ports[0].SetLocal = func([]netip.Addr) error { calls++; return fail }
+	})
+	g.see()
+	g.Do(func() { g.chores(time.Now()) })
+	fail = nil
+	g.Do(func() { g.chores(time.Now()) })
+	g.Do(func() { g.chores(time.Now()) })
+	if n := g.log.count("map is gone"); calls != 3 || n != 1 {
+		t.Errorf("%d calls, %d log lines", calls, n)
 	}
 }
 
