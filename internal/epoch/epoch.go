@@ -54,19 +54,22 @@ func (d *Domain) Retire(free func()) {
 	d.waiting = append(d.waiting, retired{seen, free})
 }
 
-// Reap frees what no reader can hold any more and returns how much still waits.
+// Reap frees what no reader can hold any more and returns how much still
+// waits. What is freed may itself retire something.
 func (d *Domain) Reap() int {
-	kept := d.waiting[:0]
-	for _, w := range d.waiting {
+	waiting := d.waiting
+	d.waiting = nil
+	kept := waiting[:0]
+	for _, w := range waiting {
 		if d.passed(w.seen) {
 			w.free()
 		} else {
 			kept = append(kept, w)
 		}
 	}
-	clear(d.waiting[len(kept):])
-	d.waiting = kept
-	return len(kept)
+	clear(waiting[len(kept):])
+	d.waiting = append(kept, d.waiting...)
+	return len(d.waiting)
 }
 
 func (d *Domain) passed(seen []uint64) bool {
