@@ -94,6 +94,9 @@ func TestCacheEqualsLinearScanUnderEdits(t *testing.T) {
 				}
 			}
 			tab, old = next, tab
+			if e.IntN(3) == 0 { // no packet before the next edit
+				continue
+			}
 			for range 60 {
 				tu := tuples[e.IntN(len(tuples))]
 				if e.IntN(10) == 0 { // a table that was replaced
@@ -167,6 +170,9 @@ func TestEditsDoNotEmptyTheCache(t *testing.T) {
 	pass("an add before one", 1, 89)
 	replace(policies[1:]...)
 	pass("its removal", 1, 89)
+	replace(append([]*Policy{policy(1003, between("0.0.0.0/0", "10.0.0.0/8"))}, policies...)...)
+	replace(policies[1:]...)
+	pass("an add before all and its removal", 0, 90)
 	p := *policies[10]
 	p.Action = Discard
 	replace(slices.Replace(slices.Clone(policies), 10, 11, &p)...)
@@ -185,6 +191,42 @@ func TestEditsDoNotEmptyTheCache(t *testing.T) {
 	pass("none left", 0, 0)
 	replace(network(100)...)
 	pass("all back", 90, 0)
+}
+
+// Ranks shift with every edit; what was added is compared by its rank of today.
+func TestAddsAreComparedByPresentRank(t *testing.T) {
+	elsewhere := func(id uint32) *Policy { return policy(id, between("1.0.0.0/8", "1.0.0.0/8")) }
+	all := between("0.0.0.0/0", "0.0.0.0/0")
+	last, added := policy(9, all), policy(10, all)
+	c, tu := NewCache(64, 1), visit(0, 1)
+	tab := compile(t, nil, elsewhere(1), elsewhere(2), elsewhere(3), last)
+	if got := c.Lookup(tab, tu); got != last {
+		t.Fatalf("got %v", got)
+	}
+	tab = compile(t, tab, elsewhere(1), elsewhere(2), elsewhere(3), added, last) // ranks 3, 4
+	tab = compile(t, tab, added, last)                                           // ranks 0, 1
+	if got := c.Lookup(tab, tu); got != added {
+		t.Errorf("got %v, want the one added before it", got)
+	}
+}
+
+// Two tables compiled from one do not know each other's edits.
+func TestSiblingsDoNotShareDecisions(t *testing.T) {
+	a, b := policy(1, between("10.0.0.0/8", "10.0.0.0/8")), policy(2, between("0.0.0.0/0", "0.0.0.0/0"))
+	a.Sel.Src = b.Sel.Src
+	prev := compile(t, nil, a, b)
+	without, with := compile(t, prev, b), compile(t, prev, a, b)
+	c, tu := NewCache(64, 1), visit(0, 1)
+	for range 2 {
+		for _, step := range []struct {
+			tab  *Table
+			want *Policy
+		}{{prev, a}, {without, b}, {with, a}} {
+			if got := c.Lookup(step.tab, tu); got != step.want {
+				t.Errorf("got %v, want %v", got, step.want)
+			}
+		}
+	}
 }
 
 func TestNothingMatchesIsCached(t *testing.T) {

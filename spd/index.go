@@ -163,10 +163,7 @@ func cutsOf(ranks []uint32, side func(uint32) flow.AddrRange) []flow.Addr {
 	cuts := make([]flow.Addr, 0, 2*len(ranks))
 	for _, r := range ranks {
 		a := side(r)
-		cuts = append(cuts, a.Lo)
-		if end, ok := after(a.Hi); ok {
-			cuts = append(cuts, end)
-		}
+		cuts = append(cuts, a.Lo, after(a.Hi))
 	}
 	slices.SortFunc(cuts, flow.Addr.Compare)
 	return slices.Compact(cuts)
@@ -177,11 +174,11 @@ func spanOf(cuts []flow.Addr, r flow.AddrRange) (lo, hi int) {
 	return upperBound(cuts, r.Lo) - 1, upperBound(cuts, r.Hi)
 }
 
-// after returns the address that follows a, if there is one.
-func after(a flow.Addr) (flow.Addr, bool) {
-	a.Lo++
-	if a.Lo == 0 {
+// after returns the address that follows a. Behind the last comes the first,
+// where a cut does no harm.
+func after(a flow.Addr) flow.Addr {
+	if a.Lo++; a.Lo == 0 {
 		a.Hi++
 	}
-	return a, !a.IsZero()
+	return a
 }

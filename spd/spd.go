@@ -48,7 +48,7 @@ const (
 type Template struct {
 	Proto    uint8 // 50 ESP, 51 AH
 	Mode     Mode
-	Src, Dst flow.Addr // outer addresses of the tunnel; zero Dst: any peer
+	Src, Dst flow.Addr // outer addresses as the SA's packets have them, so that an In policy's peer is Src; zero: any
 	Reqid    uint32    // 0: any
 }
 

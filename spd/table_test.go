@@ -49,6 +49,8 @@ func TestLookupFirstMatchByOrder(t *testing.T) {
 		{"10.2.1.1", "8.8.8.8", 17, 1024, 80, false, 5},
 		{"2001:db8::1", "fe80::1", 17, 1, 1, false, 4},
 		{"11.1.1.1", "9.9.9.9", 17, 1, 1, false, 0}, // ::/0 is IPv6 only
+		{"2001:db8::1", "9.9.9.9", 17, 1, 1, false, 0},
+		{"11.1.1.1", "2001:db8::1", 17, 1, 1, false, 0},
 	} {
 		tu := flow.Tuple{Src: addr(c.src), Dst: addr(c.dst), SrcPort: c.sport, DstPort: c.dport, Proto: c.proto, NoPorts: c.noPorts}
 		got := tab.Lookup(&tu)
