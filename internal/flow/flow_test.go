@@ -236,6 +236,18 @@ func TestMirrored(t *testing.T) {
 	})
 }
 
+// ICMP's type and code are one value, the same in both directions.
+func TestMirroredICMP(t *testing.T) {
+	a, b := V4(0x0a000001), V4(0x0a000002)
+	for proto, want := range map[uint8]bool{1: true, 58: true, 17: false} {
+		s := Selector{Src: AddrRange{a, a}, Dst: AddrRange{b, b}, SrcPort: PortRange{8 << 8, 8<<8 | 255}, DstPort: AnyPort, Proto: proto}
+		m := s.Mirrored()
+		if back := (Tuple{Src: b, Dst: a, SrcPort: 8 << 8, Proto: proto}); m.Matches(&back) != want {
+			t.Errorf("protocol %d: %+v matches %v: %v", proto, m, back, !want)
+		}
+	}
+}
+
 func TestTupleString(t *testing.T) {
 	tuple := Tuple{Src: V4(0x0a000001), Dst: V4(0x0a000002), SrcPort: 1, DstPort: 2, Proto: 6}
 	if got := tuple.String(); got != "proto 6 10.0.0.1[1] -> 10.0.0.2[2]" {
