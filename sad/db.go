@@ -143,8 +143,9 @@ func (db *DB) adopt(sa *SA) error {
 	return nil
 }
 
-// AddInbound adds sa. It is ErrExists if there is an inbound SA of the same
-// SPI, destination and protocol.
+// AddInbound adds sa, which is the DB's from then on. It is ErrExists if there
+// is an inbound SA of the same SPI, destination and protocol; then sa stays the
+// caller's, who zeroes its Key.
 func (db *DB) AddInbound(sa *Inbound) error {
 	k := id{sa.Dst, sa.SPI, sa.Proto}
 	if db.in[k] != nil {
@@ -159,9 +160,10 @@ func (db *DB) AddInbound(sa *Inbound) error {
 	return nil
 }
 
-// AddOutbound adds sa, which carries nothing until it is bound to a policy. It
-// is ErrExists if there is an outbound SA of the same SPI, destination and
-// protocol. It publishes nothing.
+// AddOutbound adds sa, which is the DB's from then on and carries nothing until
+// it is bound to a policy; so nothing is published. It is ErrExists if there is
+// an outbound SA of the same SPI, destination and protocol; then sa stays the
+// caller's, who zeroes its Key.
 func (db *DB) AddOutbound(sa *Outbound) error {
 	k := id{sa.Dst, sa.SPI, sa.Proto}
 	if db.out[k] != nil {
