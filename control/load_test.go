@@ -3,8 +3,10 @@ package control
 import (
 	"bytes"
 	"errors"
+	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"spigot/internal/flow"
 	"spigot/sad"
@@ -183,7 +185,7 @@ func TestAReloadKeepsWhatStays(t *testing.T) {
 	if sa := g.sad.Load().Inbound(301, &dst, 50); sa == in || sa == nil {
 		t.Error("the SA whose key changed was not replaced")
 	}
-	g.Do(func() { g.cfg.Epochs.Reap() })
+	g.Do(func() { g.poll(time.Now()) })
 	if alive(&in.SA) || !alive(&old.SA) {
 		t.Error("keys: want the replaced one zeroed and the other one alive")
 	}
@@ -262,5 +264,18 @@ func TestMakeBeforeBreak(t *testing.T) {
 		if got := g.boundTo(t, p.Name); got != step.want {
 			t.Errorf("bound to %d, want %d", got, step.want)
 		}
+	}
+}
+
+func TestAnExhaustedSaIsNotBoundAgain(t *testing.T) {
+	g := newGateway(t)
+	g.see()
+	first, second := sa(300, here, peer), sa(301, here, peer)
+	g.load(t, first, second)
+	g.sas[1].out.Reserve(math.MaxUint32 - 1)
+	g.sas[1].out.Reserve(1)
+	g.load(t, first, second, protect("10.2.0.0/16")) // before its expiry is judged
+	if got := g.boundTo(t, "to 10.2.0.0/16"); got != 300 {
+		t.Errorf("bound to %d, want the one that can still seal", got)
 	}
 }

@@ -288,7 +288,7 @@ func TestAnExpiredSaIsReplacedAndStaysAway(t *testing.T) {
 	g.load(t, parts...)
 	expired := g.sas[1]
 	expired.out.Count(1, 1)
-	g.Do(func() { g.chores(time.Now()); g.cfg.Epochs.Reap() })
+	g.Do(func() { g.chores(time.Now()); g.poll(time.Now()) })
 	if got := g.boundTo(t, "to 10.2.0.0/16"); got != 300 {
 		t.Errorf("bound to %d, want the one that is left", got)
 	}
