@@ -57,6 +57,7 @@ func victim(name string) error {
 // TestKilled: a process that is killed leaves neither a program on the
 // interface nor a hold on its queue.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	newNS(t)
 	veth(t, "p", "far", 1)
 	cmd := exec.Command(os.Args[0])

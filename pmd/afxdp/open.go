@@ -182,7 +182,8 @@ func (s *Socket) start(o Options, owner *Socket) (err error) {
 		return fmt.Errorf("AF_XDP socket: %w", because(err))
 	}
 	if owner == nil {
-		if err := registerMemory(s.fd, s.pool.Mem(), s.pool.Chunk()); err != nil {
+		err := patiently(unix.ENOBUFS, func() error { return registerMemory(s.fd, s.pool.Mem(), s.pool.Chunk()) })
+		if err != nil {
 			return s.memoryError(err)
 		}
 	}
@@ -257,12 +258,25 @@ func mapRing[T uint64 | unix.XDPDesc](fd int, pgoff int64, off unix.XDPRingOffse
 	return r, mem, err
 }
 
-// How long and how often bind asks for a queue that is taken: the kernel
-// releases a closed socket's queue some time after close.
+// The kernel releases the queue and the locked memory of a closed socket some
+// time after close. What fails for that reason is tried again, so long and so
+// often.
 const (
-	bindWait  = time.Second
-	bindPause = 5 * time.Millisecond
+	patience = time.Second
+	pause    = 5 * time.Millisecond
 )
+
+// patiently calls do again while it fails with errno, within bounds.
+func patiently(errno unix.Errno, do func() error) error {
+	end := time.Now().Add(patience)
+	for {
+		err := do()
+		if !errors.Is(err, errno) || time.Now().After(end) {
+			return err
+		}
+		time.Sleep(pause)
+	}
+}
 
 // bind takes the queue. A sharer may name no mode: it gets its owner's.
 func (s *Socket) bind(o Options, owner *Socket) error {
@@ -275,11 +289,7 @@ func (s *Socket) bind(o Options, owner *Socket) error {
 	default:
 		sa.Flags = unix.XDP_USE_NEED_WAKEUP | unix.XDP_COPY
 	}
-	err := unix.Bind(s.fd, &sa)
-	for end := time.Now().Add(bindWait); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
-		time.Sleep(bindPause)
-		err = unix.Bind(s.fd, &sa)
-	}
+	err := patiently(unix.EBUSY, func() error { return unix.Bind(s.fd, &sa) })
 	switch {
 	case err == nil:
 		return nil

@@ -15,6 +15,7 @@ import (
 // TestOpenClose: a socket says what it is, holds the frames that it may
 // receive into, and gives them back; then the queue can be opened again.
 func TestOpenClose(t *testing.T) {
+	t.Parallel()
 	newNS(t)
 	veth(t, "p", "far", 2)
 	u := newUMEM(t, 1024)
@@ -60,6 +61,7 @@ func closedPort(t *testing.T, s *Socket) {
 // TestForward: what arrives at a leaves by b, in place, in order of arrival,
 // byte by byte as it was, and is counted.
 func TestForward(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{60, 1500} {
 		r := newRig(t, 4096, Options{FillSize: 1024, RxSize: 1024, TxSize: 1024, CompSize: 1024})
 		const n = 3000
@@ -94,6 +96,7 @@ func TestForward(t *testing.T) {
 // TestBurstBeyondKick: a burst longer than the 32 frames that the kernel
 // sends a call leaves in one Flush.
 func TestBurstBeyondKick(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 4096, Options{FillSize: 256, TxSize: 1024})
 	const n = 1000
 	var bases [n]uint32
@@ -120,6 +123,7 @@ func TestBurstBeyondKick(t *testing.T) {
 
 // TestFlushOnlyWhenNeeded: a turn without traffic makes no system call.
 func TestFlushOnlyWhenNeeded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 4096, Options{})
 	for range 100 {
 		r.turn()
@@ -133,6 +137,7 @@ func TestFlushOnlyWhenNeeded(t *testing.T) {
 // TestLinkDownUp: a port that was down and comes back works again by itself,
 // and while it is down nothing blocks or gets lost from the books.
 func TestLinkDownUp(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2048, Options{FillSize: 256, RxSize: 256, TxSize: 256, CompSize: 256})
 	seen := map[uint32]int{}
 	next := uint32(0)
@@ -178,6 +183,7 @@ func TestLinkDownUp(t *testing.T) {
 // TestInterfaceDeleted: a port without its interface receives nothing, takes
 // no more than its ring holds, and closes with its frames.
 func TestInterfaceDeleted(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2048, Options{FillSize: 256, TxSize: 64})
 	send(t, r.in, 0, 10, 100)
 	if err := netlink.LinkDel(linkByName(t, "b")); err != nil {
@@ -208,6 +214,7 @@ func TestInterfaceDeleted(t *testing.T) {
 // TestUMEMOutlivesItsFirstSocket: sockets that share a UMEM do not need the
 // one that registered it, nor one whose interface is gone.
 func TestUMEMOutlivesItsFirstSocket(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 4096, Options{FillSize: 256})
 	if err := r.a.Close(); err != nil {
 		t.Fatal(err)
@@ -242,6 +249,7 @@ func TestUMEMOutlivesItsFirstSocket(t *testing.T) {
 // and counted, one that is shorter than its headers is the worker's to judge,
 // and those around them pass.
 func TestGiantAndRunt(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1024, Options{FillSize: 128})
 	for _, name := range []string{"a", "far_a"} {
 		if err := netlink.LinkSetMTU(linkByName(t, name), 3000); err != nil {
@@ -279,6 +287,7 @@ func TestGiantAndRunt(t *testing.T) {
 // TestFillStarvation: without frames to receive into, packets are lost and
 // counted; with frames again, the port receives again.
 func TestFillStarvation(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 512, Options{FillSize: 128, RxSize: 512})
 	hoard := make([]uint32, 512)
 	hoard = hoard[:r.pool.Get(hoard)]
@@ -308,6 +317,7 @@ func TestFillStarvation(t *testing.T) {
 
 // TestCloseInFlight: frames in every ring come home, from both ports.
 func TestCloseInFlight(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1024, Options{FillSize: 128, RxSize: 128, TxSize: 128, CompSize: 128})
 	send(t, r.in, 0, 100, 100)
 	n := r.a.Rx(r.fs[:32]) // 68 stay in the RX ring
@@ -328,9 +338,32 @@ func TestCloseInFlight(t *testing.T) {
 	r.home()
 }
 
+// TestCloseSends: what was queued when the port closes is still sent.
+func TestCloseSends(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1024, Options{FillSize: 128})
+	send(t, r.in, 0, 50, 100)
+	n := r.a.Rx(r.fs[:])
+	if took := r.b.Tx(r.fs[:n]); n != 50 || took != n {
+		t.Fatalf("received %d frames and sent %d, want 50", n, took)
+	}
+	if err := r.b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uint32]int{}
+	if collect(t, r.out, seen); len(seen) != 50 {
+		t.Errorf("%d of 50 frames arrived", len(seen))
+	}
+	if st := r.b.Stats(); st.TxDone != 50 {
+		t.Errorf("counted %+v, want 50 done", st)
+	}
+	r.home()
+}
+
 // TestTxRefuses: what no device can send is counted and comes home at once;
 // a frame that is not the caller's stays where it is.
 func TestTxRefuses(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1024, Options{FillSize: 128})
 	home := r.pool.Len()
 	var bases [4]uint32
@@ -362,7 +395,8 @@ func TestTxRefuses(t *testing.T) {
 	r.home()
 }
 
-// TestNoAllocs: a turn with traffic allocates nothing.
+// TestNoAllocs: a turn with traffic allocates nothing. It cannot run beside
+// others, whose allocations it would count.
 func TestNoAllocs(t *testing.T) {
 	r := newRig(t, 2048, Options{FillSize: 512})
 	send(t, r.in, 0, 400, 100)
@@ -378,6 +412,7 @@ func TestNoAllocs(t *testing.T) {
 
 // TestPoll: the descriptor is readable when Rx would return frames.
 func TestPoll(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1024, Options{FillSize: 128})
 	readable := func() bool {
 		fds := []unix.PollFd{{Fd: int32(r.a.FD()), Events: unix.POLLIN}}
@@ -400,6 +435,7 @@ func TestPoll(t *testing.T) {
 
 // TestGeneric: where the program runs on socket buffers, the same holds.
 func TestGeneric(t *testing.T) {
+	t.Parallel()
 	newNS(t)
 	veth(t, "p", "far", 1)
 	u := newUMEM(t, 512)
@@ -439,6 +475,7 @@ func TestGeneric(t *testing.T) {
 
 // TestOpenErrors: each says what is wrong and how to mend it.
 func TestOpenErrors(t *testing.T) {
+	t.Parallel()
 	newNS(t)
 	veth(t, "p", "far", 2)
 	veth(t, "q", "far_q", 1)
@@ -492,6 +529,7 @@ func TestOpenErrors(t *testing.T) {
 
 // TestBadMemory: memory of the Go heap or frames that the kernel cannot cut.
 func TestBadMemory(t *testing.T) {
+	t.Parallel()
 	newNS(t)
 	veth(t, "p", "far", 1)
 	st := newSteering(t, "p", SteeringOptions{})
@@ -520,17 +558,20 @@ func TestBadMemory(t *testing.T) {
 	}
 }
 
-// TestMemlock: a process that may not lock the memory is told the limit's name.
+// TestMemlock: the sockets of a UMEM lock its memory once, and a process that
+// may not lock as much is told the limit's name.
 func TestMemlock(t *testing.T) {
+	t.Parallel()
 	newNS(t)
-	veth(t, "p", "far", 1)
+	veth(t, "p", "far", 3)
 	st := newSteering(t, "p", SteeringOptions{})
-	u := newUMEM(t, 2048)
+	first, second := newUMEM(t, 2048), newUMEM(t, 2048)
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &old); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 4096, Max: old.Max}); err != nil {
+	size := uint64(len(first.pool.Mem()))
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: size + size/2, Max: max(old.Max, 2*size)}); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
@@ -539,13 +580,18 @@ func TestMemlock(t *testing.T) {
 		}
 	}()
 	dropCapabilities(t, unix.CAP_IPC_LOCK)
-	if _, err := Open(Options{Interface: "p", UMEM: u, Steering: st}); !errors.Is(err, ErrMemlock) || !strings.Contains(err.Error(), "ulimit -l") {
+	for q := range 2 {
+		newSocket(t, Options{Interface: "p", Queue: q, UMEM: first, Steering: st, FillSize: 64})
+	}
+	_, err := Open(Options{Interface: "p", Queue: 2, UMEM: second, Steering: st, Mode: Copy})
+	if !errors.Is(err, ErrMemlock) || !strings.Contains(err.Error(), "ulimit -l") {
 		t.Errorf("Open: %v", err)
 	}
 }
 
 // TestPermission: without capabilities, Open and Attach name them.
 func TestPermission(t *testing.T) {
+	t.Parallel()
 	newNS(t)
 	veth(t, "p", "far", 1)
 	st := newSteering(t, "p", SteeringOptions{})

@@ -246,6 +246,7 @@ var (
 
 // TestSteer is the table of what goes to the sockets and what to the kernel.
 func TestSteer(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, SteeringOptions{}, true)
 	for _, c := range cases {
 		action, v := m.run(t, c.packet)
@@ -262,6 +263,7 @@ func TestSteer(t *testing.T) {
 // TestSteerNoSocket: without a socket on the queue, everything goes to the
 // kernel, or what was meant for a socket is dropped.
 func TestSteerNoSocket(t *testing.T) {
+	t.Parallel()
 	for _, o := range []SteeringOptions{{}, {DropUnbound: true}} {
 		m := newMachine(t, o, false)
 		unbound := uint32(actionPass)
@@ -284,6 +286,7 @@ func TestSteerNoSocket(t *testing.T) {
 // TestSteerGarbage: whatever the packet, the program decides once, and does
 // what it counted.
 func TestSteerGarbage(t *testing.T) {
+	t.Parallel()
 	for _, o := range []SteeringOptions{{}, {TestPort: testPort}} {
 		m := newMachine(t, o, true)
 		rapid.Check(t, func(rt *rapid.T) {
@@ -302,6 +305,7 @@ func TestSteerGarbage(t *testing.T) {
 
 // TestGenerator: a traffic generator's port takes its test traffic only.
 func TestGenerator(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, SteeringOptions{TestPort: testPort}, true)
 	for _, c := range []struct {
 		name   string

@@ -31,6 +31,7 @@ func other(t *testing.T, s *Steering, do func(link.Link) error) {
 // TestReattach: a program that another process detached or replaced is
 // noticed, and traffic flows again once it is back.
 func TestReattach(t *testing.T) {
+	t.Parallel()
 	for name, sabotage := range map[string]func(*testing.T, *rig){
 		"detached": func(t *testing.T, r *rig) {
 			other(t, r.sa, link.Link.Detach)
@@ -86,6 +87,7 @@ func TestReattach(t *testing.T) {
 // TestReattachTaken: a program that somebody attached after detaching ours
 // stays, and the error says so.
 func TestReattachTaken(t *testing.T) {
+	t.Parallel()
 	newNS(t)
 	veth(t, "p", "far", 1)
 	s := newSteering(t, "p", SteeringOptions{})
@@ -108,6 +110,7 @@ func TestReattachTaken(t *testing.T) {
 // TestAttachModes: the driver's refusal leads to the generic program, unless
 // the caller wants the driver or nothing.
 func TestAttachModes(t *testing.T) {
+	t.Parallel()
 	newNS(t)
 	veth(t, "p", "far", 1)
 	// A veth takes no program in the driver while its peer sends what does not
@@ -142,6 +145,7 @@ func TestAttachModes(t *testing.T) {
 
 // TestSetLocal: the set is what the last call said.
 func TestSetLocal(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, SteeringOptions{}, true)
 	a4, b4 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	a6, b6 := netip.MustParseAddr("2001:db8::a"), netip.MustParseAddr("fe80::b")
@@ -185,6 +189,7 @@ func TestSetLocal(t *testing.T) {
 
 // TestSteeringClosed: everything says so, and the interface is free.
 func TestSteeringClosed(t *testing.T) {
+	t.Parallel()
 	newNS(t)
 	veth(t, "p", "far", 1)
 	s := newSteering(t, "p", SteeringOptions{})
@@ -210,6 +215,7 @@ func TestSteeringClosed(t *testing.T) {
 
 // TestQueues: what the driver says, or that it does not.
 func TestQueues(t *testing.T) {
+	t.Parallel()
 	newNS(t)
 	veth(t, "p", "far", 3)
 	if n, err := Queues("p"); n != 3 || err != nil {
