@@ -108,6 +108,6 @@ var answers = map[string]any{
 	},
 	control.PathStatus: control.StatusInfo{
 		UptimeSeconds: 61.2, Mirrored: true, Neighbours: 2, Local: 3, WaitingSAs: 1,
-		Stats: control.Stats{Acquires: 9, AcquiresSent: 8, Resolves: 7, IcmpSent: 6, IcmpLimited: 5, HardExpired: 4},
+		Stats: control.Stats{Acquires: 9, AcquiresSent: 8, Resolves: 7, ICMPSent: 6, ICMPLimited: 5, HardExpired: 4},
 	},
 }

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"spigot/control"
+	"spigot/internal/affinity"
+)
+
+// How long run waits for what should take no time, before it says so.
+const (
+	mirrorWait   = 2 * time.Second // for the first view of the kernel's routes
+	stopPatience = 5 * time.Second // between two complaints about a worker that does not stop
+)
+
+func newRun() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the gateway until SIGTERM or SIGINT",
+		Args:  cobra.NoArgs,
+	}
+	fl := newFlags(cmd)
+	cmd.RunE = doing(func(cmd *cobra.Command) error { return runGateway(cmd, fl) })
+	return cmd
+}
+
+// runGateway brings the gateway up in order, waits for a signal, and takes it
+// down in the opposite order. A second signal ends the process at once.
+func runGateway(cmd *cobra.Command, fl *flags) (err error) {
+	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	m, err := thisMachine()
+	if err != nil {
+		return err
+	}
+	c, err := loadConfig(fl, m)
+	if err != nil {
+		return err
+	}
+	if err := checkPrivilege(); err != nil {
+		return err
+	}
+	log := newLogger(c, cmd.ErrOrStderr())
+	conf, err := loadPolicies(c)
+	if err != nil {
+		return err
+	}
+	defer wipe(conf)
+	ln, err := control.Listen(c.Socket)
+	if err != nil {
+		return err
+	}
+	defer ln.Close() // Serve has closed it already, unless it never ran
+	settleRuntime(c, m, log)
+	g, err := assemble(c, conf, log)
+	if err != nil {
+		return err
+	}
+	err = g.run(ctx, ln)
+	if err = errors.Join(err, g.cleanup.run()); err == nil {
+		log.Info("stopped")
+	}
+	return err
+}
+
+// run runs an assembled gateway until ctx ends or a part of it fails. When it
+// returns, none of its goroutines runs any more.
+func (g *gateway) run(ctx context.Context, ln net.Listener) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	f := &failures{end: end}
+	// The slow path outlives the workers.
+	slow, endSlow := context.WithCancel(context.WithoutCancel(ctx))
+	defer endSlow()
+	var helpers sync.WaitGroup
+	for name, part := range map[string]func(context.Context) error{
+		"mirror":  g.mirror.Run,
+		"control": g.control.Run,
+		"api":     func(ctx context.Context) error { return g.control.Serve(ctx, ln) },
+	} {
+		helpers.Go(func() { f.guard(name, func() error { return part(slow) }) })
+	}
+	g.awaitMirror(ctx)
+	g.runWorkers(ctx, f)
+	endSlow()
+	helpers.Wait()
+	return f.err()
+}
+
+// awaitMirror waits until the kernel's routes are published, so that the first
+// packets find theirs.
+func (g *gateway) awaitMirror(ctx context.Context) {
+	empty := g.snapshots.FIB.Load()
+	late := time.After(mirrorWait)
+	for g.snapshots.FIB.Load() == empty {
+		select {
+		case <-ctx.Done():
+			return
+		case <-late:
+			g.log.Warn("the kernel's routes are not known yet; packets are dropped until they are")
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// runWorkers starts the workers and returns when all of them have stopped.
+func (g *gateway) runWorkers(ctx context.Context, f *failures) {
+	var workers sync.WaitGroup
+	for i, w := range g.workers {
+		workers.Go(func() {
+			f.guard(fmt.Sprintf("worker %d", i), func() error {
+				if err := lockWorkerThread(w.core, g.log); err != nil {
+					return err
+				}
+				w.loop.Run(ctx)
+				return nil
+			})
+		})
+	}
+	g.announce()
+	<-ctx.Done()
+	g.log.Info("stopping")
+	stopped := make(chan struct{})
+	go func() { workers.Wait(); close(stopped) }()
+	for {
+		select {
+		case <-stopped:
+			return
+		case <-time.After(stopPatience):
+			g.log.Error("a worker does not stop; another signal ends the process as it is")
+		}
+	}
+}
+
+// failures collects what parts of the gateway failed with; the first ends all
+// of them.
+type failures struct {
+	end  context.CancelFunc
+	mu   sync.Mutex
+	list []error
+}
+
+func (f *failures) add(err error) {
+	f.mu.Lock()
+	f.list = append(f.list, err)
+	f.mu.Unlock()
+	f.end()
+}
+
+func (f *failures) err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return errors.Join(f.list...)
+}
+
+// guard runs part and notes how it fails. A panic is a failure: keys are still
+// to be zeroed and programs to be detached.
+func (f *failures) guard(name string, part func() error) {
+	defer func() {
+		if r := recover(); r != nil {
+			f.add(fmt.Errorf("%s: panic: %v\n%s", name, r, debug.Stack()))
+		}
+	}()
+	if err := part(); err != nil {
+		f.add(fmt.Errorf("%s: %w", name, err))
+	}
+}
+
+// announce logs what runs, and how.
+func (g *gateway) announce() {
+	for p, port := range g.cfg.Ports {
+		for i, w := range g.workers {
+			for _, q := range w.queues[p] {
+				info := q.Info()
+				g.log.Info("port", "name", info.Name, "queue", info.Queue, "side", port.Side.String(), "worker", i,
+					"driver", info.Driver, "mode", info.Mode, "hugepages", info.Hugetlb, "mac", info.MAC.String())
+			}
+		}
+	}
+	core := "any other"
+	if g.cfg.ControlCore != anyCore {
+		core = strconv.Itoa(g.cfg.ControlCore)
+	}
+	g.log.Info("gateway runs", "cores", affinity.Format(g.cfg.Cores), "control_core", core, "idle", idleText(g.cfg), "socket", g.cfg.Socket)
+}
+
+// idleText says what workers do without packets.
+func idleText(c *Config) string {
+	if c.Idle.Turns == 0 {
+		return "spin"
+	}
+	return fmt.Sprintf("sleep after %d empty turns", c.Idle.Turns)
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+
+	"spigot/internal/affinity"
+)
+
+// memoryLimit is how much Go memory the process takes before a collection
+// runs. Packet memory and rings are mapped outside of it. The slow path is all
+// that allocates, so that collections are rare.
+const memoryLimit = 512 << 20
+
+// settleRuntime makes Go's runtime leave polling cores alone: no collection
+// before memoryLimit, room for every worker beside the rest, and all threads
+// that are no worker's on the other cores. GOGC and GOMEMLIMIT of the
+// environment are kept.
+func settleRuntime(c *Config, m *machine, log *slog.Logger) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(-1)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	if n := len(c.Cores) + 2; runtime.GOMAXPROCS(0) < n {
+		runtime.GOMAXPROCS(n)
+	}
+	others := otherCores(c, m.cores)
+	if len(others) == 0 {
+		log.Warn("every core runs a worker: the slow path shares them and will disturb the data path", "cores", affinity.Format(c.Cores))
+	}
+	if slices.Contains(c.Cores, c.ControlCore) {
+		log.Warn("the control core runs a worker, too: the slow path will disturb the data path", "core", c.ControlCore)
+	}
+	if _, err := affinity.Confine(others); err != nil {
+		log.Warn("cannot keep other threads off the workers' cores", "error", err)
+	}
+}
+
+// otherCores returns the cores of every thread but the workers': the control
+// core, or all that no worker runs on.
+func otherCores(c *Config, all []int) []int {
+	if c.ControlCore != anyCore {
+		return []int{c.ControlCore}
+	}
+	return affinity.Without(all, c.Cores)
+}
+
+// workerNice is the priority of a worker's thread: first among the ordinary
+// ones. A real-time class would be throttled for 50 ms each second.
+const workerNice = -20
+
+// lockWorkerThread gives the calling goroutine a thread of its own, pinned to
+// core. The goroutine never unlocks it, so that the thread ends with it.
+func lockWorkerThread(core int, log *slog.Logger) error {
+	runtime.LockOSThread()
+	if err := affinity.Pin(core); err != nil {
+		return err
+	}
+	if err := affinity.Nice(workerNice); err != nil {
+		log.Warn("a worker's thread keeps its ordinary priority", "core", core, "error", err)
+	}
+	return nil
+}
