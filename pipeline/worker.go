@@ -142,6 +142,8 @@ func (w *Worker) sleep() {
 	// An error (EINTR) is as good as a wake-up: the next turn looks anyway.
 	_, _ = unix.Poll(w.polls, int(w.cfg.Idle.Sleep.Milliseconds()))
 	w.cfg.Epoch.Online()
+	// askEvery counts turns, of which one may now have taken Idle.Sleep.
+	w.acquired, w.resolved = asked{}, asked{}
 }
 
 // publishEvery is how many turns lie between two publications of the counters.
