@@ -62,7 +62,9 @@ func newRoot() *cobra.Command {
 		RunE:          func(*cobra.Command, []string) error { return errors.New("say what to do: show or version") },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newShow(), newVersion())
+	o := &showOptions{}
+	root.PersistentFlags().StringVar(&o.socket, "socket", defaultSocket, "`PATH` of the gateway's socket")
+	root.AddCommand(newShow(o), newVersion())
 	return root
 }
 

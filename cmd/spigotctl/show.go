@@ -35,8 +35,7 @@ var views = [...]view{
 	{"status", "What the slow path did", control.PathStatus, tableOf(statusTable)},
 }
 
-func newShow() *cobra.Command {
-	o := &showOptions{}
+func newShow(o *showOptions) *cobra.Command {
 	show := &cobra.Command{
 		Use:   "show",
 		Short: "Show a part of the gateway",
@@ -45,7 +44,6 @@ func newShow() *cobra.Command {
 			return fmt.Errorf("say what to show: %s", viewNames())
 		},
 	}
-	show.PersistentFlags().StringVar(&o.socket, "socket", defaultSocket, "`PATH` of the gateway's socket")
 	show.PersistentFlags().StringVarP(&o.format, "output", "o", "table", "`FORMAT`: table or json")
 	show.PersistentFlags().BoolVarP(&o.all, "all", "a", false, "in tables, also what is zero")
 	for _, v := range views {
