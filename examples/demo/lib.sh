@@ -22,7 +22,7 @@ say() { printf '\n== %s\n' "$*"; }
 check() {
 	local text=$1
 	shift
-	if "$@"; then echo "ok    $text"; else
+	if "$@" >/dev/null; then echo "ok    $text"; else
 		echo "FAIL  $text"
 		failures=$((failures + 1))
 	fi
@@ -35,6 +35,10 @@ need_root() {
 }
 
 in_ns() { ip netns exec "$run-$1" "${@:2}"; }
+
+# spawn NS COMMAND...: in the background; $! is the command itself, because
+# `ip netns exec` becomes it.
+spawn() { ip netns exec "$run-$1" "${@:2}" & }
 
 # cable NS-A DEV-A NS-B DEV-B: a veth pair, up at both ends.
 cable() {
@@ -122,7 +126,7 @@ gateway_files() {
 # gateway_up SIDE: starts gw-SIDE and waits until it answers.
 gateway_up() {
 	local side=$1
-	in_ns "gw-$side" "$spigot" run --config "$out/gw-$side.yaml" >"$out/gw-$side.log" 2>&1 &
+	spawn "gw-$side" "$spigot" run --config "$out/gw-$side.yaml" >"$out/gw-$side.log" 2>&1
 	gateway_pid[$side]=$!
 	for _ in {1..100}; do
 		if ctl "$side" ports >/dev/null 2>&1; then return 0; fi
@@ -134,8 +138,7 @@ gateway_up() {
 	return 1
 }
 
-# gateway_down SIDE: SIGTERM, and the exit code that followed. The gateway is
-# the child of `ip netns exec`, which becomes it.
+# gateway_down SIDE: SIGTERM, and the exit code that followed.
 gateway_down() {
 	kill -TERM "${gateway_pid[$1]}" 2>/dev/null
 	wait "${gateway_pid[$1]}"
@@ -167,4 +170,4 @@ live() {
 }
 
 # balanced SIDE: every frame received was counted exactly once.
-balanced() { ctl "$1" workers | jq -e 'all(.balanced)' >/dev/null; }
+balanced() { ctl "$1" workers | jq -e 'all(.balanced)'; }

@@ -49,7 +49,7 @@ var reasons = [NumReasons]struct{ name, text string }{
 	None:             {"none", "not dropped"},
 	Runt:             {"runt", "shorter than its headers"},
 	Giant:            {"giant", "longer than a frame, or spread over several"},
-	BadEtherType:     {"bad_ethertype", "neither IPv4 nor IPv6, or more VLAN tags than one"},
+	BadEtherType:     {"bad_ethertype", "neither IPv4 nor IPv6; VLAN tags are not handled"},
 	BadIPHeader:      {"bad_ip_header", "IP version, header length, total length or checksum is wrong"},
 	BadExtension:     {"bad_extension", "IPv6 extension headers are malformed, too many, or hold a routing header"},
 	BadMAC:           {"bad_mac", "not addressed to this port"},
