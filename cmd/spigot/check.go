@@ -9,12 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"spigot/control"
 	"spigot/control/ipsecconf"
-	"spigot/control/kernel"
-	"spigot/internal/epoch"
-	"spigot/internal/flow"
-	"spigot/pipeline"
 )
 
 func newCheck() *cobra.Command {
@@ -43,42 +38,11 @@ func checkAll(w io.Writer, fl *flags) error {
 	}
 	conf, policyErr := loadPolicies(c)
 	defer wipe(conf)
-	if policyErr == nil {
-		policyErr = tryPolicies(c, conf)
-	}
 	if err := errors.Join(configErr, policyErr); err != nil {
 		return err
 	}
 	return printPlan(w, c, conf, m)
 }
-
-// tryPolicies has a slow path without workers and ports load conf, so that
-// what run would refuse (a manual key, two SAs with one SPI) is told here.
-func tryPolicies(c *Config, conf *ipsecconf.Config) error {
-	var tables pipeline.Snapshots
-	ctl, err := control.New(control.Config{
-		SPD:             &tables.SPD,
-		SAD:             &tables.SAD,
-		FIB:             &tables.FIB,
-		Epochs:          &epoch.Domain{},
-		Mirror:          noMirror{},
-		AllowManualAEAD: c.AllowManualAEAD,
-	})
-	if err != nil {
-		return err
-	}
-	defer ctl.Close()
-	return ctl.Load(conf)
-}
-
-// noMirror is a kernel that never says anything.
-type noMirror struct{}
-
-// Updates implements control.Mirror.
-func (noMirror) Updates() <-chan *kernel.View { return nil }
-
-// Resolve implements control.Mirror.
-func (noMirror) Resolve(int, flow.Addr) {}
 
 // printPlan prints what would run.
 func printPlan(out io.Writer, c *Config, conf *ipsecconf.Config, m *machine) error {
@@ -97,12 +61,12 @@ func printPlan(out io.Writer, c *Config, conf *ipsecconf.Config, m *machine) err
 	}
 	fmt.Fprintf(w, "\ncontrol: %s, socket %s\n", core, c.Socket)
 	if c.IPsecConf == "" {
-		fmt.Fprintln(w, "ipsec: no ipsec.conf: every packet is discarded")
+		fmt.Fprintln(w, "ipsec: none")
 	} else {
 		fmt.Fprintf(w, "ipsec: %s: %d policies, %d manual SAs\n", c.IPsecConf, len(conf.Policies), len(conf.SAs))
 	}
-	if c.Faults != (Faults{}) {
-		fmt.Fprintln(w, "faults: on: packets will be lost and damaged on purpose")
+	for _, text := range warnings(c, m) {
+		fmt.Fprintln(w, "warning:", text)
 	}
 	return w.Flush()
 }

@@ -263,3 +263,51 @@ func TestIdle(t *testing.T) {
 		}
 	}
 }
+
+func TestWarnings(t *testing.T) {
+	quiet := func() *Config {
+		return &Config{
+			Ports:       []PortConfig{{Name: "red0", Queues: [][]int{{0, 1}, {2, 3}}}},
+			Cores:       []int{2, 3},
+			ControlCore: anyCore,
+			FrameSize:   2048,
+			IPsecConf:   "ipsec.conf",
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(c *Config, m *machine)
+		want   string
+	}{
+		{"nothing", func(*Config, *machine) {}, ""},
+		{"all cores", func(c *Config, _ *machine) { c.Cores = []int{0, 1, 2, 3} }, "every core runs a worker"},
+		{"control on a worker's core", func(c *Config, _ *machine) { c.ControlCore = 3 }, "core 3 runs the slow path and a worker"},
+		{"unowned queues", func(c *Config, _ *machine) { c.Ports[0].Queues = [][]int{{0}, {1}} },
+			"red0 has 4 queues and the workers own 2"},
+		{"longest packet", func(_ *Config, m *machine) { m.links["red0"] = link{queues: 4, mtu: 1774} }, ""},
+		{"too long a packet", func(_ *Config, m *machine) { m.links["red0"] = link{queues: 4, mtu: 1775} },
+			"red0 has MTU 1775 and a frame of 2048 bytes carries packets of 1774"},
+		{"larger frames", func(c *Config, m *machine) { c.FrameSize, m.links["red0"] = 4096, link{queues: 4, mtu: 3822} }, ""},
+		{"faults", func(c *Config, _ *machine) { c.Faults.TxLose = 0.1 }, "faults are on"},
+		{"no policies", func(c *Config, _ *machine) { c.IPsecConf = "" }, "every packet is discarded"},
+	} {
+		c, m := quiet(), testMachine()
+		tt.change(c, m)
+		got := warnings(c, m)
+		if tt.want == "" && len(got) > 0 || tt.want != "" && (len(got) != 1 || !strings.Contains(got[0], tt.want)) {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestAKernelWithoutXDP(t *testing.T) {
+	m := testMachine()
+	m.noXDP = true
+	_, err := load(t, m, "--port", "red0:protected", "--port", "blue0:wire")
+	if err == nil || !strings.Contains(err.Error(), "this kernel has no AF_XDP") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("got %v, want that and nothing else", err)
+	}
+	if lacksXDP() {
+		t.Error("this kernel is said to have no AF_XDP, which the network tests need")
+	}
+}

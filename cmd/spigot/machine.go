@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"spigot/internal/affinity"
 	"spigot/pmd/afxdp"
@@ -17,6 +19,7 @@ import (
 type machine struct {
 	cores []int // that this process may run on, ascending
 	links map[string]link
+	noXDP bool // the kernel has no AF_XDP
 }
 
 // link is one network interface.
@@ -37,7 +40,7 @@ func thisMachine() (*machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the machine: list interfaces: %w", err)
 	}
-	m := &machine{cores: cores, links: make(map[string]link, len(list))}
+	m := &machine{cores: cores, links: make(map[string]link, len(list)), noXDP: lacksXDP()}
 	for _, l := range list {
 		a := l.Attrs()
 		m.links[a.Name] = link{
@@ -48,6 +51,16 @@ func thisMachine() (*machine, error) {
 		}
 	}
 	return m, nil
+}
+
+// lacksXDP says whether the kernel knows no AF_XDP sockets. It says so before
+// it asks for privileges.
+func lacksXDP() bool {
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	return errors.Is(err, unix.EAFNOSUPPORT)
 }
 
 // queuesOf returns how many queues an interface has; where the driver does not

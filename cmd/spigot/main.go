@@ -35,6 +35,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, errLogged):
+		return exitFailure
 	case errors.As(err, &failed):
 		fmt.Fprintf(stderr, "%v\n", err)
 		return exitFailure
@@ -42,6 +44,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	fmt.Fprintf(stderr, "spigot: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
 	return exitUsage
 }
+
+// errLogged says that the log has told already what failed.
+var errLogged = errors.New("failed; see the log")
 
 // A failure is an error of the work itself; every other error of a command is
 // one of its command line.

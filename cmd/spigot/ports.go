@@ -27,26 +27,8 @@ func (g *gateway) attachPrograms() error {
 		}
 		g.cleanup.add("detach the program", st.Close)
 		g.steerings = append(g.steerings, st)
-		g.warnUnowned(port)
 	}
 	return nil
-}
-
-// warnUnowned tells when a port receives on queues that no worker owns.
-func (g *gateway) warnUnowned(port PortConfig) {
-	have, err := afxdp.Queues(port.Name)
-	if err != nil {
-		return // the device has no notion of queues
-	}
-	owned := 0
-	for _, queues := range port.Queues {
-		owned += len(queues)
-	}
-	if have > owned {
-		g.log.Warn("packets that arrive on queues without a worker are dropped",
-			"port", port.Name, "queues", have, "owned", owned,
-			"mend", fmt.Sprintf("ethtool -L %s combined %d, or list all queues", port.Name, owned))
-	}
 }
 
 // startRecorders opens the capture file of each port that has one.

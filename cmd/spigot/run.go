@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os/signal"
 	"runtime/debug"
@@ -35,9 +36,9 @@ func newRun() *cobra.Command {
 	return cmd
 }
 
-// runGateway brings the gateway up in order, waits for a signal, and takes it
-// down in the opposite order. A second signal ends the process at once.
-func runGateway(cmd *cobra.Command, fl *flags) (err error) {
+// runGateway runs what the flags and the configuration say until a signal. A
+// second signal ends the process at once.
+func runGateway(cmd *cobra.Command, fl *flags) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop)
@@ -53,16 +54,30 @@ func runGateway(cmd *cobra.Command, fl *flags) (err error) {
 		return err
 	}
 	log := newLogger(c, cmd.ErrOrStderr())
+	err = serve(ctx, c, m, log)
+	if err != nil && c.LogFormat == "json" {
+		log.Error("failed", "err", err)
+		return errLogged
+	}
+	return err
+}
+
+// serve brings the gateway up in order, waits until ctx ends, and takes it down
+// in the opposite order.
+func serve(ctx context.Context, c *Config, m *machine, log *slog.Logger) error {
 	conf, err := loadPolicies(c)
+	defer wipe(conf)
 	if err != nil {
 		return err
 	}
-	defer wipe(conf)
 	ln, err := control.Listen(c.Socket)
 	if err != nil {
 		return err
 	}
 	defer ln.Close() // Serve has closed it already, unless it never ran
+	for _, text := range warnings(c, m) {
+		log.Warn(text)
+	}
 	settleRuntime(c, m, log)
 	g, err := assemble(c, conf, log)
 	if err != nil {

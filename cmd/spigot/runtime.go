@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"slices"
 
 	"spigot/internal/affinity"
 )
@@ -29,15 +28,8 @@ func settleRuntime(c *Config, m *machine, log *slog.Logger) {
 	if n := len(c.Cores) + 2; runtime.GOMAXPROCS(0) < n {
 		runtime.GOMAXPROCS(n)
 	}
-	others := otherCores(c, m.cores)
-	if len(others) == 0 {
-		log.Warn("every core runs a worker: the slow path shares them and will disturb the data path", "cores", affinity.Format(c.Cores))
-	}
-	if slices.Contains(c.Cores, c.ControlCore) {
-		log.Warn("the control core runs a worker, too: the slow path will disturb the data path", "core", c.ControlCore)
-	}
-	if _, err := affinity.Confine(others); err != nil {
-		log.Warn("cannot keep other threads off the workers' cores", "error", err)
+	if _, err := affinity.Confine(otherCores(c, m.cores)); err != nil {
+		log.Warn("cannot keep other threads off the workers' cores", "err", err)
 	}
 }
 
@@ -62,7 +54,7 @@ func lockWorkerThread(core int, log *slog.Logger) error {
 		return err
 	}
 	if err := affinity.Nice(workerNice); err != nil {
-		log.Warn("a worker's thread keeps its ordinary priority", "core", core, "error", err)
+		log.Warn("a worker's thread keeps its ordinary priority", "core", core, "err", err)
 	}
 	return nil
 }

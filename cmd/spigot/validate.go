@@ -39,6 +39,9 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 		LogFormat:       doc.Log.Format,
 		Faults:          doc.Faults,
 	}
+	if m.noXDP {
+		p.list = append(p.list, "this kernel has no AF_XDP: run one that is built with CONFIG_XDP_SOCKETS=y (Linux 5.4 or later)")
+	}
 	c.Ports = checkPorts(p, doc.Ports, m)
 	c.Cores = checkCores(p, doc.Workers.Cores, m)
 	c.ControlCore = checkControl(p, &doc.Control, m)

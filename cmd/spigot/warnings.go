@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"spigot/pmd"
+)
+
+// ethernetHeader is the largest Ethernet header that a packet comes with: one
+// VLAN tag.
+const ethernetHeader = 18
+
+// warnings lists what c does that its author may not want, one sentence each.
+func warnings(c *Config, m *machine) []string {
+	var list []string
+	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	switch {
+	case slices.Contains(c.Cores, c.ControlCore):
+		add("core %d runs the slow path and a worker, which will disturb each other", c.ControlCore)
+	case len(otherCores(c, m.cores)) == 0:
+		add("every core runs a worker: the slow path shares them and will disturb the data path")
+	}
+	for _, port := range c.Ports {
+		link, owned := m.links[port.Name], len(slices.Concat(port.Queues...))
+		if link.queues > owned {
+			add("%s has %d queues and the workers own %d: what arrives on the others is dropped; "+
+				"list them, or ethtool -L %s combined %d", port.Name, link.queues, owned, port.Name, owned)
+		}
+		if room := c.FrameSize - pmd.Headroom - ethernetHeader; link.mtu > room {
+			add("%s has MTU %d and a frame of %d bytes carries packets of %d: longer ones are dropped; "+
+				"raise memory.frame_size, or ip link set %s mtu %d", port.Name, link.mtu, c.FrameSize, room, port.Name, room)
+		}
+	}
+	if c.Faults != (Faults{}) {
+		add("faults are on: packets are lost and damaged on purpose")
+	}
+	if c.IPsecConf == "" {
+		add("there is no ipsec.conf: every packet is discarded")
+	}
+	return list
+}
