@@ -130,7 +130,8 @@ func (t *template) fill(frame []byte, port uint16, seq, now uint64) {
 	binary.BigEndian.PutUint16(udp[6:], sum)
 }
 
-// readProbe returns the probe in frame, if it is one to dport.
+// readProbe returns the probe in frame, if it is one to dport and came whole:
+// one that was damaged on the way counts as lost.
 func readProbe(frame []byte, dport uint16) (id uint32, seq, sent uint64, ok bool) {
 	if len(frame) < wire.EthernetLen+wire.IPv4Len {
 		return 0, 0, 0, false
@@ -153,11 +154,23 @@ func readProbe(frame []byte, dport uint16) (id uint32, seq, sent uint64, ok bool
 		return 0, 0, 0, false
 	}
 	udp := frame[at:]
+	if n := int(binary.BigEndian.Uint16(udp[4:])); n < wire.UDPLen+probeLen || n > len(udp) || !intact(frame[wire.EthernetLen:at], udp[:n]) {
+		return 0, 0, 0, false
+	}
 	p := udp[wire.UDPLen:]
 	if binary.BigEndian.Uint16(udp[2:]) != dport || binary.BigEndian.Uint32(p) != probeMagic {
 		return 0, 0, 0, false
 	}
 	return binary.BigEndian.Uint32(p[4:]), binary.BigEndian.Uint64(p[8:]), binary.BigEndian.Uint64(p[16:]), true
+}
+
+// intact checks the UDP checksum of udp behind the header ip.
+func intact(ip, udp []byte) bool {
+	src, dst := flow.From4(ip[12:]), flow.From4(ip[16:])
+	if len(ip) == wire.IPv6Len {
+		src, dst = flow.From16(ip[8:]), flow.From16(ip[24:])
+	}
+	return wire.UpperChecksum(src, dst, wire.ProtoUDP, udp) == 0
 }
 
 func mac6(m net.HardwareAddr) (b [6]byte) {

@@ -29,12 +29,18 @@ func TestProbesAreRightPackets(t *testing.T) {
 		tpl.fill(f, firstPort+3, seq, sent)
 
 		p := gopacket.NewPacket(f, layers.LayerTypeEthernet, gopacket.Default)
-		if bad, mismatches := p.VerifyChecksums(); bad != nil || len(mismatches) > 0 {
-			t.Fatalf("checksums: %v %v", bad, mismatches)
-		}
 		udp, ok := p.TransportLayer().(*layers.UDP)
-		if !ok || udp.SrcPort != firstPort+3 || udp.DstPort != 9 || int(udp.Length) != len(udp.Payload)+8 {
-			t.Fatalf("not our UDP packet: %v", p)
+		if !ok {
+			t.Fatalf("not a UDP packet: %v", p)
+		}
+		if err := udp.SetNetworkLayerForChecksum(p.NetworkLayer()); err != nil {
+			t.Fatal(err)
+		}
+		if err, mismatches := p.VerifyChecksums(); err != nil || len(mismatches) > 0 {
+			t.Fatalf("checksums: %v %v", err, mismatches)
+		}
+		if udp.SrcPort != firstPort+3 || udp.DstPort != 9 || int(udp.Length) != len(udp.Payload)+8 {
+			t.Fatalf("wrong UDP header: %v", p)
 		}
 		id, gotSeq, gotSent, ok := readProbe(f, 9)
 		if !ok || id != 77 || gotSeq != seq || gotSent != sent {
@@ -42,6 +48,10 @@ func TestProbesAreRightPackets(t *testing.T) {
 		}
 		if _, _, _, ok := readProbe(f, 10); ok {
 			t.Fatal("a probe to another port was taken")
+		}
+		f[len(f)-1-rapid.IntRange(0, 24).Draw(t, "damaged")] ^= 0x10
+		if _, _, _, ok := readProbe(f, 9); ok {
+			t.Fatal("a damaged probe was taken")
 		}
 	})
 }

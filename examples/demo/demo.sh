@@ -4,7 +4,7 @@
 # all that it prints as "ok" was true. KEEP=1 leaves everything running.
 set -euo pipefail
 cd "$(dirname "$0")"
-# shellcheck source=lib.sh
+# shellcheck source=examples/demo/lib.sh
 source ./lib.sh
 need_root
 
