@@ -226,6 +226,10 @@ func prefixOf(n *net.IPNet, family int) (netip.Prefix, bool) {
 	if family == netlink.FAMILY_V4 {
 		a = a.Unmap()
 	}
+	if a.Is4In6() {
+		// No packet on a wire has an IPv4-mapped address, and to flow they are IPv4's.
+		return netip.Prefix{}, false
+	}
 	p := netip.PrefixFrom(a, bits)
 	return p, ok && p.IsValid()
 }

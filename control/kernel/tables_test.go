@@ -46,6 +46,7 @@ func TestRoutesAsTheGatewaySeesThem(t *testing.T) {
 			&fib.Route{Dst: prefix("fe80::/64"), Reject: true}, ""},
 		{"multicast is not forwarded", main(netlink.Route{Dst: cidr("ff00::/8"), Family: 10}),
 			&fib.Route{Dst: prefix("ff00::/8"), Reject: true}, ""},
+		{"IPv4-mapped is not IPv4's", main(netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(96, 128)}, Family: 10}), nil, ""},
 		{"local address", netlink.Route{Dst: cidr("10.0.0.1/32"), Family: 2, Table: 255, Type: unix.RTN_LOCAL}, nil, "10.0.0.1"},
 		{"anycast address", netlink.Route{Dst: cidr("fd00::/128"), Family: 10, Table: 255, Type: unix.RTN_ANYCAST}, nil, "fd00::"},
 		{"local prefix", netlink.Route{Dst: cidr("127.0.0.0/8"), Family: 2, Table: 255, Type: unix.RTN_LOCAL},
