@@ -1,0 +1,13 @@
+// The generators of crypto's assembly. They are a module of their own, so that
+// the gateway does not depend on avo.
+module spigot/crypto/_asm
+
+go 1.26.0
+
+require github.com/mmcloughlin/avo v0.6.0
+
+require (
+	golang.org/x/mod v0.31.0 // indirect
+	golang.org/x/sync v0.19.0 // indirect
+	golang.org/x/tools v0.40.0 // indirect
+)
