@@ -23,6 +23,7 @@ type Suite struct {
 	hash     *hashSpec // nil for an AEAD
 	keyLen   int       // encryption key in bytes, salt included
 	overhead int       // header, IV and ICV in bytes
+	tier     Tier      // the best that its kernels may use
 
 	seal, open kernel
 }
@@ -80,28 +81,33 @@ var hashes = [...]hashSpec{
 	{name: "hmac-sha2-512-256", key: 64, icv: 32, hash: sha2x512},
 }
 
-var suites = makeSuites()
+var suites = chosenSuites()
+
+func chosenSuites() []*Suite {
+	tier, _ := ChosenTier() // its error is for the program to tell
+	return makeSuites(tier)
+}
 
 // makeSuites joins each cipher and key size with each hash that fits it.
-func makeSuites() []*Suite {
+func makeSuites(tier Tier) []*Suite {
 	var all []*Suite
 	for i := range ciphers {
 		c := &ciphers[i]
 		for _, n := range c.keys {
 			if c.tag > 0 {
-				all = append(all, newSuite(c, n, nil))
+				all = append(all, newSuite(c, n, nil, tier))
 				continue
 			}
 			for j := range hashes {
-				all = append(all, newSuite(c, n, &hashes[j]))
+				all = append(all, newSuite(c, n, &hashes[j], tier))
 			}
 		}
 	}
 	return all
 }
 
-func newSuite(c *cipherSpec, key int, h *hashSpec) *Suite {
-	s := &Suite{name: c.name, cipher: c, hash: h, keyLen: key + c.salt, seal: c.seal, open: c.open}
+func newSuite(c *cipherSpec, key int, h *hashSpec, tier Tier) *Suite {
+	s := &Suite{name: c.name, cipher: c, hash: h, keyLen: key + c.salt, tier: tier, seal: c.seal, open: c.open}
 	if len(c.keys) > 1 {
 		s.name = fmt.Sprintf("%s-%d", c.name, 8*key)
 	}
