@@ -29,7 +29,7 @@ const (
 	python        = "/usr/bin/python3" // Debian's: the packages are not in any other
 	scapyPackages = "apt-get install python3-scapy python3-cryptography"
 	tsharkPackage = "apt-get install tshark"
-	judgeTime     = 2 * time.Minute // to end a judge that hangs
+	judgeTime     = 5 * time.Minute // to end a judge that hangs
 )
 
 // The algorithms as the gateway and its judges name them; "" is one that the

@@ -54,7 +54,12 @@ def open_(sa, data):
     check_outer(outer, sa.tunnel_header)
     if outer[ESP].seq != sa.seq_num:
         raise ValueError("sequence number %d, want %d" % (outer[ESP].seq, sa.seq_num))
-    return bytes(sa.decrypt(outer))
+    inner = bytes(sa.decrypt(outer))
+    # decrypt leaves the next header in the outer one, and takes the inner packet's version from its first byte.
+    nh = outer.proto if outer.version == 4 else outer.nh
+    if nh != {4: 4, 6: 41}[inner[0] >> 4]:
+        raise ValueError("next header %d in front of %s" % (nh, inner.hex()))
+    return inner
 
 
 def check_outer(outer, want):
