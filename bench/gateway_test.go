@@ -2,7 +2,6 @@ package bench_test
 
 import (
 	"fmt"
-	"net/netip"
 	"testing"
 
 	"spigot/bench"
@@ -26,8 +25,7 @@ func BenchmarkGateway(b *testing.B) {
 			})
 			b.Run(name("decap"), func(b *testing.B) { decap(b, p, s) })
 			b.Run(name("bypass"), func(b *testing.B) {
-				clear := netip.MustParseAddr("10.3.0.10")
-				r := newRig(b, false, memport.GeneratorOptions{Templates: frames(p, redMAC, clear, len(p.Sizes)), HeaderOnly: 64},
+				r := newRig(b, false, memport.GeneratorOptions{Templates: frames(p, redMAC, hostC, len(p.Sizes)), HeaderOnly: 64},
 					memport.GeneratorOptions{})
 				r.run(b, p, 0, nil)
 			})

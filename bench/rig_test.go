@@ -26,7 +26,8 @@ var (
 	blackMAC = [6]byte{2, 0, 0, 0, 0, 0xa1}
 	gwA, gwB = addr("192.0.2.1"), addr("192.0.2.2")
 	hostA    = netip.MustParseAddr("10.1.0.10")
-	hostB    = netip.MustParseAddr("10.2.0.10")
+	hostB    = netip.MustParseAddr("10.2.0.10") // packets to it are protected
+	hostC    = netip.MustParseAddr("10.3.0.10") // and to it bypass
 )
 
 func addr(s string) flow.Addr { return flow.FromNetip(netip.MustParseAddr(s)) }
@@ -34,21 +35,29 @@ func net4(s string) flow.AddrRange {
 	return flow.RangeOf(netip.MustParsePrefix(s))
 }
 
-// rig is a gateway between two generators, in memory.
+// rig is a gateway with a protected and a wire port.
 type rig struct {
-	w    *pipeline.Worker
-	c    *counter.Worker
-	db   *sad.DB
-	d    *epoch.Domain
-	pool *pmd.Pool
+	w  *pipeline.Worker
+	c  *counter.Worker
+	db *sad.DB
+	d  *epoch.Domain
 }
 
-// newRig assembles the gateway at gwA, or gwB when far, over a pool of frames
-// on huge pages where there are any. red and black are what arrives by the
-// protected and the wire port; sink sees what leaves.
+// newRig assembles the gateway at gwA, or gwB when far, in memory. red and
+// black are what arrives by the protected and the wire port; sink sees what
+// leaves.
 func newRig(b testing.TB, far bool, red, black memport.GeneratorOptions) *rig {
 	b.Helper()
-	mem, err := pmd.Map(2048 * 2048)
+	pool := newPool(b, 2048)
+	red.Options = memport.Options{Pool: pool, MAC: net.HardwareAddr(redMAC[:])}
+	black.Options = memport.Options{Pool: pool, MAC: net.HardwareAddr(blackMAC[:])}
+	return assemble(b, far, pool, generator(b, red), generator(b, black))
+}
+
+// newPool returns a pool of n frames, on huge pages where there are any.
+func newPool(b testing.TB, n int) *pmd.Pool {
+	b.Helper()
+	mem, err := pmd.Map(n * 2048)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -57,14 +66,18 @@ func newRig(b testing.TB, far bool, red, black memport.GeneratorOptions) *rig {
 	if err != nil {
 		b.Fatal(err)
 	}
-	red.Options = memport.Options{Pool: pool, MAC: net.HardwareAddr(redMAC[:])}
-	black.Options = memport.Options{Pool: pool, MAC: net.HardwareAddr(blackMAC[:])}
-	r := &rig{c: new(counter.Worker), d: new(epoch.Domain), pool: pool}
+	return pool
+}
+
+// assemble makes the gateway at gwA, or gwB when far, of its two ports.
+func assemble(b testing.TB, far bool, pool *pmd.Pool, red, black pmd.Port) *rig {
+	b.Helper()
+	r := &rig{c: new(counter.Worker), d: new(epoch.Domain)}
 	snaps := new(pipeline.Snapshots)
 	cfg := pipeline.Config{
 		Ports: []pipeline.Port{
-			{Side: pipeline.Protected, Queues: []pmd.Port{generator(b, red)}},
-			{Side: pipeline.Wire, Queues: []pmd.Port{generator(b, black)}},
+			{Side: pipeline.Protected, Queues: []pmd.Port{red}},
+			{Side: pipeline.Wire, Queues: []pmd.Port{black}},
 		},
 		Pool: pool, Snapshots: snaps, Epoch: r.d.Register(), Counters: r.c,
 		Acquires: ring.New[spd.AcquireRequest](64), Punts: ring.New[fib.Punt](16), Injects: ring.New[fib.Inject](16),
@@ -73,6 +86,7 @@ func newRig(b testing.TB, far bool, red, black memport.GeneratorOptions) *rig {
 	r.db = sad.NewDB(r.d, snaps.SAD.Store)
 	snaps.FIB.Store(routes(far))
 	snaps.SPD.Store(&spd.Snapshot{})
+	var err error
 	if r.w, err = pipeline.New(cfg); err != nil {
 		b.Fatal(err)
 	}
