@@ -1,6 +1,7 @@
 package control
 
 import (
+	"slices"
 	"time"
 
 	"spigot/internal/flow"
@@ -14,10 +15,12 @@ const (
 
 // Acquire asks a key daemon for an SA (RFC 2367, section 3.1.6).
 type Acquire struct {
-	Seq    uint32      // unique; the daemon's answer names it
-	Policy *spd.Policy // immutable
-	Flow   flow.Tuple  // of the packet that found no SA
-	Peer   flow.Addr   // with whom to negotiate
+	Seq    uint32     // unique; the daemon's answer names it
+	Policy *Policy    // as it was
+	Flow   flow.Tuple // of the packet that found no SA
+	Src    flow.Addr  // the gateway's end of the SA; zero: any
+	Peer   flow.Addr  // with whom to negotiate
+	Time   time.Time
 }
 
 // ask is what an acquire is for.
@@ -26,53 +29,117 @@ type ask struct {
 	peer   flow.Addr
 }
 
+// asked is an acquire that was made, whether anybody listened or not.
+type asked struct {
+	ask
+	acquire Acquire
+	heard   bool // by a subscriber
+}
+
+// acquires is what was asked for in the last acquireQuiet and not answered yet.
+type acquires struct {
+	byAsk    map[ask]*asked
+	bySeq    map[uint32]*asked
+	byPolicy map[uint32][]*asked
+	lastSeq  uint32
+}
+
+func (a *acquires) add(q *asked) {
+	a.byAsk[q.ask], a.bySeq[q.acquire.Seq] = q, q
+	a.byPolicy[q.policy] = append(a.byPolicy[q.policy], q)
+}
+
+func (a *acquires) remove(q *asked) {
+	delete(a.byAsk, q.ask)
+	delete(a.bySeq, q.acquire.Seq)
+	rest := slices.DeleteFunc(a.byPolicy[q.policy], func(p *asked) bool { return p == q })
+	if a.byPolicy[q.policy] = rest; len(rest) == 0 {
+		delete(a.byPolicy, q.policy)
+	}
+}
+
+// answered lets a policy that has an SA now ask again as soon as it loses it.
+func (a *acquires) answered(policy uint32) {
+	for _, q := range a.byPolicy[policy] {
+		delete(a.byAsk, q.ask)
+		delete(a.bySeq, q.acquire.Seq)
+	}
+	delete(a.byPolicy, policy)
+}
+
 // acquire passes a worker's request on, once in acquireQuiet for each policy
 // and peer: workers repeat themselves.
 func (c *Controller) acquire(req *spd.AcquireRequest, now time.Time) {
 	c.stats.Acquires++
-	p := c.policies[req.Policy]
-	if p == nil || c.cfg.SAD.Load().Outbound(p.ID) != nil {
+	p := c.spds.byID[req.Policy]
+	if p == nil || c.db.Bound(req.Policy) != nil {
 		return // answered, or the policy is gone: the request was on its way
 	}
-	peer := p.Template.Dst
+	t := &p.rule.Template
+	peer := t.Dst
 	if peer.IsZero() {
 		peer = req.Flow.Dst
 	}
-	k := ask{p.ID, peer}
-	if t, asked := c.asks[k]; asked && now.Sub(t) < acquireQuiet {
-		return
+	k := ask{req.Policy, peer}
+	if q := c.asks.byAsk[k]; q != nil {
+		if now.Sub(q.acquire.Time) < acquireQuiet {
+			return
+		}
+		c.asks.remove(q)
 	}
-	if len(c.asks) >= maxAsks {
+	if len(c.asks.byAsk) >= maxAsks {
 		c.stats.AcquiresLost++
 		return
 	}
-	c.asks[k] = now
-	c.askSeq++
+	v := c.policyOf(p)
+	c.asks.lastSeq++
+	a := Acquire{Seq: c.asks.lastSeq, Policy: &v, Flow: req.Flow, Src: t.Src, Peer: peer, Time: now}
+	if a.Src.IsZero() && t.Mode == spd.Transport {
+		a.Src = req.Flow.Src
+	}
+	c.asks.add(&asked{ask: k, acquire: a, heard: c.heard(EventAcquire, t.Proto)})
 	c.stats.AcquiresSent++
 	if c.askLog.take(now) {
-		c.log.Warn("no SA for a packet", "policy", p.ID, "name", p.Name, "peer", peer, "flow", req.Flow)
+		c.log.Warn("no SA for a packet", "policy", v.ID, "name", v.Name, "peer", peer, "flow", req.Flow)
 	}
-	if c.cfg.OnAcquire != nil {
-		c.cfg.OnAcquire(Acquire{Seq: c.askSeq, Policy: p, Flow: req.Flow, Peer: peer})
-	}
+	c.tellEvent(Event{Kind: EventAcquire, Acquire: &a})
 }
 
 // forgetAsks drops what is no reason to be quiet any more.
 func (c *Controller) forgetAsks(now time.Time) {
-	for k, t := range c.asks {
-		if now.Sub(t) >= acquireQuiet {
-			delete(c.asks, k)
+	for _, q := range c.asks.byAsk {
+		if now.Sub(q.acquire.Time) >= acquireQuiet {
+			c.asks.remove(q)
 		}
 	}
 }
 
-// forgetAnswered lets each policy that has an SA now ask again as soon as it
-// loses it.
-func (c *Controller) forgetAnswered() {
-	bound := c.cfg.SAD.Load()
-	for k := range c.asks {
-		if bound.Outbound(k.policy) != nil {
-			delete(c.asks, k)
+// forgetUnheard lets what nobody has heard be asked again now that somebody
+// listens.
+func (c *Controller) forgetUnheard(i *Interest) {
+	for _, q := range c.asks.byAsk {
+		if !q.heard && i.wants(EventAcquire, q.acquire.Policy.Template.Proto) {
+			c.asks.remove(q)
 		}
 	}
+}
+
+// Acquire returns the acquire of that number, if it is neither answered nor
+// older than 30 seconds.
+func (k *Keying) Acquire(seq uint32) (Acquire, bool) {
+	q := k.c.asks.bySeq[seq]
+	if q == nil {
+		return Acquire{}, false
+	}
+	return q.acquire, true
+}
+
+// FailAcquire says that a daemon has given up the acquire of that number, so
+// that the next packet asks again. It is false if there is none.
+func (k *Keying) FailAcquire(seq uint32) bool {
+	q := k.c.asks.bySeq[seq]
+	if q != nil {
+		k.c.asks.remove(q)
+	}
+	return q != nil
 }

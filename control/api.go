@@ -76,6 +76,7 @@ const (
 	DirIn      = "in"
 	DirOut     = "out"
 	DirWaiting = "waiting" // the host has neither of the SA's addresses
+	DirLarval  = "larval"  // a key daemon has reserved the SPI
 )
 
 // SAInfo is one security association.

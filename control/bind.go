@@ -1,7 +1,9 @@
 package control
 
 import (
+	"cmp"
 	"math"
+	"slices"
 
 	"spigot/internal/flow"
 	"spigot/sad"
@@ -17,8 +19,44 @@ type wanted struct {
 	src, dst flow.Addr // zero: any
 }
 
-// offers lists all templates that an SA answers.
-func offers(sa *sad.SA) [8]wanted {
+// want is all outbound policies that want one kind of SA, and the SAs of it.
+type want struct {
+	policies map[uint32]*policy
+	sas      []*record // in the order in which they were added
+	narrow   int       // of sas: those that carry a part of the traffic only
+}
+
+// add makes r an SA of w.
+func (w *want) add(r *record) {
+	w.sas = append(w.sas, r)
+	if r.narrow() {
+		w.narrow++
+	}
+}
+
+// remove takes the SA in place i from w and says whether a policy may have to
+// look for another one: only the newest is in use, unless some do not fit all
+// policies or are used up.
+func (w *want) remove(i int) (stale bool) {
+	newest := w.sas[len(w.sas)-1]
+	stale = i == len(w.sas)-1 || w.narrow > 0 || !usable(newest.out)
+	if w.sas[i].narrow() {
+		w.narrow--
+	}
+	w.sas = slices.Delete(w.sas, i, i+1)
+	return stale
+}
+
+// offers is the outbound SAs, by what a policy that is new looks for.
+type offers struct {
+	wants  map[wanted]*want
+	reqids map[uint32][]*record // in the order in which they were added
+	peers  map[flow.Addr][]*record
+	stale  map[*want]bool // its policies are to be bound anew
+}
+
+// wantedOf lists all templates that an SA answers, some of them twice.
+func wantedOf(sa *sad.SA) [8]wanted {
 	var all [8]wanted
 	for i := range all {
 		w := wanted{proto: sa.Proto, tunnel: sa.Tunnel}
@@ -36,38 +74,157 @@ func offers(sa *sad.SA) [8]wanted {
 	return all
 }
 
-// rebind gives each outbound protect policy the newest usable SA that its
-// template names, so that a rekeyed SA takes over before the old one leaves
-// (make before break). A template that names neither a reqid nor a peer is met
-// by no SA: whom to send to would depend on the packet.
-func (c *Controller) rebind() {
-	newest := make(map[wanted]*sad.Outbound)
-	for _, r := range c.sas { // the last one wins: it was added last
-		if r.out != nil && usable(r.out) {
-			for _, w := range offers(&r.out.SA) {
-				newest[w] = r.out
-			}
-		}
+// want returns what p asks of an SA. A template that names neither a reqid nor
+// a peer is met by no SA, since whom to send to would depend on the packet: ok
+// is false, as it is for policies that need no SA.
+func (p *policy) wanted() (w wanted, ok bool) {
+	t := &p.rule.Template
+	if p.rule.Dir != spd.Out || p.rule.Action != spd.Protect || t.Reqid == 0 && t.Dst.IsZero() {
+		return wanted{}, false
 	}
-	for id, p := range c.policies {
-		if p.Dir != spd.Out || p.Action != spd.Protect {
-			continue
-		}
-		if err := c.db.Bind(id, newest[want(p)]); err != nil {
-			c.log.Error("bind a policy to its SA", "policy", id, "name", p.Name, "err", err)
+	return wanted{t.Reqid, t.Proto, t.Mode == spd.Tunnel, t.Src, t.Dst}, true
+}
+
+// offer lets policies use r.
+func (c *Controller) offer(r *record) {
+	if r.out == nil {
+		return
+	}
+	o, sa := &c.offers, r.sa()
+	o.peers[sa.Dst] = append(o.peers[sa.Dst], r)
+	if sa.Reqid != 0 {
+		o.reqids[sa.Reqid] = append(o.reqids[sa.Reqid], r)
+	}
+	for _, k := range wantedOf(sa) {
+		if w := o.wants[k]; w != nil && (len(w.sas) == 0 || w.sas[len(w.sas)-1] != r) {
+			w.add(r)
+			o.stale[w] = true
 		}
 	}
 }
 
-// want returns what p asks of an SA. Without reqid and peer it is the zero
-// value, which no SA offers.
-func want(p *spd.Policy) wanted {
-	t := &p.Template
-	if t.Reqid == 0 && t.Dst.IsZero() {
-		return wanted{}
+// withdraw undoes offer.
+func (c *Controller) withdraw(r *record) {
+	if r.out == nil {
+		return
 	}
-	return wanted{t.Reqid, t.Proto, t.Mode == spd.Tunnel, t.Src, t.Dst}
+	o, sa := &c.offers, r.sa()
+	drop(o.peers, sa.Dst, r)
+	drop(o.reqids, sa.Reqid, r)
+	for _, k := range wantedOf(sa) {
+		w := o.wants[k]
+		if w == nil {
+			continue
+		}
+		if i, ok := find(w.sas, r); ok && w.remove(i) {
+			o.stale[w] = true
+		}
+	}
 }
+
+// find returns r's place in list, which is in the order of adding.
+func find(list []*record, r *record) (int, bool) {
+	return slices.BinarySearchFunc(list, r, func(a, b *record) int { return cmp.Compare(a.order, b.order) })
+}
+
+// drop takes r from the list of key.
+func drop[K comparable](lists map[K][]*record, key K, r *record) {
+	list := lists[key]
+	i, ok := find(list, r)
+	switch {
+	case !ok:
+	case len(list) == 1:
+		delete(lists, key)
+	default:
+		lists[key] = slices.Delete(list, i, i+1)
+	}
+}
+
+// seek gives p, which is new, its SA.
+func (c *Controller) seek(p *policy) {
+	k, ok := p.wanted()
+	if !ok {
+		return
+	}
+	o := &c.offers
+	w := o.wants[k]
+	if w == nil {
+		w = &want{policies: map[uint32]*policy{}}
+		list := o.peers[k.dst]
+		if k.reqid != 0 {
+			list = o.reqids[k.reqid]
+		}
+		for _, r := range list {
+			if all := wantedOf(r.sa()); slices.Contains(all[:], k) {
+				w.add(r)
+			}
+		}
+		o.wants[k] = w
+	}
+	w.policies[p.rule.ID] = p
+	c.bind(p, w)
+}
+
+// forsake undoes seek. The policy stays bound until unbind, after the workers
+// have lost sight of it.
+func (c *Controller) forsake(p *policy) {
+	k, ok := p.wanted()
+	if !ok {
+		return
+	}
+	w := c.offers.wants[k]
+	delete(w.policies, p.rule.ID)
+	if len(w.policies) == 0 {
+		delete(c.offers.wants, k)
+		delete(c.offers.stale, w)
+	}
+}
+
+// bind gives p the newest usable SA of w, so that a rekeyed SA takes over
+// before the old one leaves (make before break).
+func (c *Controller) bind(p *policy, w *want) {
+	var sa *sad.Outbound
+	for i := len(w.sas) - 1; i >= 0; i-- {
+		if r := w.sas[i]; usable(r.out) && r.covers(&p.rule.Sel) {
+			sa = r.out
+			break
+		}
+	}
+	if sa != nil {
+		c.asks.answered(p.rule.ID)
+	}
+	if err := c.db.Bind(p.rule.ID, sa); err != nil {
+		c.log.Error("bind a policy to its SA", "policy", p.rule.ID, "name", p.rule.Name, "err", err)
+	}
+}
+
+// rebind binds anew the policies whose SAs have changed.
+func (c *Controller) rebind() {
+	for w := range c.offers.stale {
+		for _, p := range w.policies {
+			c.bind(p, w)
+		}
+	}
+	clear(c.offers.stale)
+}
+
+// narrow says whether r has a selector of its own.
+func (r *record) narrow() bool { return r.keyed != nil && r.keyed.params.Sel != nil }
+
+// covers says whether r may carry all that s selects.
+func (r *record) covers(s *flow.Selector) bool {
+	if !r.narrow() {
+		return true
+	}
+	t := r.keyed.params.Sel
+	return inRange(t.Src, s.Src) && inRange(t.Dst, s.Dst) &&
+		t.SrcPort.Lo <= s.SrcPort.Lo && s.SrcPort.Hi <= t.SrcPort.Hi &&
+		t.DstPort.Lo <= s.DstPort.Lo && s.DstPort.Hi <= t.DstPort.Hi &&
+		(t.Proto == flow.AnyProto || t.Proto == s.Proto)
+}
+
+// inRange says whether all of r lies in t.
+func inRange(t, r flow.AddrRange) bool { return t.Contains(r.Lo) && t.Contains(r.Hi) }
 
 // usable says whether sa can seal another packet.
 func usable(sa *sad.Outbound) bool { return sa.Seq() < lastSeq(&sa.SA) }

@@ -88,12 +88,6 @@ type Config struct {
 	// AllowManualAEAD accepts manual keys for counter-mode ciphers, although a
 	// restart repeats their IVs.
 	AllowManualAEAD bool
-
-	// OnAcquire and OnExpire, where set, hear of what a key daemon has to know.
-	// They are called in the thread of control: they must return at once and
-	// must not call the Controller.
-	OnAcquire func(Acquire)
-	OnExpire  func(Expire)
 }
 
 // Controller is the slow path. Its methods may be called by any goroutine.
@@ -105,19 +99,20 @@ type Controller struct {
 	mu       sync.Mutex // held by whoever is in the thread of control
 	closed   bool
 	db       *sad.DB
-	sas      []*record              // of db, in the order in which they were added
-	pending  []*manual              // wait for an address of the host that tells their direction
-	policies map[uint32]*spd.Policy // those in force, by ID
-	lastID   uint32                 // of a policy
-	secret   [32]byte               // keys the digests of manual SAs
-	spent    map[digest]bool        // manual SAs that have expired
-	usedKeys map[digest]bool        // counter-mode keys that manual SAs have had
+	sas      records   // those of db, and those that are larval or wait
+	larvals  int       // of sas
+	waiting  int       // of sas: for an address of the host that tells their direction
+	pending  []*manual // the same of the configuration's; not in sas
+	offers   offers
+	spds     policies
+	secret   [32]byte        // keys the digests of manual SAs
+	spent    map[digest]bool // manual SAs that have expired
+	usedKeys map[digest]bool // counter-mode keys that manual SAs have had
 
 	view  *kernel.View // nil until the mirror has spoken
 	local map[flow.Addr]bool
 
-	asks    map[ask]time.Time // acquires that were passed on, and when
-	askSeq  uint32
+	asks    acquires
 	askLog  bucket
 	answers []bucket // of ICMP errors, by worker
 	icmpID  uint16
@@ -125,8 +120,12 @@ type Controller struct {
 	behind  []bool   // by port: SetLocal has failed and is to be tried again
 	stats   Stats
 
+	clients     atomic.Uint64 // numbers given out by NewClient
+	subscribers map[*Subscriber]bool
+	news        []Event // not delivered yet
+
 	// Scratch of poll.
-	acquires [64]spd.AcquireRequest
+	requests [64]spd.AcquireRequest
 	punts    [16]fib.Punt
 	inject   [1]fib.Inject
 }
@@ -160,18 +159,28 @@ func New(cfg Config) (*Controller, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Controller{
-		cfg:      cfg,
-		log:      cfg.Log,
-		start:    time.Now(),
-		policies: map[uint32]*spd.Policy{},
-		spent:    map[digest]bool{},
-		usedKeys: map[digest]bool{},
-		local:    map[flow.Addr]bool{},
-		asks:     map[ask]time.Time{},
-		askLog:   bucket{rate: 10, burst: 20},
-		answers:  make([]bucket, len(cfg.Workers)),
-		broken:   make([]string, len(cfg.Ports)),
-		behind:   make([]bool, len(cfg.Ports)),
+		cfg:   cfg,
+		log:   cfg.Log,
+		start: time.Now(),
+		sas:   records{byID: map[SAID]*record{}},
+		offers: offers{
+			wants: map[wanted]*want{}, stale: map[*want]bool{},
+			reqids: map[uint32][]*record{}, peers: map[flow.Addr][]*record{},
+		},
+		spds: policies{
+			byID: map[uint32]*policy{}, byName: map[PolicyName]*policy{}, mortal: map[uint32]*policy{},
+		},
+		subscribers: map[*Subscriber]bool{},
+		spent:       map[digest]bool{},
+		usedKeys:    map[digest]bool{},
+		local:       map[flow.Addr]bool{},
+		asks: acquires{
+			byAsk: map[ask]*asked{}, bySeq: map[uint32]*asked{}, byPolicy: map[uint32][]*asked{},
+		},
+		askLog:  bucket{rate: 10, burst: 20},
+		answers: make([]bucket, len(cfg.Workers)),
+		broken:  make([]string, len(cfg.Ports)),
+		behind:  make([]bool, len(cfg.Ports)),
 	}
 	for i := range c.answers {
 		c.answers[i] = bucket{rate: answerRate, burst: answerRate}
@@ -231,8 +240,14 @@ func (c *Controller) Close() {
 		for _, m := range c.pending {
 			m.wipe()
 		}
-		c.sas, c.pending = nil, nil
-		clear(c.policies)
+		for r := range c.sas.all {
+			if r.keyed != nil {
+				r.keyed.params.wipe()
+			}
+		}
+		c.sas, c.pending = records{}, nil
+		c.spds, c.asks, c.offers = policies{}, acquires{}, offers{}
+		clear(c.subscribers)
 		clear(c.secret[:])
 	})
 }
@@ -242,9 +257,9 @@ func (c *Controller) poll(now time.Time) (busy bool) {
 	for i := range c.cfg.Workers {
 		w := &c.cfg.Workers[i]
 		for range drainMax { // what a worker keeps on sending must not starve the others
-			n := w.Acquires.Pop(c.acquires[:])
-			for j := range c.acquires[:n] {
-				c.acquire(&c.acquires[j], now)
+			n := w.Acquires.Pop(c.requests[:])
+			for j := range c.requests[:n] {
+				c.acquire(&c.requests[j], now)
 			}
 			k := w.Punts.Pop(c.punts[:])
 			for j := range c.punts[:k] {
@@ -256,6 +271,7 @@ func (c *Controller) poll(now time.Time) (busy bool) {
 			busy = true
 		}
 	}
+	c.deliver()
 	c.cfg.Epochs.Reap()
 	return busy
 }
@@ -265,7 +281,11 @@ func (c *Controller) chores(now time.Time) {
 	if c.closed {
 		return
 	}
-	c.expire(now)
+	c.edit(func() {
+		c.expire(now)
+		c.expirePolicies(now)
+		c.forgetLarval(now)
+	})
 	c.forgetAsks(now)
 	for i := range c.cfg.Ports {
 		c.check(i)
@@ -318,7 +338,10 @@ func (c *Controller) adopt(v *kernel.View) {
 	for i := range c.cfg.Ports {
 		c.tellLocal(i)
 	}
-	c.placePending()
+	c.edit(func() {
+		c.placePending()
+		c.placeWaiting()
+	})
 }
 
 // tellLocal tells port i's steering program the host's addresses; chores tries

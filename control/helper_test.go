@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,8 +35,8 @@ type gateway struct {
 	log      *logBuffer
 	locals   [][]netip.Addr // what SetLocal was told
 	steering error          // what Check says
-	acquires []Acquire
-	expires  []Expire
+	events   *Subscriber
+	news     []Event // taken from events
 }
 
 type fakeMirror struct {
@@ -99,9 +100,7 @@ func newGateway(t *testing.T, edit ...func(*Config)) *gateway {
 				SetLocal: func(a []netip.Addr) error { g.locals = append(g.locals, a); return nil }},
 			{Name: "out0", Side: SideWire},
 		},
-		Mirror:    g.mirror,
-		OnAcquire: func(a Acquire) { g.acquires = append(g.acquires, a) },
-		OnExpire:  func(e Expire) { g.expires = append(g.expires, e) },
+		Mirror: g.mirror,
 	}
 	for _, f := range edit {
 		f(&cfg)
@@ -111,6 +110,7 @@ func newGateway(t *testing.T, edit ...func(*Config)) *gateway {
 		t.Fatal(err)
 	}
 	g.Controller = c
+	g.events = c.Subscribe(Interest{Kinds: AllKinds}, maxQueue)
 	t.Cleanup(c.Close)
 	return g
 }
@@ -229,3 +229,20 @@ func alive(k *sad.SA) bool {
 	sad.NewEngine().Seal(jobs)
 	return jobs[0].OK
 }
+
+// hear returns the events of that kind so far.
+func (g *gateway) hear(kind EventKind) (all []Event) {
+	var buf [64]Event
+	for n := g.events.Take(buf[:]); n > 0; n = g.events.Take(buf[:]) {
+		g.news = append(g.news, buf[:n]...)
+	}
+	for _, e := range g.news {
+		if e.Kind == kind {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// list returns all SAs in order.
+func (g *gateway) list() []*record { return slices.Collect(g.sas.all) }

@@ -6,34 +6,26 @@ import (
 	"spigot/sad"
 )
 
-// Expire tells that an SA has reached a lifetime (RFC 2367, section 3.1.7).
-type Expire struct {
-	SA      *sad.SA // immutable; of a hard expiry its key dies soon
-	Inbound bool
-	Hard    bool   // the SA is gone; else it wants to be replaced
-	Reason  string // "time", "use time", "bytes", "packets" or "sequence"
-}
-
 // expire judges the lifetimes of all SAs: what has reached the hard one leaves,
 // what has reached the soft one is announced once. Workers only count, so a
 // lifetime is held to within a second.
 func (c *Controller) expire(now time.Time) {
-	var dead map[*record]bool
-	for _, r := range c.sas {
-		packets, bytes := r.carried()
-		if packets > 0 && r.used.IsZero() {
-			r.used = now
+	for r := range c.sas.all {
+		if !r.placed() {
+			continue
 		}
+		packets, bytes := r.carried()
+		r.notice(packets, now)
 		reason := reached(&r.hardLimit, r, packets, bytes, now)
 		if reason == "" && r.out != nil && !usable(r.out) {
 			reason = "sequence" // RFC 4303, section 3.3.3: no number is sent twice
 		}
 		if reason != "" {
-			if dead == nil {
-				dead = make(map[*record]bool)
-			}
-			dead[r] = true
 			c.tell(r, true, reason)
+			if r.manual != nil {
+				c.spent[r.manual.digest] = true // a reload must not start its sequence again
+			}
+			c.remove(r)
 			continue
 		}
 		if r.soft {
@@ -44,19 +36,21 @@ func (c *Controller) expire(now time.Time) {
 			c.tell(r, false, reason)
 		}
 	}
-	if len(dead) == 0 {
+}
+
+// notice takes down when the SA is used. Packets that it carried elsewhere are
+// no use of it.
+func (r *record) notice(packets uint64, now time.Time) {
+	if r.keyed != nil {
+		packets -= r.keyed.params.Carried.Packets
+	}
+	if packets == r.seen {
 		return
 	}
-	_ = c.db.Batch(func() error {
-		c.remove(func(r *record) bool {
-			if dead[r] && r.manual != nil {
-				c.spent[r.manual.digest] = true // a reload must not start its sequence again
-			}
-			return dead[r]
-		})
-		c.rebind()
-		return nil
-	})
+	r.seen, r.last = packets, now
+	if r.used.IsZero() {
+		r.used = now
+	}
 }
 
 // reached says which bound of l the SA has come to, "" if none.
@@ -89,7 +83,8 @@ func (c *Controller) tell(r *record, hard bool, reason string) {
 		c.stats.SoftExpired++
 		c.log.Info("SA wants to be replaced", "sa", r.sa(), "by", reason, "name", r.name)
 	}
-	if c.cfg.OnExpire != nil {
-		c.cfg.OnExpire(Expire{SA: r.sa(), Inbound: r.in != nil, Hard: hard, Reason: reason})
+	if c.heard(EventExpire, r.id.Proto) {
+		v := r.view(false)
+		c.tellEvent(Event{Kind: EventExpire, SA: &v, Hard: hard, Reason: reason})
 	}
 }

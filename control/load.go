@@ -1,7 +1,10 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"time"
 
 	"spigot/control/ipsecconf"
 	"spigot/sad"
@@ -10,8 +13,7 @@ import (
 
 // draft is a configuration that is checked and built, and not yet in force.
 type draft struct {
-	policies []*spd.Policy // all, in order
-	out, in  *spd.Table
+	policies []*policy               // those of the configuration, in order
 	manual   []*manual               // all SAs of the configuration
 	fresh    map[*manual]bool        // those that the configuration before did not have
 	asked    map[*manual]*sad.Params // what the configuration says of each
@@ -63,16 +65,16 @@ func (c *Controller) draftSAs(d *draft, sas []*sad.Params) error {
 	for _, m := range c.pending {
 		have[m.digest] = m
 	}
-	taken := make(map[identity]string)
-	for _, r := range c.sas {
+	taken := make(map[SAID]string)
+	for r := range c.sas.all {
 		if r.manual != nil {
 			have[r.manual.digest] = r.manual
 		} else {
-			taken[r.id()] = r.name
+			taken[r.id] = r.name
 		}
 	}
 	for _, p := range sas {
-		id := identity{p.SPI, p.Dst, p.Proto}
+		id := SAID{p.SPI, p.Dst, p.Proto}
 		if other, twice := taken[id]; twice {
 			return fmt.Errorf("%w: SAs %s and %s have one SPI, destination and protocol: give each its own SPI",
 				sad.ErrExists, other, nameOf(p))
@@ -114,101 +116,101 @@ func (c *Controller) draftSA(d *draft, p *sad.Params, have map[digest]*manual) (
 	return m, nil
 }
 
-// draftPolicies numbers and compiles the policies. One that is in force keeps
-// its number, and with it what workers have cached.
-func (c *Controller) draftPolicies(d *draft, policies []*spd.Policy) error {
-	have := make(map[spd.Policy][]*spd.Policy)
-	now := c.cfg.SPD.Load()
-	for _, t := range []*spd.Table{now.Out, now.In} {
-		for _, p := range t.Policies() {
-			if !p.Static { // a key daemon's: not the configuration's to remove
-				d.policies = append(d.policies, p)
-				continue
-			}
-			key := *p
+// draftPolicies numbers and checks the policies. One that is in force keeps its
+// number, and with it what workers have cached.
+func (c *Controller) draftPolicies(d *draft, rules []*spd.Policy) error {
+	have := make(map[spd.Policy][]*policy)
+	for _, p := range c.spds.byID {
+		if p.rule.Static {
+			key := *p.rule
 			key.ID, key.Name = 0, ""
 			have[key] = append(have[key], p)
 		}
 	}
-	for _, p := range policies {
+	for _, old := range have { // equal ones keep their order
+		slices.SortFunc(old, func(p, q *policy) int { return cmp.Compare(p.order, q.order) })
+	}
+	for _, p := range rules {
 		q := *p
 		q.ID, q.Name, q.Static = 0, "", true
 		key := q
 		q.Name = p.Name // a line of a file: it may change without the policy
+		created := time.Now()
 		if old := have[key]; len(old) > 0 {
-			q.ID, have[key] = old[0].ID, old[1:]
+			q.ID, created, have[key] = old[0].rule.ID, old[0].created, old[1:]
 		} else {
-			c.lastID++
-			q.ID = c.lastID
+			c.spds.lastID++
+			q.ID = c.spds.lastID
 		}
-		d.policies = append(d.policies, &q)
-	}
-	var out, in []*spd.Policy
-	for _, p := range d.policies {
-		if p.Dir == spd.Out {
-			out = append(out, p)
-		} else {
-			in = append(in, p)
+		if err := q.Check(); err != nil {
+			return err
 		}
+		d.policies = append(d.policies, &policy{rule: &q, params: PolicyParams{Policy: q}, created: created})
 	}
-	var err error
-	if d.out, err = spd.Compile(now.Out, out); err == nil {
-		d.in, err = spd.Compile(now.In, in)
-	}
-	return err
+	return nil
 }
 
-// install puts d in force. The SAs come first: a worker loads the SPD before
-// the SAD, so the policy that it finds has its SA.
+// install puts d in force.
 func (c *Controller) install(d *draft) {
-	keep := make(map[*manual]bool, len(d.manual))
-	for _, m := range d.manual {
-		keep[m] = true
-	}
-	gone := c.policies
-	c.policies = make(map[uint32]*spd.Policy, len(d.policies))
-	for _, p := range d.policies {
-		c.policies[p.ID] = p
-		delete(gone, p.ID)
-	}
-	_ = c.db.Batch(func() error {
-		c.remove(func(r *record) bool { return r.manual != nil && !keep[r.manual] })
-		for _, m := range c.pending {
-			if !keep[m] {
-				m.wipe()
-			}
-		}
-		c.pending = nil
-		for _, m := range d.manual {
-			p := d.asked[m]
-			m.params.Name, m.params.Soft, m.params.Hard = p.Name, p.Soft, p.Hard
-			switch {
-			case m.rec == nil:
-				c.pending = append(c.pending, m)
-			case !d.fresh[m]:
-				m.rec.describe(p)
-			default:
-				if err := c.insert(m.rec); err != nil {
-					c.log.Error("add a manual SA", "sa", nameOf(&m.params), "err", err)
-					m.discard()
-				}
-			}
-		}
-		c.rebind()
-		return nil
+	c.edit(func() {
+		c.installSAs(d)
+		c.installPolicies(d)
 	})
-	c.cfg.SPD.Store(&spd.Snapshot{Out: d.out, In: d.in})
-	_ = c.db.Batch(func() error {
-		for id := range gone {
-			if err := c.db.Bind(id, nil); err != nil {
-				c.log.Error("unbind a policy that is gone", "policy", id, "err", err)
-			}
-		}
-		return nil
-	})
-	c.forgetAnswered()
 	for _, m := range c.pending {
 		c.tellUnknown(m)
 	}
 	c.log.Info("configuration is in force", "policies", len(d.policies), "sas", len(d.manual), "waiting", len(c.pending))
+}
+
+func (c *Controller) installSAs(d *draft) {
+	keep := make(map[*manual]bool, len(d.manual))
+	for _, m := range d.manual {
+		keep[m] = true
+	}
+	for r := range c.sas.all {
+		if r.manual != nil && !keep[r.manual] {
+			c.remove(r)
+		}
+	}
+	for _, m := range c.pending {
+		if !keep[m] {
+			m.wipe()
+		}
+	}
+	c.pending = nil
+	for _, m := range d.manual {
+		p := d.asked[m]
+		m.params.Name, m.params.Soft, m.params.Hard = p.Name, p.Soft, p.Hard
+		switch {
+		case m.rec == nil:
+			c.pending = append(c.pending, m)
+		case !d.fresh[m]:
+			m.rec.describe(p)
+		default:
+			if err := c.insert(m.rec); err != nil {
+				c.log.Error("add a manual SA", "sa", nameOf(&m.params), "err", err)
+				m.discard()
+			}
+		}
+	}
+}
+
+// installPolicies makes the draft's policies those of the configuration. At
+// equal priority they come before the daemons': what an operator has written
+// down is not for a peer to negotiate away.
+func (c *Controller) installPolicies(d *draft) {
+	var daemons []*policy
+	for _, p := range c.spds.byID {
+		if !p.rule.Static {
+			daemons = append(daemons, p)
+		}
+		c.dropPolicy(p)
+	}
+	slices.SortFunc(daemons, func(p, q *policy) int { return cmp.Compare(p.order, q.order) })
+	for _, p := range append(d.policies, daemons...) {
+		c.addPolicy(p)
+	}
+	for dir := range c.spds.edits {
+		c.spds.edits[dir].anew = true
+	}
 }

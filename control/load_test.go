@@ -64,7 +64,7 @@ func TestAnSaWaitsForItsAddress(t *testing.T) {
 	if len(g.pending) != 0 || len(g.locals) != 3 {
 		t.Errorf("%d wait; the steering program was told %d times, want 3", len(g.pending), len(g.locals))
 	}
-	if k := g.sas[0].manual.params; k.EncKey != nil || k.AuthKey != nil {
+	if k := g.list()[0].manual.params; k.EncKey != nil || k.AuthKey != nil {
 		t.Error("the keys of a made SA are kept")
 	}
 }
@@ -91,12 +91,12 @@ func TestLoadIsAllOrNothing(t *testing.T) {
 		g := newGateway(t)
 		g.see()
 		g.load(t, good()...)
-		spdBefore, sadBefore, sasBefore := g.spd.Load(), g.sad.Load(), len(g.sas)
+		spdBefore, sadBefore, sasBefore := g.spd.Load(), g.sad.Load(), len(g.list())
 		err := g.Load(conf(append(good(), c.bad...)...))
 		if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: error %v", c.name, err)
 		}
-		if g.spd.Load() != spdBefore || g.sad.Load() != sadBefore || len(g.sas) != sasBefore {
+		if g.spd.Load() != spdBefore || g.sad.Load() != sadBefore || len(g.list()) != sasBefore {
 			t.Errorf("%s: something changed", c.name)
 		}
 		if spi := g.boundTo(t, "to 10.2.0.0/16"); spi != 300 {
@@ -122,8 +122,8 @@ func TestManualAeadKeysMustDiffer(t *testing.T) {
 	if err := g.Load(conf(wider)); !errors.Is(err, ErrManualKey) {
 		t.Errorf("another SA with the key of the one it replaces: %v", err)
 	}
-	if len(g.sas) != 1 || g.sas[0].sa().SPI != 301 {
-		t.Errorf("after all: %d SAs", len(g.sas))
+	if len(g.list()) != 1 || g.list()[0].sa().SPI != 301 {
+		t.Errorf("after all: %d SAs", len(g.list()))
 	}
 }
 
@@ -132,14 +132,14 @@ func TestAReloadRenamesAndChangesLifetimes(t *testing.T) {
 	g.see()
 	waits := sa(301, "203.0.113.1", peer)
 	g.load(t, sa(300, here, peer), waits, protect("10.2.0.0/16"))
-	before, id := g.sas[0].out, g.spd.Load().Out.Policies()[0].ID
+	before, id := g.list()[0].out, g.spd.Load().Out.Policies()[0].ID
 	edit := func(p *sad.Params) { p.Name, p.Hard.Seconds = "ipsec.conf:99", 7 }
 	edit(waits)
 	g.load(t, sa(300, here, peer, edit), waits, protect("10.2.0.0/16", func(p *spd.Policy) { p.Name = "ipsec.conf:98" }))
 	if p := g.spd.Load().Out.Policies()[0]; p.ID != id || p.Name != "ipsec.conf:98" {
 		t.Errorf("policy %d %q, want the same one renamed", p.ID, p.Name)
 	}
-	if g.sas[0].out != before {
+	if g.list()[0].out != before {
 		t.Error("the SA was made again")
 	}
 	for _, s := range g.reportSAs(g.start) {
@@ -195,7 +195,7 @@ func TestCloseZeroesAllKeys(t *testing.T) {
 	g := newGateway(t)
 	g.see()
 	g.load(t, sa(300, here, peer), sa(301, "203.0.113.1", "203.0.113.2"), protect("10.2.0.0/16"))
-	made, waiting := g.sas[0].sa(), g.pending[0].params.EncKey
+	made, waiting := g.list()[0].sa(), g.pending[0].params.EncKey
 	g.Close()
 	g.Close()
 	if alive(made) || !bytes.Equal(waiting, make([]byte, 16)) {
@@ -272,8 +272,8 @@ func TestAnExhaustedSaIsNotBoundAgain(t *testing.T) {
 	g.see()
 	first, second := sa(300, here, peer), sa(301, here, peer)
 	g.load(t, first, second)
-	g.sas[1].out.Reserve(math.MaxUint32 - 1)
-	g.sas[1].out.Reserve(1)
+	g.list()[1].out.Reserve(math.MaxUint32 - 1)
+	g.list()[1].out.Reserve(1)
 	g.load(t, first, second, protect("10.2.0.0/16")) // before its expiry is judged
 	if got := g.boundTo(t, "to 10.2.0.0/16"); got != 300 {
 		t.Errorf("bound to %d, want the one that can still seal", got)

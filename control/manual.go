@@ -47,25 +47,16 @@ func (c *Controller) mac(parts ...[]byte) digest {
 	return digest(h.Sum(nil))
 }
 
-// direction is what the addresses of an SA say about it.
-type direction uint8
-
-const (
-	unknown direction = iota
-	inbound
-	outbound
-)
-
 // directionOf tells the direction of an SA between these addresses. In
 // transport mode the source may be left open.
-func (c *Controller) directionOf(p *sad.Params) direction {
+func (c *Controller) directionOf(p *sad.Params) Direction {
 	switch {
 	case c.local[p.Dst]:
-		return inbound
+		return Inbound
 	case c.local[p.Src], c.view != nil && p.Src.IsZero() && !p.Tunnel:
-		return outbound
+		return Outbound
 	}
-	return unknown
+	return DirectionUnknown
 }
 
 // newManual makes the SA that p describes if its direction is known; else it
@@ -87,28 +78,18 @@ func (c *Controller) newManual(p *sad.Params, d digest) (*manual, error) {
 
 // make makes the SA for dir and wipes the keys; for a direction that is not
 // known yet it tries both and keeps the keys.
-func (m *manual) make(dir direction) error {
-	r := &record{manual: m, added: time.Now()}
+func (m *manual) make(dir Direction) error {
+	r := &record{id: SAID{m.params.SPI, m.params.Dst, m.params.Proto}, manual: m, added: time.Now()}
 	r.describe(&m.params)
 	var err error
 	switch dir {
-	case inbound:
+	case Inbound:
 		r.in, err = sad.NewInbound(&m.params)
 		r.window = m.params.Window
-	case outbound:
+	case Outbound:
 		r.out, err = sad.NewOutbound(&m.params)
-	case unknown:
-		in, err := sad.NewInbound(&m.params)
-		if err != nil {
-			return err
-		}
-		in.Key.Zero()
-		out, err := sad.NewOutbound(&m.params)
-		if err != nil {
-			return err
-		}
-		out.Key.Zero()
-		return nil
+	default:
+		return tryBoth(&m.params)
 	}
 	if err != nil {
 		return err
@@ -137,36 +118,24 @@ func (m *manual) discard() {
 // placePending adds the SAs whose direction the host's addresses tell now.
 func (c *Controller) placePending() {
 	waiting := c.pending[:0]
-	placed := false
-	_ = c.db.Batch(func() error {
-		for _, m := range c.pending {
-			dir := c.directionOf(&m.params)
-			if dir == unknown {
-				waiting = append(waiting, m)
-				c.tellUnknown(m)
-				continue
-			}
-			err := m.make(dir)
-			if err == nil {
-				err = c.insert(m.rec)
-			}
-			if err != nil { // it could be made before; there is nobody to return this to
-				c.log.Error("add a manual SA", "sa", m.params, "err", err)
-				m.discard()
-				continue
-			}
-			placed = true
+	for _, m := range c.pending {
+		dir := c.directionOf(&m.params)
+		if dir == DirectionUnknown {
+			waiting = append(waiting, m)
+			c.tellUnknown(m)
+			continue
 		}
-		if placed {
-			c.rebind()
+		err := m.make(dir)
+		if err == nil {
+			err = c.insert(m.rec)
 		}
-		return nil
-	})
+		if err != nil { // it could be made before; there is nobody to return this to
+			c.log.Error("add a manual SA", "sa", m.params, "err", err)
+			m.discard()
+		}
+	}
 	clear(c.pending[len(waiting):])
 	c.pending = waiting
-	if placed {
-		c.forgetAnswered()
-	}
 }
 
 // tellUnknown logs once that m waits, when the host's addresses are known.

@@ -3,45 +3,55 @@ package control
 import (
 	"time"
 
-	"spigot/internal/flow"
 	"spigot/sad"
 )
 
-// record is what the slow path knows of an SA beyond the SA itself. Exactly one
-// of in and out is set.
+// record is what the slow path knows of an SA beyond the SA itself. At most one
+// of in and out is set: neither while the SA is larval or its direction is not
+// known.
 type record struct {
+	id         SAID
+	prev, next *record // in the order in which they were added
+	order      uint64  // counts up along it
+
 	in     *sad.Inbound
 	out    *sad.Outbound
-	manual *manual   // the entry of the configuration that it was made from
-	added  time.Time // made usable
+	manual *manual // the entry of the configuration that it was made from; else nil
+	keyed  *keyed  // what a key daemon has said of it; nil for the configuration's
+	larval bool
+	added  time.Time // made usable, or reserved
 	used   time.Time // when the first packet was seen, within a second; zero: none yet
+	last   time.Time // the same of the latest
+	seen   uint64    // packets, when last was set
 	soft   bool      // its soft lifetime has been announced
 	window int       // replay window in packets as it was asked for
 
-	// What a reload may change of an SA that stays.
+	// What a reload or an update may change of an SA that stays.
 	name                 string
 	softLimit, hardLimit sad.Lifetime
 }
 
-// identity is what names an SA (RFC 4301, section 4.1).
-type identity struct {
-	spi   uint32
-	dst   flow.Addr
-	proto uint8
+// keyed is the part of a record that belongs to a key daemon. It keeps the keys
+// for daemons that ask for them.
+type keyed struct {
+	params  SAParams
+	owner   Origin
+	acquire uint32 // that it answers
 }
 
-// sa returns what both directions have in common.
+// sa returns what both directions have in common, nil if the SA is not placed.
 func (r *record) sa() *sad.SA {
-	if r.in != nil {
+	switch {
+	case r.in != nil:
 		return &r.in.SA
+	case r.out != nil:
+		return &r.out.SA
 	}
-	return &r.out.SA
+	return nil
 }
 
-func (r *record) id() identity {
-	sa := r.sa()
-	return identity{sa.SPI, sa.Dst, sa.Proto}
-}
+// placed says whether workers may know the SA.
+func (r *record) placed() bool { return r.in != nil || r.out != nil }
 
 // describe takes over what a reload may change.
 func (r *record) describe(p *sad.Params) {
@@ -50,50 +60,115 @@ func (r *record) describe(p *sad.Params) {
 
 // carried returns packets and bytes so far.
 func (r *record) carried() (packets, bytes uint64) {
-	if r.in != nil {
-		return r.in.Used()
+	switch {
+	case r.in != nil:
+		packets, bytes = r.in.Used()
+	case r.out != nil:
+		packets, bytes = r.out.Used()
 	}
-	return r.out.Used()
+	if r.keyed != nil {
+		packets += r.keyed.params.Carried.Packets
+		bytes += r.keyed.params.Carried.Bytes
+	}
+	return packets, bytes
 }
 
 // seq returns the last sequence number: given out, or received and accepted.
 func (r *record) seq() uint64 {
-	if r.in != nil {
+	switch {
+	case r.in != nil:
 		return r.in.Seq()
+	case r.out != nil:
+		return r.out.Seq()
 	}
-	return r.out.Seq()
+	return 0
 }
 
-// insert adds r to the SADB. The caller rebinds afterwards.
-func (c *Controller) insert(r *record) error {
-	var err error
-	if r.in != nil {
-		err = c.db.AddInbound(r.in)
-	} else {
-		err = c.db.AddOutbound(r.out)
+// records holds all SAs by name and in the order in which they were added.
+type records struct {
+	byID        map[SAID]*record
+	first, last *record
+	added       uint64
+}
+
+// all yields the records in order. The loop may remove the one that it has.
+func (s *records) all(yield func(*record) bool) {
+	for r := s.first; r != nil; {
+		next := r.next
+		if !yield(r) {
+			return
+		}
+		r = next
 	}
-	if err != nil {
+}
+
+func (s *records) add(r *record) {
+	s.added++
+	r.order, r.prev, r.next = s.added, s.last, nil
+	if s.last != nil {
+		s.last.next = r
+	} else {
+		s.first = r
+	}
+	s.last = r
+	s.byID[r.id] = r
+}
+
+// remove forgets r, whose next stays for a loop that is at r.
+func (s *records) remove(r *record) {
+	if r.prev != nil {
+		r.prev.next = r.next
+	} else {
+		s.first = r.next
+	}
+	if r.next != nil {
+		r.next.prev = r.prev
+	} else {
+		s.last = r.prev
+	}
+	delete(s.byID, r.id)
+}
+
+// insert adds r to the SADB, and binds policies to it.
+func (c *Controller) insert(r *record) error {
+	if err := c.place(r); err != nil {
 		return err
 	}
-	c.sas = append(c.sas, r)
+	c.sas.add(r)
+	c.offer(r)
 	if r.manual != nil && r.manual.key != (digest{}) {
 		c.usedKeys[r.manual.key] = true
 	}
 	return nil
 }
 
-// remove takes from the SADB what drop names. The caller rebinds afterwards.
-func (c *Controller) remove(drop func(*record) bool) {
-	kept := c.sas[:0]
-	for _, r := range c.sas {
-		if !drop(r) {
-			kept = append(kept, r)
-			continue
-		}
-		if err := c.db.Remove(r.sa().SPI, r.sa().Dst, r.sa().Proto); err != nil {
-			c.log.Error("remove an SA", "sa", r.sa(), "err", err)
+// place shows r's SA, if it has one, to workers.
+func (c *Controller) place(r *record) error {
+	switch {
+	case r.in != nil:
+		return c.db.AddInbound(r.in)
+	case r.out != nil:
+		return c.db.AddOutbound(r.out)
+	}
+	return nil
+}
+
+// remove takes r from the SADB; policies that it served look for another SA.
+func (c *Controller) remove(r *record) {
+	c.withdraw(r)
+	c.sas.remove(r)
+	if r.placed() {
+		if err := c.db.Remove(r.id.SPI, r.id.Dst, r.id.Proto); err != nil {
+			c.log.Error("remove an SA", "sa", r.id, "err", err)
 		}
 	}
-	clear(c.sas[len(kept):])
-	c.sas = kept
+	if r.keyed != nil {
+		r.keyed.params.wipe()
+	}
+	switch {
+	case r.larval:
+		c.larvals--
+	case !r.placed():
+		c.waiting--
+	}
 }

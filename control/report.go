@@ -19,7 +19,9 @@ import (
 var (
 	actionNames = [...]string{spd.Discard: "discard", spd.Bypass: "bypass", spd.Protect: "protect"}
 	levelNames  = [...]string{spd.Require: "require", spd.Acquire: "acquire", spd.Use: "use", spd.DontAcq: "dontacq"}
-	dirNames    = [...]string{spd.Out: DirOut, spd.In: DirIn}
+	dirNames    = [...]string{spd.Out: DirOut, spd.In: DirIn, Fwd: "fwd"}
+
+	directionNames = [...]string{DirectionUnknown: DirWaiting, Inbound: DirIn, Outbound: DirOut}
 )
 
 // reportPorts describes the queues of all ports.
@@ -103,37 +105,40 @@ func (c *Controller) reportSAs(now time.Time) []SAInfo {
 	for id, sa := range c.db.Bindings() {
 		bound[sa] = append(bound[sa], id)
 	}
-	for _, r := range c.sas {
-		sa := r.sa()
-		info := SAInfo{
-			Direction: DirOut, SPI: sa.SPI, Src: nameOfAddr(sa.Src), Dst: sa.Dst.String(),
-			Proto: nameOfProto(sa.Proto), Mode: nameOfMode(sa.Tunnel), Suite: sa.Suite,
-			Reqid: sa.Reqid, ESN: sa.ESN, Seq: r.seq(), Window: r.window,
-			AgeSeconds: now.Sub(r.added).Seconds(),
-			Soft:       Lifetime(r.softLimit), Hard: Lifetime(r.hardLimit), Policies: []uint32{}, Name: r.name,
+	for r := range c.sas.all {
+		v := r.view(false)
+		info := infoOf(&v.SAParams)
+		info.Direction, info.Seq, info.Window = directionNames[v.Direction], r.seq(), r.window
+		info.Packets, info.Bytes = v.Packets, v.Bytes
+		info.AgeSeconds = now.Sub(r.added).Seconds()
+		info.Policies = append(info.Policies, bound[r.out]...)
+		if sa := r.sa(); sa != nil {
+			info.Suite = sa.Suite
 		}
-		info.Packets, info.Bytes = r.carried()
-		if r.in != nil {
-			info.Direction = DirIn
-		} else {
-			info.Policies = append(info.Policies, bound[r.out]...)
+		if r.larval {
+			info.Direction = DirLarval
 		}
 		all = append(all, info)
 	}
 	for _, m := range c.pending {
-		p := &m.params
-		suite := p.Encryption
-		if p.Integrity != "" {
-			suite += "/" + p.Integrity
-		}
-		all = append(all, SAInfo{
-			Direction: DirWaiting, SPI: p.SPI, Src: nameOfAddr(p.Src), Dst: p.Dst.String(),
-			Proto: nameOfProto(p.Proto), Mode: nameOfMode(p.Tunnel), Suite: suite,
-			Reqid: p.Reqid, ESN: p.ESN, Window: p.Window,
-			Soft: Lifetime(p.Soft), Hard: Lifetime(p.Hard), Policies: []uint32{}, Name: p.Name,
-		})
+		v := m.describeSA()
+		all = append(all, infoOf(&v))
 	}
 	return all
+}
+
+// infoOf describes an SA that waits.
+func infoOf(p *SAParams) SAInfo {
+	suite := p.Encryption
+	if p.Integrity != "" {
+		suite += "/" + p.Integrity
+	}
+	return SAInfo{
+		Direction: DirWaiting, SPI: p.SPI, Src: nameOfAddr(p.Src), Dst: p.Dst.String(),
+		Proto: nameOfProto(p.Proto), Mode: nameOfMode(p.Tunnel), Suite: suite,
+		Reqid: p.Reqid, ESN: p.ESN, Window: p.Window,
+		Soft: Lifetime(p.Soft), Hard: Lifetime(p.Hard), Policies: []uint32{}, Name: p.Name,
+	}
 }
 
 // reportPolicies describes the SPD, outbound first.
@@ -196,7 +201,7 @@ func (c *Controller) reportStatus(now time.Time) StatusInfo {
 	s := StatusInfo{
 		UptimeSeconds: now.Sub(c.start).Seconds(),
 		Mirrored:      c.view != nil,
-		WaitingSAs:    len(c.pending),
+		WaitingSAs:    len(c.pending) + c.waiting,
 		Stats:         c.stats,
 	}
 	if c.view != nil {

@@ -93,8 +93,8 @@ func TestWhatOperatorsSee(t *testing.T) {
 		sa(300, here, peer, gcm, reqid(4), func(p *sad.Params) { p.Hard.Seconds, p.Soft.Bytes = 3600, 99 }),
 		sa(301, peer, here, func(p *sad.Params) { p.Window, p.ESN = 1024, true }),
 		sa(302, "203.0.113.1", "203.0.113.2"))
-	g.sas[0].out.Reserve(5)
-	g.sas[0].out.Count(5, 500)
+	g.list()[0].out.Reserve(5)
+	g.list()[0].out.Count(5, 500)
 	w := g.worker.Counters
 	w.Rx, w.Tx, w.Turns = 12, 9, 100
 	w.Drops[counter.NoSA], w.Drops[counter.Runt] = 2, 1

@@ -45,16 +45,16 @@ func TestAcquiresAreDeduplicated(t *testing.T) {
 		{30 * time.Second, 9999, "10.2.0.1", 4}, // a policy that has gone
 	} {
 		g.ask(c.policy, c.dst, now.Add(c.after))
-		if len(g.acquires) != c.sent {
-			t.Errorf("%v, policy %d to %s: %d acquires, want %d", c.after, c.policy, c.dst, len(g.acquires), c.sent)
+		if len(g.hear(EventAcquire)) != c.sent {
+			t.Errorf("%v, policy %d to %s: %d acquires, want %d", c.after, c.policy, c.dst, len(g.hear(EventAcquire)), c.sent)
 		}
 	}
-	a := g.acquires[0]
+	a := g.hear(EventAcquire)[0].Acquire
 	if a.Policy.ID != one || a.Peer != addr(peer) || a.Flow.Dst != addr("10.2.0.1") {
 		t.Errorf("acquire: %+v", a)
 	}
-	if g.acquires[2].Peer != addr("10.3.0.2") || g.acquires[2].Seq == a.Seq {
-		t.Errorf("acquire without a peer: %+v", g.acquires[2])
+	if g.hear(EventAcquire)[2].Acquire.Peer != addr("10.3.0.2") || g.hear(EventAcquire)[2].Acquire.Seq == a.Seq {
+		t.Errorf("acquire without a peer: %+v", g.hear(EventAcquire)[2].Acquire)
 	}
 	if g.stats.Acquires != 8 || g.stats.AcquiresSent != 4 {
 		t.Errorf("counted %+v", g.stats)
@@ -70,13 +70,13 @@ func TestAnAnsweredAcquireMayBeRepeated(t *testing.T) {
 	g.ask(id, "10.2.0.1", now)
 	g.load(t, p, sa(300, here, peer))
 	g.ask(id, "10.2.0.1", now.Add(time.Second)) // was on its way: there is an SA by now
-	if len(g.acquires) != 1 {
-		t.Fatalf("%d acquires, want 1", len(g.acquires))
+	if len(g.hear(EventAcquire)) != 1 {
+		t.Fatalf("%d acquires, want 1", len(g.hear(EventAcquire)))
 	}
 	g.load(t, p)
 	g.ask(id, "10.2.0.1", now.Add(2*time.Second))
-	if len(g.acquires) != 2 {
-		t.Errorf("%d acquires after the SA left, want 2", len(g.acquires))
+	if len(g.hear(EventAcquire)) != 2 {
+		t.Errorf("%d acquires after the SA left, want 2", len(g.hear(EventAcquire)))
 	}
 }
 
@@ -90,15 +90,16 @@ func TestAFloodOfAcquiresIsBounded(t *testing.T) {
 		req.Flow.Dst = flow.V4(0x0a000000 + i)
 		g.acquire(req, now)
 	}
-	if len(g.acquires) != maxAsks || len(g.asks) != maxAsks || g.stats.AcquiresLost != 2*maxAsks {
-		t.Errorf("%d acquires, %d remembered, %d lost", len(g.acquires), len(g.asks), g.stats.AcquiresLost)
+	g.Do(g.deliver)
+	if len(g.hear(EventAcquire)) != maxAsks || len(g.asks.byAsk) != maxAsks || g.stats.AcquiresLost != 2*maxAsks {
+		t.Errorf("%d acquires, %d remembered, %d lost", len(g.hear(EventAcquire)), len(g.asks.byAsk), g.stats.AcquiresLost)
 	}
 	if n := g.log.count("no SA"); n > 20 {
 		t.Errorf("%d log lines at once", n)
 	}
 	g.Do(func() { g.chores(now.Add(acquireQuiet)) })
-	if len(g.asks) != 0 {
-		t.Errorf("%d still remembered", len(g.asks))
+	if len(g.asks.byAsk) != 0 {
+		t.Errorf("%d still remembered", len(g.asks.byAsk))
 	}
 }
 
@@ -255,25 +256,26 @@ func TestLifetimes(t *testing.T) {
 			g := newGateway(t)
 			g.see()
 			g.load(t, sa(300, src, dst, c.limit), protect("10.2.0.0/16"))
-			r := g.sas[0]
+			r := g.list()[0]
 			for _, u := range c.uses {
 				if r.in != nil {
 					r.in.Count(u.packets, u.bytes)
 				} else {
 					r.out.Count(u.packets, u.bytes)
 				}
-				g.expires = nil
+				g.hear(EventExpire)
+				g.news = nil
 				g.Do(func() { g.chores(r.added.Add(u.at)) })
 				got := ""
-				for _, e := range g.expires {
+				for _, e := range g.hear(EventExpire) {
 					got = map[bool]string{false: "soft ", true: "hard "}[e.Hard] + e.Reason
 				}
-				if got != u.want || len(g.expires) > 1 {
+				if got != u.want || len(g.hear(EventExpire)) > 1 {
 					t.Errorf("%s, %s, after %v: %q, want %q", c.name, dir, u.at, got, u.want)
 				}
 			}
 			last := c.uses[len(c.uses)-1].want
-			if gone := len(g.sas) == 0; gone != (len(last) > 4 && last[:4] == "hard") {
+			if gone := len(g.list()) == 0; gone != (len(last) > 4 && last[:4] == "hard") {
 				t.Errorf("%s, %s: gone %v at the end", c.name, dir, gone)
 			}
 		}
@@ -286,7 +288,7 @@ func TestAnExpiredSaIsReplacedAndStaysAway(t *testing.T) {
 	old := sa(301, here, peer, func(p *sad.Params) { p.Hard.Packets = 1 })
 	parts := []any{sa(300, here, peer), old, protect("10.2.0.0/16")}
 	g.load(t, parts...)
-	expired := g.sas[1]
+	expired := g.list()[1]
 	expired.out.Count(1, 1)
 	g.Do(func() { g.chores(time.Now()); g.poll(time.Now()) })
 	if got := g.boundTo(t, "to 10.2.0.0/16"); got != 300 {
@@ -296,8 +298,8 @@ func TestAnExpiredSaIsReplacedAndStaysAway(t *testing.T) {
 		t.Error("the key of an expired SA is alive")
 	}
 	g.load(t, parts...)
-	if len(g.sas) != 1 || g.log.count("stays away") != 1 {
-		t.Errorf("%d SAs after a reload, want 1: the sequence numbers would start again", len(g.sas))
+	if len(g.list()) != 1 || g.log.count("stays away") != 1 {
+		t.Errorf("%d SAs after a reload, want 1: the sequence numbers would start again", len(g.list()))
 	}
 }
 
@@ -316,11 +318,11 @@ func TestSequenceExhaustionIsAHardExpiry(t *testing.T) {
 		g.see()
 		g.load(t, sa(300, here, peer, func(p *sad.Params) { p.ESN = c.esn }), protect("10.2.0.0/16"))
 		for _, n := range c.used {
-			g.sas[0].out.Reserve(n)
+			g.list()[0].out.Reserve(n)
 		}
 		g.Do(func() { g.chores(time.Now()) })
-		if gone := len(g.sas) == 0; gone != c.gone || gone && g.expires[0].Reason != "sequence" {
-			t.Errorf("%s: gone %v, %+v", c.name, gone, g.expires)
+		if gone := len(g.list()) == 0; gone != c.gone || gone && g.hear(EventExpire)[0].Reason != "sequence" {
+			t.Errorf("%s: gone %v, %+v", c.name, gone, g.hear(EventExpire))
 		}
 	}
 }
@@ -374,10 +376,10 @@ func TestRunServesRingsAndMirror(t *testing.T) {
 		}
 	}
 	wait("the view", func() bool { return g.view == v && g.fib.Load() != before })
-	wait("the SA", func() bool { return len(g.sas) == 1 })
+	wait("the SA", func() bool { return len(g.list()) == 1 })
 	g.worker.Acquires.Push([]spd.AcquireRequest{{Policy: unbound}})
 	g.worker.Punts.Push([]fib.Punt{*punt(fib.PuntTTL, udp4(t, "10.1.0.2", "10.2.0.2", 1))})
-	wait("the acquire", func() bool { return len(g.acquires) == 1 })
+	wait("the acquire", func() bool { return len(g.hear(EventAcquire)) == 1 })
 	wait("the answer", func() bool { return g.worker.Injects.Len() == 1 })
 	g.steering = nil
 	stop()

@@ -57,6 +57,7 @@ type DB struct {
 	now     *Snapshot // published last
 	draft   Snapshot  // what the next one will be
 	batch   bool
+	edited  bool // draft differs from now
 
 	added uint64 // SAs ever added
 	in    map[id]*inEntry
@@ -98,9 +99,11 @@ func (db *DB) Snapshot() *Snapshot { return db.now }
 
 // commit publishes the draft, then retires the keys of what is not in it.
 func (db *DB) commit() {
+	db.edited = true
 	if db.batch {
 		return
 	}
+	db.edited = false
 	db.draft.Gen++
 	s := db.draft
 	db.now = &s
@@ -116,16 +119,18 @@ func (db *DB) commit() {
 }
 
 // Batch publishes all edits that f makes as one Snapshot, when f returns: for
-// a rekey whose steps must be seen together, or for many SAs at once. What f
-// returns, Batch returns; it does not undo edits.
+// a rekey whose steps must be seen together, or for many SAs at once. Without
+// edits it publishes nothing. What f returns, Batch returns; it does not undo
+// edits.
 func (db *DB) Batch(f func() error) error {
 	if db.batch {
 		return f()
 	}
 	db.batch = true
 	defer func() {
-		db.batch = false
-		db.commit()
+		if db.batch = false; db.edited {
+			db.commit()
+		}
 	}()
 	return f()
 }
@@ -244,6 +249,14 @@ func (db *DB) FindInbound(spi uint32, dst flow.Addr, proto uint8) *Inbound {
 // FindOutbound returns the outbound SA of that identity, or nil.
 func (db *DB) FindOutbound(spi uint32, dst flow.Addr, proto uint8) *Outbound {
 	if e := db.out[id{dst, spi, proto}]; e != nil {
+		return e.sa
+	}
+	return nil
+}
+
+// Bound returns the SA that the policy with that ID uses, or nil.
+func (db *DB) Bound(policy uint32) *Outbound {
+	if e := db.bound[policy]; e != nil {
 		return e.sa
 	}
 	return nil

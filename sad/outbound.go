@@ -36,6 +36,7 @@ func NewOutbound(p *Params) (*Outbound, error) {
 	if p.ESN {
 		out.last = math.MaxUint64
 	}
+	out.seq.Store(p.Replay.Seq)
 	if p.Tunnel {
 		out.writeHeader()
 	}
@@ -99,3 +100,18 @@ func (sa *Outbound) grant(first, n uint64) (uint64, int) {
 
 // Seq returns the last sequence number given out, 0 if none was.
 func (sa *Outbound) Seq() uint64 { return min(sa.seq.Load(), sa.last) }
+
+// Advance raises the last number given out to seq. It is false, and nothing
+// changes, if seq lies beyond the last number there is or behind what was given
+// out: no number is ever given out twice. Anyone may call it.
+func (sa *Outbound) Advance(seq uint64) bool {
+	for {
+		cur := sa.seq.Load()
+		if seq > sa.last || seq < cur {
+			return false
+		}
+		if sa.seq.CompareAndSwap(cur, seq) {
+			return true
+		}
+	}
+}

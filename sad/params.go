@@ -3,6 +3,7 @@ package sad
 import (
 	"fmt"
 	"log/slog"
+	"math"
 
 	"spigot/internal/flow"
 )
@@ -42,6 +43,32 @@ type Params struct {
 	Selectors  []flow.Selector // what an inbound SA may carry, as seen inbound; empty: only the SPD decides
 	Soft, Hard Lifetime
 	Name       string // where it comes from, for people
+	Encap      Encap
+	Replay     Replay // where the sequence numbers start; the zero Replay is a new SA
+}
+
+// EncapUDP is the Type of ESP in UDP (RFC 3948).
+const EncapUDP = 2
+
+// Encap says how ESP itself is wrapped. The zero Encap is ESP as an IP protocol.
+type Encap struct {
+	Type             uint8 // 0, or EncapUDP
+	SrcPort, DstPort uint16
+	Original         flow.Addr // in transport mode: the peer's address behind its NAT; zero: not known
+}
+
+// Replay is where an SA stands in its sequence numbers (RFC 4303, section 3.4.3).
+type Replay struct {
+	Seq uint64 // the last number sent, or the highest received
+	// Seen says which numbers an inbound SA has received: bit k%64 of word k/64 is
+	// that of number Seq-k. What lies beyond it counts as received, so nil stands
+	// for all.
+	Seen []uint64 `json:",omitempty"`
+}
+
+// has says whether number Seq-k was received.
+func (r *Replay) has(k uint64) bool {
+	return k/64 >= uint64(len(r.Seen)) || r.Seen[k/64]>>(k%64)&1 != 0
 }
 
 // String formats p without its keys.
@@ -75,7 +102,13 @@ func (p *Params) check() error {
 	}
 	switch {
 	case p.Proto != protoESP:
-		return bad("protocol %d: only ESP is there; set Proto to %d", p.Proto, protoESP)
+		return fmt.Errorf("%w: %w: protocol %d: only ESP is there; set Proto to %d",
+			ErrParams, ErrUnsupported, p.Proto, protoESP)
+	case p.Encap.Type != 0:
+		return fmt.Errorf("%w: %w: encapsulation of type %d: only plain ESP is there; leave the encapsulation out",
+			ErrParams, ErrUnsupported, p.Encap.Type)
+	case !p.ESN && p.Replay.Seq > math.MaxUint32:
+		return bad("sequence number %d without extended sequence numbers: they end at 2^32-1", p.Replay.Seq)
 	case p.SPI < 256:
 		return bad("SPI %d is reserved (RFC 4303, 2.1): choose one above 255", p.SPI)
 	case !isHost(p.Dst):

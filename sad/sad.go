@@ -27,6 +27,9 @@ var (
 	ErrParams = errors.New("sad: bad parameters")
 	ErrExists = errors.New("sad: SA exists")
 	ErrNoSA   = errors.New("sad: no such SA")
+	// ErrUnsupported comes together with ErrParams: the parameters make sense, and
+	// the data path cannot do it.
+	ErrUnsupported = errors.New("sad: not supported")
 )
 
 // Job is one ESP packet to seal or open; Engine runs jobs. They are crypto's:
@@ -125,6 +128,7 @@ func NewInbound(p *Params) (*Inbound, error) {
 	}
 	in := &Inbound{SA: sa, Selectors: slices.Clone(p.Selectors)}
 	in.window.init(p.Window)
+	in.window.restore(&p.Replay)
 	return in, nil
 }
 

@@ -1,6 +1,7 @@
 package sad
 
 import (
+	"math"
 	"math/bits"
 	"sync/atomic"
 
@@ -171,3 +172,43 @@ func (sa *Inbound) Mark(full uint64) counter.Reason {
 
 // Seq returns the highest sequence number marked, 0 if none was.
 func (sa *Inbound) Seq() uint64 { return sa.window.top.Load() }
+
+// restore gives a window that is not in use yet the state r.
+func (w *window) restore(r *Replay) {
+	w.top.Store(r.Seq)
+	for k := uint64(0); k < min(w.size, r.Seq); k++ {
+		if r.has(k) {
+			w.mark(r.Seq - k)
+		}
+	}
+}
+
+// Advance raises the highest number received to seq, so that the window moves
+// on without a packet; the numbers skipped are still accepted as far as they
+// lie in the window. It is false, and nothing changes, if seq lies behind or
+// beyond the last number there is. Anyone may call it.
+func (sa *Inbound) Advance(seq uint64) bool {
+	for {
+		top := sa.window.top.Load()
+		if seq < top || !sa.ESN && seq > math.MaxUint32 {
+			return false
+		}
+		if sa.window.top.CompareAndSwap(top, seq) {
+			return true
+		}
+	}
+}
+
+// Replay returns the window as it is: all of it while no worker marks, else a
+// moment's view in which numbers received meanwhile may be missing.
+func (sa *Inbound) Replay() Replay {
+	w := &sa.window
+	r := Replay{Seq: w.top.Load(), Seen: make([]uint64, (w.size+63)/64)}
+	for k := uint64(0); k < min(w.size, r.Seq); k++ {
+		word, empty, bit := w.slot(r.Seq - k)
+		if v := word.Load(); v>>tagShift == empty>>tagShift && v&bit != 0 {
+			r.Seen[k/64] |= 1 << (k % 64)
+		}
+	}
+	return r
+}

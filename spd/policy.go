@@ -17,8 +17,8 @@ const (
 	protoAH  = 51
 )
 
-// check says what is wrong with p by itself.
-func (p *Policy) check() error {
+// Check says what is wrong with p by itself. The error wraps ErrPolicy.
+func (p *Policy) Check() error {
 	if p.ID == 0 {
 		return p.bad("its ID is 0: give it a number of its own")
 	}

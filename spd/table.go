@@ -61,7 +61,7 @@ func (t *Table) check(prev *Table) error {
 		if p == nil {
 			return fmt.Errorf("%w: policy at place %d is nil: leave it out", ErrPolicy, i)
 		}
-		if err := p.check(); err != nil {
+		if err := p.Check(); err != nil {
 			return err
 		}
 		if p.Dir != t.dir {
