@@ -9,44 +9,68 @@ import (
 //
 // CBC's IV must be unpredictable, unlike a counter mode's. It is the sequence
 // number encrypted under the packet's key: the first method of NIST SP
-// 800-38A, appendix C. That needs no randomness, and does not repeat.
+// 800-38A, appendix C. That needs no randomness, and does not repeat. So the
+// IV is a block like the others, chained to zero.
 func (e *Engine) sealCBC(jobs []Job, group []uint8) {
 	for _, i := range group {
 		j := &jobs[i]
 		iv := j.Pkt[headerLen : headerLen+aes.BlockSize]
 		binary.BigEndian.PutUint64(iv, 0)
 		binary.BigEndian.PutUint64(iv[8:], j.seq())
-		b := j.Key.block
-		b.Encrypt(iv, iv)
-		text := j.Pkt[headerLen : len(j.Pkt)-j.Key.suite.hash.icv] // the IV is block 0
+	}
+	if k := jobs[group[0]].Key.suite.cbcKernel(); k.encrypt != nil {
+		e.cbc.encrypt(k, jobs, group)
+	} else {
+		encryptCBC(jobs, group)
+	}
+	e.sign(jobs, group)
+}
+
+// openCBC decrypts only what is authentic, so that padding cannot be probed.
+func (e *Engine) openCBC(jobs []Job, group []uint8) {
+	e.verify(jobs, group)
+	if k := jobs[group[0]].Key.suite.cbcKernel(); k.decrypt != nil {
+		for _, i := range group {
+			if j := &jobs[i]; j.OK {
+				k.decrypt(&j.Key.cbc.decrypt, j.Key.cbc.rounds, j.cbcText())
+			}
+		}
+	} else {
+		decryptCBC(jobs, group)
+	}
+}
+
+// cbcText is the packet's IV and ciphertext, whole blocks.
+func (j *Job) cbcText() []byte { return j.Pkt[headerLen : len(j.Pkt)-j.Key.suite.hash.icv] }
+
+// encryptCBC encrypts each packet, its IV included, on the standard library.
+func encryptCBC(jobs []Job, group []uint8) {
+	for _, i := range group {
+		b, text := jobs[i].Key.block, jobs[i].cbcText()
+		b.Encrypt(text, text)
 		for at := aes.BlockSize; at < len(text); at += aes.BlockSize {
 			block := text[at : at+aes.BlockSize]
 			xorBlock(block, text[at-aes.BlockSize:])
 			b.Encrypt(block, block)
 		}
-		j.OK = e.signHMAC(j)
 	}
-	e.forgetHMAC()
 }
 
-// openCBC decrypts only what is authentic, so that padding cannot be probed.
-// From the last block to the first, the ciphertext that a block was chained to
-// is still there.
-func (e *Engine) openCBC(jobs []Job, group []uint8) {
+// decryptCBC decrypts the authentic packets on the standard library. From the
+// last block to the first, the ciphertext that a block was chained to is still
+// there.
+func decryptCBC(jobs []Job, group []uint8) {
 	for _, i := range group {
-		j := &jobs[i]
-		if j.OK = e.verifyHMAC(j); !j.OK {
+		if !jobs[i].OK {
 			continue
 		}
-		b := j.Key.block
-		text := j.Pkt[headerLen : len(j.Pkt)-j.Key.suite.hash.icv]
+		b, text := jobs[i].Key.block, jobs[i].cbcText()
 		for at := len(text) - aes.BlockSize; at > 0; at -= aes.BlockSize {
 			block := text[at : at+aes.BlockSize]
 			b.Decrypt(block, block)
 			xorBlock(block, text[at-aes.BlockSize:])
 		}
 	}
-	e.forgetHMAC()
 }
 
 // xorBlock sets x to x XOR y in its first 16 bytes.
@@ -59,16 +83,6 @@ func xorBlock(x, y []byte) {
 }
 
 // sealNull authenticates only (RFC 2410).
-func (e *Engine) sealNull(jobs []Job, group []uint8) {
-	for _, i := range group {
-		jobs[i].OK = e.signHMAC(&jobs[i])
-	}
-	e.forgetHMAC()
-}
+func (e *Engine) sealNull(jobs []Job, group []uint8) { e.sign(jobs, group) }
 
-func (e *Engine) openNull(jobs []Job, group []uint8) {
-	for _, i := range group {
-		jobs[i].OK = e.verifyHMAC(&jobs[i])
-	}
-	e.forgetHMAC()
-}
+func (e *Engine) openNull(jobs []Job, group []uint8) { e.verify(jobs, group) }

@@ -12,6 +12,7 @@ type Engine struct {
 	seqHi   [4]byte           // what HMAC takes in after the packet with ESN
 	sum     [64]byte          // HMAC's output
 	digests [numHashes]digest // by hashID
+	cbc     cbcLanes
 }
 
 // NewEngine makes a worker's Engine.

@@ -94,20 +94,28 @@ func (e *Engine) icv(j *Job) []byte {
 	return d.Sum(e.sum[:0])[:h.icv]
 }
 
-// signHMAC writes the job's ICV and tells whether it could.
-func (e *Engine) signHMAC(j *Job) bool {
-	icv := e.icv(j)
-	return icv != nil && copy(j.Pkt[len(j.Pkt)-len(icv):], icv) == len(icv)
+// sign writes the ICV of each job of the group and sets its verdict.
+func (e *Engine) sign(jobs []Job, group []uint8) {
+	for _, i := range group {
+		j := &jobs[i]
+		icv := e.icv(j)
+		j.OK = icv != nil && copy(j.Pkt[len(j.Pkt)-len(icv):], icv) == len(icv)
+	}
+	e.forgetHMAC()
 }
 
-// verifyHMAC tells, in constant time, whether the job's ICV is right.
-func (e *Engine) verifyHMAC(j *Job) bool {
-	icv := e.icv(j)
-	return icv != nil && subtle.ConstantTimeCompare(j.Pkt[len(j.Pkt)-len(icv):], icv) == 1
+// verify tells in each job's verdict, in constant time, whether its ICV is right.
+func (e *Engine) verify(jobs []Job, group []uint8) {
+	for _, i := range group {
+		j := &jobs[i]
+		icv := e.icv(j)
+		j.OK = icv != nil && subtle.ConstantTimeCompare(j.Pkt[len(j.Pkt)-len(icv):], icv) == 1
+	}
+	e.forgetHMAC()
 }
 
 // forgetHMAC takes what the last packets' keys left in the digests out of
-// them, so that no key outlives its Zero in an Engine. Kernels end with it.
+// them, so that no key outlives its Zero in an Engine.
 func (e *Engine) forgetHMAC() {
 	for _, d := range e.digests {
 		d.Reset()

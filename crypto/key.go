@@ -16,6 +16,7 @@ type Key struct {
 	// What the suite's kernels need; the rest is nil. Both are safe for concurrent use.
 	aead  cipher.AEAD
 	block cipher.Block
+	cbc   *cbcKey
 
 	hmac hmacKey
 }
@@ -52,7 +53,12 @@ func (k *Key) expand(encKey, authKey []byte) (err error) {
 			return err
 		}
 	}
-	if c.block != nil {
+	switch kernel := k.suite.cbcKernel(); {
+	case c.block == nil:
+	case kernel.expand != nil:
+		k.cbc = &cbcKey{}
+		k.cbc.rounds = kernel.expand(&k.cbc.encrypt, &k.cbc.decrypt, encKey[:n])
+	default:
 		if k.block, err = c.block(encKey[:n]); err != nil {
 			return err
 		}
@@ -72,9 +78,10 @@ func (k *Key) Zero() {
 	k.alive = false
 	wipe(k.aead)
 	wipe(k.block)
+	wipe(k.cbc)
 	k.hmac.zero()
 	clear(k.salt[:])
-	k.aead, k.block = nil, nil
+	k.aead, k.block, k.cbc = nil, nil, nil
 }
 
 // wipe zeroes the value that p points to, of whatever type; nil is left alone.
