@@ -22,25 +22,25 @@ const (
 // GetSPI reserves an SPI for an inbound SA (RFC 2367, section 3.1.1): a random
 // one in the range, never one of the reserved 0 to 255. UpdateSA with the keys
 // has to follow within 60 seconds, or it is silently given up.
-func (k *Keying) GetSPI(by Origin, q GetSPIRequest) (SAID, error) {
+func (k *Keying) GetSPI(by Origin, q GetSPIRequest) (SA, error) {
 	c := k.c
 	switch {
 	case q.Proto != wire.ProtoESP && q.Proto != wire.ProtoAH:
-		return SAID{}, fmt.Errorf("get SPI: %w: protocol %d: ask for ESP, 50, or AH, 51", ErrUnsupported, q.Proto)
+		return SA{}, fmt.Errorf("get SPI: %w: protocol %d: ask for ESP, 50, or AH, 51", ErrUnsupported, q.Proto)
 	case q.Dst.IsZero() || q.Dst == flow.V4(0):
-		return SAID{}, fmt.Errorf("get SPI: %w: no destination: give an address of the gateway", ErrInvalid)
+		return SA{}, fmt.Errorf("get SPI: %w: no destination: give an address of the gateway", ErrInvalid)
 	case c.larvals >= maxLarval:
-		return SAID{}, fmt.Errorf("get SPI: %w: %d SAs wait for their keys: wait a minute", ErrLimit, c.larvals)
+		return SA{}, fmt.Errorf("get SPI: %w: %d SAs wait for their keys: wait a minute", ErrLimit, c.larvals)
 	}
 	if q.Min == 0 && q.Max == 0 {
 		q.Max = math.MaxUint32
 	}
 	if q.Max < minSPI || q.Max < q.Min {
-		return SAID{}, fmt.Errorf("get SPI: %w: range %#x to %#x: give one above 255, low end first", ErrInvalid, q.Min, q.Max)
+		return SA{}, fmt.Errorf("get SPI: %w: range %#x to %#x: give one above 255, low end first", ErrInvalid, q.Min, q.Max)
 	}
 	id, err := c.drawSPI(&q)
 	if err != nil {
-		return SAID{}, fmt.Errorf("get SPI: %w", err)
+		return SA{}, fmt.Errorf("get SPI: %w", err)
 	}
 	p := SAParams{
 		Params: sad.Params{SPI: id.SPI, Proto: q.Proto, Src: q.Src, Dst: q.Dst, Reqid: q.Reqid, Tunnel: q.Tunnel},
@@ -53,7 +53,7 @@ func (k *Keying) GetSPI(by Origin, q GetSPIRequest) (SAID, error) {
 	c.sas.add(r)
 	c.larvals++
 	c.tellSA(EventSPI, by, r)
-	return id, nil
+	return r.view(false), nil
 }
 
 // drawSPI finds an SPI that no SA has.

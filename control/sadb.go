@@ -166,19 +166,20 @@ func (p *SAParams) wipe() {
 	p.EncKey, p.AuthKey = nil, nil
 }
 
-// DeleteSA deletes the SA of that name. It is ErrNotFound if there is none and
-// ErrStatic for one of the configuration.
-func (k *Keying) DeleteSA(by Origin, id SAID) error {
+// DeleteSA deletes the SA of that name and returns what it was, without keys. It
+// is ErrNotFound if there is none and ErrStatic for one of the configuration.
+func (k *Keying) DeleteSA(by Origin, id SAID) (SA, error) {
 	r := k.c.sas.byID[id]
 	switch {
 	case r == nil:
-		return fmt.Errorf("delete SA: %w: %v: list the SAs", ErrNotFound, id)
+		return SA{}, fmt.Errorf("delete SA: %w: %v: list the SAs", ErrNotFound, id)
 	case r.keyed == nil:
-		return fmt.Errorf("delete SA: %w: %v (%s): change the configuration", ErrStatic, id, r.name)
+		return SA{}, fmt.Errorf("delete SA: %w: %v (%s): change the configuration", ErrStatic, id, r.name)
 	}
+	was := r.view(false)
 	k.c.tellSA(EventSADelete, by, r)
 	k.c.remove(r)
-	return nil
+	return was, nil
 }
 
 // FlushSAs deletes all SAs of proto, or of every protocol if it is 0, but those
