@@ -10,7 +10,8 @@ import (
 // number of Engines may use one Key at once, until Zero.
 type Key struct {
 	suite *Suite
-	alive bool // false: no key material, by Zero or from the start
+	gcm   *gcmKey // here for the kernels, which know where: see _asm/gcm/layout.go
+	alive bool    // false: no key material, by Zero or from the start
 	salt  [4]byte
 
 	// What the suite's kernels need; the rest is nil. Both are safe for concurrent use.
@@ -48,7 +49,12 @@ func (k *Key) expand(encKey, authKey []byte) (err error) {
 	c := k.suite.cipher
 	n := len(encKey) - c.salt
 	copy(k.salt[:], encKey[n:])
-	if c.aead != nil {
+	switch kernel := k.suite.gcmKernel(); {
+	case c.aead == nil:
+	case kernel.expand != nil:
+		k.gcm = &gcmKey{salt: k.salt}
+		kernel.expand(k.gcm, encKey[:n])
+	default:
 		if k.aead, err = c.aead(encKey[:n]); err != nil {
 			return err
 		}
@@ -76,12 +82,13 @@ func (k *Key) Suite() *Suite { return k.suite }
 // a job of k meanwhile; afterwards a job of k fails.
 func (k *Key) Zero() {
 	k.alive = false
+	wipe(k.gcm)
 	wipe(k.aead)
 	wipe(k.block)
 	wipe(k.cbc)
 	k.hmac.zero()
 	clear(k.salt[:])
-	k.aead, k.block, k.cbc = nil, nil, nil
+	k.gcm, k.aead, k.block, k.cbc = nil, nil, nil, nil
 }
 
 // wipe zeroes the value that p points to, of whatever type; nil is left alone.

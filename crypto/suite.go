@@ -43,6 +43,7 @@ type cipherSpec struct {
 	counter bool
 	aead    func(key []byte) (cipher.AEAD, error)
 	block   func(key []byte) (cipher.Block, error)
+	kernels *[numTiers]gcmKernel // instead of aead, where a tier has one
 
 	seal, open kernel
 }
@@ -58,7 +59,7 @@ type hashSpec struct {
 var ciphers = [...]cipherSpec{
 	{ // RFC 4106
 		name: "aes-gcm-16", keys: []int{16, 24, 32}, salt: 4, iv: 8, tag: 16, align: 4, counter: true,
-		aead: newGCM, seal: (*Engine).sealAEAD, open: (*Engine).openAEAD,
+		aead: newGCM, kernels: &gcmKernels, seal: (*Engine).sealGCM, open: (*Engine).openGCM,
 	},
 	{ // RFC 7634
 		name: "chacha20-poly1305", keys: []int{32}, salt: 4, iv: 8, tag: 16, align: 4, counter: true,

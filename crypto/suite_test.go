@@ -121,6 +121,17 @@ func TestJobFitsACacheLine(t *testing.T) {
 	}
 }
 
+// suiteOf finds a tier's suite by its name. It is not the one that Lookup
+// returns, unless that has the same tier.
+func suiteOf(tier Tier, name string) *Suite {
+	for _, s := range makeSuites(tier) {
+		if s.name == name {
+			return s
+		}
+	}
+	panic(name)
+}
+
 // randomKey makes a key of s and an oracle that knows it.
 func randomKey(s *Suite, rng *rand.Rand) (*Key, oracle) {
 	o := oracle{s, randomBytes(rng, s.EncKeyLen()), randomBytes(rng, s.AuthKeyLen())}

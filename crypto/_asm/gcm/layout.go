@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Where the fields of package crypto's structs lie; a test holds them to it.
+const (
+	jobSize  = 40
+	jobKey   = 0
+	jobPkt   = 8
+	jobLen   = 16
+	jobSeqHi = 32
+	jobOK    = 36
+	jobESN   = 38
+
+	keyGCM = 8 // the pointer to a gcmKey in a Key
+
+	// A gcmKey. H^powers comes first and H^1 last, because within a register
+	// the first block has the highest power.
+	powers    = 20
+	keyPowers = 0
+	keyRounds = 16 * powers
+	keySalt   = keyRounds + 16*15
+)
+
+// What every kernel keeps in general registers.
+var (
+	jobs   = reg.RDI
+	group  = reg.RSI
+	left   = reg.RDX // jobs of the group that are still to do
+	job    = reg.R8
+	key    = reg.R9
+	ptr    = reg.R10 // the next bytes of the packet
+	count  = reg.R11 // blocks or registers of the packet that are still to do
+	end    = reg.R12 // the tag
+	powerP = reg.R13 // the first power of H that the packet's end takes
+)
+
+const (
+	blockLen = 16
+	tagLen   = 16
+)
+
+func mem(base reg.Register, disp int) operand.Mem { return operand.Mem{Base: base, Disp: disp} }
+
+// power is H^n in key.
+func power(n int) operand.Mem { return mem(key, keyPowers+blockLen*(powers-n)) }
+
+// A constant table of dwords.
+func table(name string, dwords ...uint32) operand.Mem {
+	m := GLOBL(name, 8|16) // RODATA|NOPTR
+	for i, d := range dwords {
+		DATA(4*i, operand.U32(d))
+	}
+	return m
+}
+
+func repeat(n int, dwords ...uint32) (all []uint32) {
+	for range n {
+		all = append(all, dwords...)
+	}
+	return all
+}
+
+var (
+	reverse  = table("reverse", repeat(4, 0x0c0d0e0f, 0x08090a0b, 0x04050607, 0x00010203)...)  // a block's bytes
+	swapLast = table("swapLast", repeat(4, 0x03020100, 0x07060504, 0x0b0a0908, 0x0c0d0e0f)...) // a block's counter
+	// The counters of the first register's four blocks: J0's is 1 (SP 800-38D, section 7.1).
+	first = table("first", 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4)
+	four  = table("four", repeat(4, 0, 0, 0, 4)...)
+	// The field's polynomial x^128 + x^7 + x^2 + x + 1, bits reversed: its high
+	// half reduces, all of it takes up the bit that a shift by one pushes out.
+	poly = table("poly", repeat(4, 1, 0, 0, 0xc2000000)...)
+)
+
+// label makes a name that is one of this text's only.
+func label(format string, args ...any) string { return fmt.Sprintf(format, args...) }

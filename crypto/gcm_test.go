@@ -1,0 +1,129 @@
+package crypto
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// The kernels find their way through these structs by number: _asm/gcm/layout.go.
+func TestKernelsKnowTheLayout(t *testing.T) {
+	for _, c := range []struct {
+		of   reflect.Type
+		name string
+		want uintptr
+	}{
+		{reflect.TypeFor[Job](), "Key", 0},
+		{reflect.TypeFor[Job](), "Pkt", 8},
+		{reflect.TypeFor[Job](), "SeqHi", 32},
+		{reflect.TypeFor[Job](), "OK", 36},
+		{reflect.TypeFor[Job](), "ESN", 38},
+		{reflect.TypeFor[Key](), "gcm", 8},
+		{reflect.TypeFor[gcmKey](), "powers", 0},
+		{reflect.TypeFor[gcmKey](), "rounds", 320},
+		{reflect.TypeFor[gcmKey](), "salt", 560},
+	} {
+		if f, ok := c.of.FieldByName(c.name); reflect.TypeFor[uintptr]().Size() == 8 && (!ok || f.Offset != c.want) {
+			t.Errorf("%v.%s is at %d, want %d", c.of, c.name, f.Offset, c.want)
+		}
+	}
+	if n := reflect.TypeFor[Job]().Size(); reflect.TypeFor[uintptr]().Size() == 8 && n != 40 {
+		t.Errorf("a Job has %d bytes, want 40", n)
+	}
+}
+
+// eachTier runs f for every suite whose name begins with prefix, on each tier
+// that can run here.
+func eachTier(t *testing.T, prefix string, f func(t *testing.T, s *Suite)) {
+	for _, tier := range Tiers() {
+		for _, s := range makeSuites(tier) {
+			if strings.HasPrefix(s.name, prefix) {
+				t.Run(tier.String()+"/"+s.name, func(t *testing.T) { f(t, s) })
+			}
+		}
+	}
+}
+
+// gcmLengths are the payloads at which a kernel may go wrong: every length of
+// few registers, the lengths about which a counter's low byte runs over, and
+// some of any size that an IP packet can have.
+func gcmLengths() (all []int) {
+	for n := 4; n <= 2048; n += 4 {
+		all = append(all, n)
+	}
+	for n := 3900; n <= 4200; n += 4 {
+		all = append(all, n)
+	}
+	rng := newRand()
+	for range 20 {
+		all = append(all, 4+rng.IntN(65500)&^3)
+	}
+	return append(all, 65532)
+}
+
+// Every tier's AES-GCM equals the oracle at every length, with and without ESN.
+func TestGCMLengths(t *testing.T) {
+	eachTier(t, "aes-gcm", func(t *testing.T, s *Suite) {
+		e, rng := NewEngine(), newRand()
+		k, o := randomKey(s, rng)
+		for i, n := range gcmLengths() {
+			for _, esn := range []bool{false, true} {
+				raw := randomBytes(rng, 8+8+n+16)
+				hi := uint32(i * 0x9e3779b1)
+				body := raw[16 : 16+n]
+				want := o.seal(raw[:8], body, hi, esn)
+				all, pkt := guarded(raw, esn)
+				jobs := []Job{{Key: k, Pkt: pkt, SeqHi: hi, ESN: esn}}
+				if e.Seal(jobs); !jobs[0].OK || !bytes.Equal(pkt, want) || !guardsHold(all) {
+					t.Fatalf("seal of %d bytes, ESN %v: OK %v, guards hold %v", n, esn, jobs[0].OK, guardsHold(all))
+				}
+				if e.Open(jobs); !jobs[0].OK || !bytes.Equal(pkt[16:16+n], body) || !guardsHold(all) {
+					t.Fatalf("open of %d bytes, ESN %v: OK %v, guards hold %v", n, esn, jobs[0].OK, guardsHold(all))
+				}
+				if !bytes.Equal(pkt[:16], want[:16]) || !bytes.Equal(pkt[16+n:], want[16+n:]) {
+					t.Fatalf("open of %d bytes, ESN %v changed header, IV or ICV", n, esn)
+				}
+			}
+		}
+	})
+}
+
+// Batches of mixed lengths and keys equal the oracle, on every tier.
+func TestGCMBatches(t *testing.T) {
+	eachTier(t, "aes-gcm", func(t *testing.T, s *Suite) {
+		e, rng := NewEngine(), newRand()
+		var keys [MaxBatch]*Key
+		var oracles [MaxBatch]oracle
+		for i := range keys {
+			keys[i], oracles[i] = randomKey(s, rng)
+		}
+		for size := 1; size <= MaxBatch; size++ {
+			limit := []int{48, 112, 240, 1500}[size%4]
+			jobs, want, bodies := make([]Job, size), make([][]byte, size), make([][]byte, size)
+			for i := range jobs {
+				n := 4 + rng.IntN(limit)&^3
+				raw := randomBytes(rng, 8+8+n+16)
+				jobs[i] = Job{Key: keys[i], Pkt: raw, SeqHi: rng.Uint32(), ESN: rng.IntN(2) == 0}
+				bodies[i] = bytes.Clone(raw[16 : 16+n])
+				want[i] = oracles[i].seal(raw[:8], bodies[i], jobs[i].SeqHi, jobs[i].ESN)
+			}
+			e.Seal(jobs)
+			for i := range jobs {
+				if !jobs[i].OK || !bytes.Equal(jobs[i].Pkt, want[i]) {
+					t.Fatalf("seal, job %d of %d, %d bytes: OK %v", i, size, len(bodies[i]), jobs[i].OK)
+				}
+			}
+			bad := rng.IntN(2 * size) // often one of them is forged
+			if bad < size {
+				jobs[bad].Pkt[rng.IntN(len(jobs[bad].Pkt))] ^= 1 << rng.IntN(8)
+			}
+			e.Open(jobs)
+			for i := range jobs {
+				if jobs[i].OK == (i == bad) || i != bad && !bytes.Equal(jobs[i].Pkt[16:16+len(bodies[i])], bodies[i]) {
+					t.Fatalf("open, job %d of %d, %d bytes, forged %d: OK %v", i, size, len(bodies[i]), bad, jobs[i].OK)
+				}
+			}
+		}
+	})
+}
