@@ -16,8 +16,9 @@
 //	         3. sa          SPI -> SA, replay check
 //	         4. open        batch of jobs, replay mark, inner packet
 //	         5. policyBack  inner packet against the SA's selectors and the SPD
-//	         6. route       next hop; does it fit the link?
-//	         7. send        Ethernet header, egress queue
+//	         6. route       next hop; does it fit the link? back to the wire: the SPD again
+//	         7. seal        what turns back to the wire, for another peer
+//	         8. send        Ethernet header, egress queue
 //
 // Each direction is one function, outbound and inbound, whose lines are the
 // stages. A stage walks the burst's live packets and says Drop or Punt for

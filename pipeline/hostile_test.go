@@ -11,6 +11,7 @@ import (
 	"spigot/internal/fib"
 	"spigot/pmd"
 	"spigot/pmd/fault"
+	"spigot/sad"
 	"spigot/spd"
 )
 
@@ -268,4 +269,51 @@ func FuzzInbound(f *testing.F) {
 		}
 	})
 	a.t, b.t = f, f
+}
+
+// The routes may send a decrypted packet back to the wire: the link to the
+// hosts is down, or the gateway is a hub. Only the outbound SPD lets it leave.
+func TestWhatTurnsBackToTheWireMeetsTheSPD(t *testing.T) {
+	a, b := newLone(t, 'a'), newLone(t, 'b')
+	a.protect(aes128gcm)
+	b.protect(aes128gcm)
+	b.snaps.FIB.Store(fib.Build(&fib.Config{
+		Links:      []fib.Link{{Index: 2, Port: 1, MAC: mac(0xa1), MTU: 1500}},
+		Routes:     []fib.Route{{Dst: prefix(netip.MustParsePrefix("0.0.0.0/0")), Gateway: addr(gwA4), Link: 2}},
+		Neighbours: []fib.Neighbour{{Addr: addr(gwA4), Link: 2, MAC: mac(2)}},
+	}))
+	turn := func() []byte {
+		return b.one(b.wire, b.wire, retarget(a.outOf(udp4(hostA4, hostB4, 64, 100))))
+	}
+
+	before := b.values()
+	if got := turn(); got != nil {
+		t.Errorf("without an outbound policy it left as %x", got)
+	}
+	b.onlyDrop(before, counter.NoPolicy)
+
+	hub := selector(netA4, netB4)
+	spoke := aes128gcm
+	spoke.spi = 0x3000
+	sa, err := sad.NewOutbound(spoke.params(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.db.AddOutbound(sa); err != nil {
+		t.Fatal(err)
+	}
+	id := b.addPolicy(spd.Policy{Dir: spd.Out, Sel: hub, Action: spd.Protect, Template: templateOf(sa.Src, sa.Dst)})
+	before = b.values()
+	if got := turn(); got != nil {
+		t.Errorf("without an SA it left as %x", got)
+	}
+	b.onlyDrop(before, counter.NoSA)
+
+	if err := b.db.Bind(id, sa); err != nil {
+		t.Fatal(err)
+	}
+	got := turn()
+	if got == nil || got[14+9] != 50 || binary.BigEndian.Uint32(got[14+20:]) != sa.SPI || bytes.Contains(got, []byte("the quick")) {
+		t.Errorf("under an SA it left as %x: %v", got, b.drops())
+	}
 }

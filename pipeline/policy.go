@@ -9,25 +9,35 @@ import (
 // policy asks the SPD what becomes of each packet that wants to leave by the
 // wire (RFC 4301, section 5.1), and finds the SA where the answer is protect.
 func (w *Worker) policy(b *Burst) {
-	var last *spd.Policy // packets of one flow come in rows
-	var sa *sad.Outbound
+	var last bound
 	for _, i := range b.Live() {
-		p := &b.pkts[i]
-		pol := w.outCache.Lookup(w.spd.Out, &p.tuple)
-		switch {
-		case pol == nil:
-			b.Drop(i, counter.NoPolicy)
-		case pol.Action == spd.Bypass:
-		case pol.Action != spd.Protect:
-			b.Drop(i, counter.PolicyDiscard)
-		default:
-			if pol != last {
-				last, sa = pol, w.sad.Outbound(pol.ID)
-			}
-			p.out = sa
-			if sa == nil && w.unbound(pol, p) {
-				b.Drop(i, counter.NoSA)
-			}
+		w.judge(b, i, &last)
+	}
+}
+
+// bound is a protect policy and its SA: packets of one flow come in rows.
+type bound struct {
+	pol *spd.Policy
+	sa  *sad.Outbound
+}
+
+// judge is policy for packet i.
+func (w *Worker) judge(b *Burst, i uint8, last *bound) {
+	p := &b.pkts[i]
+	pol := w.outCache.Lookup(w.spd.Out, &p.tuple)
+	switch {
+	case pol == nil:
+		b.Drop(i, counter.NoPolicy)
+	case pol.Action == spd.Bypass:
+	case pol.Action != spd.Protect:
+		b.Drop(i, counter.PolicyDiscard)
+	default:
+		if pol != last.pol {
+			*last = bound{pol, w.sad.Outbound(pol.ID)}
+		}
+		p.out = last.sa
+		if p.out == nil && w.unbound(pol, p) {
+			b.Drop(i, counter.NoSA)
 		}
 	}
 }

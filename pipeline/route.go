@@ -11,9 +11,14 @@ import (
 // carry it, and makes sure that it may travel on: TTL left, and small enough
 // for the path once sealed. What may not is answered by the slow path, from
 // the packet as it still is; what may has its TTL decremented.
+//
+// A packet from the wire that the routes send back to the wire crosses into the
+// unprotected side like any other: the SPD is asked again, as outbound.
 func (w *Worker) route(b *Burst) {
+	fromWire := w.ports[b.port].side == Wire
 	var last flow.Addr
 	var hop *fib.Hop
+	var again bound
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
 		dst := p.tuple.Dst
@@ -22,6 +27,16 @@ func (w *Worker) route(b *Burst) {
 		}
 		if hop == nil || dst != last {
 			last, hop = dst, w.fib.Lookup(&dst)
+		}
+		if fromWire && !p.local && w.toWire(hop) {
+			w.judge(b, i, &again)
+			if p.fate != alive {
+				continue
+			}
+			if p.out != nil {
+				dst = p.out.Dst
+				last, hop = dst, w.fib.Lookup(&dst)
+			}
 		}
 		if hop.State != fib.Ready {
 			w.blocked(b, i, hop, dst)
@@ -40,6 +55,11 @@ func (w *Worker) route(b *Burst) {
 			wire.DecrementTTL(p.ip())
 		}
 	}
+}
+
+// toWire says whether hop leaves by a port on the wire side.
+func (w *Worker) toWire(hop *fib.Hop) bool {
+	return hop.State >= fib.Unresolved && w.ports[hop.Port].side == Wire
 }
 
 // pathMTU returns the largest packet, as p's sender counts, that can leave
