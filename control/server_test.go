@@ -315,6 +315,18 @@ func TestListenReplacesDeadSocketsOnly(t *testing.T) {
 			}
 		})
 	}
+	path := filepath.Join(t.TempDir(), "packet.sock")
+	ln, err := ListenPacket(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if _, err := Listen(path); !errors.Is(err, ErrSocket) || !strings.Contains(err.Error(), "of another use") {
+		t.Errorf("a socket of another type: %v", err)
+	}
+	if _, err := ListenPacket(path); !errors.Is(err, ErrSocket) || !strings.Contains(err.Error(), "another gateway") {
+		t.Errorf("a socket for messages that is alive: %v", err)
+	}
 	if _, err := Listen(filepath.Join(t.TempDir(), strings.Repeat("long", 40), "control.sock")); !errors.Is(err, ErrSocket) {
 		t.Errorf("a path longer than a socket's may be: %v", err)
 	}
