@@ -13,6 +13,7 @@ type Engine struct {
 	sum     [64]byte          // HMAC's output
 	digests [numHashes]digest // by hashID
 	cbc     cbcLanes
+	hmac    hmacLanes
 }
 
 // NewEngine makes a worker's Engine.

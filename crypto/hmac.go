@@ -40,20 +40,28 @@ func newDigests() [numHashes]digest {
 // (RFC 2104, section 4). They are as secret as the key.
 type hmacKey struct {
 	inner, outer []byte
+	states       *hmacStates // the same for the suite's kernel; nil if there is none
 }
 
 // newHMACKey takes a key no longer than the hash's block, as all of RFC 4868's are.
-func newHMACKey(id hashID, key []byte) (k hmacKey, err error) {
-	d := newDigests()[id]
+func (s *Suite) newHMACKey(key []byte) (k hmacKey, err error) {
+	d := newDigests()[s.hash.hash]
 	block := make([]byte, d.BlockSize())
 	defer clear(block)
 	defer d.Reset()
 	if k.inner, err = hashPad(d, block, key, 0x36); err != nil {
 		return hmacKey{}, err
 	}
-	k.outer, err = hashPad(d, block, key, 0x5c)
-	return k, err
+	if k.outer, err = hashPad(d, block, key, 0x5c); err != nil {
+		return hmacKey{}, err
+	}
+	if kernel := s.shaKernel(); kernel.run != nil {
+		k.states = newHMACStates(kernel, &shas[s.hash.hash], key)
+	}
+	return k, nil
 }
+
+func (s *Suite) shaKernel() *shaKernel { return &shaKernels[s.tier][s.hash.hash] }
 
 // hashPad returns d's state after the block key XOR pad.
 func hashPad(d digest, block, key []byte, pad byte) ([]byte, error) {
@@ -69,19 +77,53 @@ func hashPad(d digest, block, key []byte, pad byte) ([]byte, error) {
 func (k *hmacKey) zero() {
 	clear(k.inner)
 	clear(k.outer)
-	k.inner, k.outer = nil, nil
+	wipe(k.states)
+	*k = hmacKey{}
 }
 
-// icv computes the job's ICV: HMAC over SPI through next header and, with ESN,
-// the high half of the sequence number, which is not sent (RFC 4303, section
-// 2.2.1). The result is e's until the next call; nil is a failure.
-func (e *Engine) icv(j *Job) []byte {
-	h := j.Key.suite.hash
-	d := e.digests[h.hash]
+// signed is what of the packet the ICV is over: SPI through next header.
+func (j *Job) signed() []byte { return j.Pkt[:len(j.Pkt)-j.Key.suite.hash.icv] }
+
+// conclude writes the ICV, the head of sum, or tells in constant time whether
+// the packet has it.
+func (j *Job) conclude(sum []byte, seal bool) {
+	n := j.Key.suite.hash.icv
+	icv := j.Pkt[len(j.Pkt)-n:]
+	if seal {
+		copy(icv, sum[:n])
+	}
+	j.OK = seal || subtle.ConstantTimeCompare(icv, sum[:n]) == 1
+}
+
+// sign writes the ICV of each job of the group and sets its verdict.
+func (e *Engine) sign(jobs []Job, group []uint8) { e.authenticate(jobs, group, true) }
+
+// verify sets each job's verdict: whether its ICV is right.
+func (e *Engine) verify(jobs []Job, group []uint8) { e.authenticate(jobs, group, false) }
+
+func (e *Engine) authenticate(jobs []Job, group []uint8, seal bool) {
+	s := jobs[group[0]].Key.suite
+	if k := s.shaKernel(); k.run != nil && len(group) >= k.least {
+		e.hmac.run(k, jobs, group, seal)
+		return
+	}
+	for _, i := range group {
+		if sum := e.mac(&jobs[i]); sum != nil {
+			jobs[i].conclude(sum, seal)
+		}
+	}
+	e.forgetHMAC()
+}
+
+// mac computes HMAC over the packet and, with ESN, the high half of the
+// sequence number, which is not sent (RFC 4303, section 2.2.1), on the standard
+// library. The result is e's until the next call; nil is a failure.
+func (e *Engine) mac(j *Job) []byte {
+	d := e.digests[j.Key.suite.hash.hash]
 	if d.UnmarshalBinary(j.Key.hmac.inner) != nil {
 		return nil
 	}
-	d.Write(j.Pkt[:len(j.Pkt)-h.icv])
+	d.Write(j.signed())
 	if j.ESN {
 		binary.BigEndian.PutUint32(e.seqHi[:], j.SeqHi)
 		d.Write(e.seqHi[:])
@@ -91,27 +133,7 @@ func (e *Engine) icv(j *Job) []byte {
 		return nil
 	}
 	d.Write(sum)
-	return d.Sum(e.sum[:0])[:h.icv]
-}
-
-// sign writes the ICV of each job of the group and sets its verdict.
-func (e *Engine) sign(jobs []Job, group []uint8) {
-	for _, i := range group {
-		j := &jobs[i]
-		icv := e.icv(j)
-		j.OK = icv != nil && copy(j.Pkt[len(j.Pkt)-len(icv):], icv) == len(icv)
-	}
-	e.forgetHMAC()
-}
-
-// verify tells in each job's verdict, in constant time, whether its ICV is right.
-func (e *Engine) verify(jobs []Job, group []uint8) {
-	for _, i := range group {
-		j := &jobs[i]
-		icv := e.icv(j)
-		j.OK = icv != nil && subtle.ConstantTimeCompare(j.Pkt[len(j.Pkt)-len(icv):], icv) == 1
-	}
-	e.forgetHMAC()
+	return d.Sum(e.sum[:0])
 }
 
 // forgetHMAC takes what the last packets' keys left in the digests out of

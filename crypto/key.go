@@ -69,8 +69,8 @@ func (k *Key) expand(encKey, authKey []byte) (err error) {
 			return err
 		}
 	}
-	if h := k.suite.hash; h != nil {
-		k.hmac, err = newHMACKey(h.hash, authKey)
+	if k.suite.hash != nil {
+		k.hmac, err = k.suite.newHMACKey(authKey)
 	}
 	return err
 }

@@ -12,7 +12,7 @@ func TestZeroWipesMemory(t *testing.T) {
 	for _, s := range Suites() {
 		k, _ := randomKey(s, newRand())
 		var objects []reflect.Value
-		for _, object := range []any{k.gcm, k.aead, k.block, k.cbc} {
+		for _, object := range []any{k.gcm, k.aead, k.block, k.cbc, k.hmac.states} {
 			p := reflect.ValueOf(object)
 			if !p.IsValid() || p.IsNil() {
 				continue

@@ -191,6 +191,9 @@ func TestLanesForget(t *testing.T) {
 		if e.cbc.keys != (cbcLanes{}).keys || e.cbc.chain != (cbcLanes{}).chain || e.cbc.text[0] != nil {
 			t.Errorf("%v: %s: the Engine keeps round keys or text", s.tier, s)
 		}
+		if e.hmac.state != (hmacLanes{}).state || e.hmac.end != (hmacLanes{}).end || e.hmac.sum != (shaState{}) || e.hmac.text[0] != nil {
+			t.Errorf("%v: %s: the Engine keeps a hash's state or text", s.tier, s)
+		}
 	}
 }
 
