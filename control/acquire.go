@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -132,6 +133,17 @@ func (k *Keying) Acquire(seq uint32) (Acquire, bool) {
 		return Acquire{}, false
 	}
 	return q.acquire, true
+}
+
+// Acquires returns those that are neither answered nor older than 30 seconds,
+// the oldest first.
+func (k *Keying) Acquires() []Acquire {
+	all := make([]Acquire, 0, len(k.c.asks.bySeq))
+	for _, q := range k.c.asks.bySeq {
+		all = append(all, q.acquire)
+	}
+	slices.SortFunc(all, func(a, b Acquire) int { return cmp.Compare(a.Seq, b.Seq) })
+	return all
 }
 
 // FailAcquire says that a daemon has given up the acquire of that number, so
