@@ -60,7 +60,7 @@ func NewCache(entries int, seed uint64) *Cache {
 
 // Lookup returns what t.Lookup returns.
 func (c *Cache) Lookup(t *Table, tu *flow.Tuple) *Policy {
-	if t == nil || len(t.rules) == 0 {
+	if t == nil || t.live == 0 {
 		return nil
 	}
 	if c.table[t.dir&1] != t {
@@ -72,7 +72,7 @@ func (c *Cache) Lookup(t *Table, tu *flow.Tuple) *Policy {
 		if s.key[i] == key && s.addr[i].src == tu.Src && s.addr[i].dst == tu.Dst {
 			if uint32(s.value[i]>>32) == uint32(t.gen) {
 				c.hits++
-				return t.slots[uint32(s.value[i])]
+				return t.at(uint32(s.value[i])).policy
 			}
 			return c.judge(t, tu, s, i)
 		}
@@ -98,16 +98,16 @@ func (c *Cache) judge(t *Table, tu *flow.Tuple, s *set, i int) *Policy {
 	c.hits++
 	c.revalidated++
 	s.value[i] = t.gen<<32 | uint64(slot)
-	return t.slots[slot]
+	return t.at(slot).policy
 }
 
 // fill answers from t and notes the answer in entry i of s.
 func (c *Cache) fill(t *Table, tu *flow.Tuple, s *set, i int) *Policy {
 	c.misses++
 	p := makeProbe(tu)
-	slot := t.slotOf[t.find(&p)]
+	slot := t.find(&p)
 	s.value[i] = t.gen<<32 | uint64(slot)
-	return t.slots[slot]
+	return t.at(slot).policy
 }
 
 // victim returns the way to be overwritten: an empty one, or by turns.

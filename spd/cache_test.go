@@ -123,9 +123,10 @@ func TestManyPacketsAfterManyEdits(t *testing.T) {
 			c.Lookup(tab, e.tuple())
 		}
 	}
+	rules := tab.Policies()
 	for range 200_000 {
 		tu := e.tuple()
-		want := linear(tab.rules, tu)
+		want := linear(rules, tu)
 		if got := tab.Lookup(tu); got != want {
 			t.Fatalf("table: %v: got %v, want %v", tu, got, want)
 		}
@@ -240,11 +241,11 @@ func TestNothingMatchesIsCached(t *testing.T) {
 	if hits, misses, _ := c.Stats(); hits != 2 || misses != 1 {
 		t.Errorf("hits %d, misses %d; want 2, 1", hits, misses)
 	}
-	tab = compile(t, tab, tab.rules[0], policy(2, between("192.168.0.0/16", "10.0.0.0/8")))
+	tab = compile(t, tab, tab.Policies()[0], policy(2, between("192.168.0.0/16", "10.0.0.0/8")))
 	if got := c.Lookup(tab, tu); got == nil || got.ID != 2 {
 		t.Errorf("after the add: got %v", got)
 	}
-	tab = compile(t, tab, tab.rules[0])
+	tab = compile(t, tab, tab.Policies()[0])
 	if got := c.Lookup(tab, tu); got != nil {
 		t.Errorf("after the removal: got %v", got)
 	}
@@ -428,7 +429,7 @@ func TestWorkersLookUpWhileTablesChange(t *testing.T) {
 			c := NewCache(256, uint64(id))
 			for !done.Load() {
 				tab, tu := current.Load(), w.tuple()
-				if got, want := c.Lookup(tab, tu), linear(tab.rules, tu); got != want {
+				if got, want := c.Lookup(tab, tu), linear(tab.Policies(), tu); got != want {
 					t.Errorf("worker %d: %v: got %v, want %v", id, tu, got, want)
 					return
 				}
@@ -493,7 +494,8 @@ func BenchmarkCacheJudge(b *testing.B) {
 				tab = compile(b, tab, policies...)
 			}
 			tu := visit(7, 1)
-			slot, gen := first.slotOf[7], first.gen
+			p := makeProbe(tu)
+			slot, gen := first.find(&p), first.gen
 			for b.Loop() {
 				if !tab.stands(slot, gen, tu) {
 					b.Fatal("does not stand")

@@ -1,6 +1,7 @@
 package spd
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -20,139 +21,172 @@ import (
 // s now if
 //
 //	(1) s was not born after g, and
-//	(2) no policy born after g both ranks before s and contains the tuple.
+//	(2) no policy born after g both comes before s and contains the tuple.
 //
 // Proof. By (1) the policy in s is the one of generation g, with the same
 // selector, so it still matches. Were another policy q the answer now, it would
-// match and rank before s; by (2) it was not born after g, so at g it stood with
+// match and come before s; by (2) it was not born after g, so at g it stood with
 // the same selector and, as policies that are not born again keep their order,
 // before s. Then q, and not s, was the answer at g. The same holds for "nothing
-// matches", which is slot 0: a policy that matches everything and ranks last,
+// matches", which is slot 0: a policy that matches everything and comes last,
 // always. The actions of policies do not matter: a slot leads to the policy as
 // it is in the table at hand.
 type history struct {
 	line   *lineage
-	gen    uint64    // grows by one a table
-	slots  []*Policy // by slot
-	rank   []uint32  // by slot
-	born   []uint64  // by slot; never for a free one
-	free   []uint32  // slots without a policy
-	slotOf []uint32  // by rank; noMatch behind the last
-	adds   []add     // the last births, oldest first, those alive only
-	floor  uint64    // adds holds every birth after this generation
+	gen    uint64   // grows by one a table
+	chunks []*chunk // by slot; most are those of the table before
+	adds   []add    // the last births, oldest first, those alive only
+	floor  uint64   // adds holds every birth after this generation
 }
 
-// lineage is one line of tables, each replacing the one before.
-type lineage struct {
-	tip atomic.Uint64 // the newest table's generation
+// chunk is some of the slots.
+type chunk [chunkLen]entry
+
+// entry is what is in a slot.
+type entry struct {
+	policy *Policy // nil in a free one
+	born   uint64  // never for a free one
+	key    uint64
 }
+
+// lineage is one line of tables, each replacing the one before. All but tip is
+// the newest table's, for the table that will replace it.
+type lineage struct {
+	tip    atomic.Uint64     // the newest table's generation
+	slotOf map[uint32]uint32 // by ID
+	free   []uint32          // slots without a policy
+	slots  uint32            // how many there are
+	seq    uint32            // the low half of the next key
+}
+
+// advance makes whoever asks the one who replaces the table of generation gen.
+func (l *lineage) advance(gen uint64) bool { return l.tip.CompareAndSwap(gen, gen+1) }
 
 // add is the birth of a policy.
 type add struct {
-	gen  uint64
-	slot uint32
-	rank uint32
-	box  box
+	ref
+	box box
 }
 
 const (
-	maxAdds = 64 // births remembered
-	noMatch = 0  // the slot of "nothing matches"
-	never   = math.MaxUint64
+	maxAdds  = 64 // births remembered
+	chunkLen = 256
+	noMatch  = 0 // the slot of "nothing matches"
+	never    = math.MaxUint64
 )
 
-// follow fills t's history from prev's and what differs.
-func (t *Table) follow(prev *Table) {
+// at returns what is in slot s.
+func (h *history) at(s uint32) *entry { return &h.chunks[s/chunkLen][s%chunkLen] }
+
+// follow fills t's history from prev's and what differs, and returns the layer
+// of all rules, which are sorted.
+func (t *Table) follow(prev *Table, rules []*Policy) []*layer {
 	h := &t.history
-	if prev != nil && prev.line.tip.CompareAndSwap(prev.gen, prev.gen+1) {
+	var kept map[uint32]keep
+	var old []add
+	if prev != nil && prev.line.advance(prev.gen) {
 		h.line, h.gen, h.floor = prev.line, prev.gen+1, prev.floor
-		h.born, h.free = slices.Clone(prev.born), slices.Clone(prev.free)
+		kept, old = prev.kept(rules), prev.adds
 	} else {
-		prev = nil
 		h.line, h.gen = new(lineage), 1
 		h.line.tip.Store(h.gen)
-		h.born = []uint64{0}
+		h.line.slots = noMatch + 1
 	}
-	fresh := t.assignSlots(prev)
-	h.slots = make([]*Policy, len(h.born))
-	h.rank = make([]uint32, len(h.born))
-	h.rank[noMatch] = math.MaxUint32
-	for rank, s := range h.slotOf[:len(t.rules)] {
-		h.slots[s], h.rank[s] = t.rules[rank], uint32(rank)
+	refs, boxes := make([]ref, len(rules)), make([]box, len(rules))
+	for rank, p := range rules {
+		boxes[rank] = makeBox(&p.Sel)
+		refs[rank] = ref{key: uint64(p.Priority)<<32 | uint64(rank), born: h.gen}
+		if k := kept[p.ID]; k.ok {
+			refs[rank].slot, refs[rank].born = k.slot, k.born
+		}
 	}
-	h.remember(prev, t.boxes, fresh)
+	h.assign(rules, refs)
+	var fresh []ref
+	var births []box
+	for i := range refs {
+		if refs[i].born == h.gen {
+			fresh, births = append(fresh, refs[i]), append(births, boxes[i])
+		}
+	}
+	h.remember(old, fresh, births)
+	if len(rules) == 0 {
+		return nil
+	}
+	return []*layer{newLayer(refs, boxes)}
 }
 
-// assignSlots gives each rank a slot, kept or new, and returns the new ones.
-func (t *Table) assignSlots(prev *Table) (fresh []uint32) {
-	h := &t.history
-	h.slotOf = make([]uint32, len(t.rules)+1)
-	if prev != nil {
-		kept := prev.kept(t.rules)
-		for s := noMatch + 1; s < len(prev.slots); s++ {
-			if p := prev.slots[s]; p != nil && !kept[p.ID].ok {
-				h.born[s] = never
-				h.free = append(h.free, uint32(s))
-			}
-		}
-		for rank, p := range t.rules {
-			if k := kept[p.ID]; k.ok {
-				h.slotOf[rank] = k.slot
-			}
-		}
+// assign puts each rule into the slot that it keeps, or into a free one.
+func (h *history) assign(rules []*Policy, refs []ref) {
+	line := h.line
+	taken := make([]bool, line.slots, int(line.slots)+len(rules))
+	for i := range refs {
+		taken[refs[i].slot] = true
 	}
-	for rank := range t.rules {
-		if h.slotOf[rank] != noMatch {
+	taken[noMatch] = true
+	next := uint32(0)
+	for i := range refs {
+		if refs[i].slot != noMatch {
 			continue
 		}
-		s := uint32(len(h.born))
-		if n := len(h.free); n > 0 {
-			s, h.free = h.free[n-1], h.free[:n-1]
-			h.born[s] = h.gen
-		} else {
-			h.born = append(h.born, h.gen)
+		for int(next) < len(taken) && taken[next] {
+			next++
 		}
-		h.slotOf[rank] = s
-		fresh = append(fresh, s)
+		if int(next) == len(taken) {
+			taken = append(taken, false)
+		}
+		refs[i].slot, taken[next] = next, true
 	}
-	return fresh
+	line.slots, line.seq = uint32(len(taken)), uint32(len(rules))
+	line.slotOf, line.free = make(map[uint32]uint32, len(rules)), nil
+	h.chunks = make([]*chunk, (len(taken)+chunkLen-1)/chunkLen)
+	for i := range h.chunks {
+		h.chunks[i] = new(chunk)
+	}
+	for s, used := range taken {
+		if *h.at(uint32(s)) = (entry{born: never}); !used {
+			line.free = append(line.free, uint32(s))
+		}
+	}
+	*h.at(noMatch) = entry{key: math.MaxUint64}
+	for i, p := range rules {
+		r := &refs[i]
+		*h.at(r.slot) = entry{policy: p, born: r.born, key: r.key}
+		line.slotOf[p.ID] = r.slot
+	}
 }
 
 // keep is the slot that a policy keeps.
 type keep struct {
 	slot uint32
+	born uint64
 	ok   bool
 }
 
 // kept returns, by ID, which of rules stood in prev with the same selector and
 // in the same order: as many as can be.
 func (prev *Table) kept(rules []*Policy) map[uint32]keep {
-	was := make(map[uint32]uint32, len(prev.rules)) // slot by ID
-	for s, p := range prev.slots {
-		if p != nil {
-			was[p.ID] = uint32(s)
-		}
-	}
-	var same, ranks []uint32 // slots in the new order, and their old ranks
+	var same []uint32 // slots in the new order
+	var keys []uint64 // what they were sorted by
 	for _, p := range rules {
-		if s, ok := was[p.ID]; ok && prev.slots[s].Sel == p.Sel {
-			same, ranks = append(same, s), append(ranks, prev.rank[s])
+		if s, ok := prev.line.slotOf[p.ID]; ok && prev.at(s).policy.Sel == p.Sel {
+			same, keys = append(same, s), append(keys, prev.at(s).key)
 		}
 	}
 	kept := make(map[uint32]keep, len(same))
-	for _, i := range longestAscent(ranks) {
-		kept[prev.slots[same[i]].ID] = keep{same[i], true}
+	for _, i := range longestAscent(keys) {
+		e := prev.at(same[i])
+		kept[e.policy.ID] = keep{same[i], e.born, true}
 	}
 	return kept
 }
 
 // longestAscent returns the places of a longest ascending subsequence of v,
 // whose members are distinct (patience sorting).
-func longestAscent(v []uint32) []int {
+func longestAscent[T cmp.Ordered](v []T) []int {
 	var ends []int // ends[n]: place of the least member that ends an ascent of length n+1
 	before := make([]int, len(v))
 	for i, x := range v {
-		n, _ := slices.BinarySearchFunc(ends, x, func(e int, x uint32) int { return int(v[e]) - int(x) })
+		n, _ := slices.BinarySearchFunc(ends, x, func(e int, x T) int { return cmp.Compare(v[e], x) })
 		before[i] = -1
 		if n > 0 {
 			before[i] = ends[n-1]
@@ -173,25 +207,25 @@ func longestAscent(v []uint32) []int {
 	return places
 }
 
-// remember carries on prev's births, without those of policies that left or
-// were born again, and adds the fresh ones. What does not fit raises the floor.
-func (h *history) remember(prev *Table, boxes []box, fresh []uint32) {
-	if prev != nil {
-		for _, a := range prev.adds {
-			if h.born[a.slot] == a.gen {
-				a.rank = h.rank[a.slot]
-				h.adds = append(h.adds, a)
-			}
+// remember carries on the births of the table before, without those of policies
+// that left or were born again, and adds the fresh ones. What does not fit
+// raises the floor.
+func (h *history) remember(old []add, fresh []ref, boxes []box) {
+	h.adds = nil
+	for _, a := range old {
+		if e := h.at(a.slot); e.born == a.born {
+			a.key = e.key
+			h.adds = append(h.adds, a)
 		}
 	}
 	if n := len(fresh) - maxAdds; n > 0 {
-		h.floor, h.adds, fresh = h.gen, nil, fresh[n:]
+		h.floor, h.adds, fresh, boxes = h.gen, nil, fresh[n:], boxes[n:]
 	}
-	for _, s := range fresh {
-		h.adds = append(h.adds, add{h.gen, s, h.rank[s], boxes[h.rank[s]]})
+	for i := range fresh {
+		h.adds = append(h.adds, add{fresh[i], boxes[i]})
 	}
 	if n := len(h.adds) - maxAdds; n > 0 {
-		h.floor = max(h.floor, h.adds[n-1].gen)
+		h.floor = max(h.floor, h.adds[n-1].born)
 		h.adds = slices.Clone(h.adds[n:])
 	}
 }
@@ -199,12 +233,16 @@ func (h *history) remember(prev *Table, boxes []box, fresh []uint32) {
 // stands says whether slot, the answer for tu at generation gen, is the answer
 // still. False may also mean that the history does not reach back that far.
 func (h *history) stands(slot uint32, gen uint64, tu *flow.Tuple) bool {
-	if gen > h.gen || gen < h.floor || h.born[slot] > gen {
+	if gen > h.gen || gen < h.floor || slot >= uint32(len(h.chunks)*chunkLen) {
 		return false
 	}
-	p, rank := makeProbe(tu), h.rank[slot]
-	for i := len(h.adds) - 1; i >= 0 && h.adds[i].gen > gen; i-- {
-		if a := &h.adds[i]; a.rank < rank && a.box.contains(&p) {
+	e := h.at(slot)
+	if e.born > gen {
+		return false
+	}
+	p := makeProbe(tu)
+	for i := len(h.adds) - 1; i >= 0 && h.adds[i].born > gen; i-- {
+		if a := &h.adds[i]; a.key < e.key && a.box.contains(&p) {
 			return false
 		}
 	}

@@ -212,7 +212,7 @@ func TestIndexBoundsComparisons(t *testing.T) {
 		{"few", network(12), 0, 12, 1},
 		{"one pair", onePair, 0, 300, 1},
 	} {
-		tab := compile(t, nil, c.policies...)
+		tab := compile(t, nil, c.policies...).layers[0]
 		compared, held := len(tab.rest), len(tab.rest)
 		for _, l := range tab.index {
 			compared += l.longest()
