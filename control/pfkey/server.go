@@ -111,8 +111,7 @@ func (s *Server) accept(ctx context.Context, conn *net.UnixConn, conns *sync.Wai
 	if err != nil {
 		s.log.Warn("refuse a PF_KEY client", "err", err)
 		refusal := Message{Type: Register, Errno: unix.ENFILE}
-		_ = conn.SetWriteDeadline(time.Now()) // its buffer is empty: this does not wait
-		_, _ = conn.Write(refusal.Append(nil))
+		_, _ = conn.Write(refusal.Append(nil)) // its buffer is empty: this does not wait
 		_ = conn.Close()
 		return
 	}
