@@ -134,6 +134,12 @@ var (
 		{"bare Ethernet header", eth(0x88cc, nil), PassEtherType},
 		{"one VLAN tag", eth(0x8100, append([]byte{0, 5, 8, 0}, ip4(17, there4, 0, 0, udp(9, nil))...)), PassVLAN},
 		{"service tag", eth(0x88a8, append([]byte{0, 5, 8, 0}, ip4(17, there4, 0, 0, udp(9, nil))...)), PassVLAN},
+		{"tag cut off", eth(0x8100, []byte{0, 0}), PassVLAN},
+		{"priority tag, ARP", eth(0x8100, append([]byte{0x60, 0, 8, 6}, make([]byte, 28)...)), PassARP},
+		{"priority tag, this host", eth(0x8100, append([]byte{0x60, 0, 8, 0}, ip4(17, here4, 0, 0, udp(9, nil))...)), PassLocal},
+		{"priority tag, transit", eth(0x8100, append([]byte{0x60, 0, 8, 0}, ip4(17, there4, 0, 0, udp(9, nil))...)), RedirectTransit},
+		{"priority service tag, v6 transit", eth(0x88a8, append([]byte{0, 0, 0x86, 0xdd}, frame6(17, there6, udp(9, nil))[14:]...)), RedirectTransit},
+		{"two priority tags", eth(0x88a8, append([]byte{0, 0, 0x81, 0, 0, 0, 8, 0}, ip4(17, there4, 0, 0, udp(9, nil))...)), RedirectShort},
 		{"ARP", eth(0x0806, make([]byte, 28)), PassARP},
 		{"ARP to all", group(eth(0x0806, make([]byte, 28))), PassARP},
 

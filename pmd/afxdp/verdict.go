@@ -10,7 +10,7 @@ type Verdict uint8
 const (
 	PassShort       Verdict = iota // too short for an Ethernet header
 	PassEtherType                  // neither IP nor ARP nor tagged
-	PassVLAN                       // has a VLAN tag
+	PassVLAN                       // has the tag of a VLAN; that of VLAN 0 is looked behind
 	PassARP                        // RFC 826
 	PassGroup                      // multicast or broadcast, by MAC or by IP address
 	PassND                         // neighbour discovery or MLD for this host or link (RFC 4861, 3810)
@@ -19,7 +19,7 @@ const (
 	PassKeepalive                  // NAT-keepalive for this host (RFC 3948, 2.3)
 	PassLocal                      // anything else for this host
 	PassOther                      // generator: not the test traffic
-	RedirectShort                  // says IP and ends before its headers do, or they are malformed
+	RedirectShort                  // says IP and ends before its headers do, or they are malformed, or tags are
 	RedirectESP                    // protocol 50 for this host
 	RedirectAH                     // protocol 51 for this host
 	RedirectUDPESP                 // ESP in UDP 4500 for this host (RFC 3948, 2.1)

@@ -13,7 +13,7 @@
 enum verdict {
 	PASS_SHORT,       // too short for an Ethernet header
 	PASS_ETHERTYPE,   // neither IPv4 nor IPv6 nor one of the next two
-	PASS_VLAN,        // tagged: there are no VLAN ports
+	PASS_VLAN,        // tagged for a VLAN: there are no VLAN ports
 	PASS_ARP,         // RFC 826
 	PASS_GROUP,       // multicast or broadcast, by MAC or by IP address
 	PASS_ND,          // RFC 4861, and MLD (RFC 3810), for this host
@@ -22,7 +22,7 @@ enum verdict {
 	PASS_KEEPALIVE,   // UDP 4500, NAT-keepalive (RFC 3948, 2.3)
 	PASS_LOCAL,       // anything else for this host
 	PASS_OTHER,       // generator: not the test traffic
-	REDIRECT_SHORT,   // says IP, ends before its headers do
+	REDIRECT_SHORT,   // says IP, ends before its headers do; two tags, the outer for VLAN 0
 	REDIRECT_ESP,     // protocol 50 for this host
 	REDIRECT_AH,      // protocol 51 for this host
 	REDIRECT_UDPESP,  // ESP in UDP 4500 for this host (RFC 3948)
@@ -74,6 +74,10 @@ volatile const u16 test_port = 0;        // generator: destination port, big-end
 struct eth {
 	u8 dst[6], src[6];
 	u16 type;
+};
+
+struct tag {
+	u16 tci, type;
 };
 
 struct ip4 {
@@ -208,25 +212,41 @@ INLINE enum verdict steer6(void *p, void *end)
 	return other;
 }
 
+// is_tag says whether a type is that of an 802.1Q or 802.1ad tag.
+INLINE int is_tag(u16 type)
+{
+	return type == BE16(0x8100) || type == BE16(0x88a8);
+}
+
 INLINE enum verdict steer_frame(void *p, void *end)
 {
 	struct eth *e = p;
 	if ((void *)(e + 1) > end)
 		return PASS_SHORT;
-	switch (e->type) {
-	case BE16(0x8100):
-	case BE16(0x88a8):
-		return PASS_VLAN;
+	u16 type = e->type;
+	p = e + 1;
+	if (is_tag(type)) {
+		struct tag *t = p;
+		if ((void *)(t + 1) > end || t->tci & BE16(0x0fff))
+			return PASS_VLAN;
+		// VLAN 0 is none: the kernel strips such tags and takes the packet as
+		// untagged. Given transit, it would forward it in clear, around the SPD.
+		type = t->type;
+		p = t + 1;
+		if (is_tag(type))
+			return REDIRECT_SHORT;
+	}
+	switch (type) {
 	case BE16(0x0806):
 		return PASS_ARP;
 	case BE16(0x0800):
 		if (e->dst[0] & 1)
 			return PASS_GROUP;
-		return steer4(e + 1, end);
+		return steer4(p, end);
 	case BE16(0x86dd):
 		if (e->dst[0] & 1)
 			return PASS_GROUP;
-		return steer6(e + 1, end);
+		return steer6(p, end);
 	}
 	return PASS_ETHERTYPE;
 }
