@@ -4251,3 +4251,166 @@ loop10:
 	VMOVDQU      Y7, 224(CX)
 	VZEROUPPER
 	RET
+
+// func cbcEncryptOne(schedule *[15][16]byte, rounds int, text []byte)
+// Requires: AES, AVX
+TEXT ·cbcEncryptOne(SB), NOSPLIT, $0-40
+	MOVQ    schedule+0(FP), AX
+	MOVQ    text_base+16(FP), CX
+	MOVQ    text_len+24(FP), DX
+	ADDQ    CX, DX
+	MOVQ    rounds+8(FP), BX
+	CMPQ    BX, $0x0c
+	JB      rounds10
+	JE      rounds12
+	VMOVDQU (AX), X1
+	VMOVDQU 16(AX), X2
+	VMOVDQU 32(AX), X3
+	VMOVDQU 48(AX), X4
+	VMOVDQU 64(AX), X5
+	VMOVDQU 80(AX), X6
+	VMOVDQU 96(AX), X7
+	VMOVDQU 112(AX), X8
+	VMOVDQU 128(AX), X9
+	VMOVDQU 144(AX), X10
+	VMOVDQU 160(AX), X11
+	VMOVDQU 176(AX), X12
+	VMOVDQU 192(AX), X13
+	VMOVDQU 208(AX), X14
+	VMOVDQU 224(AX), X15
+	VPXOR   X0, X0, X0
+
+loop14:
+	VPXOR       (CX), X0, X0
+	VPXOR       X1, X0, X0
+	VAESENC     X2, X0, X0
+	VAESENC     X3, X0, X0
+	VAESENC     X4, X0, X0
+	VAESENC     X5, X0, X0
+	VAESENC     X6, X0, X0
+	VAESENC     X7, X0, X0
+	VAESENC     X8, X0, X0
+	VAESENC     X9, X0, X0
+	VAESENC     X10, X0, X0
+	VAESENC     X11, X0, X0
+	VAESENC     X12, X0, X0
+	VAESENC     X13, X0, X0
+	VAESENC     X14, X0, X0
+	VAESENCLAST X15, X0, X0
+	VMOVDQU     X0, (CX)
+	ADDQ        $0x10, CX
+	CMPQ        CX, DX
+	JB          loop14
+	VPXOR       X1, X1, X1
+	VPXOR       X2, X2, X2
+	VPXOR       X3, X3, X3
+	VPXOR       X4, X4, X4
+	VPXOR       X5, X5, X5
+	VPXOR       X6, X6, X6
+	VPXOR       X7, X7, X7
+	VPXOR       X8, X8, X8
+	VPXOR       X9, X9, X9
+	VPXOR       X10, X10, X10
+	VPXOR       X11, X11, X11
+	VPXOR       X12, X12, X12
+	VPXOR       X13, X13, X13
+	VPXOR       X14, X14, X14
+	VPXOR       X15, X15, X15
+	VZEROUPPER
+	RET
+
+rounds12:
+	VMOVDQU (AX), X1
+	VMOVDQU 16(AX), X2
+	VMOVDQU 32(AX), X3
+	VMOVDQU 48(AX), X4
+	VMOVDQU 64(AX), X5
+	VMOVDQU 80(AX), X6
+	VMOVDQU 96(AX), X7
+	VMOVDQU 112(AX), X8
+	VMOVDQU 128(AX), X9
+	VMOVDQU 144(AX), X10
+	VMOVDQU 160(AX), X11
+	VMOVDQU 176(AX), X12
+	VMOVDQU 192(AX), X13
+	VPXOR   X0, X0, X0
+
+loop12:
+	VPXOR       (CX), X0, X0
+	VPXOR       X1, X0, X0
+	VAESENC     X2, X0, X0
+	VAESENC     X3, X0, X0
+	VAESENC     X4, X0, X0
+	VAESENC     X5, X0, X0
+	VAESENC     X6, X0, X0
+	VAESENC     X7, X0, X0
+	VAESENC     X8, X0, X0
+	VAESENC     X9, X0, X0
+	VAESENC     X10, X0, X0
+	VAESENC     X11, X0, X0
+	VAESENC     X12, X0, X0
+	VAESENCLAST X13, X0, X0
+	VMOVDQU     X0, (CX)
+	ADDQ        $0x10, CX
+	CMPQ        CX, DX
+	JB          loop12
+	VPXOR       X1, X1, X1
+	VPXOR       X2, X2, X2
+	VPXOR       X3, X3, X3
+	VPXOR       X4, X4, X4
+	VPXOR       X5, X5, X5
+	VPXOR       X6, X6, X6
+	VPXOR       X7, X7, X7
+	VPXOR       X8, X8, X8
+	VPXOR       X9, X9, X9
+	VPXOR       X10, X10, X10
+	VPXOR       X11, X11, X11
+	VPXOR       X12, X12, X12
+	VPXOR       X13, X13, X13
+	VZEROUPPER
+	RET
+
+rounds10:
+	VMOVDQU (AX), X1
+	VMOVDQU 16(AX), X2
+	VMOVDQU 32(AX), X3
+	VMOVDQU 48(AX), X4
+	VMOVDQU 64(AX), X5
+	VMOVDQU 80(AX), X6
+	VMOVDQU 96(AX), X7
+	VMOVDQU 112(AX), X8
+	VMOVDQU 128(AX), X9
+	VMOVDQU 144(AX), X10
+	VMOVDQU 160(AX), X11
+	VPXOR   X0, X0, X0
+
+loop10:
+	VPXOR       (CX), X0, X0
+	VPXOR       X1, X0, X0
+	VAESENC     X2, X0, X0
+	VAESENC     X3, X0, X0
+	VAESENC     X4, X0, X0
+	VAESENC     X5, X0, X0
+	VAESENC     X6, X0, X0
+	VAESENC     X7, X0, X0
+	VAESENC     X8, X0, X0
+	VAESENC     X9, X0, X0
+	VAESENC     X10, X0, X0
+	VAESENCLAST X11, X0, X0
+	VMOVDQU     X0, (CX)
+	ADDQ        $0x10, CX
+	CMPQ        CX, DX
+	JB          loop10
+	VPXOR       X1, X1, X1
+	VPXOR       X2, X2, X2
+	VPXOR       X3, X3, X3
+	VPXOR       X4, X4, X4
+	VPXOR       X5, X5, X5
+	VPXOR       X6, X6, X6
+	VPXOR       X7, X7, X7
+	VPXOR       X8, X8, X8
+	VPXOR       X9, X9, X9
+	VPXOR       X10, X10, X10
+	VPXOR       X11, X11, X11
+	VZEROUPPER
+	RET

@@ -32,3 +32,8 @@ func cbcEncrypt512(keys *[15][16][16]byte, chain *[16][16]byte, rounds int, text
 //
 //go:noescape
 func cbcEncrypt256(keys *[15][16][16]byte, chain *[16][16]byte, rounds int, text *[16][]byte, blocks int)
+
+// cbcEncryptOne encrypts text in place, its first block chained to zero.
+//
+//go:noescape
+func cbcEncryptOne(schedule *[15][16]byte, rounds int, text []byte)

@@ -17,7 +17,7 @@ type Engine struct {
 }
 
 // NewEngine makes a worker's Engine.
-func NewEngine() *Engine { return &Engine{digests: newDigests()} }
+func NewEngine() *Engine { return &Engine{digests: newDigests(), cbc: newCBCLanes()} }
 
 // Seal encrypts each job's packet in place and writes its IV and ICV. It sets
 // OK on each job: false if the job has no living key, or if its packet is too

@@ -3,6 +3,7 @@ package crypto
 import (
 	"bytes"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -188,11 +189,20 @@ func TestLanesForget(t *testing.T) {
 		}
 		e.Seal(jobs)
 		e.Open(jobs)
-		if e.cbc.keys != (cbcLanes{}).keys || e.cbc.chain != (cbcLanes{}).chain || e.cbc.text[0] != nil {
+		if *e.cbc.rows != (cbcRows{}) || e.cbc.text[0] != nil {
 			t.Errorf("%v: %s: the Engine keeps round keys or text", s.tier, s)
 		}
 		if e.hmac.state != (hmacLanes{}).state || e.hmac.end != (hmacLanes{}).end || e.hmac.sum != (shaState{}) || e.hmac.text[0] != nil {
 			t.Errorf("%v: %s: the Engine keeps a hash's state or text", s.tier, s)
+		}
+	}
+}
+
+// Only speed depends on it, but half of that.
+func TestRowsDoNotStraddleCacheLines(t *testing.T) {
+	for range 100 {
+		if at := reflect.ValueOf(NewEngine().cbc.rows).Pointer(); at%64 != 0 {
+			t.Fatalf("rows at %#x", at)
 		}
 	}
 }

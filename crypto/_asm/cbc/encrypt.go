@@ -188,3 +188,35 @@ func encrypt256() {
 		}
 	})
 }
+
+// encryptOne holds all round keys in registers: with one packet nothing but
+// the chain's own latency is left.
+func encryptOne() {
+	TEXT("cbcEncryptOne", NOSPLIT, "func(schedule *[15][16]byte, rounds int, text []byte)")
+	Pragma("noescape")
+	Doc("cbcEncryptOne encrypts text in place, its first block chained to zero.")
+	schedule := Load(Param("schedule"), GP64())
+	text, end := Load(Param("text").Base(), GP64()), Load(Param("text").Len(), GP64())
+	ADDQ(text, end)
+	variants(func(rounds int) {
+		keys := xmm[1 : 1+rounds+1]
+		for i, k := range keys {
+			VMOVDQU(operand.Mem{Base: schedule, Disp: 16 * i}, k)
+		}
+		VPXOR(reg.X0, reg.X0, reg.X0)
+		Label(label(rounds, "loop"))
+		VPXOR(operand.Mem{Base: text}, reg.X0, reg.X0)
+		VPXOR(keys[0], reg.X0, reg.X0)
+		for _, k := range keys[1:rounds] {
+			VAESENC(k, reg.X0, reg.X0)
+		}
+		VAESENCLAST(keys[rounds], reg.X0, reg.X0)
+		VMOVDQU(reg.X0, operand.Mem{Base: text})
+		ADDQ(operand.U8(16), text)
+		CMPQ(text, end)
+		JB(operand.LabelRef(label(rounds, "loop")))
+		for _, k := range keys {
+			VPXOR(k, k, k)
+		}
+	})
+}

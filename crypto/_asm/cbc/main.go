@@ -24,6 +24,7 @@ func main() {
 	decrypt256()
 	encrypt512()
 	encrypt256()
+	encryptOne()
 	Generate()
 }
 
