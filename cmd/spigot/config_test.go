@@ -288,6 +288,11 @@ func TestWarnings(t *testing.T) {
 		{"too long a packet", func(_ *Config, m *machine) { m.links["red0"] = link{queues: 4, mtu: 1775} },
 			"red0 has MTU 1775 and a frame of 2048 bytes carries packets of 1774"},
 		{"larger frames", func(c *Config, m *machine) { c.FrameSize, m.links["red0"] = 4096, link{queues: 4, mtu: 3822} }, ""},
+		{"the kernel forwards", func(c *Config, m *machine) {
+			c.Ports = append(c.Ports, c.Ports[0]) // told once
+			m.links["red0"] = link{queues: 4, mtu: 1500, forwarding: []string{"net/ipv4/conf/red0/forwarding"}}
+			m.links["blue0"] = link{queues: 4, mtu: 1500, forwarding: []string{"net/ipv4/conf/blue0/forwarding"}}
+		}, "sysctl -w net/ipv4/conf/red0/forwarding=0"},
 		{"faults", func(c *Config, _ *machine) { c.Faults.TxLose = 0.1 }, "faults are on"},
 		{"no policies", func(c *Config, _ *machine) { c.IPsecConf = "" }, "every packet is discarded"},
 	} {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"strings"
 
@@ -27,6 +28,7 @@ type link struct {
 	up, loopback bool
 	queues       int
 	mtu          int
+	forwarding   []string // the settings by which the kernel forwards what comes in here
 }
 
 // thisMachine looks at the cores and the interfaces that this process sees. It
@@ -48,9 +50,24 @@ func thisMachine() (*machine, error) {
 			loopback: a.Flags&net.FlagLoopback != 0,
 			queues:   queuesOf(a),
 			mtu:      a.MTU,
+
+			forwarding: forwarding(a.Name),
 		}
 	}
 	return m, nil
+}
+
+// forwarding lists the settings that are on and by which the kernel itself
+// forwards what comes in by the interface called name.
+func forwarding(name string) []string {
+	var on []string
+	for _, setting := range []string{"net/ipv4/conf/" + name + "/forwarding", "net/ipv6/conf/all/forwarding"} {
+		// Without the file the kernel has not even the protocol.
+		if text, err := os.ReadFile("/proc/sys/" + setting); err == nil && text[0] != '0' {
+			on = append(on, setting)
+		}
+	}
+	return on
 }
 
 // lacksXDP says whether the kernel knows no AF_XDP sockets. It says so before

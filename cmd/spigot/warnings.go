@@ -32,6 +32,10 @@ func warnings(c *Config, m *machine) []string {
 				"raise memory.frame_size, or ip link set %s mtu %d", port.Name, link.mtu, c.FrameSize, room, port.Name, room)
 		}
 	}
+	for _, setting := range kernelForwards(c, m) {
+		add("the kernel forwards packets by itself: before the gateway has started and after it has ended they go around "+
+			"the policies, in clear; sysctl -w %s=0", setting)
+	}
 	if c.Faults != (Faults{}) {
 		add("faults are on: packets are lost and damaged on purpose")
 	}
@@ -39,4 +43,15 @@ func warnings(c *Config, m *machine) []string {
 		add("there is no ipsec.conf: every packet is discarded")
 	}
 	return list
+}
+
+// kernelForwards lists the settings by which the kernel forwards what the ports
+// receive, each once.
+func kernelForwards(c *Config, m *machine) []string {
+	var list []string
+	for _, port := range c.Ports {
+		list = append(list, m.links[port.Name].forwarding...)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
