@@ -2,7 +2,7 @@ package crypto
 
 // gcmPowers is how many powers of H a key keeps. The kernels reduce GHASH's sum
 // once in 16 blocks; the rest serves the end of a packet, of any length.
-const gcmPowers = 20
+const gcmPowers = 52
 
 // gcmKey is AES-GCM's key as the kernels take it. They know where its fields
 // lie: see _asm/gcm/layout.go.

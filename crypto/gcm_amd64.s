@@ -22,59 +22,1031 @@ DATA reverse<>+56(SB)/4, $0x04050607
 DATA reverse<>+60(SB)/4, $0x00010203
 GLOBL reverse<>(SB), RODATA|NOPTR, $64
 
-DATA swapLast<>+0(SB)/4, $0x03020100
-DATA swapLast<>+4(SB)/4, $0x07060504
-DATA swapLast<>+8(SB)/4, $0x0b0a0908
-DATA swapLast<>+12(SB)/4, $0x0c0d0e0f
-DATA swapLast<>+16(SB)/4, $0x03020100
-DATA swapLast<>+20(SB)/4, $0x07060504
-DATA swapLast<>+24(SB)/4, $0x0b0a0908
-DATA swapLast<>+28(SB)/4, $0x0c0d0e0f
-DATA swapLast<>+32(SB)/4, $0x03020100
-DATA swapLast<>+36(SB)/4, $0x07060504
-DATA swapLast<>+40(SB)/4, $0x0b0a0908
-DATA swapLast<>+44(SB)/4, $0x0c0d0e0f
-DATA swapLast<>+48(SB)/4, $0x03020100
-DATA swapLast<>+52(SB)/4, $0x07060504
-DATA swapLast<>+56(SB)/4, $0x0b0a0908
-DATA swapLast<>+60(SB)/4, $0x0c0d0e0f
-GLOBL swapLast<>(SB), RODATA|NOPTR, $64
-
-DATA first<>+0(SB)/4, $0x00000000
-DATA first<>+4(SB)/4, $0x00000000
-DATA first<>+8(SB)/4, $0x00000000
-DATA first<>+12(SB)/4, $0x00000001
-DATA first<>+16(SB)/4, $0x00000000
-DATA first<>+20(SB)/4, $0x00000000
-DATA first<>+24(SB)/4, $0x00000000
-DATA first<>+28(SB)/4, $0x00000002
-DATA first<>+32(SB)/4, $0x00000000
-DATA first<>+36(SB)/4, $0x00000000
-DATA first<>+40(SB)/4, $0x00000000
-DATA first<>+44(SB)/4, $0x00000003
-DATA first<>+48(SB)/4, $0x00000000
-DATA first<>+52(SB)/4, $0x00000000
-DATA first<>+56(SB)/4, $0x00000000
-DATA first<>+60(SB)/4, $0x00000004
-GLOBL first<>(SB), RODATA|NOPTR, $64
-
-DATA four<>+0(SB)/4, $0x00000000
-DATA four<>+4(SB)/4, $0x00000000
-DATA four<>+8(SB)/4, $0x00000000
-DATA four<>+12(SB)/4, $0x00000004
-DATA four<>+16(SB)/4, $0x00000000
-DATA four<>+20(SB)/4, $0x00000000
-DATA four<>+24(SB)/4, $0x00000000
-DATA four<>+28(SB)/4, $0x00000004
-DATA four<>+32(SB)/4, $0x00000000
-DATA four<>+36(SB)/4, $0x00000000
-DATA four<>+40(SB)/4, $0x00000000
-DATA four<>+44(SB)/4, $0x00000004
-DATA four<>+48(SB)/4, $0x00000000
-DATA four<>+52(SB)/4, $0x00000000
-DATA four<>+56(SB)/4, $0x00000000
-DATA four<>+60(SB)/4, $0x00000004
-GLOBL four<>(SB), RODATA|NOPTR, $64
+DATA counters<>+0(SB)/4, $0x00000000
+DATA counters<>+4(SB)/4, $0x00000000
+DATA counters<>+8(SB)/4, $0x00000000
+DATA counters<>+12(SB)/4, $0x01000000
+DATA counters<>+16(SB)/4, $0x00000000
+DATA counters<>+20(SB)/4, $0x00000000
+DATA counters<>+24(SB)/4, $0x00000000
+DATA counters<>+28(SB)/4, $0x02000000
+DATA counters<>+32(SB)/4, $0x00000000
+DATA counters<>+36(SB)/4, $0x00000000
+DATA counters<>+40(SB)/4, $0x00000000
+DATA counters<>+44(SB)/4, $0x03000000
+DATA counters<>+48(SB)/4, $0x00000000
+DATA counters<>+52(SB)/4, $0x00000000
+DATA counters<>+56(SB)/4, $0x00000000
+DATA counters<>+60(SB)/4, $0x04000000
+DATA counters<>+64(SB)/4, $0x00000000
+DATA counters<>+68(SB)/4, $0x00000000
+DATA counters<>+72(SB)/4, $0x00000000
+DATA counters<>+76(SB)/4, $0x05000000
+DATA counters<>+80(SB)/4, $0x00000000
+DATA counters<>+84(SB)/4, $0x00000000
+DATA counters<>+88(SB)/4, $0x00000000
+DATA counters<>+92(SB)/4, $0x06000000
+DATA counters<>+96(SB)/4, $0x00000000
+DATA counters<>+100(SB)/4, $0x00000000
+DATA counters<>+104(SB)/4, $0x00000000
+DATA counters<>+108(SB)/4, $0x07000000
+DATA counters<>+112(SB)/4, $0x00000000
+DATA counters<>+116(SB)/4, $0x00000000
+DATA counters<>+120(SB)/4, $0x00000000
+DATA counters<>+124(SB)/4, $0x08000000
+DATA counters<>+128(SB)/4, $0x00000000
+DATA counters<>+132(SB)/4, $0x00000000
+DATA counters<>+136(SB)/4, $0x00000000
+DATA counters<>+140(SB)/4, $0x09000000
+DATA counters<>+144(SB)/4, $0x00000000
+DATA counters<>+148(SB)/4, $0x00000000
+DATA counters<>+152(SB)/4, $0x00000000
+DATA counters<>+156(SB)/4, $0x0a000000
+DATA counters<>+160(SB)/4, $0x00000000
+DATA counters<>+164(SB)/4, $0x00000000
+DATA counters<>+168(SB)/4, $0x00000000
+DATA counters<>+172(SB)/4, $0x0b000000
+DATA counters<>+176(SB)/4, $0x00000000
+DATA counters<>+180(SB)/4, $0x00000000
+DATA counters<>+184(SB)/4, $0x00000000
+DATA counters<>+188(SB)/4, $0x0c000000
+DATA counters<>+192(SB)/4, $0x00000000
+DATA counters<>+196(SB)/4, $0x00000000
+DATA counters<>+200(SB)/4, $0x00000000
+DATA counters<>+204(SB)/4, $0x0d000000
+DATA counters<>+208(SB)/4, $0x00000000
+DATA counters<>+212(SB)/4, $0x00000000
+DATA counters<>+216(SB)/4, $0x00000000
+DATA counters<>+220(SB)/4, $0x0e000000
+DATA counters<>+224(SB)/4, $0x00000000
+DATA counters<>+228(SB)/4, $0x00000000
+DATA counters<>+232(SB)/4, $0x00000000
+DATA counters<>+236(SB)/4, $0x0f000000
+DATA counters<>+240(SB)/4, $0x00000000
+DATA counters<>+244(SB)/4, $0x00000000
+DATA counters<>+248(SB)/4, $0x00000000
+DATA counters<>+252(SB)/4, $0x10000000
+DATA counters<>+256(SB)/4, $0x00000000
+DATA counters<>+260(SB)/4, $0x00000000
+DATA counters<>+264(SB)/4, $0x00000000
+DATA counters<>+268(SB)/4, $0x11000000
+DATA counters<>+272(SB)/4, $0x00000000
+DATA counters<>+276(SB)/4, $0x00000000
+DATA counters<>+280(SB)/4, $0x00000000
+DATA counters<>+284(SB)/4, $0x12000000
+DATA counters<>+288(SB)/4, $0x00000000
+DATA counters<>+292(SB)/4, $0x00000000
+DATA counters<>+296(SB)/4, $0x00000000
+DATA counters<>+300(SB)/4, $0x13000000
+DATA counters<>+304(SB)/4, $0x00000000
+DATA counters<>+308(SB)/4, $0x00000000
+DATA counters<>+312(SB)/4, $0x00000000
+DATA counters<>+316(SB)/4, $0x14000000
+DATA counters<>+320(SB)/4, $0x00000000
+DATA counters<>+324(SB)/4, $0x00000000
+DATA counters<>+328(SB)/4, $0x00000000
+DATA counters<>+332(SB)/4, $0x15000000
+DATA counters<>+336(SB)/4, $0x00000000
+DATA counters<>+340(SB)/4, $0x00000000
+DATA counters<>+344(SB)/4, $0x00000000
+DATA counters<>+348(SB)/4, $0x16000000
+DATA counters<>+352(SB)/4, $0x00000000
+DATA counters<>+356(SB)/4, $0x00000000
+DATA counters<>+360(SB)/4, $0x00000000
+DATA counters<>+364(SB)/4, $0x17000000
+DATA counters<>+368(SB)/4, $0x00000000
+DATA counters<>+372(SB)/4, $0x00000000
+DATA counters<>+376(SB)/4, $0x00000000
+DATA counters<>+380(SB)/4, $0x18000000
+DATA counters<>+384(SB)/4, $0x00000000
+DATA counters<>+388(SB)/4, $0x00000000
+DATA counters<>+392(SB)/4, $0x00000000
+DATA counters<>+396(SB)/4, $0x19000000
+DATA counters<>+400(SB)/4, $0x00000000
+DATA counters<>+404(SB)/4, $0x00000000
+DATA counters<>+408(SB)/4, $0x00000000
+DATA counters<>+412(SB)/4, $0x1a000000
+DATA counters<>+416(SB)/4, $0x00000000
+DATA counters<>+420(SB)/4, $0x00000000
+DATA counters<>+424(SB)/4, $0x00000000
+DATA counters<>+428(SB)/4, $0x1b000000
+DATA counters<>+432(SB)/4, $0x00000000
+DATA counters<>+436(SB)/4, $0x00000000
+DATA counters<>+440(SB)/4, $0x00000000
+DATA counters<>+444(SB)/4, $0x1c000000
+DATA counters<>+448(SB)/4, $0x00000000
+DATA counters<>+452(SB)/4, $0x00000000
+DATA counters<>+456(SB)/4, $0x00000000
+DATA counters<>+460(SB)/4, $0x1d000000
+DATA counters<>+464(SB)/4, $0x00000000
+DATA counters<>+468(SB)/4, $0x00000000
+DATA counters<>+472(SB)/4, $0x00000000
+DATA counters<>+476(SB)/4, $0x1e000000
+DATA counters<>+480(SB)/4, $0x00000000
+DATA counters<>+484(SB)/4, $0x00000000
+DATA counters<>+488(SB)/4, $0x00000000
+DATA counters<>+492(SB)/4, $0x1f000000
+DATA counters<>+496(SB)/4, $0x00000000
+DATA counters<>+500(SB)/4, $0x00000000
+DATA counters<>+504(SB)/4, $0x00000000
+DATA counters<>+508(SB)/4, $0x20000000
+DATA counters<>+512(SB)/4, $0x00000000
+DATA counters<>+516(SB)/4, $0x00000000
+DATA counters<>+520(SB)/4, $0x00000000
+DATA counters<>+524(SB)/4, $0x21000000
+DATA counters<>+528(SB)/4, $0x00000000
+DATA counters<>+532(SB)/4, $0x00000000
+DATA counters<>+536(SB)/4, $0x00000000
+DATA counters<>+540(SB)/4, $0x22000000
+DATA counters<>+544(SB)/4, $0x00000000
+DATA counters<>+548(SB)/4, $0x00000000
+DATA counters<>+552(SB)/4, $0x00000000
+DATA counters<>+556(SB)/4, $0x23000000
+DATA counters<>+560(SB)/4, $0x00000000
+DATA counters<>+564(SB)/4, $0x00000000
+DATA counters<>+568(SB)/4, $0x00000000
+DATA counters<>+572(SB)/4, $0x24000000
+DATA counters<>+576(SB)/4, $0x00000000
+DATA counters<>+580(SB)/4, $0x00000000
+DATA counters<>+584(SB)/4, $0x00000000
+DATA counters<>+588(SB)/4, $0x25000000
+DATA counters<>+592(SB)/4, $0x00000000
+DATA counters<>+596(SB)/4, $0x00000000
+DATA counters<>+600(SB)/4, $0x00000000
+DATA counters<>+604(SB)/4, $0x26000000
+DATA counters<>+608(SB)/4, $0x00000000
+DATA counters<>+612(SB)/4, $0x00000000
+DATA counters<>+616(SB)/4, $0x00000000
+DATA counters<>+620(SB)/4, $0x27000000
+DATA counters<>+624(SB)/4, $0x00000000
+DATA counters<>+628(SB)/4, $0x00000000
+DATA counters<>+632(SB)/4, $0x00000000
+DATA counters<>+636(SB)/4, $0x28000000
+DATA counters<>+640(SB)/4, $0x00000000
+DATA counters<>+644(SB)/4, $0x00000000
+DATA counters<>+648(SB)/4, $0x00000000
+DATA counters<>+652(SB)/4, $0x29000000
+DATA counters<>+656(SB)/4, $0x00000000
+DATA counters<>+660(SB)/4, $0x00000000
+DATA counters<>+664(SB)/4, $0x00000000
+DATA counters<>+668(SB)/4, $0x2a000000
+DATA counters<>+672(SB)/4, $0x00000000
+DATA counters<>+676(SB)/4, $0x00000000
+DATA counters<>+680(SB)/4, $0x00000000
+DATA counters<>+684(SB)/4, $0x2b000000
+DATA counters<>+688(SB)/4, $0x00000000
+DATA counters<>+692(SB)/4, $0x00000000
+DATA counters<>+696(SB)/4, $0x00000000
+DATA counters<>+700(SB)/4, $0x2c000000
+DATA counters<>+704(SB)/4, $0x00000000
+DATA counters<>+708(SB)/4, $0x00000000
+DATA counters<>+712(SB)/4, $0x00000000
+DATA counters<>+716(SB)/4, $0x2d000000
+DATA counters<>+720(SB)/4, $0x00000000
+DATA counters<>+724(SB)/4, $0x00000000
+DATA counters<>+728(SB)/4, $0x00000000
+DATA counters<>+732(SB)/4, $0x2e000000
+DATA counters<>+736(SB)/4, $0x00000000
+DATA counters<>+740(SB)/4, $0x00000000
+DATA counters<>+744(SB)/4, $0x00000000
+DATA counters<>+748(SB)/4, $0x2f000000
+DATA counters<>+752(SB)/4, $0x00000000
+DATA counters<>+756(SB)/4, $0x00000000
+DATA counters<>+760(SB)/4, $0x00000000
+DATA counters<>+764(SB)/4, $0x30000000
+DATA counters<>+768(SB)/4, $0x00000000
+DATA counters<>+772(SB)/4, $0x00000000
+DATA counters<>+776(SB)/4, $0x00000000
+DATA counters<>+780(SB)/4, $0x31000000
+DATA counters<>+784(SB)/4, $0x00000000
+DATA counters<>+788(SB)/4, $0x00000000
+DATA counters<>+792(SB)/4, $0x00000000
+DATA counters<>+796(SB)/4, $0x32000000
+DATA counters<>+800(SB)/4, $0x00000000
+DATA counters<>+804(SB)/4, $0x00000000
+DATA counters<>+808(SB)/4, $0x00000000
+DATA counters<>+812(SB)/4, $0x33000000
+DATA counters<>+816(SB)/4, $0x00000000
+DATA counters<>+820(SB)/4, $0x00000000
+DATA counters<>+824(SB)/4, $0x00000000
+DATA counters<>+828(SB)/4, $0x34000000
+DATA counters<>+832(SB)/4, $0x00000000
+DATA counters<>+836(SB)/4, $0x00000000
+DATA counters<>+840(SB)/4, $0x00000000
+DATA counters<>+844(SB)/4, $0x35000000
+DATA counters<>+848(SB)/4, $0x00000000
+DATA counters<>+852(SB)/4, $0x00000000
+DATA counters<>+856(SB)/4, $0x00000000
+DATA counters<>+860(SB)/4, $0x36000000
+DATA counters<>+864(SB)/4, $0x00000000
+DATA counters<>+868(SB)/4, $0x00000000
+DATA counters<>+872(SB)/4, $0x00000000
+DATA counters<>+876(SB)/4, $0x37000000
+DATA counters<>+880(SB)/4, $0x00000000
+DATA counters<>+884(SB)/4, $0x00000000
+DATA counters<>+888(SB)/4, $0x00000000
+DATA counters<>+892(SB)/4, $0x38000000
+DATA counters<>+896(SB)/4, $0x00000000
+DATA counters<>+900(SB)/4, $0x00000000
+DATA counters<>+904(SB)/4, $0x00000000
+DATA counters<>+908(SB)/4, $0x39000000
+DATA counters<>+912(SB)/4, $0x00000000
+DATA counters<>+916(SB)/4, $0x00000000
+DATA counters<>+920(SB)/4, $0x00000000
+DATA counters<>+924(SB)/4, $0x3a000000
+DATA counters<>+928(SB)/4, $0x00000000
+DATA counters<>+932(SB)/4, $0x00000000
+DATA counters<>+936(SB)/4, $0x00000000
+DATA counters<>+940(SB)/4, $0x3b000000
+DATA counters<>+944(SB)/4, $0x00000000
+DATA counters<>+948(SB)/4, $0x00000000
+DATA counters<>+952(SB)/4, $0x00000000
+DATA counters<>+956(SB)/4, $0x3c000000
+DATA counters<>+960(SB)/4, $0x00000000
+DATA counters<>+964(SB)/4, $0x00000000
+DATA counters<>+968(SB)/4, $0x00000000
+DATA counters<>+972(SB)/4, $0x3d000000
+DATA counters<>+976(SB)/4, $0x00000000
+DATA counters<>+980(SB)/4, $0x00000000
+DATA counters<>+984(SB)/4, $0x00000000
+DATA counters<>+988(SB)/4, $0x3e000000
+DATA counters<>+992(SB)/4, $0x00000000
+DATA counters<>+996(SB)/4, $0x00000000
+DATA counters<>+1000(SB)/4, $0x00000000
+DATA counters<>+1004(SB)/4, $0x3f000000
+DATA counters<>+1008(SB)/4, $0x00000000
+DATA counters<>+1012(SB)/4, $0x00000000
+DATA counters<>+1016(SB)/4, $0x00000000
+DATA counters<>+1020(SB)/4, $0x40000000
+DATA counters<>+1024(SB)/4, $0x00000000
+DATA counters<>+1028(SB)/4, $0x00000000
+DATA counters<>+1032(SB)/4, $0x00000000
+DATA counters<>+1036(SB)/4, $0x41000000
+DATA counters<>+1040(SB)/4, $0x00000000
+DATA counters<>+1044(SB)/4, $0x00000000
+DATA counters<>+1048(SB)/4, $0x00000000
+DATA counters<>+1052(SB)/4, $0x42000000
+DATA counters<>+1056(SB)/4, $0x00000000
+DATA counters<>+1060(SB)/4, $0x00000000
+DATA counters<>+1064(SB)/4, $0x00000000
+DATA counters<>+1068(SB)/4, $0x43000000
+DATA counters<>+1072(SB)/4, $0x00000000
+DATA counters<>+1076(SB)/4, $0x00000000
+DATA counters<>+1080(SB)/4, $0x00000000
+DATA counters<>+1084(SB)/4, $0x44000000
+DATA counters<>+1088(SB)/4, $0x00000000
+DATA counters<>+1092(SB)/4, $0x00000000
+DATA counters<>+1096(SB)/4, $0x00000000
+DATA counters<>+1100(SB)/4, $0x45000000
+DATA counters<>+1104(SB)/4, $0x00000000
+DATA counters<>+1108(SB)/4, $0x00000000
+DATA counters<>+1112(SB)/4, $0x00000000
+DATA counters<>+1116(SB)/4, $0x46000000
+DATA counters<>+1120(SB)/4, $0x00000000
+DATA counters<>+1124(SB)/4, $0x00000000
+DATA counters<>+1128(SB)/4, $0x00000000
+DATA counters<>+1132(SB)/4, $0x47000000
+DATA counters<>+1136(SB)/4, $0x00000000
+DATA counters<>+1140(SB)/4, $0x00000000
+DATA counters<>+1144(SB)/4, $0x00000000
+DATA counters<>+1148(SB)/4, $0x48000000
+DATA counters<>+1152(SB)/4, $0x00000000
+DATA counters<>+1156(SB)/4, $0x00000000
+DATA counters<>+1160(SB)/4, $0x00000000
+DATA counters<>+1164(SB)/4, $0x49000000
+DATA counters<>+1168(SB)/4, $0x00000000
+DATA counters<>+1172(SB)/4, $0x00000000
+DATA counters<>+1176(SB)/4, $0x00000000
+DATA counters<>+1180(SB)/4, $0x4a000000
+DATA counters<>+1184(SB)/4, $0x00000000
+DATA counters<>+1188(SB)/4, $0x00000000
+DATA counters<>+1192(SB)/4, $0x00000000
+DATA counters<>+1196(SB)/4, $0x4b000000
+DATA counters<>+1200(SB)/4, $0x00000000
+DATA counters<>+1204(SB)/4, $0x00000000
+DATA counters<>+1208(SB)/4, $0x00000000
+DATA counters<>+1212(SB)/4, $0x4c000000
+DATA counters<>+1216(SB)/4, $0x00000000
+DATA counters<>+1220(SB)/4, $0x00000000
+DATA counters<>+1224(SB)/4, $0x00000000
+DATA counters<>+1228(SB)/4, $0x4d000000
+DATA counters<>+1232(SB)/4, $0x00000000
+DATA counters<>+1236(SB)/4, $0x00000000
+DATA counters<>+1240(SB)/4, $0x00000000
+DATA counters<>+1244(SB)/4, $0x4e000000
+DATA counters<>+1248(SB)/4, $0x00000000
+DATA counters<>+1252(SB)/4, $0x00000000
+DATA counters<>+1256(SB)/4, $0x00000000
+DATA counters<>+1260(SB)/4, $0x4f000000
+DATA counters<>+1264(SB)/4, $0x00000000
+DATA counters<>+1268(SB)/4, $0x00000000
+DATA counters<>+1272(SB)/4, $0x00000000
+DATA counters<>+1276(SB)/4, $0x50000000
+DATA counters<>+1280(SB)/4, $0x00000000
+DATA counters<>+1284(SB)/4, $0x00000000
+DATA counters<>+1288(SB)/4, $0x00000000
+DATA counters<>+1292(SB)/4, $0x51000000
+DATA counters<>+1296(SB)/4, $0x00000000
+DATA counters<>+1300(SB)/4, $0x00000000
+DATA counters<>+1304(SB)/4, $0x00000000
+DATA counters<>+1308(SB)/4, $0x52000000
+DATA counters<>+1312(SB)/4, $0x00000000
+DATA counters<>+1316(SB)/4, $0x00000000
+DATA counters<>+1320(SB)/4, $0x00000000
+DATA counters<>+1324(SB)/4, $0x53000000
+DATA counters<>+1328(SB)/4, $0x00000000
+DATA counters<>+1332(SB)/4, $0x00000000
+DATA counters<>+1336(SB)/4, $0x00000000
+DATA counters<>+1340(SB)/4, $0x54000000
+DATA counters<>+1344(SB)/4, $0x00000000
+DATA counters<>+1348(SB)/4, $0x00000000
+DATA counters<>+1352(SB)/4, $0x00000000
+DATA counters<>+1356(SB)/4, $0x55000000
+DATA counters<>+1360(SB)/4, $0x00000000
+DATA counters<>+1364(SB)/4, $0x00000000
+DATA counters<>+1368(SB)/4, $0x00000000
+DATA counters<>+1372(SB)/4, $0x56000000
+DATA counters<>+1376(SB)/4, $0x00000000
+DATA counters<>+1380(SB)/4, $0x00000000
+DATA counters<>+1384(SB)/4, $0x00000000
+DATA counters<>+1388(SB)/4, $0x57000000
+DATA counters<>+1392(SB)/4, $0x00000000
+DATA counters<>+1396(SB)/4, $0x00000000
+DATA counters<>+1400(SB)/4, $0x00000000
+DATA counters<>+1404(SB)/4, $0x58000000
+DATA counters<>+1408(SB)/4, $0x00000000
+DATA counters<>+1412(SB)/4, $0x00000000
+DATA counters<>+1416(SB)/4, $0x00000000
+DATA counters<>+1420(SB)/4, $0x59000000
+DATA counters<>+1424(SB)/4, $0x00000000
+DATA counters<>+1428(SB)/4, $0x00000000
+DATA counters<>+1432(SB)/4, $0x00000000
+DATA counters<>+1436(SB)/4, $0x5a000000
+DATA counters<>+1440(SB)/4, $0x00000000
+DATA counters<>+1444(SB)/4, $0x00000000
+DATA counters<>+1448(SB)/4, $0x00000000
+DATA counters<>+1452(SB)/4, $0x5b000000
+DATA counters<>+1456(SB)/4, $0x00000000
+DATA counters<>+1460(SB)/4, $0x00000000
+DATA counters<>+1464(SB)/4, $0x00000000
+DATA counters<>+1468(SB)/4, $0x5c000000
+DATA counters<>+1472(SB)/4, $0x00000000
+DATA counters<>+1476(SB)/4, $0x00000000
+DATA counters<>+1480(SB)/4, $0x00000000
+DATA counters<>+1484(SB)/4, $0x5d000000
+DATA counters<>+1488(SB)/4, $0x00000000
+DATA counters<>+1492(SB)/4, $0x00000000
+DATA counters<>+1496(SB)/4, $0x00000000
+DATA counters<>+1500(SB)/4, $0x5e000000
+DATA counters<>+1504(SB)/4, $0x00000000
+DATA counters<>+1508(SB)/4, $0x00000000
+DATA counters<>+1512(SB)/4, $0x00000000
+DATA counters<>+1516(SB)/4, $0x5f000000
+DATA counters<>+1520(SB)/4, $0x00000000
+DATA counters<>+1524(SB)/4, $0x00000000
+DATA counters<>+1528(SB)/4, $0x00000000
+DATA counters<>+1532(SB)/4, $0x60000000
+DATA counters<>+1536(SB)/4, $0x00000000
+DATA counters<>+1540(SB)/4, $0x00000000
+DATA counters<>+1544(SB)/4, $0x00000000
+DATA counters<>+1548(SB)/4, $0x61000000
+DATA counters<>+1552(SB)/4, $0x00000000
+DATA counters<>+1556(SB)/4, $0x00000000
+DATA counters<>+1560(SB)/4, $0x00000000
+DATA counters<>+1564(SB)/4, $0x62000000
+DATA counters<>+1568(SB)/4, $0x00000000
+DATA counters<>+1572(SB)/4, $0x00000000
+DATA counters<>+1576(SB)/4, $0x00000000
+DATA counters<>+1580(SB)/4, $0x63000000
+DATA counters<>+1584(SB)/4, $0x00000000
+DATA counters<>+1588(SB)/4, $0x00000000
+DATA counters<>+1592(SB)/4, $0x00000000
+DATA counters<>+1596(SB)/4, $0x64000000
+DATA counters<>+1600(SB)/4, $0x00000000
+DATA counters<>+1604(SB)/4, $0x00000000
+DATA counters<>+1608(SB)/4, $0x00000000
+DATA counters<>+1612(SB)/4, $0x65000000
+DATA counters<>+1616(SB)/4, $0x00000000
+DATA counters<>+1620(SB)/4, $0x00000000
+DATA counters<>+1624(SB)/4, $0x00000000
+DATA counters<>+1628(SB)/4, $0x66000000
+DATA counters<>+1632(SB)/4, $0x00000000
+DATA counters<>+1636(SB)/4, $0x00000000
+DATA counters<>+1640(SB)/4, $0x00000000
+DATA counters<>+1644(SB)/4, $0x67000000
+DATA counters<>+1648(SB)/4, $0x00000000
+DATA counters<>+1652(SB)/4, $0x00000000
+DATA counters<>+1656(SB)/4, $0x00000000
+DATA counters<>+1660(SB)/4, $0x68000000
+DATA counters<>+1664(SB)/4, $0x00000000
+DATA counters<>+1668(SB)/4, $0x00000000
+DATA counters<>+1672(SB)/4, $0x00000000
+DATA counters<>+1676(SB)/4, $0x69000000
+DATA counters<>+1680(SB)/4, $0x00000000
+DATA counters<>+1684(SB)/4, $0x00000000
+DATA counters<>+1688(SB)/4, $0x00000000
+DATA counters<>+1692(SB)/4, $0x6a000000
+DATA counters<>+1696(SB)/4, $0x00000000
+DATA counters<>+1700(SB)/4, $0x00000000
+DATA counters<>+1704(SB)/4, $0x00000000
+DATA counters<>+1708(SB)/4, $0x6b000000
+DATA counters<>+1712(SB)/4, $0x00000000
+DATA counters<>+1716(SB)/4, $0x00000000
+DATA counters<>+1720(SB)/4, $0x00000000
+DATA counters<>+1724(SB)/4, $0x6c000000
+DATA counters<>+1728(SB)/4, $0x00000000
+DATA counters<>+1732(SB)/4, $0x00000000
+DATA counters<>+1736(SB)/4, $0x00000000
+DATA counters<>+1740(SB)/4, $0x6d000000
+DATA counters<>+1744(SB)/4, $0x00000000
+DATA counters<>+1748(SB)/4, $0x00000000
+DATA counters<>+1752(SB)/4, $0x00000000
+DATA counters<>+1756(SB)/4, $0x6e000000
+DATA counters<>+1760(SB)/4, $0x00000000
+DATA counters<>+1764(SB)/4, $0x00000000
+DATA counters<>+1768(SB)/4, $0x00000000
+DATA counters<>+1772(SB)/4, $0x6f000000
+DATA counters<>+1776(SB)/4, $0x00000000
+DATA counters<>+1780(SB)/4, $0x00000000
+DATA counters<>+1784(SB)/4, $0x00000000
+DATA counters<>+1788(SB)/4, $0x70000000
+DATA counters<>+1792(SB)/4, $0x00000000
+DATA counters<>+1796(SB)/4, $0x00000000
+DATA counters<>+1800(SB)/4, $0x00000000
+DATA counters<>+1804(SB)/4, $0x71000000
+DATA counters<>+1808(SB)/4, $0x00000000
+DATA counters<>+1812(SB)/4, $0x00000000
+DATA counters<>+1816(SB)/4, $0x00000000
+DATA counters<>+1820(SB)/4, $0x72000000
+DATA counters<>+1824(SB)/4, $0x00000000
+DATA counters<>+1828(SB)/4, $0x00000000
+DATA counters<>+1832(SB)/4, $0x00000000
+DATA counters<>+1836(SB)/4, $0x73000000
+DATA counters<>+1840(SB)/4, $0x00000000
+DATA counters<>+1844(SB)/4, $0x00000000
+DATA counters<>+1848(SB)/4, $0x00000000
+DATA counters<>+1852(SB)/4, $0x74000000
+DATA counters<>+1856(SB)/4, $0x00000000
+DATA counters<>+1860(SB)/4, $0x00000000
+DATA counters<>+1864(SB)/4, $0x00000000
+DATA counters<>+1868(SB)/4, $0x75000000
+DATA counters<>+1872(SB)/4, $0x00000000
+DATA counters<>+1876(SB)/4, $0x00000000
+DATA counters<>+1880(SB)/4, $0x00000000
+DATA counters<>+1884(SB)/4, $0x76000000
+DATA counters<>+1888(SB)/4, $0x00000000
+DATA counters<>+1892(SB)/4, $0x00000000
+DATA counters<>+1896(SB)/4, $0x00000000
+DATA counters<>+1900(SB)/4, $0x77000000
+DATA counters<>+1904(SB)/4, $0x00000000
+DATA counters<>+1908(SB)/4, $0x00000000
+DATA counters<>+1912(SB)/4, $0x00000000
+DATA counters<>+1916(SB)/4, $0x78000000
+DATA counters<>+1920(SB)/4, $0x00000000
+DATA counters<>+1924(SB)/4, $0x00000000
+DATA counters<>+1928(SB)/4, $0x00000000
+DATA counters<>+1932(SB)/4, $0x79000000
+DATA counters<>+1936(SB)/4, $0x00000000
+DATA counters<>+1940(SB)/4, $0x00000000
+DATA counters<>+1944(SB)/4, $0x00000000
+DATA counters<>+1948(SB)/4, $0x7a000000
+DATA counters<>+1952(SB)/4, $0x00000000
+DATA counters<>+1956(SB)/4, $0x00000000
+DATA counters<>+1960(SB)/4, $0x00000000
+DATA counters<>+1964(SB)/4, $0x7b000000
+DATA counters<>+1968(SB)/4, $0x00000000
+DATA counters<>+1972(SB)/4, $0x00000000
+DATA counters<>+1976(SB)/4, $0x00000000
+DATA counters<>+1980(SB)/4, $0x7c000000
+DATA counters<>+1984(SB)/4, $0x00000000
+DATA counters<>+1988(SB)/4, $0x00000000
+DATA counters<>+1992(SB)/4, $0x00000000
+DATA counters<>+1996(SB)/4, $0x7d000000
+DATA counters<>+2000(SB)/4, $0x00000000
+DATA counters<>+2004(SB)/4, $0x00000000
+DATA counters<>+2008(SB)/4, $0x00000000
+DATA counters<>+2012(SB)/4, $0x7e000000
+DATA counters<>+2016(SB)/4, $0x00000000
+DATA counters<>+2020(SB)/4, $0x00000000
+DATA counters<>+2024(SB)/4, $0x00000000
+DATA counters<>+2028(SB)/4, $0x7f000000
+DATA counters<>+2032(SB)/4, $0x00000000
+DATA counters<>+2036(SB)/4, $0x00000000
+DATA counters<>+2040(SB)/4, $0x00000000
+DATA counters<>+2044(SB)/4, $0x80000000
+DATA counters<>+2048(SB)/4, $0x00000000
+DATA counters<>+2052(SB)/4, $0x00000000
+DATA counters<>+2056(SB)/4, $0x00000000
+DATA counters<>+2060(SB)/4, $0x81000000
+DATA counters<>+2064(SB)/4, $0x00000000
+DATA counters<>+2068(SB)/4, $0x00000000
+DATA counters<>+2072(SB)/4, $0x00000000
+DATA counters<>+2076(SB)/4, $0x82000000
+DATA counters<>+2080(SB)/4, $0x00000000
+DATA counters<>+2084(SB)/4, $0x00000000
+DATA counters<>+2088(SB)/4, $0x00000000
+DATA counters<>+2092(SB)/4, $0x83000000
+DATA counters<>+2096(SB)/4, $0x00000000
+DATA counters<>+2100(SB)/4, $0x00000000
+DATA counters<>+2104(SB)/4, $0x00000000
+DATA counters<>+2108(SB)/4, $0x84000000
+DATA counters<>+2112(SB)/4, $0x00000000
+DATA counters<>+2116(SB)/4, $0x00000000
+DATA counters<>+2120(SB)/4, $0x00000000
+DATA counters<>+2124(SB)/4, $0x85000000
+DATA counters<>+2128(SB)/4, $0x00000000
+DATA counters<>+2132(SB)/4, $0x00000000
+DATA counters<>+2136(SB)/4, $0x00000000
+DATA counters<>+2140(SB)/4, $0x86000000
+DATA counters<>+2144(SB)/4, $0x00000000
+DATA counters<>+2148(SB)/4, $0x00000000
+DATA counters<>+2152(SB)/4, $0x00000000
+DATA counters<>+2156(SB)/4, $0x87000000
+DATA counters<>+2160(SB)/4, $0x00000000
+DATA counters<>+2164(SB)/4, $0x00000000
+DATA counters<>+2168(SB)/4, $0x00000000
+DATA counters<>+2172(SB)/4, $0x88000000
+DATA counters<>+2176(SB)/4, $0x00000000
+DATA counters<>+2180(SB)/4, $0x00000000
+DATA counters<>+2184(SB)/4, $0x00000000
+DATA counters<>+2188(SB)/4, $0x89000000
+DATA counters<>+2192(SB)/4, $0x00000000
+DATA counters<>+2196(SB)/4, $0x00000000
+DATA counters<>+2200(SB)/4, $0x00000000
+DATA counters<>+2204(SB)/4, $0x8a000000
+DATA counters<>+2208(SB)/4, $0x00000000
+DATA counters<>+2212(SB)/4, $0x00000000
+DATA counters<>+2216(SB)/4, $0x00000000
+DATA counters<>+2220(SB)/4, $0x8b000000
+DATA counters<>+2224(SB)/4, $0x00000000
+DATA counters<>+2228(SB)/4, $0x00000000
+DATA counters<>+2232(SB)/4, $0x00000000
+DATA counters<>+2236(SB)/4, $0x8c000000
+DATA counters<>+2240(SB)/4, $0x00000000
+DATA counters<>+2244(SB)/4, $0x00000000
+DATA counters<>+2248(SB)/4, $0x00000000
+DATA counters<>+2252(SB)/4, $0x8d000000
+DATA counters<>+2256(SB)/4, $0x00000000
+DATA counters<>+2260(SB)/4, $0x00000000
+DATA counters<>+2264(SB)/4, $0x00000000
+DATA counters<>+2268(SB)/4, $0x8e000000
+DATA counters<>+2272(SB)/4, $0x00000000
+DATA counters<>+2276(SB)/4, $0x00000000
+DATA counters<>+2280(SB)/4, $0x00000000
+DATA counters<>+2284(SB)/4, $0x8f000000
+DATA counters<>+2288(SB)/4, $0x00000000
+DATA counters<>+2292(SB)/4, $0x00000000
+DATA counters<>+2296(SB)/4, $0x00000000
+DATA counters<>+2300(SB)/4, $0x90000000
+DATA counters<>+2304(SB)/4, $0x00000000
+DATA counters<>+2308(SB)/4, $0x00000000
+DATA counters<>+2312(SB)/4, $0x00000000
+DATA counters<>+2316(SB)/4, $0x91000000
+DATA counters<>+2320(SB)/4, $0x00000000
+DATA counters<>+2324(SB)/4, $0x00000000
+DATA counters<>+2328(SB)/4, $0x00000000
+DATA counters<>+2332(SB)/4, $0x92000000
+DATA counters<>+2336(SB)/4, $0x00000000
+DATA counters<>+2340(SB)/4, $0x00000000
+DATA counters<>+2344(SB)/4, $0x00000000
+DATA counters<>+2348(SB)/4, $0x93000000
+DATA counters<>+2352(SB)/4, $0x00000000
+DATA counters<>+2356(SB)/4, $0x00000000
+DATA counters<>+2360(SB)/4, $0x00000000
+DATA counters<>+2364(SB)/4, $0x94000000
+DATA counters<>+2368(SB)/4, $0x00000000
+DATA counters<>+2372(SB)/4, $0x00000000
+DATA counters<>+2376(SB)/4, $0x00000000
+DATA counters<>+2380(SB)/4, $0x95000000
+DATA counters<>+2384(SB)/4, $0x00000000
+DATA counters<>+2388(SB)/4, $0x00000000
+DATA counters<>+2392(SB)/4, $0x00000000
+DATA counters<>+2396(SB)/4, $0x96000000
+DATA counters<>+2400(SB)/4, $0x00000000
+DATA counters<>+2404(SB)/4, $0x00000000
+DATA counters<>+2408(SB)/4, $0x00000000
+DATA counters<>+2412(SB)/4, $0x97000000
+DATA counters<>+2416(SB)/4, $0x00000000
+DATA counters<>+2420(SB)/4, $0x00000000
+DATA counters<>+2424(SB)/4, $0x00000000
+DATA counters<>+2428(SB)/4, $0x98000000
+DATA counters<>+2432(SB)/4, $0x00000000
+DATA counters<>+2436(SB)/4, $0x00000000
+DATA counters<>+2440(SB)/4, $0x00000000
+DATA counters<>+2444(SB)/4, $0x99000000
+DATA counters<>+2448(SB)/4, $0x00000000
+DATA counters<>+2452(SB)/4, $0x00000000
+DATA counters<>+2456(SB)/4, $0x00000000
+DATA counters<>+2460(SB)/4, $0x9a000000
+DATA counters<>+2464(SB)/4, $0x00000000
+DATA counters<>+2468(SB)/4, $0x00000000
+DATA counters<>+2472(SB)/4, $0x00000000
+DATA counters<>+2476(SB)/4, $0x9b000000
+DATA counters<>+2480(SB)/4, $0x00000000
+DATA counters<>+2484(SB)/4, $0x00000000
+DATA counters<>+2488(SB)/4, $0x00000000
+DATA counters<>+2492(SB)/4, $0x9c000000
+DATA counters<>+2496(SB)/4, $0x00000000
+DATA counters<>+2500(SB)/4, $0x00000000
+DATA counters<>+2504(SB)/4, $0x00000000
+DATA counters<>+2508(SB)/4, $0x9d000000
+DATA counters<>+2512(SB)/4, $0x00000000
+DATA counters<>+2516(SB)/4, $0x00000000
+DATA counters<>+2520(SB)/4, $0x00000000
+DATA counters<>+2524(SB)/4, $0x9e000000
+DATA counters<>+2528(SB)/4, $0x00000000
+DATA counters<>+2532(SB)/4, $0x00000000
+DATA counters<>+2536(SB)/4, $0x00000000
+DATA counters<>+2540(SB)/4, $0x9f000000
+DATA counters<>+2544(SB)/4, $0x00000000
+DATA counters<>+2548(SB)/4, $0x00000000
+DATA counters<>+2552(SB)/4, $0x00000000
+DATA counters<>+2556(SB)/4, $0xa0000000
+DATA counters<>+2560(SB)/4, $0x00000000
+DATA counters<>+2564(SB)/4, $0x00000000
+DATA counters<>+2568(SB)/4, $0x00000000
+DATA counters<>+2572(SB)/4, $0xa1000000
+DATA counters<>+2576(SB)/4, $0x00000000
+DATA counters<>+2580(SB)/4, $0x00000000
+DATA counters<>+2584(SB)/4, $0x00000000
+DATA counters<>+2588(SB)/4, $0xa2000000
+DATA counters<>+2592(SB)/4, $0x00000000
+DATA counters<>+2596(SB)/4, $0x00000000
+DATA counters<>+2600(SB)/4, $0x00000000
+DATA counters<>+2604(SB)/4, $0xa3000000
+DATA counters<>+2608(SB)/4, $0x00000000
+DATA counters<>+2612(SB)/4, $0x00000000
+DATA counters<>+2616(SB)/4, $0x00000000
+DATA counters<>+2620(SB)/4, $0xa4000000
+DATA counters<>+2624(SB)/4, $0x00000000
+DATA counters<>+2628(SB)/4, $0x00000000
+DATA counters<>+2632(SB)/4, $0x00000000
+DATA counters<>+2636(SB)/4, $0xa5000000
+DATA counters<>+2640(SB)/4, $0x00000000
+DATA counters<>+2644(SB)/4, $0x00000000
+DATA counters<>+2648(SB)/4, $0x00000000
+DATA counters<>+2652(SB)/4, $0xa6000000
+DATA counters<>+2656(SB)/4, $0x00000000
+DATA counters<>+2660(SB)/4, $0x00000000
+DATA counters<>+2664(SB)/4, $0x00000000
+DATA counters<>+2668(SB)/4, $0xa7000000
+DATA counters<>+2672(SB)/4, $0x00000000
+DATA counters<>+2676(SB)/4, $0x00000000
+DATA counters<>+2680(SB)/4, $0x00000000
+DATA counters<>+2684(SB)/4, $0xa8000000
+DATA counters<>+2688(SB)/4, $0x00000000
+DATA counters<>+2692(SB)/4, $0x00000000
+DATA counters<>+2696(SB)/4, $0x00000000
+DATA counters<>+2700(SB)/4, $0xa9000000
+DATA counters<>+2704(SB)/4, $0x00000000
+DATA counters<>+2708(SB)/4, $0x00000000
+DATA counters<>+2712(SB)/4, $0x00000000
+DATA counters<>+2716(SB)/4, $0xaa000000
+DATA counters<>+2720(SB)/4, $0x00000000
+DATA counters<>+2724(SB)/4, $0x00000000
+DATA counters<>+2728(SB)/4, $0x00000000
+DATA counters<>+2732(SB)/4, $0xab000000
+DATA counters<>+2736(SB)/4, $0x00000000
+DATA counters<>+2740(SB)/4, $0x00000000
+DATA counters<>+2744(SB)/4, $0x00000000
+DATA counters<>+2748(SB)/4, $0xac000000
+DATA counters<>+2752(SB)/4, $0x00000000
+DATA counters<>+2756(SB)/4, $0x00000000
+DATA counters<>+2760(SB)/4, $0x00000000
+DATA counters<>+2764(SB)/4, $0xad000000
+DATA counters<>+2768(SB)/4, $0x00000000
+DATA counters<>+2772(SB)/4, $0x00000000
+DATA counters<>+2776(SB)/4, $0x00000000
+DATA counters<>+2780(SB)/4, $0xae000000
+DATA counters<>+2784(SB)/4, $0x00000000
+DATA counters<>+2788(SB)/4, $0x00000000
+DATA counters<>+2792(SB)/4, $0x00000000
+DATA counters<>+2796(SB)/4, $0xaf000000
+DATA counters<>+2800(SB)/4, $0x00000000
+DATA counters<>+2804(SB)/4, $0x00000000
+DATA counters<>+2808(SB)/4, $0x00000000
+DATA counters<>+2812(SB)/4, $0xb0000000
+DATA counters<>+2816(SB)/4, $0x00000000
+DATA counters<>+2820(SB)/4, $0x00000000
+DATA counters<>+2824(SB)/4, $0x00000000
+DATA counters<>+2828(SB)/4, $0xb1000000
+DATA counters<>+2832(SB)/4, $0x00000000
+DATA counters<>+2836(SB)/4, $0x00000000
+DATA counters<>+2840(SB)/4, $0x00000000
+DATA counters<>+2844(SB)/4, $0xb2000000
+DATA counters<>+2848(SB)/4, $0x00000000
+DATA counters<>+2852(SB)/4, $0x00000000
+DATA counters<>+2856(SB)/4, $0x00000000
+DATA counters<>+2860(SB)/4, $0xb3000000
+DATA counters<>+2864(SB)/4, $0x00000000
+DATA counters<>+2868(SB)/4, $0x00000000
+DATA counters<>+2872(SB)/4, $0x00000000
+DATA counters<>+2876(SB)/4, $0xb4000000
+DATA counters<>+2880(SB)/4, $0x00000000
+DATA counters<>+2884(SB)/4, $0x00000000
+DATA counters<>+2888(SB)/4, $0x00000000
+DATA counters<>+2892(SB)/4, $0xb5000000
+DATA counters<>+2896(SB)/4, $0x00000000
+DATA counters<>+2900(SB)/4, $0x00000000
+DATA counters<>+2904(SB)/4, $0x00000000
+DATA counters<>+2908(SB)/4, $0xb6000000
+DATA counters<>+2912(SB)/4, $0x00000000
+DATA counters<>+2916(SB)/4, $0x00000000
+DATA counters<>+2920(SB)/4, $0x00000000
+DATA counters<>+2924(SB)/4, $0xb7000000
+DATA counters<>+2928(SB)/4, $0x00000000
+DATA counters<>+2932(SB)/4, $0x00000000
+DATA counters<>+2936(SB)/4, $0x00000000
+DATA counters<>+2940(SB)/4, $0xb8000000
+DATA counters<>+2944(SB)/4, $0x00000000
+DATA counters<>+2948(SB)/4, $0x00000000
+DATA counters<>+2952(SB)/4, $0x00000000
+DATA counters<>+2956(SB)/4, $0xb9000000
+DATA counters<>+2960(SB)/4, $0x00000000
+DATA counters<>+2964(SB)/4, $0x00000000
+DATA counters<>+2968(SB)/4, $0x00000000
+DATA counters<>+2972(SB)/4, $0xba000000
+DATA counters<>+2976(SB)/4, $0x00000000
+DATA counters<>+2980(SB)/4, $0x00000000
+DATA counters<>+2984(SB)/4, $0x00000000
+DATA counters<>+2988(SB)/4, $0xbb000000
+DATA counters<>+2992(SB)/4, $0x00000000
+DATA counters<>+2996(SB)/4, $0x00000000
+DATA counters<>+3000(SB)/4, $0x00000000
+DATA counters<>+3004(SB)/4, $0xbc000000
+DATA counters<>+3008(SB)/4, $0x00000000
+DATA counters<>+3012(SB)/4, $0x00000000
+DATA counters<>+3016(SB)/4, $0x00000000
+DATA counters<>+3020(SB)/4, $0xbd000000
+DATA counters<>+3024(SB)/4, $0x00000000
+DATA counters<>+3028(SB)/4, $0x00000000
+DATA counters<>+3032(SB)/4, $0x00000000
+DATA counters<>+3036(SB)/4, $0xbe000000
+DATA counters<>+3040(SB)/4, $0x00000000
+DATA counters<>+3044(SB)/4, $0x00000000
+DATA counters<>+3048(SB)/4, $0x00000000
+DATA counters<>+3052(SB)/4, $0xbf000000
+DATA counters<>+3056(SB)/4, $0x00000000
+DATA counters<>+3060(SB)/4, $0x00000000
+DATA counters<>+3064(SB)/4, $0x00000000
+DATA counters<>+3068(SB)/4, $0xc0000000
+DATA counters<>+3072(SB)/4, $0x00000000
+DATA counters<>+3076(SB)/4, $0x00000000
+DATA counters<>+3080(SB)/4, $0x00000000
+DATA counters<>+3084(SB)/4, $0xc1000000
+DATA counters<>+3088(SB)/4, $0x00000000
+DATA counters<>+3092(SB)/4, $0x00000000
+DATA counters<>+3096(SB)/4, $0x00000000
+DATA counters<>+3100(SB)/4, $0xc2000000
+DATA counters<>+3104(SB)/4, $0x00000000
+DATA counters<>+3108(SB)/4, $0x00000000
+DATA counters<>+3112(SB)/4, $0x00000000
+DATA counters<>+3116(SB)/4, $0xc3000000
+DATA counters<>+3120(SB)/4, $0x00000000
+DATA counters<>+3124(SB)/4, $0x00000000
+DATA counters<>+3128(SB)/4, $0x00000000
+DATA counters<>+3132(SB)/4, $0xc4000000
+DATA counters<>+3136(SB)/4, $0x00000000
+DATA counters<>+3140(SB)/4, $0x00000000
+DATA counters<>+3144(SB)/4, $0x00000000
+DATA counters<>+3148(SB)/4, $0xc5000000
+DATA counters<>+3152(SB)/4, $0x00000000
+DATA counters<>+3156(SB)/4, $0x00000000
+DATA counters<>+3160(SB)/4, $0x00000000
+DATA counters<>+3164(SB)/4, $0xc6000000
+DATA counters<>+3168(SB)/4, $0x00000000
+DATA counters<>+3172(SB)/4, $0x00000000
+DATA counters<>+3176(SB)/4, $0x00000000
+DATA counters<>+3180(SB)/4, $0xc7000000
+DATA counters<>+3184(SB)/4, $0x00000000
+DATA counters<>+3188(SB)/4, $0x00000000
+DATA counters<>+3192(SB)/4, $0x00000000
+DATA counters<>+3196(SB)/4, $0xc8000000
+DATA counters<>+3200(SB)/4, $0x00000000
+DATA counters<>+3204(SB)/4, $0x00000000
+DATA counters<>+3208(SB)/4, $0x00000000
+DATA counters<>+3212(SB)/4, $0xc9000000
+DATA counters<>+3216(SB)/4, $0x00000000
+DATA counters<>+3220(SB)/4, $0x00000000
+DATA counters<>+3224(SB)/4, $0x00000000
+DATA counters<>+3228(SB)/4, $0xca000000
+DATA counters<>+3232(SB)/4, $0x00000000
+DATA counters<>+3236(SB)/4, $0x00000000
+DATA counters<>+3240(SB)/4, $0x00000000
+DATA counters<>+3244(SB)/4, $0xcb000000
+DATA counters<>+3248(SB)/4, $0x00000000
+DATA counters<>+3252(SB)/4, $0x00000000
+DATA counters<>+3256(SB)/4, $0x00000000
+DATA counters<>+3260(SB)/4, $0xcc000000
+DATA counters<>+3264(SB)/4, $0x00000000
+DATA counters<>+3268(SB)/4, $0x00000000
+DATA counters<>+3272(SB)/4, $0x00000000
+DATA counters<>+3276(SB)/4, $0xcd000000
+DATA counters<>+3280(SB)/4, $0x00000000
+DATA counters<>+3284(SB)/4, $0x00000000
+DATA counters<>+3288(SB)/4, $0x00000000
+DATA counters<>+3292(SB)/4, $0xce000000
+DATA counters<>+3296(SB)/4, $0x00000000
+DATA counters<>+3300(SB)/4, $0x00000000
+DATA counters<>+3304(SB)/4, $0x00000000
+DATA counters<>+3308(SB)/4, $0xcf000000
+DATA counters<>+3312(SB)/4, $0x00000000
+DATA counters<>+3316(SB)/4, $0x00000000
+DATA counters<>+3320(SB)/4, $0x00000000
+DATA counters<>+3324(SB)/4, $0xd0000000
+DATA counters<>+3328(SB)/4, $0x00000000
+DATA counters<>+3332(SB)/4, $0x00000000
+DATA counters<>+3336(SB)/4, $0x00000000
+DATA counters<>+3340(SB)/4, $0xd1000000
+DATA counters<>+3344(SB)/4, $0x00000000
+DATA counters<>+3348(SB)/4, $0x00000000
+DATA counters<>+3352(SB)/4, $0x00000000
+DATA counters<>+3356(SB)/4, $0xd2000000
+DATA counters<>+3360(SB)/4, $0x00000000
+DATA counters<>+3364(SB)/4, $0x00000000
+DATA counters<>+3368(SB)/4, $0x00000000
+DATA counters<>+3372(SB)/4, $0xd3000000
+DATA counters<>+3376(SB)/4, $0x00000000
+DATA counters<>+3380(SB)/4, $0x00000000
+DATA counters<>+3384(SB)/4, $0x00000000
+DATA counters<>+3388(SB)/4, $0xd4000000
+DATA counters<>+3392(SB)/4, $0x00000000
+DATA counters<>+3396(SB)/4, $0x00000000
+DATA counters<>+3400(SB)/4, $0x00000000
+DATA counters<>+3404(SB)/4, $0xd5000000
+DATA counters<>+3408(SB)/4, $0x00000000
+DATA counters<>+3412(SB)/4, $0x00000000
+DATA counters<>+3416(SB)/4, $0x00000000
+DATA counters<>+3420(SB)/4, $0xd6000000
+DATA counters<>+3424(SB)/4, $0x00000000
+DATA counters<>+3428(SB)/4, $0x00000000
+DATA counters<>+3432(SB)/4, $0x00000000
+DATA counters<>+3436(SB)/4, $0xd7000000
+DATA counters<>+3440(SB)/4, $0x00000000
+DATA counters<>+3444(SB)/4, $0x00000000
+DATA counters<>+3448(SB)/4, $0x00000000
+DATA counters<>+3452(SB)/4, $0xd8000000
+DATA counters<>+3456(SB)/4, $0x00000000
+DATA counters<>+3460(SB)/4, $0x00000000
+DATA counters<>+3464(SB)/4, $0x00000000
+DATA counters<>+3468(SB)/4, $0xd9000000
+DATA counters<>+3472(SB)/4, $0x00000000
+DATA counters<>+3476(SB)/4, $0x00000000
+DATA counters<>+3480(SB)/4, $0x00000000
+DATA counters<>+3484(SB)/4, $0xda000000
+DATA counters<>+3488(SB)/4, $0x00000000
+DATA counters<>+3492(SB)/4, $0x00000000
+DATA counters<>+3496(SB)/4, $0x00000000
+DATA counters<>+3500(SB)/4, $0xdb000000
+DATA counters<>+3504(SB)/4, $0x00000000
+DATA counters<>+3508(SB)/4, $0x00000000
+DATA counters<>+3512(SB)/4, $0x00000000
+DATA counters<>+3516(SB)/4, $0xdc000000
+DATA counters<>+3520(SB)/4, $0x00000000
+DATA counters<>+3524(SB)/4, $0x00000000
+DATA counters<>+3528(SB)/4, $0x00000000
+DATA counters<>+3532(SB)/4, $0xdd000000
+DATA counters<>+3536(SB)/4, $0x00000000
+DATA counters<>+3540(SB)/4, $0x00000000
+DATA counters<>+3544(SB)/4, $0x00000000
+DATA counters<>+3548(SB)/4, $0xde000000
+DATA counters<>+3552(SB)/4, $0x00000000
+DATA counters<>+3556(SB)/4, $0x00000000
+DATA counters<>+3560(SB)/4, $0x00000000
+DATA counters<>+3564(SB)/4, $0xdf000000
+DATA counters<>+3568(SB)/4, $0x00000000
+DATA counters<>+3572(SB)/4, $0x00000000
+DATA counters<>+3576(SB)/4, $0x00000000
+DATA counters<>+3580(SB)/4, $0xe0000000
+DATA counters<>+3584(SB)/4, $0x00000000
+DATA counters<>+3588(SB)/4, $0x00000000
+DATA counters<>+3592(SB)/4, $0x00000000
+DATA counters<>+3596(SB)/4, $0xe1000000
+DATA counters<>+3600(SB)/4, $0x00000000
+DATA counters<>+3604(SB)/4, $0x00000000
+DATA counters<>+3608(SB)/4, $0x00000000
+DATA counters<>+3612(SB)/4, $0xe2000000
+DATA counters<>+3616(SB)/4, $0x00000000
+DATA counters<>+3620(SB)/4, $0x00000000
+DATA counters<>+3624(SB)/4, $0x00000000
+DATA counters<>+3628(SB)/4, $0xe3000000
+DATA counters<>+3632(SB)/4, $0x00000000
+DATA counters<>+3636(SB)/4, $0x00000000
+DATA counters<>+3640(SB)/4, $0x00000000
+DATA counters<>+3644(SB)/4, $0xe4000000
+DATA counters<>+3648(SB)/4, $0x00000000
+DATA counters<>+3652(SB)/4, $0x00000000
+DATA counters<>+3656(SB)/4, $0x00000000
+DATA counters<>+3660(SB)/4, $0xe5000000
+DATA counters<>+3664(SB)/4, $0x00000000
+DATA counters<>+3668(SB)/4, $0x00000000
+DATA counters<>+3672(SB)/4, $0x00000000
+DATA counters<>+3676(SB)/4, $0xe6000000
+DATA counters<>+3680(SB)/4, $0x00000000
+DATA counters<>+3684(SB)/4, $0x00000000
+DATA counters<>+3688(SB)/4, $0x00000000
+DATA counters<>+3692(SB)/4, $0xe7000000
+DATA counters<>+3696(SB)/4, $0x00000000
+DATA counters<>+3700(SB)/4, $0x00000000
+DATA counters<>+3704(SB)/4, $0x00000000
+DATA counters<>+3708(SB)/4, $0xe8000000
+DATA counters<>+3712(SB)/4, $0x00000000
+DATA counters<>+3716(SB)/4, $0x00000000
+DATA counters<>+3720(SB)/4, $0x00000000
+DATA counters<>+3724(SB)/4, $0xe9000000
+DATA counters<>+3728(SB)/4, $0x00000000
+DATA counters<>+3732(SB)/4, $0x00000000
+DATA counters<>+3736(SB)/4, $0x00000000
+DATA counters<>+3740(SB)/4, $0xea000000
+DATA counters<>+3744(SB)/4, $0x00000000
+DATA counters<>+3748(SB)/4, $0x00000000
+DATA counters<>+3752(SB)/4, $0x00000000
+DATA counters<>+3756(SB)/4, $0xeb000000
+DATA counters<>+3760(SB)/4, $0x00000000
+DATA counters<>+3764(SB)/4, $0x00000000
+DATA counters<>+3768(SB)/4, $0x00000000
+DATA counters<>+3772(SB)/4, $0xec000000
+DATA counters<>+3776(SB)/4, $0x00000000
+DATA counters<>+3780(SB)/4, $0x00000000
+DATA counters<>+3784(SB)/4, $0x00000000
+DATA counters<>+3788(SB)/4, $0xed000000
+DATA counters<>+3792(SB)/4, $0x00000000
+DATA counters<>+3796(SB)/4, $0x00000000
+DATA counters<>+3800(SB)/4, $0x00000000
+DATA counters<>+3804(SB)/4, $0xee000000
+DATA counters<>+3808(SB)/4, $0x00000000
+DATA counters<>+3812(SB)/4, $0x00000000
+DATA counters<>+3816(SB)/4, $0x00000000
+DATA counters<>+3820(SB)/4, $0xef000000
+DATA counters<>+3824(SB)/4, $0x00000000
+DATA counters<>+3828(SB)/4, $0x00000000
+DATA counters<>+3832(SB)/4, $0x00000000
+DATA counters<>+3836(SB)/4, $0xf0000000
+DATA counters<>+3840(SB)/4, $0x00000000
+DATA counters<>+3844(SB)/4, $0x00000000
+DATA counters<>+3848(SB)/4, $0x00000000
+DATA counters<>+3852(SB)/4, $0xf1000000
+DATA counters<>+3856(SB)/4, $0x00000000
+DATA counters<>+3860(SB)/4, $0x00000000
+DATA counters<>+3864(SB)/4, $0x00000000
+DATA counters<>+3868(SB)/4, $0xf2000000
+DATA counters<>+3872(SB)/4, $0x00000000
+DATA counters<>+3876(SB)/4, $0x00000000
+DATA counters<>+3880(SB)/4, $0x00000000
+DATA counters<>+3884(SB)/4, $0xf3000000
+DATA counters<>+3888(SB)/4, $0x00000000
+DATA counters<>+3892(SB)/4, $0x00000000
+DATA counters<>+3896(SB)/4, $0x00000000
+DATA counters<>+3900(SB)/4, $0xf4000000
+DATA counters<>+3904(SB)/4, $0x00000000
+DATA counters<>+3908(SB)/4, $0x00000000
+DATA counters<>+3912(SB)/4, $0x00000000
+DATA counters<>+3916(SB)/4, $0xf5000000
+DATA counters<>+3920(SB)/4, $0x00000000
+DATA counters<>+3924(SB)/4, $0x00000000
+DATA counters<>+3928(SB)/4, $0x00000000
+DATA counters<>+3932(SB)/4, $0xf6000000
+DATA counters<>+3936(SB)/4, $0x00000000
+DATA counters<>+3940(SB)/4, $0x00000000
+DATA counters<>+3944(SB)/4, $0x00000000
+DATA counters<>+3948(SB)/4, $0xf7000000
+DATA counters<>+3952(SB)/4, $0x00000000
+DATA counters<>+3956(SB)/4, $0x00000000
+DATA counters<>+3960(SB)/4, $0x00000000
+DATA counters<>+3964(SB)/4, $0xf8000000
+DATA counters<>+3968(SB)/4, $0x00000000
+DATA counters<>+3972(SB)/4, $0x00000000
+DATA counters<>+3976(SB)/4, $0x00000000
+DATA counters<>+3980(SB)/4, $0xf9000000
+DATA counters<>+3984(SB)/4, $0x00000000
+DATA counters<>+3988(SB)/4, $0x00000000
+DATA counters<>+3992(SB)/4, $0x00000000
+DATA counters<>+3996(SB)/4, $0xfa000000
+DATA counters<>+4000(SB)/4, $0x00000000
+DATA counters<>+4004(SB)/4, $0x00000000
+DATA counters<>+4008(SB)/4, $0x00000000
+DATA counters<>+4012(SB)/4, $0xfb000000
+DATA counters<>+4016(SB)/4, $0x00000000
+DATA counters<>+4020(SB)/4, $0x00000000
+DATA counters<>+4024(SB)/4, $0x00000000
+DATA counters<>+4028(SB)/4, $0xfc000000
+DATA counters<>+4032(SB)/4, $0x00000000
+DATA counters<>+4036(SB)/4, $0x00000000
+DATA counters<>+4040(SB)/4, $0x00000000
+DATA counters<>+4044(SB)/4, $0xfd000000
+DATA counters<>+4048(SB)/4, $0x00000000
+DATA counters<>+4052(SB)/4, $0x00000000
+DATA counters<>+4056(SB)/4, $0x00000000
+DATA counters<>+4060(SB)/4, $0xfe000000
+DATA counters<>+4064(SB)/4, $0x00000000
+DATA counters<>+4068(SB)/4, $0x00000000
+DATA counters<>+4072(SB)/4, $0x00000000
+DATA counters<>+4076(SB)/4, $0xff000000
+DATA counters<>+4080(SB)/4, $0x00000000
+DATA counters<>+4084(SB)/4, $0x00000000
+DATA counters<>+4088(SB)/4, $0x00000000
+DATA counters<>+4092(SB)/4, $0x00000000
+GLOBL counters<>(SB), RODATA|NOPTR, $4096
 
 DATA poly<>+0(SB)/4, $0x00000001
 DATA poly<>+4(SB)/4, $0x00000000
@@ -105,8 +1077,8 @@ GLOBL carries<>(SB), RODATA|NOPTR, $16
 TEXT ·gcmSetup(SB), NOSPLIT, $0-16
 	MOVQ    key+0(FP), R9
 	MOVQ    rounds+8(FP), CX
-	VMOVDQU 320(R9), X0
-	LEAQ    336(R9), AX
+	VMOVDQU 832(R9), X0
+	LEAQ    848(R9), AX
 	DECQ    CX
 
 round:
@@ -122,9 +1094,9 @@ round:
 	VPADDQ      X0, X0, X0
 	VPXOR       X1, X0, X0
 	VMOVDQA     X0, X2
-	LEAQ        304(R9), AX
+	LEAQ        816(R9), AX
 	VMOVDQU     X2, (AX)
-	MOVQ        $0x00000013, CX
+	MOVQ        $0x00000033, CX
 
 power:
 	VMOVDQA    X2, X7
@@ -151,10 +1123,9 @@ power:
 // func gcmSeal128vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
 TEXT ·gcmSeal128vaes512(SB), NOSPLIT, $0-24
-	MOVQ      jobs+0(FP), DI
-	MOVQ      group+8(FP), SI
-	MOVQ      n+16(FP), DX
-	VMOVDQU64 reverse<>+0(SB), Z14
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
 
 packet:
 	MOVBLZX         (SI), R8
@@ -165,17 +1136,17 @@ packet:
 	MOVQ            8(R8), R10
 	MOVQ            16(R8), R12
 	MOVQ            8(R9), R9
-	VBROADCASTI32X4 320(R9), Z17
-	VBROADCASTI32X4 336(R9), Z18
-	VBROADCASTI32X4 352(R9), Z19
-	VBROADCASTI32X4 368(R9), Z20
-	VBROADCASTI32X4 384(R9), Z21
-	VBROADCASTI32X4 400(R9), Z22
-	VBROADCASTI32X4 416(R9), Z23
-	VBROADCASTI32X4 432(R9), Z24
-	VBROADCASTI32X4 448(R9), Z25
-	VBROADCASTI32X4 464(R9), Z26
-	VBROADCASTI32X4 480(R9), Z27
+	VBROADCASTI32X4 832(R9), Z13
+	VBROADCASTI32X4 848(R9), Z17
+	VBROADCASTI32X4 864(R9), Z18
+	VBROADCASTI32X4 880(R9), Z19
+	VBROADCASTI32X4 896(R9), Z20
+	VBROADCASTI32X4 912(R9), Z21
+	VBROADCASTI32X4 928(R9), Z22
+	VBROADCASTI32X4 944(R9), Z23
+	VBROADCASTI32X4 960(R9), Z24
+	VBROADCASTI32X4 976(R9), Z25
+	VBROADCASTI32X4 992(R9), Z26
 	SUBQ            $0x10, R12
 	MOVQ            (R10), AX
 	MOVL            32(R8), BX
@@ -186,15 +1157,16 @@ packet:
 	ORQ             CX, BX
 	VMOVQ           AX, X16
 	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            560(R9), CX
+	MOVL            1072(R9), CX
 	MOVQ            BX, R13
 	SHLQ            $0x20, R13
 	ORQ             CX, R13
 	SHRQ            $0x20, BX
-	VMOVQ           R13, X13
-	VPINSRQ         $0x01, BX, X13, X13
-	VSHUFI64X2      $0x00, Z13, Z13, Z13
-	VPADDD          first<>+0(SB), Z13, Z13
+	VMOVQ           R13, X0
+	VPINSRQ         $0x01, BX, X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          Z13, Z0, Z13
+	VMOVDQA64       Z13, Z14
 	BSWAPQ          AX
 	MOVQ            AX, CX
 	SHRQ            $0x20, CX
@@ -220,38 +1192,51 @@ packet:
 	VSHUFI64X2      $0x00, Z15, Z15, Z15
 	LEAQ            -1(R12), AX
 	MOVQ            AX, R11
+	MOVQ            AX, R14
 	SHRQ            $0x06, R11
 	INCQ            R11
+	SHRQ            $0x04, R14
+	ADDQ            $0x02, R14
 	ANDL            $0x3f, AX
-	MOVL            AX, BX
+	MOVL            AX, R13
 	INCL            AX
-	SHRL            $0x04, BX
-	INCL            BX
+	SHRL            $0x04, R13
 	MOVQ            $-1, CX
 	BZHIQ           AX, CX, CX
 	KMOVQ           CX, K1
-	LEAL            (BX)(BX*1), AX
-	MOVL            $0x00000003, CX
+	LEAL            (R13)(R13*1), AX
+	MOVL            $0x0000000c, CX
 	SHLXL           AX, CX, CX
 	MOVBLZX         CL, CX
 	KMOVW           CX, K2
 	ADDQ            R10, R12
-	SHLQ            $0x04, BX
-	LEAQ            304(R9), R13
-	SUBQ            BX, R13
-	CMPQ            R11, $0x04
-	JA              long
-	CMPQ            R11, $0x02
-	JB              only1
-	JE              only2
-	CMPQ            R11, $0x03
-	JE              only3
-	JMP             only4
+	LEAQ            counters<>+0(SB), BX
+	XORL            R15, R15
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	MOVQ            R14, R13
+	NEGQ            R13
+	SHLQ            $0x04, R13
+	LEAQ            832(R9)(R13*1), R13
+	CMPQ            R14, $0x00000034
+	JBE             powers
+	LEAQ            64(R9), R13
+	SUBQ            $0x00000030, R14
+
+powers:
+	CMPQ R11, $0x04
+	JA   long
+	CMPQ R11, $0x02
+	JB   only1
+	JE   only2
+	CMPQ R11, $0x03
+	JE   only3
+	JMP  only4
 
 only1:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
+	VPXORQ       (BX), Z13, Z0
+	VAESENC      Z17, Z0, Z0
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z19, Z0, Z0
 	VAESENC      Z20, Z0, Z0
@@ -260,8 +1245,7 @@ only1:
 	VAESENC      Z23, Z0, Z0
 	VAESENC      Z24, Z0, Z0
 	VAESENC      Z25, Z0, Z0
-	VAESENC      Z26, Z0, Z0
-	VAESENCLAST  Z27, Z0, Z0
+	VAESENCLAST  Z26, Z0, Z0
 	VMOVDQA      X0, X11
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
@@ -269,17 +1253,15 @@ only1:
 	VMOVDQA64    X11, X16
 	VMOVDQU8     Z0, K1, (R10)
 	VMOVDQU8.Z   Z0, K1, Z4
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	JMP          tag1
 
 only2:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z19, Z0, Z0
@@ -296,35 +1278,30 @@ only2:
 	VAESENC      Z24, Z1, Z1
 	VAESENC      Z25, Z0, Z0
 	VAESENC      Z25, Z1, Z1
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENCLAST  Z27, Z0, Z0
-	VAESENCLAST  Z27, Z1, Z1
+	VAESENCLAST  Z26, Z0, Z0
+	VAESENCLAST  Z26, Z1, Z1
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
 	VMOVDQU8.Z   Z1, K1, Z5
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	JMP          tag2
 
 only3:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -349,44 +1326,37 @@ only3:
 	VAESENC      Z25, Z0, Z0
 	VAESENC      Z25, Z1, Z1
 	VAESENC      Z25, Z2, Z2
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENCLAST  Z27, Z0, Z0
-	VAESENCLAST  Z27, Z1, Z1
-	VAESENCLAST  Z27, Z2, Z2
+	VAESENCLAST  Z26, Z0, Z0
+	VAESENCLAST  Z26, Z1, Z1
+	VAESENCLAST  Z26, Z2, Z2
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z1, Z5
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
 	VMOVDQU8.Z   128(R10), K1, Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
 	VMOVDQU8.Z   Z2, K1, Z6
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	JMP          tag3
 
 only4:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -419,50 +1389,42 @@ only4:
 	VAESENC      Z25, Z1, Z1
 	VAESENC      Z25, Z2, Z2
 	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENCLAST  Z27, Z0, Z0
-	VAESENCLAST  Z27, Z1, Z1
-	VAESENCLAST  Z27, Z2, Z2
-	VAESENCLAST  Z27, Z3, Z3
+	VAESENCLAST  Z26, Z0, Z0
+	VAESENCLAST  Z26, Z1, Z1
+	VAESENCLAST  Z26, Z2, Z2
+	VAESENCLAST  Z26, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z1, Z5
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z2, Z6
+	VPSHUFB      reverse<>+0(SB), Z2, Z6
 	VMOVDQU8.Z   192(R10), K1, Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
 	VMOVDQU8.Z   Z3, K1, Z7
-	VPSHUFB      Z14, Z7, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
 	JMP          tag4
 
 long:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -495,145 +1457,152 @@ long:
 	VAESENC      Z25, Z1, Z1
 	VAESENC      Z25, Z2, Z2
 	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENCLAST  Z27, Z0, Z0
-	VAESENCLAST  Z27, Z1, Z1
-	VAESENCLAST  Z27, Z2, Z2
-	VAESENCLAST  Z27, Z3, Z3
+	VAESENCLAST  Z26, Z0, Z0
+	VAESENCLAST  Z26, Z1, Z1
+	VAESENCLAST  Z26, Z2, Z2
+	VAESENCLAST  Z26, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z1, Z5
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z2, Z6
+	VPSHUFB      reverse<>+0(SB), Z2, Z6
 	VMOVDQU64    192(R10), Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
-	VPSHUFB      Z14, Z3, Z7
+	VPSHUFB      reverse<>+0(SB), Z3, Z7
 	JMP          check
 
 loop:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z11, Z9, Z9
-	VPXORQ        Z17, Z2, Z2
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VPXORQ        Z17, Z3, Z3
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        128(BX), Z13, Z2
+	VPXORQ        192(BX), Z14, Z3
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z0, Z0
+	VAESENC       Z17, Z1, Z1
 	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z2, Z2
+	VAESENC       Z17, Z3, Z3
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
 	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
 	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
 	VAESENC       Z18, Z2, Z2
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
 	VAESENC       Z18, Z3, Z3
-	VPXORQ        Z11, Z8, Z8
 	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
 	VAESENC       Z19, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
 	VAESENC       Z19, Z3, Z3
 	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
 	VAESENC       Z20, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z20, Z2, Z2
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
 	VAESENC       Z20, Z3, Z3
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
 	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
 	VAESENC       Z21, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
 	VAESENC       Z21, Z2, Z2
 	VAESENC       Z21, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
 	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
 	VAESENC       Z22, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
 	VAESENC       Z22, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
 	VAESENC       Z22, Z3, Z3
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
 	VAESENC       Z23, Z0, Z0
 	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
 	VAESENC       Z23, Z2, Z2
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
 	VAESENC       Z23, Z3, Z3
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
 	VAESENC       Z24, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
 	VAESENC       Z24, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
 	VAESENC       Z24, Z3, Z3
 	VAESENC       Z25, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
 	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
 	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
 	VAESENC       Z25, Z3, Z3
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z26, Z0, Z0
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z26, Z1, Z1
-	VAESENC       Z26, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z26, Z3, Z3
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z27, Z0, Z0
-	VAESENCLAST   Z27, Z1, Z1
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z27, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z27, Z3, Z3
-	VPXOR         X10, X11, X10
+	VAESENCLAST   Z26, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z26, Z1, Z1
+	VAESENCLAST   Z26, Z2, Z2
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z26, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	VMOVDQU64     64(R10), Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z1, Z5
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
 	VMOVDQU64     128(R10), Z6
 	VPXORQ        Z6, Z2, Z2
 	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z2, Z6
+	VPSHUFB       reverse<>+0(SB), Z2, Z6
 	VMOVDQU64     192(R10), Z7
 	VPXORQ        Z7, Z3, Z3
 	VMOVDQU64     Z3, 192(R10)
-	VPSHUFB       Z14, Z3, Z7
+	VPSHUFB       reverse<>+0(SB), Z3, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           check
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           check
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 check:
 	ADDQ $0x00000100, R10
+	ADDQ $0x00000100, BX
+	LEAQ counters<>+3840(SB), CX
+	CMPQ BX, CX
+	JAE  carry
+
+carried:
 	SUBQ $0x04, R11
 	CMPQ R11, $0x04
 	JA   loop
@@ -645,464 +1614,211 @@ check:
 	JMP  last4
 
 last1:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z11, Z9, Z9
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
+	VPXORQ        (BX), Z13, Z0
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z0, Z0
 	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
 	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VPXORQ        Z11, Z8, Z8
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
 	VAESENC       Z19, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
 	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
 	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
 	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
 	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
 	VAESENC       Z24, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
 	VAESENC       Z25, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z26, Z0, Z0
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z27, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENCLAST   Z26, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU8.Z    (R10), K1, Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU8      Z0, K1, (R10)
 	VMOVDQU8.Z    Z0, K1, Z4
-	VPSHUFB       Z14, Z4, Z4
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag1
-
-last2:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPXORQ        Z11, Z9, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z18, Z1, Z1
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z19, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z19, Z1, Z1
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z20, Z1, Z1
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z21, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z22, Z1, Z1
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z24, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z1, Z1
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z25, Z0, Z0
 	VPSHUFD       $0x4e, Z8, Z8
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z25, Z1, Z1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z26, Z0, Z0
 	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z26, Z1, Z1
 	VPTERNLOGQ    $0x96, Z11, Z9, Z10
 	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z27, Z0, Z0
 	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z27, Z1, Z1
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag1
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag1:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z10, Z10
+	KTESTW     K2, K2
+	JNE        reduce1
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce1:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last2:
+	VPXORQ        (BX), Z13, Z0
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z1, Z1
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z19, Z1, Z1
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z20, Z0, Z0
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z20, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z21, Z0, Z0
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z21, Z1, Z1
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z22, Z0, Z0
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z22, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z23, Z1, Z1
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z24, Z1, Z1
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z25, Z0, Z0
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z25, Z1, Z1
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENCLAST   Z26, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z26, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	VMOVDQU8.Z    64(R10), K1, Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU8      Z1, K1, 64(R10)
 	VMOVDQU8.Z    Z1, K1, Z5
-	VPSHUFB       Z14, Z5, Z5
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag2
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
-	JMP           tag2
-
-last3:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z1, Z1
-	VPXORQ        Z11, Z9, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VPXORQ        Z17, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z18, Z1, Z1
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z18, Z2, Z2
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z19, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z19, Z1, Z1
-	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z20, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z20, Z2, Z2
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z21, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z21, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z22, Z1, Z1
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z22, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z23, Z2, Z2
-	VAESENC       Z24, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z24, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z25, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z25, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z26, Z0, Z0
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z26, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z26, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z27, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z27, Z1, Z1
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z27, Z2, Z2
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z1, Z5
-	VMOVDQU8.Z    128(R10), K1, Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU8      Z2, K1, 128(R10)
-	VMOVDQU8.Z    Z2, K1, Z6
-	VPSHUFB       Z14, Z6, Z6
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag3
-
-last4:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z11, Z9, Z9
-	VPXORQ        Z17, Z2, Z2
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VPXORQ        Z17, Z3, Z3
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z18, Z1, Z1
-	VAESENC       Z18, Z2, Z2
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z18, Z3, Z3
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z19, Z0, Z0
-	VAESENC       Z19, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z19, Z3, Z3
-	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z20, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z20, Z2, Z2
-	VAESENC       Z20, Z3, Z3
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z21, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z21, Z2, Z2
-	VAESENC       Z21, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z22, Z1, Z1
-	VAESENC       Z22, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z22, Z3, Z3
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z23, Z0, Z0
-	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z23, Z2, Z2
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z23, Z3, Z3
-	VAESENC       Z24, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z24, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z24, Z3, Z3
-	VAESENC       Z25, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z25, Z2, Z2
-	VAESENC       Z25, Z3, Z3
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z26, Z0, Z0
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z26, Z1, Z1
-	VAESENC       Z26, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z26, Z3, Z3
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z27, Z0, Z0
-	VAESENCLAST   Z27, Z1, Z1
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z27, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z27, Z3, Z3
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z1, Z5
-	VMOVDQU64     128(R10), Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z2, Z6
-	VMOVDQU8.Z    192(R10), K1, Z7
-	VPXORQ        Z7, Z3, Z3
-	VMOVDQU8      Z3, K1, 192(R10)
-	VMOVDQU8.Z    Z3, K1, Z7
-	VPSHUFB       Z14, Z7, Z7
-	VPXORQ        Z10, Z4, Z4
-
-tag4:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
-	SUBQ       $0x000000c0, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x10, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce4
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce4:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
-
-tag3:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
-	SUBQ       $0x00000080, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag2
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
-	SUBQ       $0x00000040, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
 	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQU    304(R9), X11
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -1121,27 +1837,302 @@ reduce2:
 	VPXOR         X10, X11, X10
 	JMP           next
 
-tag1:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
+last3:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        128(BX), Z13, Z2
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z0, Z0
+	VAESENC       Z17, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z2, Z2
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z18, Z1, Z1
+	VAESENC       Z18, Z2, Z2
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z19, Z1, Z1
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z19, Z2, Z2
+	VAESENC       Z20, Z0, Z0
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z20, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z20, Z2, Z2
+	VAESENC       Z21, Z0, Z0
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z21, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z21, Z2, Z2
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z22, Z0, Z0
+	VAESENC       Z22, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z22, Z2, Z2
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z23, Z1, Z1
+	VAESENC       Z23, Z2, Z2
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z24, Z1, Z1
+	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z25, Z0, Z0
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z25, Z1, Z1
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z25, Z2, Z2
+	VAESENCLAST   Z26, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z26, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z26, Z2, Z2
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
+	VMOVDQU8.Z    128(R10), K1, Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU8      Z2, K1, 128(R10)
+	VMOVDQU8.Z    Z2, K1, Z6
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag3
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag3
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag3:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce1
-	VMOVDQU    304(R9), X11
+	JNE        reduce3
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce1:
+reduce3:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last4:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        128(BX), Z13, Z2
+	VPXORQ        192(BX), Z14, Z3
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z0, Z0
+	VAESENC       Z17, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z2, Z2
+	VAESENC       Z17, Z3, Z3
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z0, Z0
+	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z18, Z2, Z2
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z18, Z3, Z3
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z19, Z1, Z1
+	VAESENC       Z19, Z2, Z2
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z19, Z3, Z3
+	VAESENC       Z20, Z0, Z0
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z20, Z1, Z1
+	VAESENC       Z20, Z2, Z2
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z20, Z3, Z3
+	VAESENC       Z21, Z0, Z0
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z21, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z21, Z2, Z2
+	VAESENC       Z21, Z3, Z3
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z22, Z0, Z0
+	VAESENC       Z22, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z22, Z2, Z2
+	VAESENC       Z22, Z3, Z3
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z23, Z0, Z0
+	VAESENC       Z23, Z1, Z1
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z23, Z2, Z2
+	VAESENC       Z23, Z3, Z3
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z24, Z1, Z1
+	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z24, Z3, Z3
+	VAESENC       Z25, Z0, Z0
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z25, Z1, Z1
+	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z25, Z3, Z3
+	VAESENCLAST   Z26, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z26, Z1, Z1
+	VAESENCLAST   Z26, Z2, Z2
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z26, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
+	VMOVDQU64     128(R10), Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU64     Z2, 128(R10)
+	VPSHUFB       reverse<>+0(SB), Z2, Z6
+	VMOVDQU8.Z    192(R10), K1, Z7
+	VPXORQ        Z7, Z3, Z3
+	VMOVDQU8      Z3, K1, 192(R10)
+	VMOVDQU8.Z    Z3, K1, Z7
+	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag4
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag4
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag4:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPCLMULQDQ $0x01, 192(R13), Z7, Z5
+	VPCLMULQDQ $0x10, 192(R13), Z7, Z31
+	VPTERNLOGQ $0x96, Z5, Z31, Z9
+	VPCLMULQDQ $0x00, 192(R13), Z7, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z8
+	VPCLMULQDQ $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ $0x96, Z4, Z6, Z10
+	KTESTW     K2, K2
+	JNE        reduce4
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce4:
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
@@ -1154,7 +2145,7 @@ reduce1:
 	VPXOR         X10, X11, X10
 
 next:
-	VPSHUFB X14, X10, X10
+	VPSHUFB reverse<>+0(SB), X10, X10
 	VPXORQ  X16, X10, X10
 	VMOVDQU X10, (R12)
 	MOVB    $0x01, 36(R8)
@@ -1162,14 +2153,38 @@ next:
 	JNZ     packet
 	VZEROUPPER
 	RET
+
+carry:
+	MOVL           R15, CX
+	LEAL           256(R15), AX
+	BSWAPL         CX
+	BSWAPL         AX
+	XORL           AX, CX
+	LEAQ           counters<>+4096(SB), AX
+	CMPQ           BX, AX
+	JE             all
+	MOVL           $0x00008000, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z14
+	JMP            carried
+
+all:
+	MOVL           $0x00008888, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z13
+	VMOVDQA64      Z13, Z14
+	ADDL           $0x00000100, R15
+	LEAQ           counters<>+0(SB), BX
+	JMP            carried
 
 // func gcmSeal192vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
 TEXT ·gcmSeal192vaes512(SB), NOSPLIT, $0-24
-	MOVQ      jobs+0(FP), DI
-	MOVQ      group+8(FP), SI
-	MOVQ      n+16(FP), DX
-	VMOVDQU64 reverse<>+0(SB), Z14
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
 
 packet:
 	MOVBLZX         (SI), R8
@@ -1180,19 +2195,19 @@ packet:
 	MOVQ            8(R8), R10
 	MOVQ            16(R8), R12
 	MOVQ            8(R9), R9
-	VBROADCASTI32X4 320(R9), Z17
-	VBROADCASTI32X4 336(R9), Z18
-	VBROADCASTI32X4 352(R9), Z19
-	VBROADCASTI32X4 368(R9), Z20
-	VBROADCASTI32X4 384(R9), Z21
-	VBROADCASTI32X4 400(R9), Z22
-	VBROADCASTI32X4 416(R9), Z23
-	VBROADCASTI32X4 432(R9), Z24
-	VBROADCASTI32X4 448(R9), Z25
-	VBROADCASTI32X4 464(R9), Z26
-	VBROADCASTI32X4 480(R9), Z27
-	VBROADCASTI32X4 496(R9), Z28
-	VBROADCASTI32X4 512(R9), Z29
+	VBROADCASTI32X4 832(R9), Z13
+	VBROADCASTI32X4 848(R9), Z17
+	VBROADCASTI32X4 864(R9), Z18
+	VBROADCASTI32X4 880(R9), Z19
+	VBROADCASTI32X4 896(R9), Z20
+	VBROADCASTI32X4 912(R9), Z21
+	VBROADCASTI32X4 928(R9), Z22
+	VBROADCASTI32X4 944(R9), Z23
+	VBROADCASTI32X4 960(R9), Z24
+	VBROADCASTI32X4 976(R9), Z25
+	VBROADCASTI32X4 992(R9), Z26
+	VBROADCASTI32X4 1008(R9), Z27
+	VBROADCASTI32X4 1024(R9), Z28
 	SUBQ            $0x10, R12
 	MOVQ            (R10), AX
 	MOVL            32(R8), BX
@@ -1203,15 +2218,16 @@ packet:
 	ORQ             CX, BX
 	VMOVQ           AX, X16
 	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            560(R9), CX
+	MOVL            1072(R9), CX
 	MOVQ            BX, R13
 	SHLQ            $0x20, R13
 	ORQ             CX, R13
 	SHRQ            $0x20, BX
-	VMOVQ           R13, X13
-	VPINSRQ         $0x01, BX, X13, X13
-	VSHUFI64X2      $0x00, Z13, Z13, Z13
-	VPADDD          first<>+0(SB), Z13, Z13
+	VMOVQ           R13, X0
+	VPINSRQ         $0x01, BX, X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          Z13, Z0, Z13
+	VMOVDQA64       Z13, Z14
 	BSWAPQ          AX
 	MOVQ            AX, CX
 	SHRQ            $0x20, CX
@@ -1237,38 +2253,51 @@ packet:
 	VSHUFI64X2      $0x00, Z15, Z15, Z15
 	LEAQ            -1(R12), AX
 	MOVQ            AX, R11
+	MOVQ            AX, R14
 	SHRQ            $0x06, R11
 	INCQ            R11
+	SHRQ            $0x04, R14
+	ADDQ            $0x02, R14
 	ANDL            $0x3f, AX
-	MOVL            AX, BX
+	MOVL            AX, R13
 	INCL            AX
-	SHRL            $0x04, BX
-	INCL            BX
+	SHRL            $0x04, R13
 	MOVQ            $-1, CX
 	BZHIQ           AX, CX, CX
 	KMOVQ           CX, K1
-	LEAL            (BX)(BX*1), AX
-	MOVL            $0x00000003, CX
+	LEAL            (R13)(R13*1), AX
+	MOVL            $0x0000000c, CX
 	SHLXL           AX, CX, CX
 	MOVBLZX         CL, CX
 	KMOVW           CX, K2
 	ADDQ            R10, R12
-	SHLQ            $0x04, BX
-	LEAQ            304(R9), R13
-	SUBQ            BX, R13
-	CMPQ            R11, $0x04
-	JA              long
-	CMPQ            R11, $0x02
-	JB              only1
-	JE              only2
-	CMPQ            R11, $0x03
-	JE              only3
-	JMP             only4
+	LEAQ            counters<>+0(SB), BX
+	XORL            R15, R15
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	MOVQ            R14, R13
+	NEGQ            R13
+	SHLQ            $0x04, R13
+	LEAQ            832(R9)(R13*1), R13
+	CMPQ            R14, $0x00000034
+	JBE             powers
+	LEAQ            64(R9), R13
+	SUBQ            $0x00000030, R14
+
+powers:
+	CMPQ R11, $0x04
+	JA   long
+	CMPQ R11, $0x02
+	JB   only1
+	JE   only2
+	CMPQ R11, $0x03
+	JE   only3
+	JMP  only4
 
 only1:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
+	VPXORQ       (BX), Z13, Z0
+	VAESENC      Z17, Z0, Z0
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z19, Z0, Z0
 	VAESENC      Z20, Z0, Z0
@@ -1279,8 +2308,7 @@ only1:
 	VAESENC      Z25, Z0, Z0
 	VAESENC      Z26, Z0, Z0
 	VAESENC      Z27, Z0, Z0
-	VAESENC      Z28, Z0, Z0
-	VAESENCLAST  Z29, Z0, Z0
+	VAESENCLAST  Z28, Z0, Z0
 	VMOVDQA      X0, X11
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
@@ -1288,17 +2316,15 @@ only1:
 	VMOVDQA64    X11, X16
 	VMOVDQU8     Z0, K1, (R10)
 	VMOVDQU8.Z   Z0, K1, Z4
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	JMP          tag1
 
 only2:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z19, Z0, Z0
@@ -1319,35 +2345,30 @@ only2:
 	VAESENC      Z26, Z1, Z1
 	VAESENC      Z27, Z0, Z0
 	VAESENC      Z27, Z1, Z1
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENCLAST  Z29, Z0, Z0
-	VAESENCLAST  Z29, Z1, Z1
+	VAESENCLAST  Z28, Z0, Z0
+	VAESENCLAST  Z28, Z1, Z1
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
 	VMOVDQU8.Z   Z1, K1, Z5
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	JMP          tag2
 
 only3:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -1378,44 +2399,37 @@ only3:
 	VAESENC      Z27, Z0, Z0
 	VAESENC      Z27, Z1, Z1
 	VAESENC      Z27, Z2, Z2
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENCLAST  Z29, Z0, Z0
-	VAESENCLAST  Z29, Z1, Z1
-	VAESENCLAST  Z29, Z2, Z2
+	VAESENCLAST  Z28, Z0, Z0
+	VAESENCLAST  Z28, Z1, Z1
+	VAESENCLAST  Z28, Z2, Z2
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z1, Z5
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
 	VMOVDQU8.Z   128(R10), K1, Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
 	VMOVDQU8.Z   Z2, K1, Z6
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	JMP          tag3
 
 only4:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -1456,50 +2470,42 @@ only4:
 	VAESENC      Z27, Z1, Z1
 	VAESENC      Z27, Z2, Z2
 	VAESENC      Z27, Z3, Z3
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENC      Z28, Z3, Z3
-	VAESENCLAST  Z29, Z0, Z0
-	VAESENCLAST  Z29, Z1, Z1
-	VAESENCLAST  Z29, Z2, Z2
-	VAESENCLAST  Z29, Z3, Z3
+	VAESENCLAST  Z28, Z0, Z0
+	VAESENCLAST  Z28, Z1, Z1
+	VAESENCLAST  Z28, Z2, Z2
+	VAESENCLAST  Z28, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z1, Z5
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z2, Z6
+	VPSHUFB      reverse<>+0(SB), Z2, Z6
 	VMOVDQU8.Z   192(R10), K1, Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
 	VMOVDQU8.Z   Z3, K1, Z7
-	VPSHUFB      Z14, Z7, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
 	JMP          tag4
 
 long:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -1540,153 +2546,160 @@ long:
 	VAESENC      Z27, Z1, Z1
 	VAESENC      Z27, Z2, Z2
 	VAESENC      Z27, Z3, Z3
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENC      Z28, Z3, Z3
-	VAESENCLAST  Z29, Z0, Z0
-	VAESENCLAST  Z29, Z1, Z1
-	VAESENCLAST  Z29, Z2, Z2
-	VAESENCLAST  Z29, Z3, Z3
+	VAESENCLAST  Z28, Z0, Z0
+	VAESENCLAST  Z28, Z1, Z1
+	VAESENCLAST  Z28, Z2, Z2
+	VAESENCLAST  Z28, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z1, Z5
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z2, Z6
+	VPSHUFB      reverse<>+0(SB), Z2, Z6
 	VMOVDQU64    192(R10), Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
-	VPSHUFB      Z14, Z3, Z7
+	VPSHUFB      reverse<>+0(SB), Z3, Z7
 	JMP          check
 
 loop:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z2, Z2
-	VPXORQ        Z11, Z9, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z3, Z3
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z0, Z0
-	VAESENC       Z18, Z1, Z1
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPXORQ        128(BX), Z13, Z2
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        192(BX), Z14, Z3
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VAESENC       Z17, Z2, Z2
 	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z3, Z3
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z1, Z1
 	VAESENC       Z18, Z2, Z2
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
 	VAESENC       Z18, Z3, Z3
 	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
 	VAESENC       Z19, Z1, Z1
 	VAESENC       Z19, Z2, Z2
-	VPXORQ        Z11, Z8, Z8
 	VAESENC       Z19, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
 	VAESENC       Z20, Z0, Z0
 	VAESENC       Z20, Z1, Z1
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
 	VAESENC       Z20, Z2, Z2
 	VAESENC       Z20, Z3, Z3
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
 	VAESENC       Z21, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z21, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
 	VAESENC       Z21, Z2, Z2
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
 	VAESENC       Z21, Z3, Z3
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
 	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
 	VAESENC       Z22, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
 	VAESENC       Z22, Z2, Z2
 	VAESENC       Z22, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
 	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
 	VAESENC       Z23, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
 	VAESENC       Z23, Z3, Z3
 	VAESENC       Z24, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
 	VAESENC       Z24, Z1, Z1
 	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
 	VAESENC       Z24, Z3, Z3
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
 	VAESENC       Z25, Z0, Z0
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
 	VAESENC       Z25, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
 	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
 	VAESENC       Z25, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC       Z26, Z1, Z1
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
 	VAESENC       Z26, Z2, Z2
-	VPSHUFD       $0x4e, Z8, Z8
 	VAESENC       Z26, Z3, Z3
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
 	VAESENC       Z27, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
 	VAESENC       Z27, Z1, Z1
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
 	VAESENC       Z27, Z2, Z2
 	VAESENC       Z27, Z3, Z3
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z28, Z0, Z0
-	VAESENC       Z28, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z28, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENC       Z28, Z3, Z3
-	VAESENCLAST   Z29, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z29, Z1, Z1
-	VAESENCLAST   Z29, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z29, Z3, Z3
-	VPXOR         X10, X11, X10
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z28, Z0, Z0
+	VAESENCLAST   Z28, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z28, Z2, Z2
+	VAESENCLAST   Z28, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	VMOVDQU64     64(R10), Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z1, Z5
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
 	VMOVDQU64     128(R10), Z6
 	VPXORQ        Z6, Z2, Z2
 	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z2, Z6
+	VPSHUFB       reverse<>+0(SB), Z2, Z6
 	VMOVDQU64     192(R10), Z7
 	VPXORQ        Z7, Z3, Z3
 	VMOVDQU64     Z3, 192(R10)
-	VPSHUFB       Z14, Z3, Z7
+	VPSHUFB       reverse<>+0(SB), Z3, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           check
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           check
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 check:
 	ADDQ $0x00000100, R10
+	ADDQ $0x00000100, BX
+	LEAQ counters<>+3840(SB), CX
+	CMPQ BX, CX
+	JAE  carry
+
+carried:
 	SUBQ $0x04, R11
 	CMPQ R11, $0x04
 	JA   loop
@@ -1698,484 +2711,217 @@ check:
 	JMP  last4
 
 last1:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z0, Z0
-	VPXORQ        Z11, Z9, Z9
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
+	VPXORQ        (BX), Z13, Z0
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z18, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
 	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
 	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
 	VAESENC       Z21, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
 	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
 	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
 	VAESENC       Z24, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
 	VAESENC       Z25, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
 	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
 	VAESENC       Z27, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z28, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z29, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z28, Z0, Z0
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU8.Z    (R10), K1, Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU8      Z0, K1, (R10)
 	VMOVDQU8.Z    Z0, K1, Z4
-	VPSHUFB       Z14, Z4, Z4
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag1
-
-last2:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z11, Z9, Z9
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z1, Z1
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z19, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z20, Z1, Z1
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z21, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z21, Z1, Z1
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z22, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z24, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z25, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z26, Z0, Z0
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z26, Z1, Z1
 	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z27, Z0, Z0
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z27, Z1, Z1
 	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z28, Z0, Z0
 	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z28, Z1, Z1
 	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z29, Z0, Z0
 	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z29, Z1, Z1
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag1
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag1:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z10, Z10
+	KTESTW     K2, K2
+	JNE        reduce1
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce1:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last2:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z1, Z1
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z0, Z0
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z20, Z1, Z1
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z21, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z21, Z1, Z1
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z22, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z22, Z1, Z1
+	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z23, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z24, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z24, Z1, Z1
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z25, Z0, Z0
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z25, Z1, Z1
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z26, Z0, Z0
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z26, Z1, Z1
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z27, Z0, Z0
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z27, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z28, Z0, Z0
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z28, Z1, Z1
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	VMOVDQU8.Z    64(R10), K1, Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU8      Z1, K1, 64(R10)
 	VMOVDQU8.Z    Z1, K1, Z5
-	VPSHUFB       Z14, Z5, Z5
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag2
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
-	JMP           tag2
-
-last3:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z1, Z1
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPXORQ        Z11, Z9, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPXORQ        Z17, Z2, Z2
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z1, Z1
-	VAESENC       Z18, Z2, Z2
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z19, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z19, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z20, Z0, Z0
-	VAESENC       Z20, Z1, Z1
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z20, Z2, Z2
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z21, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z21, Z1, Z1
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z21, Z2, Z2
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z22, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z22, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z23, Z1, Z1
-	VAESENC       Z23, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z24, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VAESENC       Z25, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z25, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z26, Z1, Z1
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z26, Z2, Z2
-	VAESENC       Z27, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z27, Z1, Z1
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z27, Z2, Z2
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z28, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z28, Z1, Z1
-	VAESENC       Z28, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z29, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z29, Z1, Z1
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z29, Z2, Z2
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z1, Z5
-	VMOVDQU8.Z    128(R10), K1, Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU8      Z2, K1, 128(R10)
-	VMOVDQU8.Z    Z2, K1, Z6
-	VPSHUFB       Z14, Z6, Z6
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag3
-
-last4:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z2, Z2
-	VPXORQ        Z11, Z9, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z3, Z3
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z0, Z0
-	VAESENC       Z18, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z2, Z2
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z18, Z3, Z3
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z19, Z1, Z1
-	VAESENC       Z19, Z2, Z2
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z19, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z20, Z0, Z0
-	VAESENC       Z20, Z1, Z1
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z20, Z2, Z2
-	VAESENC       Z20, Z3, Z3
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z21, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z21, Z1, Z1
-	VAESENC       Z21, Z2, Z2
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z21, Z3, Z3
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z22, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z22, Z2, Z2
-	VAESENC       Z22, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z23, Z0, Z0
-	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z23, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z23, Z3, Z3
-	VAESENC       Z24, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z24, Z1, Z1
-	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z24, Z3, Z3
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VAESENC       Z25, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z25, Z2, Z2
-	VAESENC       Z25, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z26, Z1, Z1
-	VAESENC       Z26, Z2, Z2
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z26, Z3, Z3
-	VAESENC       Z27, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z27, Z1, Z1
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z27, Z2, Z2
-	VAESENC       Z27, Z3, Z3
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z28, Z0, Z0
-	VAESENC       Z28, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z28, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENC       Z28, Z3, Z3
-	VAESENCLAST   Z29, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z29, Z1, Z1
-	VAESENCLAST   Z29, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z29, Z3, Z3
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z1, Z5
-	VMOVDQU64     128(R10), Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z2, Z6
-	VMOVDQU8.Z    192(R10), K1, Z7
-	VPXORQ        Z7, Z3, Z3
-	VMOVDQU8      Z3, K1, 192(R10)
-	VMOVDQU8.Z    Z3, K1, Z7
-	VPSHUFB       Z14, Z7, Z7
-	VPXORQ        Z10, Z4, Z4
-
-tag4:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
-	SUBQ       $0x000000c0, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x10, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce4
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce4:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
-
-tag3:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
-	SUBQ       $0x00000080, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag2
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
-	SUBQ       $0x00000040, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
 	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQU    304(R9), X11
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -2194,27 +2940,316 @@ reduce2:
 	VPXOR         X10, X11, X10
 	JMP           next
 
-tag1:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
+last3:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        128(BX), Z13, Z2
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z2, Z2
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z1, Z1
+	VAESENC       Z18, Z2, Z2
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z1, Z1
+	VAESENC       Z19, Z2, Z2
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z0, Z0
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z20, Z1, Z1
+	VAESENC       Z20, Z2, Z2
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z21, Z0, Z0
+	VAESENC       Z21, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z21, Z2, Z2
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z22, Z0, Z0
+	VAESENC       Z22, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z22, Z2, Z2
+	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z23, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z23, Z2, Z2
+	VAESENC       Z24, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z24, Z1, Z1
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z24, Z2, Z2
+	VAESENC       Z25, Z0, Z0
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z25, Z1, Z1
+	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z26, Z0, Z0
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z26, Z1, Z1
+	VAESENC       Z26, Z2, Z2
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z27, Z0, Z0
+	VAESENC       Z27, Z1, Z1
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z27, Z2, Z2
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z28, Z0, Z0
+	VAESENCLAST   Z28, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z28, Z2, Z2
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
+	VMOVDQU8.Z    128(R10), K1, Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU8      Z2, K1, 128(R10)
+	VMOVDQU8.Z    Z2, K1, Z6
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag3
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag3
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag3:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce1
-	VMOVDQU    304(R9), X11
+	JNE        reduce3
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce1:
+reduce3:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last4:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPXORQ        128(BX), Z13, Z2
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        192(BX), Z14, Z3
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VAESENC       Z17, Z2, Z2
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z3, Z3
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z1, Z1
+	VAESENC       Z18, Z2, Z2
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z18, Z3, Z3
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z1, Z1
+	VAESENC       Z19, Z2, Z2
+	VAESENC       Z19, Z3, Z3
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z0, Z0
+	VAESENC       Z20, Z1, Z1
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z20, Z2, Z2
+	VAESENC       Z20, Z3, Z3
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z21, Z0, Z0
+	VAESENC       Z21, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z21, Z2, Z2
+	VAESENC       Z21, Z3, Z3
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z22, Z0, Z0
+	VAESENC       Z22, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z22, Z2, Z2
+	VAESENC       Z22, Z3, Z3
+	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z23, Z1, Z1
+	VAESENC       Z23, Z2, Z2
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z23, Z3, Z3
+	VAESENC       Z24, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z24, Z1, Z1
+	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z24, Z3, Z3
+	VAESENC       Z25, Z0, Z0
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z25, Z1, Z1
+	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z25, Z3, Z3
+	VAESENC       Z26, Z0, Z0
+	VAESENC       Z26, Z1, Z1
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z26, Z2, Z2
+	VAESENC       Z26, Z3, Z3
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z27, Z0, Z0
+	VAESENC       Z27, Z1, Z1
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z27, Z2, Z2
+	VAESENC       Z27, Z3, Z3
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z28, Z0, Z0
+	VAESENCLAST   Z28, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z28, Z2, Z2
+	VAESENCLAST   Z28, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
+	VMOVDQU64     128(R10), Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU64     Z2, 128(R10)
+	VPSHUFB       reverse<>+0(SB), Z2, Z6
+	VMOVDQU8.Z    192(R10), K1, Z7
+	VPXORQ        Z7, Z3, Z3
+	VMOVDQU8      Z3, K1, 192(R10)
+	VMOVDQU8.Z    Z3, K1, Z7
+	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag4
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag4
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag4:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPCLMULQDQ $0x01, 192(R13), Z7, Z5
+	VPCLMULQDQ $0x10, 192(R13), Z7, Z31
+	VPTERNLOGQ $0x96, Z5, Z31, Z9
+	VPCLMULQDQ $0x00, 192(R13), Z7, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z8
+	VPCLMULQDQ $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ $0x96, Z4, Z6, Z10
+	KTESTW     K2, K2
+	JNE        reduce4
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce4:
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
@@ -2227,7 +3262,7 @@ reduce1:
 	VPXOR         X10, X11, X10
 
 next:
-	VPSHUFB X14, X10, X10
+	VPSHUFB reverse<>+0(SB), X10, X10
 	VPXORQ  X16, X10, X10
 	VMOVDQU X10, (R12)
 	MOVB    $0x01, 36(R8)
@@ -2235,14 +3270,38 @@ next:
 	JNZ     packet
 	VZEROUPPER
 	RET
+
+carry:
+	MOVL           R15, CX
+	LEAL           256(R15), AX
+	BSWAPL         CX
+	BSWAPL         AX
+	XORL           AX, CX
+	LEAQ           counters<>+4096(SB), AX
+	CMPQ           BX, AX
+	JE             all
+	MOVL           $0x00008000, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z14
+	JMP            carried
+
+all:
+	MOVL           $0x00008888, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z13
+	VMOVDQA64      Z13, Z14
+	ADDL           $0x00000100, R15
+	LEAQ           counters<>+0(SB), BX
+	JMP            carried
 
 // func gcmSeal256vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
 TEXT ·gcmSeal256vaes512(SB), NOSPLIT, $0-24
-	MOVQ      jobs+0(FP), DI
-	MOVQ      group+8(FP), SI
-	MOVQ      n+16(FP), DX
-	VMOVDQU64 reverse<>+0(SB), Z14
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
 
 packet:
 	MOVBLZX         (SI), R8
@@ -2253,21 +3312,21 @@ packet:
 	MOVQ            8(R8), R10
 	MOVQ            16(R8), R12
 	MOVQ            8(R9), R9
-	VBROADCASTI32X4 320(R9), Z17
-	VBROADCASTI32X4 336(R9), Z18
-	VBROADCASTI32X4 352(R9), Z19
-	VBROADCASTI32X4 368(R9), Z20
-	VBROADCASTI32X4 384(R9), Z21
-	VBROADCASTI32X4 400(R9), Z22
-	VBROADCASTI32X4 416(R9), Z23
-	VBROADCASTI32X4 432(R9), Z24
-	VBROADCASTI32X4 448(R9), Z25
-	VBROADCASTI32X4 464(R9), Z26
-	VBROADCASTI32X4 480(R9), Z27
-	VBROADCASTI32X4 496(R9), Z28
-	VBROADCASTI32X4 512(R9), Z29
-	VBROADCASTI32X4 528(R9), Z30
-	VBROADCASTI32X4 544(R9), Z31
+	VBROADCASTI32X4 832(R9), Z13
+	VBROADCASTI32X4 848(R9), Z17
+	VBROADCASTI32X4 864(R9), Z18
+	VBROADCASTI32X4 880(R9), Z19
+	VBROADCASTI32X4 896(R9), Z20
+	VBROADCASTI32X4 912(R9), Z21
+	VBROADCASTI32X4 928(R9), Z22
+	VBROADCASTI32X4 944(R9), Z23
+	VBROADCASTI32X4 960(R9), Z24
+	VBROADCASTI32X4 976(R9), Z25
+	VBROADCASTI32X4 992(R9), Z26
+	VBROADCASTI32X4 1008(R9), Z27
+	VBROADCASTI32X4 1024(R9), Z28
+	VBROADCASTI32X4 1040(R9), Z29
+	VBROADCASTI32X4 1056(R9), Z30
 	SUBQ            $0x10, R12
 	MOVQ            (R10), AX
 	MOVL            32(R8), BX
@@ -2278,15 +3337,16 @@ packet:
 	ORQ             CX, BX
 	VMOVQ           AX, X16
 	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            560(R9), CX
+	MOVL            1072(R9), CX
 	MOVQ            BX, R13
 	SHLQ            $0x20, R13
 	ORQ             CX, R13
 	SHRQ            $0x20, BX
-	VMOVQ           R13, X13
-	VPINSRQ         $0x01, BX, X13, X13
-	VSHUFI64X2      $0x00, Z13, Z13, Z13
-	VPADDD          first<>+0(SB), Z13, Z13
+	VMOVQ           R13, X0
+	VPINSRQ         $0x01, BX, X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          Z13, Z0, Z13
+	VMOVDQA64       Z13, Z14
 	BSWAPQ          AX
 	MOVQ            AX, CX
 	SHRQ            $0x20, CX
@@ -2312,38 +3372,51 @@ packet:
 	VSHUFI64X2      $0x00, Z15, Z15, Z15
 	LEAQ            -1(R12), AX
 	MOVQ            AX, R11
+	MOVQ            AX, R14
 	SHRQ            $0x06, R11
 	INCQ            R11
+	SHRQ            $0x04, R14
+	ADDQ            $0x02, R14
 	ANDL            $0x3f, AX
-	MOVL            AX, BX
+	MOVL            AX, R13
 	INCL            AX
-	SHRL            $0x04, BX
-	INCL            BX
+	SHRL            $0x04, R13
 	MOVQ            $-1, CX
 	BZHIQ           AX, CX, CX
 	KMOVQ           CX, K1
-	LEAL            (BX)(BX*1), AX
-	MOVL            $0x00000003, CX
+	LEAL            (R13)(R13*1), AX
+	MOVL            $0x0000000c, CX
 	SHLXL           AX, CX, CX
 	MOVBLZX         CL, CX
 	KMOVW           CX, K2
 	ADDQ            R10, R12
-	SHLQ            $0x04, BX
-	LEAQ            304(R9), R13
-	SUBQ            BX, R13
-	CMPQ            R11, $0x04
-	JA              long
-	CMPQ            R11, $0x02
-	JB              only1
-	JE              only2
-	CMPQ            R11, $0x03
-	JE              only3
-	JMP             only4
+	LEAQ            counters<>+0(SB), BX
+	XORL            R15, R15
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	MOVQ            R14, R13
+	NEGQ            R13
+	SHLQ            $0x04, R13
+	LEAQ            832(R9)(R13*1), R13
+	CMPQ            R14, $0x00000034
+	JBE             powers
+	LEAQ            64(R9), R13
+	SUBQ            $0x00000030, R14
+
+powers:
+	CMPQ R11, $0x04
+	JA   long
+	CMPQ R11, $0x02
+	JB   only1
+	JE   only2
+	CMPQ R11, $0x03
+	JE   only3
+	JMP  only4
 
 only1:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
+	VPXORQ       (BX), Z13, Z0
+	VAESENC      Z17, Z0, Z0
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z19, Z0, Z0
 	VAESENC      Z20, Z0, Z0
@@ -2356,8 +3429,7 @@ only1:
 	VAESENC      Z27, Z0, Z0
 	VAESENC      Z28, Z0, Z0
 	VAESENC      Z29, Z0, Z0
-	VAESENC      Z30, Z0, Z0
-	VAESENCLAST  Z31, Z0, Z0
+	VAESENCLAST  Z30, Z0, Z0
 	VMOVDQA      X0, X11
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
@@ -2365,17 +3437,15 @@ only1:
 	VMOVDQA64    X11, X16
 	VMOVDQU8     Z0, K1, (R10)
 	VMOVDQU8.Z   Z0, K1, Z4
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	JMP          tag1
 
 only2:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z19, Z0, Z0
@@ -2400,35 +3470,30 @@ only2:
 	VAESENC      Z28, Z1, Z1
 	VAESENC      Z29, Z0, Z0
 	VAESENC      Z29, Z1, Z1
-	VAESENC      Z30, Z0, Z0
-	VAESENC      Z30, Z1, Z1
-	VAESENCLAST  Z31, Z0, Z0
-	VAESENCLAST  Z31, Z1, Z1
+	VAESENCLAST  Z30, Z0, Z0
+	VAESENCLAST  Z30, Z1, Z1
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
 	VMOVDQU8.Z   Z1, K1, Z5
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	JMP          tag2
 
 only3:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -2465,44 +3530,37 @@ only3:
 	VAESENC      Z29, Z0, Z0
 	VAESENC      Z29, Z1, Z1
 	VAESENC      Z29, Z2, Z2
-	VAESENC      Z30, Z0, Z0
-	VAESENC      Z30, Z1, Z1
-	VAESENC      Z30, Z2, Z2
-	VAESENCLAST  Z31, Z0, Z0
-	VAESENCLAST  Z31, Z1, Z1
-	VAESENCLAST  Z31, Z2, Z2
+	VAESENCLAST  Z30, Z0, Z0
+	VAESENCLAST  Z30, Z1, Z1
+	VAESENCLAST  Z30, Z2, Z2
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z1, Z5
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
 	VMOVDQU8.Z   128(R10), K1, Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
 	VMOVDQU8.Z   Z2, K1, Z6
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	JMP          tag3
 
 only4:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -2551,50 +3609,42 @@ only4:
 	VAESENC      Z29, Z1, Z1
 	VAESENC      Z29, Z2, Z2
 	VAESENC      Z29, Z3, Z3
-	VAESENC      Z30, Z0, Z0
-	VAESENC      Z30, Z1, Z1
-	VAESENC      Z30, Z2, Z2
-	VAESENC      Z30, Z3, Z3
-	VAESENCLAST  Z31, Z0, Z0
-	VAESENCLAST  Z31, Z1, Z1
-	VAESENCLAST  Z31, Z2, Z2
-	VAESENCLAST  Z31, Z3, Z3
+	VAESENCLAST  Z30, Z0, Z0
+	VAESENCLAST  Z30, Z1, Z1
+	VAESENCLAST  Z30, Z2, Z2
+	VAESENCLAST  Z30, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z1, Z5
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z2, Z6
+	VPSHUFB      reverse<>+0(SB), Z2, Z6
 	VMOVDQU8.Z   192(R10), K1, Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
 	VMOVDQU8.Z   Z3, K1, Z7
-	VPSHUFB      Z14, Z7, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
 	JMP          tag4
 
 long:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -2643,161 +3693,168 @@ long:
 	VAESENC      Z29, Z1, Z1
 	VAESENC      Z29, Z2, Z2
 	VAESENC      Z29, Z3, Z3
-	VAESENC      Z30, Z0, Z0
-	VAESENC      Z30, Z1, Z1
-	VAESENC      Z30, Z2, Z2
-	VAESENC      Z30, Z3, Z3
-	VAESENCLAST  Z31, Z0, Z0
-	VAESENCLAST  Z31, Z1, Z1
-	VAESENCLAST  Z31, Z2, Z2
-	VAESENCLAST  Z31, Z3, Z3
+	VAESENCLAST  Z30, Z0, Z0
+	VAESENCLAST  Z30, Z1, Z1
+	VAESENCLAST  Z30, Z2, Z2
+	VAESENCLAST  Z30, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z0, Z4
+	VPSHUFB      reverse<>+0(SB), Z0, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z1, Z5
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z2, Z6
+	VPSHUFB      reverse<>+0(SB), Z2, Z6
 	VMOVDQU64    192(R10), Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
-	VPSHUFB      Z14, Z3, Z7
+	VPSHUFB      reverse<>+0(SB), Z3, Z7
 	JMP          check
 
 loop:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z2, Z2
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPXORQ        Z11, Z9, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z3, Z3
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPXORQ        128(BX), Z13, Z2
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        192(BX), Z14, Z3
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VAESENC       Z17, Z2, Z2
+	VAESENC       Z17, Z3, Z3
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z18, Z0, Z0
 	VAESENC       Z18, Z1, Z1
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
 	VAESENC       Z18, Z2, Z2
 	VAESENC       Z18, Z3, Z3
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
 	VAESENC       Z19, Z1, Z1
 	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
 	VAESENC       Z19, Z3, Z3
 	VAESENC       Z20, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
 	VAESENC       Z20, Z1, Z1
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
 	VAESENC       Z20, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z20, Z3, Z3
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
 	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
 	VAESENC       Z21, Z1, Z1
 	VAESENC       Z21, Z2, Z2
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
 	VAESENC       Z21, Z3, Z3
 	VAESENC       Z22, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
 	VAESENC       Z22, Z1, Z1
 	VAESENC       Z22, Z2, Z2
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
 	VAESENC       Z22, Z3, Z3
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
 	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
 	VAESENC       Z23, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
 	VAESENC       Z23, Z2, Z2
 	VAESENC       Z23, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
 	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
 	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
 	VAESENC       Z24, Z3, Z3
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
 	VAESENC       Z25, Z0, Z0
 	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
 	VAESENC       Z25, Z2, Z2
 	VAESENC       Z25, Z3, Z3
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
 	VAESENC       Z26, Z0, Z0
 	VAESENC       Z26, Z1, Z1
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
 	VAESENC       Z26, Z2, Z2
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
 	VAESENC       Z26, Z3, Z3
-	VPXORQ        Z11, Z8, Z8
 	VAESENC       Z27, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
 	VAESENC       Z27, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z27, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC       Z27, Z3, Z3
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
 	VAESENC       Z28, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
 	VAESENC       Z28, Z1, Z1
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
 	VAESENC       Z28, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
 	VAESENC       Z28, Z3, Z3
 	VAESENC       Z29, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
 	VAESENC       Z29, Z1, Z1
 	VAESENC       Z29, Z2, Z2
-	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
 	VAESENC       Z29, Z3, Z3
-	VAESENC       Z30, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z30, Z1, Z1
-	VAESENC       Z30, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENC       Z30, Z3, Z3
-	VAESENCLAST   Z31, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z31, Z1, Z1
-	VAESENCLAST   Z31, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z31, Z3, Z3
-	VPXOR         X10, X11, X10
+	VAESENCLAST   Z30, Z0, Z0
+	VAESENCLAST   Z30, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z30, Z2, Z2
+	VAESENCLAST   Z30, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	VMOVDQU64     64(R10), Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z1, Z5
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
 	VMOVDQU64     128(R10), Z6
 	VPXORQ        Z6, Z2, Z2
 	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z2, Z6
+	VPSHUFB       reverse<>+0(SB), Z2, Z6
 	VMOVDQU64     192(R10), Z7
 	VPXORQ        Z7, Z3, Z3
 	VMOVDQU64     Z3, 192(R10)
-	VPSHUFB       Z14, Z3, Z7
+	VPSHUFB       reverse<>+0(SB), Z3, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           check
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           check
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 check:
 	ADDQ $0x00000100, R10
+	ADDQ $0x00000100, BX
+	LEAQ counters<>+3840(SB), CX
+	CMPQ BX, CX
+	JAE  carry
+
+carried:
 	SUBQ $0x04, R11
 	CMPQ R11, $0x04
 	JA   loop
@@ -2809,504 +3866,223 @@ check:
 	JMP  last4
 
 last1:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z0, Z0
-	VPXORQ        Z11, Z9, Z9
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
+	VPXORQ        (BX), Z13, Z0
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
 	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
 	VAESENC       Z20, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
 	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
 	VAESENC       Z22, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
 	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
 	VAESENC       Z24, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
 	VAESENC       Z25, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
 	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VPXORQ        Z11, Z8, Z8
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
 	VAESENC       Z27, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
 	VAESENC       Z28, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
 	VAESENC       Z29, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z30, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z31, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z30, Z0, Z0
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU8.Z    (R10), K1, Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU8      Z0, K1, (R10)
 	VMOVDQU8.Z    Z0, K1, Z4
-	VPSHUFB       Z14, Z4, Z4
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag1
-
-last2:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z11, Z9, Z9
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z19, Z1, Z1
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z20, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z20, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z21, Z1, Z1
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z22, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z22, Z1, Z1
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z23, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z25, Z1, Z1
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z26, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z27, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z27, Z1, Z1
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z28, Z0, Z0
 	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z28, Z1, Z1
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z29, Z0, Z0
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z29, Z1, Z1
 	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z30, Z0, Z0
 	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z30, Z1, Z1
 	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z31, Z0, Z0
 	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z31, Z1, Z1
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag1
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag1:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z10, Z10
+	KTESTW     K2, K2
+	JNE        reduce1
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce1:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last2:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z1, Z1
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z19, Z1, Z1
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z20, Z0, Z0
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z1, Z1
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z21, Z0, Z0
+	VAESENC       Z21, Z1, Z1
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z22, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z22, Z1, Z1
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z23, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z23, Z1, Z1
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z24, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z25, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z25, Z1, Z1
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z26, Z0, Z0
+	VAESENC       Z26, Z1, Z1
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z27, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z27, Z1, Z1
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z28, Z0, Z0
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z28, Z1, Z1
+	VAESENC       Z29, Z0, Z0
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z29, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z30, Z0, Z0
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z30, Z1, Z1
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	VMOVDQU8.Z    64(R10), K1, Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU8      Z1, K1, 64(R10)
 	VMOVDQU8.Z    Z1, K1, Z5
-	VPSHUFB       Z14, Z5, Z5
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag2
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
-	JMP           tag2
-
-last3:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z11, Z9, Z9
-	VPXORQ        Z17, Z2, Z2
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z1, Z1
-	VAESENC       Z18, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z19, Z1, Z1
-	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z20, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z20, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z20, Z2, Z2
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z21, Z1, Z1
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z21, Z2, Z2
-	VAESENC       Z22, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z22, Z1, Z1
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z22, Z2, Z2
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z23, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z23, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z0, Z0
-	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z25, Z2, Z2
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z26, Z1, Z1
-	VAESENC       Z26, Z2, Z2
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z27, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z27, Z1, Z1
-	VAESENC       Z27, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z28, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z28, Z1, Z1
-	VAESENC       Z28, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z29, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z29, Z1, Z1
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z29, Z2, Z2
-	VAESENC       Z30, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z30, Z1, Z1
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENC       Z30, Z2, Z2
-	VAESENCLAST   Z31, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z31, Z1, Z1
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z31, Z2, Z2
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z1, Z5
-	VMOVDQU8.Z    128(R10), K1, Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU8      Z2, K1, 128(R10)
-	VMOVDQU8.Z    Z2, K1, Z6
-	VPSHUFB       Z14, Z6, Z6
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag3
-
-last4:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z2, Z2
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPXORQ        Z11, Z9, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z3, Z3
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VAESENC       Z18, Z0, Z0
-	VAESENC       Z18, Z1, Z1
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z2, Z2
-	VAESENC       Z18, Z3, Z3
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z19, Z1, Z1
-	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z19, Z3, Z3
-	VAESENC       Z20, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z20, Z1, Z1
-	VAESENC       Z20, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z20, Z3, Z3
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z21, Z1, Z1
-	VAESENC       Z21, Z2, Z2
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z21, Z3, Z3
-	VAESENC       Z22, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z22, Z1, Z1
-	VAESENC       Z22, Z2, Z2
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z22, Z3, Z3
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z23, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z23, Z2, Z2
-	VAESENC       Z23, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z0, Z0
-	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z24, Z2, Z2
-	VAESENC       Z24, Z3, Z3
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z25, Z2, Z2
-	VAESENC       Z25, Z3, Z3
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z26, Z0, Z0
-	VAESENC       Z26, Z1, Z1
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z26, Z2, Z2
-	VAESENC       Z26, Z3, Z3
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z27, Z0, Z0
-	VAESENC       Z27, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z27, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z27, Z3, Z3
-	VAESENC       Z28, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z28, Z1, Z1
-	VAESENC       Z28, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z28, Z3, Z3
-	VAESENC       Z29, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z29, Z1, Z1
-	VAESENC       Z29, Z2, Z2
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z29, Z3, Z3
-	VAESENC       Z30, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z30, Z1, Z1
-	VAESENC       Z30, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENC       Z30, Z3, Z3
-	VAESENCLAST   Z31, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z31, Z1, Z1
-	VAESENCLAST   Z31, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z31, Z3, Z3
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z0, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z1, Z5
-	VMOVDQU64     128(R10), Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z2, Z6
-	VMOVDQU8.Z    192(R10), K1, Z7
-	VPXORQ        Z7, Z3, Z3
-	VMOVDQU8      Z3, K1, 192(R10)
-	VMOVDQU8.Z    Z3, K1, Z7
-	VPSHUFB       Z14, Z7, Z7
-	VPXORQ        Z10, Z4, Z4
-
-tag4:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
-	SUBQ       $0x000000c0, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x10, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce4
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce4:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
-
-tag3:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
-	SUBQ       $0x00000080, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag2
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
-	SUBQ       $0x00000040, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
 	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQU    304(R9), X11
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -3325,27 +4101,330 @@ reduce2:
 	VPXOR         X10, X11, X10
 	JMP           next
 
-tag1:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
+last3:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        128(BX), Z13, Z2
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VAESENC       Z17, Z2, Z2
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z18, Z0, Z0
+	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z2, Z2
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z19, Z1, Z1
+	VAESENC       Z19, Z2, Z2
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z20, Z0, Z0
+	VAESENC       Z20, Z1, Z1
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z2, Z2
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z21, Z0, Z0
+	VAESENC       Z21, Z1, Z1
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z21, Z2, Z2
+	VAESENC       Z22, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z22, Z1, Z1
+	VAESENC       Z22, Z2, Z2
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z23, Z0, Z0
+	VAESENC       Z23, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z23, Z2, Z2
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z24, Z1, Z1
+	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z25, Z0, Z0
+	VAESENC       Z25, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z26, Z0, Z0
+	VAESENC       Z26, Z1, Z1
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z26, Z2, Z2
+	VAESENC       Z27, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z27, Z1, Z1
+	VAESENC       Z27, Z2, Z2
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z28, Z0, Z0
+	VAESENC       Z28, Z1, Z1
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z28, Z2, Z2
+	VAESENC       Z29, Z0, Z0
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z29, Z1, Z1
+	VAESENC       Z29, Z2, Z2
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z30, Z0, Z0
+	VAESENCLAST   Z30, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z30, Z2, Z2
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
+	VMOVDQU8.Z    128(R10), K1, Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU8      Z2, K1, 128(R10)
+	VMOVDQU8.Z    Z2, K1, Z6
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag3
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag3
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag3:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce1
-	VMOVDQU    304(R9), X11
+	JNE        reduce3
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce1:
+reduce3:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last4:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPXORQ        128(BX), Z13, Z2
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        192(BX), Z14, Z3
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VAESENC       Z17, Z2, Z2
+	VAESENC       Z17, Z3, Z3
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z18, Z0, Z0
+	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z2, Z2
+	VAESENC       Z18, Z3, Z3
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z19, Z1, Z1
+	VAESENC       Z19, Z2, Z2
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z3, Z3
+	VAESENC       Z20, Z0, Z0
+	VAESENC       Z20, Z1, Z1
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z2, Z2
+	VAESENC       Z20, Z3, Z3
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z21, Z0, Z0
+	VAESENC       Z21, Z1, Z1
+	VAESENC       Z21, Z2, Z2
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z21, Z3, Z3
+	VAESENC       Z22, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z22, Z1, Z1
+	VAESENC       Z22, Z2, Z2
+	VAESENC       Z22, Z3, Z3
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z23, Z0, Z0
+	VAESENC       Z23, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z23, Z2, Z2
+	VAESENC       Z23, Z3, Z3
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z24, Z1, Z1
+	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z24, Z3, Z3
+	VAESENC       Z25, Z0, Z0
+	VAESENC       Z25, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z25, Z2, Z2
+	VAESENC       Z25, Z3, Z3
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z26, Z0, Z0
+	VAESENC       Z26, Z1, Z1
+	VAESENC       Z26, Z2, Z2
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z26, Z3, Z3
+	VAESENC       Z27, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z27, Z1, Z1
+	VAESENC       Z27, Z2, Z2
+	VAESENC       Z27, Z3, Z3
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z28, Z0, Z0
+	VAESENC       Z28, Z1, Z1
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z28, Z2, Z2
+	VAESENC       Z28, Z3, Z3
+	VAESENC       Z29, Z0, Z0
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z29, Z1, Z1
+	VAESENC       Z29, Z2, Z2
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENC       Z29, Z3, Z3
+	VAESENCLAST   Z30, Z0, Z0
+	VAESENCLAST   Z30, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z30, Z2, Z2
+	VAESENCLAST   Z30, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
+	VMOVDQU64     128(R10), Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU64     Z2, 128(R10)
+	VPSHUFB       reverse<>+0(SB), Z2, Z6
+	VMOVDQU8.Z    192(R10), K1, Z7
+	VPXORQ        Z7, Z3, Z3
+	VMOVDQU8      Z3, K1, 192(R10)
+	VMOVDQU8.Z    Z3, K1, Z7
+	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag4
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag4
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag4:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPCLMULQDQ $0x01, 192(R13), Z7, Z5
+	VPCLMULQDQ $0x10, 192(R13), Z7, Z31
+	VPTERNLOGQ $0x96, Z5, Z31, Z9
+	VPCLMULQDQ $0x00, 192(R13), Z7, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z8
+	VPCLMULQDQ $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ $0x96, Z4, Z6, Z10
+	KTESTW     K2, K2
+	JNE        reduce4
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce4:
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
@@ -3358,7 +4437,7 @@ reduce1:
 	VPXOR         X10, X11, X10
 
 next:
-	VPSHUFB X14, X10, X10
+	VPSHUFB reverse<>+0(SB), X10, X10
 	VPXORQ  X16, X10, X10
 	VMOVDQU X10, (R12)
 	MOVB    $0x01, 36(R8)
@@ -3367,13 +4446,37 @@ next:
 	VZEROUPPER
 	RET
 
+carry:
+	MOVL           R15, CX
+	LEAL           256(R15), AX
+	BSWAPL         CX
+	BSWAPL         AX
+	XORL           AX, CX
+	LEAQ           counters<>+4096(SB), AX
+	CMPQ           BX, AX
+	JE             all
+	MOVL           $0x00008000, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z14
+	JMP            carried
+
+all:
+	MOVL           $0x00008888, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z13
+	VMOVDQA64      Z13, Z14
+	ADDL           $0x00000100, R15
+	LEAQ           counters<>+0(SB), BX
+	JMP            carried
+
 // func gcmOpen128vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
 TEXT ·gcmOpen128vaes512(SB), NOSPLIT, $0-24
-	MOVQ      jobs+0(FP), DI
-	MOVQ      group+8(FP), SI
-	MOVQ      n+16(FP), DX
-	VMOVDQU64 reverse<>+0(SB), Z14
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
 
 packet:
 	MOVBLZX         (SI), R8
@@ -3384,31 +4487,32 @@ packet:
 	MOVQ            8(R8), R10
 	MOVQ            16(R8), R12
 	MOVQ            8(R9), R9
-	VBROADCASTI32X4 320(R9), Z17
-	VBROADCASTI32X4 336(R9), Z18
-	VBROADCASTI32X4 352(R9), Z19
-	VBROADCASTI32X4 368(R9), Z20
-	VBROADCASTI32X4 384(R9), Z21
-	VBROADCASTI32X4 400(R9), Z22
-	VBROADCASTI32X4 416(R9), Z23
-	VBROADCASTI32X4 432(R9), Z24
-	VBROADCASTI32X4 448(R9), Z25
-	VBROADCASTI32X4 464(R9), Z26
-	VBROADCASTI32X4 480(R9), Z27
+	VBROADCASTI32X4 832(R9), Z13
+	VBROADCASTI32X4 848(R9), Z17
+	VBROADCASTI32X4 864(R9), Z18
+	VBROADCASTI32X4 880(R9), Z19
+	VBROADCASTI32X4 896(R9), Z20
+	VBROADCASTI32X4 912(R9), Z21
+	VBROADCASTI32X4 928(R9), Z22
+	VBROADCASTI32X4 944(R9), Z23
+	VBROADCASTI32X4 960(R9), Z24
+	VBROADCASTI32X4 976(R9), Z25
+	VBROADCASTI32X4 992(R9), Z26
 	SUBQ            $0x10, R12
 	MOVQ            (R10), AX
 	MOVQ            8(R10), BX
 	VMOVQ           AX, X16
 	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            560(R9), CX
+	MOVL            1072(R9), CX
 	MOVQ            BX, R13
 	SHLQ            $0x20, R13
 	ORQ             CX, R13
 	SHRQ            $0x20, BX
-	VMOVQ           R13, X13
-	VPINSRQ         $0x01, BX, X13, X13
-	VSHUFI64X2      $0x00, Z13, Z13, Z13
-	VPADDD          first<>+0(SB), Z13, Z13
+	VMOVQ           R13, X0
+	VPINSRQ         $0x01, BX, X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          Z13, Z0, Z13
+	VMOVDQA64       Z13, Z14
 	BSWAPQ          AX
 	MOVQ            AX, CX
 	SHRQ            $0x20, CX
@@ -3434,38 +4538,51 @@ packet:
 	VSHUFI64X2      $0x00, Z15, Z15, Z15
 	LEAQ            -1(R12), AX
 	MOVQ            AX, R11
+	MOVQ            AX, R14
 	SHRQ            $0x06, R11
 	INCQ            R11
+	SHRQ            $0x04, R14
+	ADDQ            $0x02, R14
 	ANDL            $0x3f, AX
-	MOVL            AX, BX
+	MOVL            AX, R13
 	INCL            AX
-	SHRL            $0x04, BX
-	INCL            BX
+	SHRL            $0x04, R13
 	MOVQ            $-1, CX
 	BZHIQ           AX, CX, CX
 	KMOVQ           CX, K1
-	LEAL            (BX)(BX*1), AX
-	MOVL            $0x00000003, CX
+	LEAL            (R13)(R13*1), AX
+	MOVL            $0x0000000c, CX
 	SHLXL           AX, CX, CX
 	MOVBLZX         CL, CX
 	KMOVW           CX, K2
 	ADDQ            R10, R12
-	SHLQ            $0x04, BX
-	LEAQ            304(R9), R13
-	SUBQ            BX, R13
-	CMPQ            R11, $0x04
-	JA              long
-	CMPQ            R11, $0x02
-	JB              only1
-	JE              only2
-	CMPQ            R11, $0x03
-	JE              only3
-	JMP             only4
+	LEAQ            counters<>+0(SB), BX
+	XORL            R15, R15
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	MOVQ            R14, R13
+	NEGQ            R13
+	SHLQ            $0x04, R13
+	LEAQ            832(R9)(R13*1), R13
+	CMPQ            R14, $0x00000034
+	JBE             powers
+	LEAQ            64(R9), R13
+	SUBQ            $0x00000030, R14
+
+powers:
+	CMPQ R11, $0x04
+	JA   long
+	CMPQ R11, $0x02
+	JB   only1
+	JE   only2
+	CMPQ R11, $0x03
+	JE   only3
+	JMP  only4
 
 only1:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
+	VPXORQ       (BX), Z13, Z0
+	VAESENC      Z17, Z0, Z0
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z19, Z0, Z0
 	VAESENC      Z20, Z0, Z0
@@ -3474,25 +4591,22 @@ only1:
 	VAESENC      Z23, Z0, Z0
 	VAESENC      Z24, Z0, Z0
 	VAESENC      Z25, Z0, Z0
-	VAESENC      Z26, Z0, Z0
-	VAESENCLAST  Z27, Z0, Z0
+	VAESENCLAST  Z26, Z0, Z0
 	VMOVDQA      X0, X11
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU8     Z0, K1, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	JMP          tag1
 
 only2:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z19, Z0, Z0
@@ -3509,34 +4623,29 @@ only2:
 	VAESENC      Z24, Z1, Z1
 	VAESENC      Z25, Z0, Z0
 	VAESENC      Z25, Z1, Z1
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENCLAST  Z27, Z0, Z0
-	VAESENCLAST  Z27, Z1, Z1
+	VAESENCLAST  Z26, Z0, Z0
+	VAESENCLAST  Z26, Z1, Z1
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	JMP          tag2
 
 only3:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -3561,43 +4670,36 @@ only3:
 	VAESENC      Z25, Z0, Z0
 	VAESENC      Z25, Z1, Z1
 	VAESENC      Z25, Z2, Z2
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENCLAST  Z27, Z0, Z0
-	VAESENCLAST  Z27, Z1, Z1
-	VAESENCLAST  Z27, Z2, Z2
+	VAESENCLAST  Z26, Z0, Z0
+	VAESENCLAST  Z26, Z1, Z1
+	VAESENCLAST  Z26, Z2, Z2
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	VMOVDQU8.Z   128(R10), K1, Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	JMP          tag3
 
 only4:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -3630,49 +4732,41 @@ only4:
 	VAESENC      Z25, Z1, Z1
 	VAESENC      Z25, Z2, Z2
 	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENCLAST  Z27, Z0, Z0
-	VAESENCLAST  Z27, Z1, Z1
-	VAESENCLAST  Z27, Z2, Z2
-	VAESENCLAST  Z27, Z3, Z3
+	VAESENCLAST  Z26, Z0, Z0
+	VAESENCLAST  Z26, Z1, Z1
+	VAESENCLAST  Z26, Z2, Z2
+	VAESENCLAST  Z26, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	VMOVDQU8.Z   192(R10), K1, Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
-	VPSHUFB      Z14, Z7, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
 	JMP          tag4
 
 long:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -3705,145 +4799,152 @@ long:
 	VAESENC      Z25, Z1, Z1
 	VAESENC      Z25, Z2, Z2
 	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENCLAST  Z27, Z0, Z0
-	VAESENCLAST  Z27, Z1, Z1
-	VAESENCLAST  Z27, Z2, Z2
-	VAESENCLAST  Z27, Z3, Z3
+	VAESENCLAST  Z26, Z0, Z0
+	VAESENCLAST  Z26, Z1, Z1
+	VAESENCLAST  Z26, Z2, Z2
+	VAESENCLAST  Z26, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	VMOVDQU64    192(R10), Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
-	VPSHUFB      Z14, Z7, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
 	JMP          check
 
 loop:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z11, Z9, Z9
-	VPXORQ        Z17, Z2, Z2
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VPXORQ        Z17, Z3, Z3
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        128(BX), Z13, Z2
+	VPXORQ        192(BX), Z14, Z3
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z0, Z0
+	VAESENC       Z17, Z1, Z1
 	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z2, Z2
+	VAESENC       Z17, Z3, Z3
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
 	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
 	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
 	VAESENC       Z18, Z2, Z2
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
 	VAESENC       Z18, Z3, Z3
-	VPXORQ        Z11, Z8, Z8
 	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
 	VAESENC       Z19, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
 	VAESENC       Z19, Z3, Z3
 	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
 	VAESENC       Z20, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z20, Z2, Z2
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
 	VAESENC       Z20, Z3, Z3
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
 	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
 	VAESENC       Z21, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
 	VAESENC       Z21, Z2, Z2
 	VAESENC       Z21, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
 	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
 	VAESENC       Z22, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
 	VAESENC       Z22, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
 	VAESENC       Z22, Z3, Z3
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
 	VAESENC       Z23, Z0, Z0
 	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
 	VAESENC       Z23, Z2, Z2
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
 	VAESENC       Z23, Z3, Z3
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
 	VAESENC       Z24, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
 	VAESENC       Z24, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
 	VAESENC       Z24, Z3, Z3
 	VAESENC       Z25, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
 	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
 	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
 	VAESENC       Z25, Z3, Z3
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z26, Z0, Z0
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z26, Z1, Z1
-	VAESENC       Z26, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z26, Z3, Z3
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z27, Z0, Z0
-	VAESENCLAST   Z27, Z1, Z1
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z27, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z27, Z3, Z3
-	VPXOR         X10, X11, X10
+	VAESENCLAST   Z26, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z26, Z1, Z1
+	VAESENCLAST   Z26, Z2, Z2
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z26, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
 	VMOVDQU64     64(R10), Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
 	VMOVDQU64     128(R10), Z6
 	VPXORQ        Z6, Z2, Z2
 	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z6, Z6
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
 	VMOVDQU64     192(R10), Z7
 	VPXORQ        Z7, Z3, Z3
 	VMOVDQU64     Z3, 192(R10)
-	VPSHUFB       Z14, Z7, Z7
+	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           check
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           check
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 check:
 	ADDQ $0x00000100, R10
+	ADDQ $0x00000100, BX
+	LEAQ counters<>+3840(SB), CX
+	CMPQ BX, CX
+	JAE  carry
+
+carried:
 	SUBQ $0x04, R11
 	CMPQ R11, $0x04
 	JA   loop
@@ -3855,460 +4956,209 @@ check:
 	JMP  last4
 
 last1:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z11, Z9, Z9
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
+	VPXORQ        (BX), Z13, Z0
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z0, Z0
 	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
 	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VPXORQ        Z11, Z8, Z8
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
 	VAESENC       Z19, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
 	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
 	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
 	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
 	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
 	VAESENC       Z24, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
 	VAESENC       Z25, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z26, Z0, Z0
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z27, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENCLAST   Z26, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU8.Z    (R10), K1, Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU8      Z0, K1, (R10)
-	VPSHUFB       Z14, Z4, Z4
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag1
-
-last2:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPXORQ        Z11, Z9, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z18, Z1, Z1
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z19, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z19, Z1, Z1
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z20, Z1, Z1
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z21, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z22, Z1, Z1
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z24, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z1, Z1
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z25, Z0, Z0
 	VPSHUFD       $0x4e, Z8, Z8
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z25, Z1, Z1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z26, Z0, Z0
 	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z26, Z1, Z1
 	VPTERNLOGQ    $0x96, Z11, Z9, Z10
 	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z27, Z0, Z0
 	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z27, Z1, Z1
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag1
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag1:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z10, Z10
+	KTESTW     K2, K2
+	JNE        reduce1
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce1:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last2:
+	VPXORQ        (BX), Z13, Z0
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z1, Z1
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z19, Z1, Z1
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z20, Z0, Z0
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z20, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z21, Z0, Z0
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z21, Z1, Z1
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z22, Z0, Z0
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z22, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z23, Z1, Z1
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z24, Z1, Z1
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z25, Z0, Z0
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z25, Z1, Z1
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENCLAST   Z26, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z26, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
 	VMOVDQU8.Z    64(R10), K1, Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU8      Z1, K1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag2
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
-	JMP           tag2
-
-last3:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z1, Z1
-	VPXORQ        Z11, Z9, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VPXORQ        Z17, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z18, Z1, Z1
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z18, Z2, Z2
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z19, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z19, Z1, Z1
-	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z20, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z20, Z2, Z2
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z21, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z21, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z22, Z1, Z1
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z22, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z23, Z2, Z2
-	VAESENC       Z24, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z24, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z25, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z25, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z26, Z0, Z0
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z26, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z26, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z27, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z27, Z1, Z1
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z27, Z2, Z2
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
-	VMOVDQU8.Z    128(R10), K1, Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU8      Z2, K1, 128(R10)
-	VPSHUFB       Z14, Z6, Z6
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag3
-
-last4:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z11, Z9, Z9
-	VPXORQ        Z17, Z2, Z2
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VPXORQ        Z17, Z3, Z3
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z18, Z1, Z1
-	VAESENC       Z18, Z2, Z2
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z18, Z3, Z3
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z19, Z0, Z0
-	VAESENC       Z19, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z19, Z3, Z3
-	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z20, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z20, Z2, Z2
-	VAESENC       Z20, Z3, Z3
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z21, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z21, Z2, Z2
-	VAESENC       Z21, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z22, Z1, Z1
-	VAESENC       Z22, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z22, Z3, Z3
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z23, Z0, Z0
-	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z23, Z2, Z2
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z23, Z3, Z3
-	VAESENC       Z24, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z24, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z24, Z3, Z3
-	VAESENC       Z25, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z25, Z2, Z2
-	VAESENC       Z25, Z3, Z3
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z26, Z0, Z0
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z26, Z1, Z1
-	VAESENC       Z26, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z26, Z3, Z3
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z27, Z0, Z0
-	VAESENCLAST   Z27, Z1, Z1
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z27, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z27, Z3, Z3
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
-	VMOVDQU64     128(R10), Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z6, Z6
-	VMOVDQU8.Z    192(R10), K1, Z7
-	VPXORQ        Z7, Z3, Z3
-	VMOVDQU8      Z3, K1, 192(R10)
-	VPSHUFB       Z14, Z7, Z7
-	VPXORQ        Z10, Z4, Z4
-
-tag4:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
-	SUBQ       $0x000000c0, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x10, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce4
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce4:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
-
-tag3:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
-	SUBQ       $0x00000080, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag2
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
-	SUBQ       $0x00000040, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
 	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQU    304(R9), X11
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -4327,27 +5177,300 @@ reduce2:
 	VPXOR         X10, X11, X10
 	JMP           next
 
-tag1:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
+last3:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        128(BX), Z13, Z2
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z0, Z0
+	VAESENC       Z17, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z2, Z2
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z18, Z1, Z1
+	VAESENC       Z18, Z2, Z2
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z19, Z1, Z1
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z19, Z2, Z2
+	VAESENC       Z20, Z0, Z0
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z20, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z20, Z2, Z2
+	VAESENC       Z21, Z0, Z0
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z21, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z21, Z2, Z2
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z22, Z0, Z0
+	VAESENC       Z22, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z22, Z2, Z2
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z23, Z1, Z1
+	VAESENC       Z23, Z2, Z2
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z24, Z1, Z1
+	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z25, Z0, Z0
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z25, Z1, Z1
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z25, Z2, Z2
+	VAESENCLAST   Z26, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z26, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z26, Z2, Z2
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	VMOVDQU8.Z    128(R10), K1, Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU8      Z2, K1, 128(R10)
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag3
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag3
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag3:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce1
-	VMOVDQU    304(R9), X11
+	JNE        reduce3
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce1:
+reduce3:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last4:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        128(BX), Z13, Z2
+	VPXORQ        192(BX), Z14, Z3
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z0, Z0
+	VAESENC       Z17, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z2, Z2
+	VAESENC       Z17, Z3, Z3
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z0, Z0
+	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z18, Z2, Z2
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z18, Z3, Z3
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z19, Z1, Z1
+	VAESENC       Z19, Z2, Z2
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z19, Z3, Z3
+	VAESENC       Z20, Z0, Z0
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z20, Z1, Z1
+	VAESENC       Z20, Z2, Z2
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z20, Z3, Z3
+	VAESENC       Z21, Z0, Z0
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z21, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z21, Z2, Z2
+	VAESENC       Z21, Z3, Z3
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z22, Z0, Z0
+	VAESENC       Z22, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z22, Z2, Z2
+	VAESENC       Z22, Z3, Z3
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z23, Z0, Z0
+	VAESENC       Z23, Z1, Z1
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z23, Z2, Z2
+	VAESENC       Z23, Z3, Z3
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z24, Z1, Z1
+	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z24, Z3, Z3
+	VAESENC       Z25, Z0, Z0
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z25, Z1, Z1
+	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z25, Z3, Z3
+	VAESENCLAST   Z26, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z26, Z1, Z1
+	VAESENCLAST   Z26, Z2, Z2
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z26, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	VMOVDQU64     128(R10), Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU64     Z2, 128(R10)
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	VMOVDQU8.Z    192(R10), K1, Z7
+	VPXORQ        Z7, Z3, Z3
+	VMOVDQU8      Z3, K1, 192(R10)
+	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag4
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag4
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag4:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPCLMULQDQ $0x01, 192(R13), Z7, Z5
+	VPCLMULQDQ $0x10, 192(R13), Z7, Z31
+	VPTERNLOGQ $0x96, Z5, Z31, Z9
+	VPCLMULQDQ $0x00, 192(R13), Z7, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z8
+	VPCLMULQDQ $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ $0x96, Z4, Z6, Z10
+	KTESTW     K2, K2
+	JNE        reduce4
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce4:
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
@@ -4360,7 +5483,7 @@ reduce1:
 	VPXOR         X10, X11, X10
 
 next:
-	VPSHUFB X14, X10, X10
+	VPSHUFB reverse<>+0(SB), X10, X10
 	VPXORQ  X16, X10, X10
 	VPXOR   (R12), X10, X10
 	VPTEST  X10, X10
@@ -4369,14 +5492,38 @@ next:
 	JNZ     packet
 	VZEROUPPER
 	RET
+
+carry:
+	MOVL           R15, CX
+	LEAL           256(R15), AX
+	BSWAPL         CX
+	BSWAPL         AX
+	XORL           AX, CX
+	LEAQ           counters<>+4096(SB), AX
+	CMPQ           BX, AX
+	JE             all
+	MOVL           $0x00008000, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z14
+	JMP            carried
+
+all:
+	MOVL           $0x00008888, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z13
+	VMOVDQA64      Z13, Z14
+	ADDL           $0x00000100, R15
+	LEAQ           counters<>+0(SB), BX
+	JMP            carried
 
 // func gcmOpen192vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
 TEXT ·gcmOpen192vaes512(SB), NOSPLIT, $0-24
-	MOVQ      jobs+0(FP), DI
-	MOVQ      group+8(FP), SI
-	MOVQ      n+16(FP), DX
-	VMOVDQU64 reverse<>+0(SB), Z14
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
 
 packet:
 	MOVBLZX         (SI), R8
@@ -4387,33 +5534,34 @@ packet:
 	MOVQ            8(R8), R10
 	MOVQ            16(R8), R12
 	MOVQ            8(R9), R9
-	VBROADCASTI32X4 320(R9), Z17
-	VBROADCASTI32X4 336(R9), Z18
-	VBROADCASTI32X4 352(R9), Z19
-	VBROADCASTI32X4 368(R9), Z20
-	VBROADCASTI32X4 384(R9), Z21
-	VBROADCASTI32X4 400(R9), Z22
-	VBROADCASTI32X4 416(R9), Z23
-	VBROADCASTI32X4 432(R9), Z24
-	VBROADCASTI32X4 448(R9), Z25
-	VBROADCASTI32X4 464(R9), Z26
-	VBROADCASTI32X4 480(R9), Z27
-	VBROADCASTI32X4 496(R9), Z28
-	VBROADCASTI32X4 512(R9), Z29
+	VBROADCASTI32X4 832(R9), Z13
+	VBROADCASTI32X4 848(R9), Z17
+	VBROADCASTI32X4 864(R9), Z18
+	VBROADCASTI32X4 880(R9), Z19
+	VBROADCASTI32X4 896(R9), Z20
+	VBROADCASTI32X4 912(R9), Z21
+	VBROADCASTI32X4 928(R9), Z22
+	VBROADCASTI32X4 944(R9), Z23
+	VBROADCASTI32X4 960(R9), Z24
+	VBROADCASTI32X4 976(R9), Z25
+	VBROADCASTI32X4 992(R9), Z26
+	VBROADCASTI32X4 1008(R9), Z27
+	VBROADCASTI32X4 1024(R9), Z28
 	SUBQ            $0x10, R12
 	MOVQ            (R10), AX
 	MOVQ            8(R10), BX
 	VMOVQ           AX, X16
 	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            560(R9), CX
+	MOVL            1072(R9), CX
 	MOVQ            BX, R13
 	SHLQ            $0x20, R13
 	ORQ             CX, R13
 	SHRQ            $0x20, BX
-	VMOVQ           R13, X13
-	VPINSRQ         $0x01, BX, X13, X13
-	VSHUFI64X2      $0x00, Z13, Z13, Z13
-	VPADDD          first<>+0(SB), Z13, Z13
+	VMOVQ           R13, X0
+	VPINSRQ         $0x01, BX, X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          Z13, Z0, Z13
+	VMOVDQA64       Z13, Z14
 	BSWAPQ          AX
 	MOVQ            AX, CX
 	SHRQ            $0x20, CX
@@ -4439,38 +5587,51 @@ packet:
 	VSHUFI64X2      $0x00, Z15, Z15, Z15
 	LEAQ            -1(R12), AX
 	MOVQ            AX, R11
+	MOVQ            AX, R14
 	SHRQ            $0x06, R11
 	INCQ            R11
+	SHRQ            $0x04, R14
+	ADDQ            $0x02, R14
 	ANDL            $0x3f, AX
-	MOVL            AX, BX
+	MOVL            AX, R13
 	INCL            AX
-	SHRL            $0x04, BX
-	INCL            BX
+	SHRL            $0x04, R13
 	MOVQ            $-1, CX
 	BZHIQ           AX, CX, CX
 	KMOVQ           CX, K1
-	LEAL            (BX)(BX*1), AX
-	MOVL            $0x00000003, CX
+	LEAL            (R13)(R13*1), AX
+	MOVL            $0x0000000c, CX
 	SHLXL           AX, CX, CX
 	MOVBLZX         CL, CX
 	KMOVW           CX, K2
 	ADDQ            R10, R12
-	SHLQ            $0x04, BX
-	LEAQ            304(R9), R13
-	SUBQ            BX, R13
-	CMPQ            R11, $0x04
-	JA              long
-	CMPQ            R11, $0x02
-	JB              only1
-	JE              only2
-	CMPQ            R11, $0x03
-	JE              only3
-	JMP             only4
+	LEAQ            counters<>+0(SB), BX
+	XORL            R15, R15
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	MOVQ            R14, R13
+	NEGQ            R13
+	SHLQ            $0x04, R13
+	LEAQ            832(R9)(R13*1), R13
+	CMPQ            R14, $0x00000034
+	JBE             powers
+	LEAQ            64(R9), R13
+	SUBQ            $0x00000030, R14
+
+powers:
+	CMPQ R11, $0x04
+	JA   long
+	CMPQ R11, $0x02
+	JB   only1
+	JE   only2
+	CMPQ R11, $0x03
+	JE   only3
+	JMP  only4
 
 only1:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
+	VPXORQ       (BX), Z13, Z0
+	VAESENC      Z17, Z0, Z0
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z19, Z0, Z0
 	VAESENC      Z20, Z0, Z0
@@ -4481,25 +5642,22 @@ only1:
 	VAESENC      Z25, Z0, Z0
 	VAESENC      Z26, Z0, Z0
 	VAESENC      Z27, Z0, Z0
-	VAESENC      Z28, Z0, Z0
-	VAESENCLAST  Z29, Z0, Z0
+	VAESENCLAST  Z28, Z0, Z0
 	VMOVDQA      X0, X11
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU8     Z0, K1, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	JMP          tag1
 
 only2:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z19, Z0, Z0
@@ -4520,34 +5678,29 @@ only2:
 	VAESENC      Z26, Z1, Z1
 	VAESENC      Z27, Z0, Z0
 	VAESENC      Z27, Z1, Z1
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENCLAST  Z29, Z0, Z0
-	VAESENCLAST  Z29, Z1, Z1
+	VAESENCLAST  Z28, Z0, Z0
+	VAESENCLAST  Z28, Z1, Z1
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	JMP          tag2
 
 only3:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -4578,43 +5731,36 @@ only3:
 	VAESENC      Z27, Z0, Z0
 	VAESENC      Z27, Z1, Z1
 	VAESENC      Z27, Z2, Z2
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENCLAST  Z29, Z0, Z0
-	VAESENCLAST  Z29, Z1, Z1
-	VAESENCLAST  Z29, Z2, Z2
+	VAESENCLAST  Z28, Z0, Z0
+	VAESENCLAST  Z28, Z1, Z1
+	VAESENCLAST  Z28, Z2, Z2
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	VMOVDQU8.Z   128(R10), K1, Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	JMP          tag3
 
 only4:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -4655,49 +5801,41 @@ only4:
 	VAESENC      Z27, Z1, Z1
 	VAESENC      Z27, Z2, Z2
 	VAESENC      Z27, Z3, Z3
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENC      Z28, Z3, Z3
-	VAESENCLAST  Z29, Z0, Z0
-	VAESENCLAST  Z29, Z1, Z1
-	VAESENCLAST  Z29, Z2, Z2
-	VAESENCLAST  Z29, Z3, Z3
+	VAESENCLAST  Z28, Z0, Z0
+	VAESENCLAST  Z28, Z1, Z1
+	VAESENCLAST  Z28, Z2, Z2
+	VAESENCLAST  Z28, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	VMOVDQU8.Z   192(R10), K1, Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
-	VPSHUFB      Z14, Z7, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
 	JMP          tag4
 
 long:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -4738,153 +5876,160 @@ long:
 	VAESENC      Z27, Z1, Z1
 	VAESENC      Z27, Z2, Z2
 	VAESENC      Z27, Z3, Z3
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENC      Z28, Z3, Z3
-	VAESENCLAST  Z29, Z0, Z0
-	VAESENCLAST  Z29, Z1, Z1
-	VAESENCLAST  Z29, Z2, Z2
-	VAESENCLAST  Z29, Z3, Z3
+	VAESENCLAST  Z28, Z0, Z0
+	VAESENCLAST  Z28, Z1, Z1
+	VAESENCLAST  Z28, Z2, Z2
+	VAESENCLAST  Z28, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	VMOVDQU64    192(R10), Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
-	VPSHUFB      Z14, Z7, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
 	JMP          check
 
 loop:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z2, Z2
-	VPXORQ        Z11, Z9, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z3, Z3
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z0, Z0
-	VAESENC       Z18, Z1, Z1
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPXORQ        128(BX), Z13, Z2
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        192(BX), Z14, Z3
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VAESENC       Z17, Z2, Z2
 	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z3, Z3
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z1, Z1
 	VAESENC       Z18, Z2, Z2
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
 	VAESENC       Z18, Z3, Z3
 	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
 	VAESENC       Z19, Z1, Z1
 	VAESENC       Z19, Z2, Z2
-	VPXORQ        Z11, Z8, Z8
 	VAESENC       Z19, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
 	VAESENC       Z20, Z0, Z0
 	VAESENC       Z20, Z1, Z1
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
 	VAESENC       Z20, Z2, Z2
 	VAESENC       Z20, Z3, Z3
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
 	VAESENC       Z21, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z21, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
 	VAESENC       Z21, Z2, Z2
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
 	VAESENC       Z21, Z3, Z3
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
 	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
 	VAESENC       Z22, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
 	VAESENC       Z22, Z2, Z2
 	VAESENC       Z22, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
 	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
 	VAESENC       Z23, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
 	VAESENC       Z23, Z3, Z3
 	VAESENC       Z24, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
 	VAESENC       Z24, Z1, Z1
 	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
 	VAESENC       Z24, Z3, Z3
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
 	VAESENC       Z25, Z0, Z0
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
 	VAESENC       Z25, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
 	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
 	VAESENC       Z25, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC       Z26, Z1, Z1
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
 	VAESENC       Z26, Z2, Z2
-	VPSHUFD       $0x4e, Z8, Z8
 	VAESENC       Z26, Z3, Z3
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
 	VAESENC       Z27, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
 	VAESENC       Z27, Z1, Z1
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
 	VAESENC       Z27, Z2, Z2
 	VAESENC       Z27, Z3, Z3
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z28, Z0, Z0
-	VAESENC       Z28, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z28, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENC       Z28, Z3, Z3
-	VAESENCLAST   Z29, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z29, Z1, Z1
-	VAESENCLAST   Z29, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z29, Z3, Z3
-	VPXOR         X10, X11, X10
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z28, Z0, Z0
+	VAESENCLAST   Z28, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z28, Z2, Z2
+	VAESENCLAST   Z28, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
 	VMOVDQU64     64(R10), Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
 	VMOVDQU64     128(R10), Z6
 	VPXORQ        Z6, Z2, Z2
 	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z6, Z6
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
 	VMOVDQU64     192(R10), Z7
 	VPXORQ        Z7, Z3, Z3
 	VMOVDQU64     Z3, 192(R10)
-	VPSHUFB       Z14, Z7, Z7
+	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           check
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           check
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 check:
 	ADDQ $0x00000100, R10
+	ADDQ $0x00000100, BX
+	LEAQ counters<>+3840(SB), CX
+	CMPQ BX, CX
+	JAE  carry
+
+carried:
 	SUBQ $0x04, R11
 	CMPQ R11, $0x04
 	JA   loop
@@ -4896,480 +6041,215 @@ check:
 	JMP  last4
 
 last1:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z0, Z0
-	VPXORQ        Z11, Z9, Z9
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
+	VPXORQ        (BX), Z13, Z0
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z18, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
 	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
 	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
 	VAESENC       Z21, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
 	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
 	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
 	VAESENC       Z24, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
 	VAESENC       Z25, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
 	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
 	VAESENC       Z27, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z28, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z29, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z28, Z0, Z0
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU8.Z    (R10), K1, Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU8      Z0, K1, (R10)
-	VPSHUFB       Z14, Z4, Z4
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag1
-
-last2:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z11, Z9, Z9
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z1, Z1
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z19, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z20, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z20, Z1, Z1
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z21, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z21, Z1, Z1
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z22, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z24, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z25, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z26, Z0, Z0
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z26, Z1, Z1
 	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z27, Z0, Z0
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z27, Z1, Z1
 	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z28, Z0, Z0
 	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z28, Z1, Z1
 	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z29, Z0, Z0
 	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z29, Z1, Z1
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag1
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag1:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z10, Z10
+	KTESTW     K2, K2
+	JNE        reduce1
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce1:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last2:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z1, Z1
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z0, Z0
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z20, Z1, Z1
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z21, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z21, Z1, Z1
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z22, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z22, Z1, Z1
+	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z23, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z24, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z24, Z1, Z1
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z25, Z0, Z0
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z25, Z1, Z1
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z26, Z0, Z0
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z26, Z1, Z1
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z27, Z0, Z0
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z27, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z28, Z0, Z0
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z28, Z1, Z1
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
 	VMOVDQU8.Z    64(R10), K1, Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU8      Z1, K1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag2
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
-	JMP           tag2
-
-last3:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z1, Z1
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPXORQ        Z11, Z9, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPXORQ        Z17, Z2, Z2
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z1, Z1
-	VAESENC       Z18, Z2, Z2
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z19, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z19, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z20, Z0, Z0
-	VAESENC       Z20, Z1, Z1
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z20, Z2, Z2
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z21, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z21, Z1, Z1
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z21, Z2, Z2
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z22, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z22, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z23, Z1, Z1
-	VAESENC       Z23, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z24, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VAESENC       Z25, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z25, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z26, Z1, Z1
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z26, Z2, Z2
-	VAESENC       Z27, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z27, Z1, Z1
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z27, Z2, Z2
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z28, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z28, Z1, Z1
-	VAESENC       Z28, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z29, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z29, Z1, Z1
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z29, Z2, Z2
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
-	VMOVDQU8.Z    128(R10), K1, Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU8      Z2, K1, 128(R10)
-	VPSHUFB       Z14, Z6, Z6
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag3
-
-last4:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z2, Z2
-	VPXORQ        Z11, Z9, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z3, Z3
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z0, Z0
-	VAESENC       Z18, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z18, Z2, Z2
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z18, Z3, Z3
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z19, Z1, Z1
-	VAESENC       Z19, Z2, Z2
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z19, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z20, Z0, Z0
-	VAESENC       Z20, Z1, Z1
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z20, Z2, Z2
-	VAESENC       Z20, Z3, Z3
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z21, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z21, Z1, Z1
-	VAESENC       Z21, Z2, Z2
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z21, Z3, Z3
-	VAESENC       Z22, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z22, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z22, Z2, Z2
-	VAESENC       Z22, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z23, Z0, Z0
-	VAESENC       Z23, Z1, Z1
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z23, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z23, Z3, Z3
-	VAESENC       Z24, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z24, Z1, Z1
-	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z24, Z3, Z3
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VAESENC       Z25, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z25, Z2, Z2
-	VAESENC       Z25, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z26, Z1, Z1
-	VAESENC       Z26, Z2, Z2
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z26, Z3, Z3
-	VAESENC       Z27, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z27, Z1, Z1
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z27, Z2, Z2
-	VAESENC       Z27, Z3, Z3
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z28, Z0, Z0
-	VAESENC       Z28, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z28, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENC       Z28, Z3, Z3
-	VAESENCLAST   Z29, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z29, Z1, Z1
-	VAESENCLAST   Z29, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z29, Z3, Z3
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
-	VMOVDQU64     128(R10), Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z6, Z6
-	VMOVDQU8.Z    192(R10), K1, Z7
-	VPXORQ        Z7, Z3, Z3
-	VMOVDQU8      Z3, K1, 192(R10)
-	VPSHUFB       Z14, Z7, Z7
-	VPXORQ        Z10, Z4, Z4
-
-tag4:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
-	SUBQ       $0x000000c0, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x10, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce4
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce4:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
-
-tag3:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
-	SUBQ       $0x00000080, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag2
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
-	SUBQ       $0x00000040, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
 	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQU    304(R9), X11
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -5388,27 +6268,314 @@ reduce2:
 	VPXOR         X10, X11, X10
 	JMP           next
 
-tag1:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
+last3:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        128(BX), Z13, Z2
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z2, Z2
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z1, Z1
+	VAESENC       Z18, Z2, Z2
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z1, Z1
+	VAESENC       Z19, Z2, Z2
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z0, Z0
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z20, Z1, Z1
+	VAESENC       Z20, Z2, Z2
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z21, Z0, Z0
+	VAESENC       Z21, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z21, Z2, Z2
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z22, Z0, Z0
+	VAESENC       Z22, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z22, Z2, Z2
+	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z23, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z23, Z2, Z2
+	VAESENC       Z24, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z24, Z1, Z1
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z24, Z2, Z2
+	VAESENC       Z25, Z0, Z0
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z25, Z1, Z1
+	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z26, Z0, Z0
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z26, Z1, Z1
+	VAESENC       Z26, Z2, Z2
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z27, Z0, Z0
+	VAESENC       Z27, Z1, Z1
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z27, Z2, Z2
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z28, Z0, Z0
+	VAESENCLAST   Z28, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z28, Z2, Z2
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	VMOVDQU8.Z    128(R10), K1, Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU8      Z2, K1, 128(R10)
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag3
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag3
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag3:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce1
-	VMOVDQU    304(R9), X11
+	JNE        reduce3
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce1:
+reduce3:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last4:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPXORQ        128(BX), Z13, Z2
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        192(BX), Z14, Z3
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VAESENC       Z17, Z2, Z2
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z17, Z3, Z3
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z1, Z1
+	VAESENC       Z18, Z2, Z2
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z18, Z3, Z3
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z1, Z1
+	VAESENC       Z19, Z2, Z2
+	VAESENC       Z19, Z3, Z3
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z0, Z0
+	VAESENC       Z20, Z1, Z1
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z20, Z2, Z2
+	VAESENC       Z20, Z3, Z3
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z21, Z0, Z0
+	VAESENC       Z21, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z21, Z2, Z2
+	VAESENC       Z21, Z3, Z3
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z22, Z0, Z0
+	VAESENC       Z22, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z22, Z2, Z2
+	VAESENC       Z22, Z3, Z3
+	VAESENC       Z23, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z23, Z1, Z1
+	VAESENC       Z23, Z2, Z2
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z23, Z3, Z3
+	VAESENC       Z24, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z24, Z1, Z1
+	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z24, Z3, Z3
+	VAESENC       Z25, Z0, Z0
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z25, Z1, Z1
+	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z25, Z3, Z3
+	VAESENC       Z26, Z0, Z0
+	VAESENC       Z26, Z1, Z1
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z26, Z2, Z2
+	VAESENC       Z26, Z3, Z3
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z27, Z0, Z0
+	VAESENC       Z27, Z1, Z1
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z27, Z2, Z2
+	VAESENC       Z27, Z3, Z3
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z28, Z0, Z0
+	VAESENCLAST   Z28, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z28, Z2, Z2
+	VAESENCLAST   Z28, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	VMOVDQU64     128(R10), Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU64     Z2, 128(R10)
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	VMOVDQU8.Z    192(R10), K1, Z7
+	VPXORQ        Z7, Z3, Z3
+	VMOVDQU8      Z3, K1, 192(R10)
+	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag4
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag4
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag4:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPCLMULQDQ $0x01, 192(R13), Z7, Z5
+	VPCLMULQDQ $0x10, 192(R13), Z7, Z31
+	VPTERNLOGQ $0x96, Z5, Z31, Z9
+	VPCLMULQDQ $0x00, 192(R13), Z7, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z8
+	VPCLMULQDQ $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ $0x96, Z4, Z6, Z10
+	KTESTW     K2, K2
+	JNE        reduce4
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce4:
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
@@ -5421,7 +6588,7 @@ reduce1:
 	VPXOR         X10, X11, X10
 
 next:
-	VPSHUFB X14, X10, X10
+	VPSHUFB reverse<>+0(SB), X10, X10
 	VPXORQ  X16, X10, X10
 	VPXOR   (R12), X10, X10
 	VPTEST  X10, X10
@@ -5430,14 +6597,38 @@ next:
 	JNZ     packet
 	VZEROUPPER
 	RET
+
+carry:
+	MOVL           R15, CX
+	LEAL           256(R15), AX
+	BSWAPL         CX
+	BSWAPL         AX
+	XORL           AX, CX
+	LEAQ           counters<>+4096(SB), AX
+	CMPQ           BX, AX
+	JE             all
+	MOVL           $0x00008000, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z14
+	JMP            carried
+
+all:
+	MOVL           $0x00008888, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z13
+	VMOVDQA64      Z13, Z14
+	ADDL           $0x00000100, R15
+	LEAQ           counters<>+0(SB), BX
+	JMP            carried
 
 // func gcmOpen256vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
 TEXT ·gcmOpen256vaes512(SB), NOSPLIT, $0-24
-	MOVQ      jobs+0(FP), DI
-	MOVQ      group+8(FP), SI
-	MOVQ      n+16(FP), DX
-	VMOVDQU64 reverse<>+0(SB), Z14
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
 
 packet:
 	MOVBLZX         (SI), R8
@@ -5448,35 +6639,36 @@ packet:
 	MOVQ            8(R8), R10
 	MOVQ            16(R8), R12
 	MOVQ            8(R9), R9
-	VBROADCASTI32X4 320(R9), Z17
-	VBROADCASTI32X4 336(R9), Z18
-	VBROADCASTI32X4 352(R9), Z19
-	VBROADCASTI32X4 368(R9), Z20
-	VBROADCASTI32X4 384(R9), Z21
-	VBROADCASTI32X4 400(R9), Z22
-	VBROADCASTI32X4 416(R9), Z23
-	VBROADCASTI32X4 432(R9), Z24
-	VBROADCASTI32X4 448(R9), Z25
-	VBROADCASTI32X4 464(R9), Z26
-	VBROADCASTI32X4 480(R9), Z27
-	VBROADCASTI32X4 496(R9), Z28
-	VBROADCASTI32X4 512(R9), Z29
-	VBROADCASTI32X4 528(R9), Z30
-	VBROADCASTI32X4 544(R9), Z31
+	VBROADCASTI32X4 832(R9), Z13
+	VBROADCASTI32X4 848(R9), Z17
+	VBROADCASTI32X4 864(R9), Z18
+	VBROADCASTI32X4 880(R9), Z19
+	VBROADCASTI32X4 896(R9), Z20
+	VBROADCASTI32X4 912(R9), Z21
+	VBROADCASTI32X4 928(R9), Z22
+	VBROADCASTI32X4 944(R9), Z23
+	VBROADCASTI32X4 960(R9), Z24
+	VBROADCASTI32X4 976(R9), Z25
+	VBROADCASTI32X4 992(R9), Z26
+	VBROADCASTI32X4 1008(R9), Z27
+	VBROADCASTI32X4 1024(R9), Z28
+	VBROADCASTI32X4 1040(R9), Z29
+	VBROADCASTI32X4 1056(R9), Z30
 	SUBQ            $0x10, R12
 	MOVQ            (R10), AX
 	MOVQ            8(R10), BX
 	VMOVQ           AX, X16
 	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            560(R9), CX
+	MOVL            1072(R9), CX
 	MOVQ            BX, R13
 	SHLQ            $0x20, R13
 	ORQ             CX, R13
 	SHRQ            $0x20, BX
-	VMOVQ           R13, X13
-	VPINSRQ         $0x01, BX, X13, X13
-	VSHUFI64X2      $0x00, Z13, Z13, Z13
-	VPADDD          first<>+0(SB), Z13, Z13
+	VMOVQ           R13, X0
+	VPINSRQ         $0x01, BX, X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          Z13, Z0, Z13
+	VMOVDQA64       Z13, Z14
 	BSWAPQ          AX
 	MOVQ            AX, CX
 	SHRQ            $0x20, CX
@@ -5502,38 +6694,51 @@ packet:
 	VSHUFI64X2      $0x00, Z15, Z15, Z15
 	LEAQ            -1(R12), AX
 	MOVQ            AX, R11
+	MOVQ            AX, R14
 	SHRQ            $0x06, R11
 	INCQ            R11
+	SHRQ            $0x04, R14
+	ADDQ            $0x02, R14
 	ANDL            $0x3f, AX
-	MOVL            AX, BX
+	MOVL            AX, R13
 	INCL            AX
-	SHRL            $0x04, BX
-	INCL            BX
+	SHRL            $0x04, R13
 	MOVQ            $-1, CX
 	BZHIQ           AX, CX, CX
 	KMOVQ           CX, K1
-	LEAL            (BX)(BX*1), AX
-	MOVL            $0x00000003, CX
+	LEAL            (R13)(R13*1), AX
+	MOVL            $0x0000000c, CX
 	SHLXL           AX, CX, CX
 	MOVBLZX         CL, CX
 	KMOVW           CX, K2
 	ADDQ            R10, R12
-	SHLQ            $0x04, BX
-	LEAQ            304(R9), R13
-	SUBQ            BX, R13
-	CMPQ            R11, $0x04
-	JA              long
-	CMPQ            R11, $0x02
-	JB              only1
-	JE              only2
-	CMPQ            R11, $0x03
-	JE              only3
-	JMP             only4
+	LEAQ            counters<>+0(SB), BX
+	XORL            R15, R15
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	MOVQ            R14, R13
+	NEGQ            R13
+	SHLQ            $0x04, R13
+	LEAQ            832(R9)(R13*1), R13
+	CMPQ            R14, $0x00000034
+	JBE             powers
+	LEAQ            64(R9), R13
+	SUBQ            $0x00000030, R14
+
+powers:
+	CMPQ R11, $0x04
+	JA   long
+	CMPQ R11, $0x02
+	JB   only1
+	JE   only2
+	CMPQ R11, $0x03
+	JE   only3
+	JMP  only4
 
 only1:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
+	VPXORQ       (BX), Z13, Z0
+	VAESENC      Z17, Z0, Z0
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z19, Z0, Z0
 	VAESENC      Z20, Z0, Z0
@@ -5546,25 +6751,22 @@ only1:
 	VAESENC      Z27, Z0, Z0
 	VAESENC      Z28, Z0, Z0
 	VAESENC      Z29, Z0, Z0
-	VAESENC      Z30, Z0, Z0
-	VAESENCLAST  Z31, Z0, Z0
+	VAESENCLAST  Z30, Z0, Z0
 	VMOVDQA      X0, X11
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU8     Z0, K1, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	JMP          tag1
 
 only2:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z19, Z0, Z0
@@ -5589,34 +6791,29 @@ only2:
 	VAESENC      Z28, Z1, Z1
 	VAESENC      Z29, Z0, Z0
 	VAESENC      Z29, Z1, Z1
-	VAESENC      Z30, Z0, Z0
-	VAESENC      Z30, Z1, Z1
-	VAESENCLAST  Z31, Z0, Z0
-	VAESENCLAST  Z31, Z1, Z1
+	VAESENCLAST  Z30, Z0, Z0
+	VAESENCLAST  Z30, Z1, Z1
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	JMP          tag2
 
 only3:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -5653,43 +6850,36 @@ only3:
 	VAESENC      Z29, Z0, Z0
 	VAESENC      Z29, Z1, Z1
 	VAESENC      Z29, Z2, Z2
-	VAESENC      Z30, Z0, Z0
-	VAESENC      Z30, Z1, Z1
-	VAESENC      Z30, Z2, Z2
-	VAESENCLAST  Z31, Z0, Z0
-	VAESENCLAST  Z31, Z1, Z1
-	VAESENCLAST  Z31, Z2, Z2
+	VAESENCLAST  Z30, Z0, Z0
+	VAESENCLAST  Z30, Z1, Z1
+	VAESENCLAST  Z30, Z2, Z2
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	VMOVDQU8.Z   128(R10), K1, Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	JMP          tag3
 
 only4:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -5738,49 +6928,41 @@ only4:
 	VAESENC      Z29, Z1, Z1
 	VAESENC      Z29, Z2, Z2
 	VAESENC      Z29, Z3, Z3
-	VAESENC      Z30, Z0, Z0
-	VAESENC      Z30, Z1, Z1
-	VAESENC      Z30, Z2, Z2
-	VAESENC      Z30, Z3, Z3
-	VAESENCLAST  Z31, Z0, Z0
-	VAESENCLAST  Z31, Z1, Z1
-	VAESENCLAST  Z31, Z2, Z2
-	VAESENCLAST  Z31, Z3, Z3
+	VAESENCLAST  Z30, Z0, Z0
+	VAESENCLAST  Z30, Z1, Z1
+	VAESENCLAST  Z30, Z2, Z2
+	VAESENCLAST  Z30, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	VMOVDQU8.Z   192(R10), K1, Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
-	VPSHUFB      Z14, Z7, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
 	JMP          tag4
 
 long:
-	VPSHUFB      swapLast<>+0(SB), Z13, Z0
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z0, Z0
-	VPSHUFB      swapLast<>+0(SB), Z13, Z1
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z1, Z1
-	VPSHUFB      swapLast<>+0(SB), Z13, Z2
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z2, Z2
-	VPSHUFB      swapLast<>+0(SB), Z13, Z3
-	VPADDD       four<>+0(SB), Z13, Z13
-	VPXORQ       Z17, Z3, Z3
+	VPXORQ       (BX), Z13, Z0
+	VPXORQ       64(BX), Z13, Z1
+	VPXORQ       128(BX), Z13, Z2
+	VPXORQ       192(BX), Z14, Z3
+	VAESENC      Z17, Z0, Z0
+	VAESENC      Z17, Z1, Z1
+	VAESENC      Z17, Z2, Z2
+	VAESENC      Z17, Z3, Z3
 	VAESENC      Z18, Z0, Z0
 	VAESENC      Z18, Z1, Z1
 	VAESENC      Z18, Z2, Z2
@@ -5829,161 +7011,168 @@ long:
 	VAESENC      Z29, Z1, Z1
 	VAESENC      Z29, Z2, Z2
 	VAESENC      Z29, Z3, Z3
-	VAESENC      Z30, Z0, Z0
-	VAESENC      Z30, Z1, Z1
-	VAESENC      Z30, Z2, Z2
-	VAESENC      Z30, Z3, Z3
-	VAESENCLAST  Z31, Z0, Z0
-	VAESENCLAST  Z31, Z1, Z1
-	VAESENCLAST  Z31, Z2, Z2
-	VAESENCLAST  Z31, Z3, Z3
+	VAESENCLAST  Z30, Z0, Z0
+	VAESENCLAST  Z30, Z1, Z1
+	VAESENCLAST  Z30, Z2, Z2
+	VAESENCLAST  Z30, Z3, Z3
 	VMOVDQA      X0, X11
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
 	VINSERTI64X2 $0x00, X16, Z0, Z0
 	VMOVDQA64    X11, X16
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      Z14, Z4, Z4
+	VPSHUFB      reverse<>+0(SB), Z4, Z4
 	VINSERTI64X2 $0x00, X12, Z4, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      Z14, Z5, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
 	VMOVDQU64    128(R10), Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      Z14, Z6, Z6
+	VPSHUFB      reverse<>+0(SB), Z6, Z6
 	VMOVDQU64    192(R10), Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
-	VPSHUFB      Z14, Z7, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
 	JMP          check
 
 loop:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z2, Z2
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPXORQ        Z11, Z9, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z3, Z3
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPXORQ        128(BX), Z13, Z2
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        192(BX), Z14, Z3
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VAESENC       Z17, Z2, Z2
+	VAESENC       Z17, Z3, Z3
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z18, Z0, Z0
 	VAESENC       Z18, Z1, Z1
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
 	VAESENC       Z18, Z2, Z2
 	VAESENC       Z18, Z3, Z3
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
 	VAESENC       Z19, Z1, Z1
 	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
 	VAESENC       Z19, Z3, Z3
 	VAESENC       Z20, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
 	VAESENC       Z20, Z1, Z1
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
 	VAESENC       Z20, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z20, Z3, Z3
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
 	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
 	VAESENC       Z21, Z1, Z1
 	VAESENC       Z21, Z2, Z2
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
 	VAESENC       Z21, Z3, Z3
 	VAESENC       Z22, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
 	VAESENC       Z22, Z1, Z1
 	VAESENC       Z22, Z2, Z2
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
 	VAESENC       Z22, Z3, Z3
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
 	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
 	VAESENC       Z23, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
 	VAESENC       Z23, Z2, Z2
 	VAESENC       Z23, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
 	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
 	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
 	VAESENC       Z24, Z3, Z3
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
 	VAESENC       Z25, Z0, Z0
 	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
 	VAESENC       Z25, Z2, Z2
 	VAESENC       Z25, Z3, Z3
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
 	VAESENC       Z26, Z0, Z0
 	VAESENC       Z26, Z1, Z1
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
 	VAESENC       Z26, Z2, Z2
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
 	VAESENC       Z26, Z3, Z3
-	VPXORQ        Z11, Z8, Z8
 	VAESENC       Z27, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
 	VAESENC       Z27, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
 	VAESENC       Z27, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC       Z27, Z3, Z3
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
 	VAESENC       Z28, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
 	VAESENC       Z28, Z1, Z1
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
 	VAESENC       Z28, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
 	VAESENC       Z28, Z3, Z3
 	VAESENC       Z29, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
 	VAESENC       Z29, Z1, Z1
 	VAESENC       Z29, Z2, Z2
-	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
 	VAESENC       Z29, Z3, Z3
-	VAESENC       Z30, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z30, Z1, Z1
-	VAESENC       Z30, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENC       Z30, Z3, Z3
-	VAESENCLAST   Z31, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z31, Z1, Z1
-	VAESENCLAST   Z31, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z31, Z3, Z3
-	VPXOR         X10, X11, X10
+	VAESENCLAST   Z30, Z0, Z0
+	VAESENCLAST   Z30, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z30, Z2, Z2
+	VAESENCLAST   Z30, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
 	VMOVDQU64     64(R10), Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
 	VMOVDQU64     128(R10), Z6
 	VPXORQ        Z6, Z2, Z2
 	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z6, Z6
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
 	VMOVDQU64     192(R10), Z7
 	VPXORQ        Z7, Z3, Z3
 	VMOVDQU64     Z3, 192(R10)
-	VPSHUFB       Z14, Z7, Z7
+	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           check
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           check
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 check:
 	ADDQ $0x00000100, R10
+	ADDQ $0x00000100, BX
+	LEAQ counters<>+3840(SB), CX
+	CMPQ BX, CX
+	JAE  carry
+
+carried:
 	SUBQ $0x04, R11
 	CMPQ R11, $0x04
 	JA   loop
@@ -5995,500 +7184,221 @@ check:
 	JMP  last4
 
 last1:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z0, Z0
-	VPXORQ        Z11, Z9, Z9
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
+	VPXORQ        (BX), Z13, Z0
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
 	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
 	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
 	VAESENC       Z20, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
 	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
 	VAESENC       Z22, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
 	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VPXORQ        Z12, Z10, Z10
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
 	VAESENC       Z24, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
 	VAESENC       Z25, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
 	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VPXORQ        Z11, Z8, Z8
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
 	VAESENC       Z27, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
 	VAESENC       Z28, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
 	VAESENC       Z29, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z30, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z31, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z30, Z0, Z0
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU8.Z    (R10), K1, Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU8      Z0, K1, (R10)
-	VPSHUFB       Z14, Z4, Z4
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag1
-
-last2:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z11, Z9, Z9
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z19, Z1, Z1
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z20, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z20, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z21, Z1, Z1
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z22, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z22, Z1, Z1
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z23, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z0, Z0
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z25, Z1, Z1
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z26, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z27, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z27, Z1, Z1
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z28, Z0, Z0
 	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z28, Z1, Z1
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z29, Z0, Z0
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z29, Z1, Z1
 	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z30, Z0, Z0
 	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z30, Z1, Z1
 	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENCLAST   Z31, Z0, Z0
 	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z31, Z1, Z1
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag1
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag1:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z10, Z10
+	KTESTW     K2, K2
+	JNE        reduce1
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce1:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last2:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z18, Z0, Z0
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z1, Z1
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z19, Z1, Z1
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z20, Z0, Z0
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z1, Z1
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z21, Z0, Z0
+	VAESENC       Z21, Z1, Z1
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z22, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z22, Z1, Z1
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z23, Z0, Z0
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z23, Z1, Z1
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z24, Z1, Z1
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z25, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z25, Z1, Z1
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z26, Z0, Z0
+	VAESENC       Z26, Z1, Z1
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z27, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z27, Z1, Z1
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z28, Z0, Z0
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z28, Z1, Z1
+	VAESENC       Z29, Z0, Z0
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z29, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z30, Z0, Z0
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z30, Z1, Z1
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
 	VMOVDQU64     (R10), Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
 	VMOVDQU8.Z    64(R10), K1, Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU8      Z1, K1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag2
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
 	VPXORQ        Z10, Z4, Z4
-	JMP           tag2
-
-last3:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z11, Z9, Z9
-	VPXORQ        Z17, Z2, Z2
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VAESENC       Z18, Z0, Z0
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z1, Z1
-	VAESENC       Z18, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z19, Z1, Z1
-	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z20, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z20, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z20, Z2, Z2
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z21, Z1, Z1
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z21, Z2, Z2
-	VAESENC       Z22, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z22, Z1, Z1
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z22, Z2, Z2
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z23, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z23, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z0, Z0
-	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z24, Z2, Z2
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z25, Z2, Z2
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z26, Z0, Z0
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z26, Z1, Z1
-	VAESENC       Z26, Z2, Z2
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z27, Z0, Z0
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z27, Z1, Z1
-	VAESENC       Z27, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z28, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z28, Z1, Z1
-	VAESENC       Z28, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z29, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z29, Z1, Z1
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z29, Z2, Z2
-	VAESENC       Z30, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z30, Z1, Z1
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENC       Z30, Z2, Z2
-	VAESENCLAST   Z31, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z31, Z1, Z1
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z31, Z2, Z2
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
-	VMOVDQU8.Z    128(R10), K1, Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU8      Z2, K1, 128(R10)
-	VPSHUFB       Z14, Z6, Z6
-	VPXORQ        Z10, Z4, Z4
-	JMP           tag3
-
-last4:
-	VPSHUFB       swapLast<>+0(SB), Z13, Z0
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x00, 256(R9), Z7, Z8
-	VPXORQ        Z17, Z0, Z0
-	VPSHUFB       swapLast<>+0(SB), Z13, Z1
-	VPCLMULQDQ    $0x01, 256(R9), Z7, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z1, Z1
-	VPCLMULQDQ    $0x10, 256(R9), Z7, Z11
-	VPSHUFB       swapLast<>+0(SB), Z13, Z2
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPCLMULQDQ    $0x11, 256(R9), Z7, Z10
-	VPXORQ        Z17, Z2, Z2
-	VPSHUFB       swapLast<>+0(SB), Z13, Z3
-	VPXORQ        Z11, Z9, Z9
-	VPADDD        four<>+0(SB), Z13, Z13
-	VPXORQ        Z17, Z3, Z3
-	VPCLMULQDQ    $0x01, 192(R9), Z6, Z11
-	VAESENC       Z18, Z0, Z0
-	VAESENC       Z18, Z1, Z1
-	VPCLMULQDQ    $0x10, 192(R9), Z6, Z12
-	VAESENC       Z18, Z2, Z2
-	VAESENC       Z18, Z3, Z3
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z19, Z0, Z0
-	VPCLMULQDQ    $0x00, 192(R9), Z6, Z11
-	VAESENC       Z19, Z1, Z1
-	VAESENC       Z19, Z2, Z2
-	VPCLMULQDQ    $0x11, 192(R9), Z6, Z12
-	VAESENC       Z19, Z3, Z3
-	VAESENC       Z20, Z0, Z0
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z20, Z1, Z1
-	VAESENC       Z20, Z2, Z2
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z20, Z3, Z3
-	VAESENC       Z21, Z0, Z0
-	VPCLMULQDQ    $0x01, 128(R9), Z5, Z11
-	VAESENC       Z21, Z1, Z1
-	VAESENC       Z21, Z2, Z2
-	VPCLMULQDQ    $0x10, 128(R9), Z5, Z12
-	VAESENC       Z21, Z3, Z3
-	VAESENC       Z22, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z22, Z1, Z1
-	VAESENC       Z22, Z2, Z2
-	VPCLMULQDQ    $0x00, 128(R9), Z5, Z11
-	VAESENC       Z22, Z3, Z3
-	VAESENC       Z23, Z0, Z0
-	VPCLMULQDQ    $0x11, 128(R9), Z5, Z12
-	VAESENC       Z23, Z1, Z1
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z23, Z2, Z2
-	VAESENC       Z23, Z3, Z3
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z24, Z0, Z0
-	VAESENC       Z24, Z1, Z1
-	VPCLMULQDQ    $0x01, 64(R9), Z4, Z11
-	VAESENC       Z24, Z2, Z2
-	VAESENC       Z24, Z3, Z3
-	VPCLMULQDQ    $0x10, 64(R9), Z4, Z12
-	VAESENC       Z25, Z0, Z0
-	VAESENC       Z25, Z1, Z1
-	VPTERNLOGQ    $0x96, Z11, Z12, Z9
-	VAESENC       Z25, Z2, Z2
-	VAESENC       Z25, Z3, Z3
-	VPCLMULQDQ    $0x00, 64(R9), Z4, Z11
-	VAESENC       Z26, Z0, Z0
-	VAESENC       Z26, Z1, Z1
-	VPCLMULQDQ    $0x11, 64(R9), Z4, Z12
-	VAESENC       Z26, Z2, Z2
-	VAESENC       Z26, Z3, Z3
-	VPXORQ        Z11, Z8, Z8
-	VAESENC       Z27, Z0, Z0
-	VAESENC       Z27, Z1, Z1
-	VPXORQ        Z12, Z10, Z10
-	VAESENC       Z27, Z2, Z2
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VAESENC       Z27, Z3, Z3
-	VAESENC       Z28, Z0, Z0
-	VPSHUFD       $0x4e, Z8, Z8
-	VAESENC       Z28, Z1, Z1
-	VAESENC       Z28, Z2, Z2
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VAESENC       Z28, Z3, Z3
-	VAESENC       Z29, Z0, Z0
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VAESENC       Z29, Z1, Z1
-	VAESENC       Z29, Z2, Z2
-	VPSHUFD       $0x4e, Z9, Z9
-	VAESENC       Z29, Z3, Z3
-	VAESENC       Z30, Z0, Z0
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VAESENC       Z30, Z1, Z1
-	VAESENC       Z30, Z2, Z2
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VAESENC       Z30, Z3, Z3
-	VAESENCLAST   Z31, Z0, Z0
-	VPXOR         Y10, Y11, Y11
-	VAESENCLAST   Z31, Z1, Z1
-	VAESENCLAST   Z31, Z2, Z2
-	VEXTRACTI128  $0x01, Y11, X10
-	VAESENCLAST   Z31, Z3, Z3
-	VPXOR         X10, X11, X10
-	VMOVDQU64     (R10), Z4
-	VPXORQ        Z4, Z0, Z0
-	VMOVDQU64     Z0, (R10)
-	VPSHUFB       Z14, Z4, Z4
-	VMOVDQU64     64(R10), Z5
-	VPXORQ        Z5, Z1, Z1
-	VMOVDQU64     Z1, 64(R10)
-	VPSHUFB       Z14, Z5, Z5
-	VMOVDQU64     128(R10), Z6
-	VPXORQ        Z6, Z2, Z2
-	VMOVDQU64     Z2, 128(R10)
-	VPSHUFB       Z14, Z6, Z6
-	VMOVDQU8.Z    192(R10), K1, Z7
-	VPXORQ        Z7, Z3, Z3
-	VMOVDQU8      Z3, K1, 192(R10)
-	VPSHUFB       Z14, Z7, Z7
-	VPXORQ        Z10, Z4, Z4
-
-tag4:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
-	SUBQ       $0x000000c0, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x10, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z11
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce4
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce4:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
-
-tag3:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
-	SUBQ       $0x00000080, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	VPCLMULQDQ $0x01, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
-	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VMOVDQU    304(R9), X11
-	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
-	VPXORQ     Z3, Z1, Z1
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag2
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
-	SUBQ       $0x00000040, R13
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
-	VPCLMULQDQ $0x01, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x10, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
 	VPTERNLOGQ $0x96, Z11, Z12, Z9
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z11
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z12
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z12, Z10, Z10
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQU    304(R9), X11
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -6507,27 +7417,328 @@ reduce2:
 	VPXOR         X10, X11, X10
 	JMP           next
 
-tag1:
-	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPCLMULQDQ $0x00, (R13), Z4, Z8
-	VPCLMULQDQ $0x01, (R13), Z4, Z9
-	VPCLMULQDQ $0x10, (R13), Z4, Z11
-	VPCLMULQDQ $0x11, (R13), Z4, Z10
-	VPXORQ     Z11, Z9, Z9
+last3:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        128(BX), Z13, Z2
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VAESENC       Z17, Z2, Z2
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z18, Z0, Z0
+	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z2, Z2
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z19, Z1, Z1
+	VAESENC       Z19, Z2, Z2
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z20, Z0, Z0
+	VAESENC       Z20, Z1, Z1
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z2, Z2
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z21, Z0, Z0
+	VAESENC       Z21, Z1, Z1
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z21, Z2, Z2
+	VAESENC       Z22, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z22, Z1, Z1
+	VAESENC       Z22, Z2, Z2
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z23, Z0, Z0
+	VAESENC       Z23, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z23, Z2, Z2
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z24, Z1, Z1
+	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z25, Z0, Z0
+	VAESENC       Z25, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z25, Z2, Z2
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z26, Z0, Z0
+	VAESENC       Z26, Z1, Z1
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z26, Z2, Z2
+	VAESENC       Z27, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z27, Z1, Z1
+	VAESENC       Z27, Z2, Z2
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z28, Z0, Z0
+	VAESENC       Z28, Z1, Z1
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z28, Z2, Z2
+	VAESENC       Z29, Z0, Z0
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z29, Z1, Z1
+	VAESENC       Z29, Z2, Z2
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENCLAST   Z30, Z0, Z0
+	VAESENCLAST   Z30, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z30, Z2, Z2
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	VMOVDQU8.Z    128(R10), K1, Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU8      Z2, K1, 128(R10)
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag3
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag3
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag3:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce1
-	VMOVDQU    304(R9), X11
+	JNE        reduce3
 	VMOVDQA64  X15, X15
-	VPCLMULQDQ $0x00, Z11, Z15, Z0
-	VPCLMULQDQ $0x01, Z11, Z15, Z1
-	VPCLMULQDQ $0x10, Z11, Z15, Z3
-	VPCLMULQDQ $0x11, Z11, Z15, Z2
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce1:
+reduce3:
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	JMP           next
+
+last4:
+	VPXORQ        (BX), Z13, Z0
+	VPXORQ        64(BX), Z13, Z1
+	VPXORQ        128(BX), Z13, Z2
+	VPCLMULQDQ    $0x01, (R13), Z4, Z11
+	VPXORQ        192(BX), Z14, Z3
+	VAESENC       Z17, Z0, Z0
+	VPCLMULQDQ    $0x10, (R13), Z4, Z12
+	VAESENC       Z17, Z1, Z1
+	VAESENC       Z17, Z2, Z2
+	VAESENC       Z17, Z3, Z3
+	VPTERNLOGQ    $0x96, Z11, Z12, Z9
+	VAESENC       Z18, Z0, Z0
+	VAESENC       Z18, Z1, Z1
+	VPCLMULQDQ    $0x00, (R13), Z4, Z31
+	VAESENC       Z18, Z2, Z2
+	VAESENC       Z18, Z3, Z3
+	VAESENC       Z19, Z0, Z0
+	VPCLMULQDQ    $0x11, (R13), Z4, Z11
+	VAESENC       Z19, Z1, Z1
+	VAESENC       Z19, Z2, Z2
+	VPCLMULQDQ    $0x01, 64(R13), Z5, Z12
+	VAESENC       Z19, Z3, Z3
+	VAESENC       Z20, Z0, Z0
+	VAESENC       Z20, Z1, Z1
+	VPCLMULQDQ    $0x10, 64(R13), Z5, Z4
+	VAESENC       Z20, Z2, Z2
+	VAESENC       Z20, Z3, Z3
+	VPTERNLOGQ    $0x96, Z12, Z4, Z9
+	VAESENC       Z21, Z0, Z0
+	VAESENC       Z21, Z1, Z1
+	VAESENC       Z21, Z2, Z2
+	VPCLMULQDQ    $0x00, 64(R13), Z5, Z12
+	VAESENC       Z21, Z3, Z3
+	VAESENC       Z22, Z0, Z0
+	VPTERNLOGQ    $0x96, Z31, Z12, Z8
+	VAESENC       Z22, Z1, Z1
+	VAESENC       Z22, Z2, Z2
+	VAESENC       Z22, Z3, Z3
+	VPCLMULQDQ    $0x11, 64(R13), Z5, Z4
+	VAESENC       Z23, Z0, Z0
+	VAESENC       Z23, Z1, Z1
+	VPTERNLOGQ    $0x96, Z11, Z4, Z10
+	VAESENC       Z23, Z2, Z2
+	VAESENC       Z23, Z3, Z3
+	VAESENC       Z24, Z0, Z0
+	VPCLMULQDQ    $0x01, 128(R13), Z6, Z31
+	VAESENC       Z24, Z1, Z1
+	VAESENC       Z24, Z2, Z2
+	VPCLMULQDQ    $0x10, 128(R13), Z6, Z12
+	VAESENC       Z24, Z3, Z3
+	VAESENC       Z25, Z0, Z0
+	VAESENC       Z25, Z1, Z1
+	VPTERNLOGQ    $0x96, Z31, Z12, Z9
+	VAESENC       Z25, Z2, Z2
+	VAESENC       Z25, Z3, Z3
+	VPCLMULQDQ    $0x00, 128(R13), Z6, Z11
+	VAESENC       Z26, Z0, Z0
+	VAESENC       Z26, Z1, Z1
+	VAESENC       Z26, Z2, Z2
+	VPCLMULQDQ    $0x11, 128(R13), Z6, Z4
+	VAESENC       Z26, Z3, Z3
+	VAESENC       Z27, Z0, Z0
+	VPCLMULQDQ    $0x01, 192(R13), Z7, Z5
+	VAESENC       Z27, Z1, Z1
+	VAESENC       Z27, Z2, Z2
+	VAESENC       Z27, Z3, Z3
+	VPCLMULQDQ    $0x10, 192(R13), Z7, Z31
+	VAESENC       Z28, Z0, Z0
+	VAESENC       Z28, Z1, Z1
+	VPTERNLOGQ    $0x96, Z5, Z31, Z9
+	VAESENC       Z28, Z2, Z2
+	VAESENC       Z28, Z3, Z3
+	VAESENC       Z29, Z0, Z0
+	VPCLMULQDQ    $0x00, 192(R13), Z7, Z12
+	VAESENC       Z29, Z1, Z1
+	VAESENC       Z29, Z2, Z2
+	VPTERNLOGQ    $0x96, Z11, Z12, Z8
+	VAESENC       Z29, Z3, Z3
+	VAESENCLAST   Z30, Z0, Z0
+	VAESENCLAST   Z30, Z1, Z1
+	VPCLMULQDQ    $0x11, 192(R13), Z7, Z6
+	VAESENCLAST   Z30, Z2, Z2
+	VAESENCLAST   Z30, Z3, Z3
+	VPTERNLOGQ    $0x96, Z4, Z6, Z10
+	VMOVDQU64     (R10), Z4
+	VPXORQ        Z4, Z0, Z0
+	VMOVDQU64     Z0, (R10)
+	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	VMOVDQU64     64(R10), Z5
+	VPXORQ        Z5, Z1, Z1
+	VMOVDQU64     Z1, 64(R10)
+	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	VMOVDQU64     128(R10), Z6
+	VPXORQ        Z6, Z2, Z2
+	VMOVDQU64     Z2, 128(R10)
+	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	VMOVDQU8.Z    192(R10), K1, Z7
+	VPXORQ        Z7, Z3, Z3
+	VMOVDQU8      Z3, K1, 192(R10)
+	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	ADDQ          $0x00000100, R13
+	LEAQ          832(R9), AX
+	CMPQ          R13, AX
+	JNE           tag4
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z11, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z11, Z9, Z10
+	VEXTRACTI64X4 $0x01, Z10, Y11
+	VPXOR         Y10, Y11, Y11
+	VEXTRACTI128  $0x01, Y11, X10
+	VPXOR         X10, X11, X10
+	VPXORQ        Z10, Z4, Z4
+	VPXORQ        Z8, Z8, Z8
+	VPXORQ        Z9, Z9, Z9
+	VPXORQ        Z10, Z10, Z10
+	MOVQ          R14, R13
+	NEGQ          R13
+	SHLQ          $0x04, R13
+	LEAQ          832(R9)(R13*1), R13
+	CMPQ          R14, $0x00000034
+	JBE           tag4
+	LEAQ          64(R9), R13
+	SUBQ          $0x00000030, R14
+
+tag4:
+	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
+	VPCLMULQDQ $0x01, (R13), Z4, Z11
+	VPCLMULQDQ $0x10, (R13), Z4, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z9
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z11
+	VPCLMULQDQ $0x01, 64(R13), Z5, Z12
+	VPCLMULQDQ $0x10, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z12, Z4, Z9
+	VPCLMULQDQ $0x00, 64(R13), Z5, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z8
+	VPCLMULQDQ $0x11, 64(R13), Z5, Z4
+	VPTERNLOGQ $0x96, Z11, Z4, Z10
+	VPCLMULQDQ $0x01, 128(R13), Z6, Z31
+	VPCLMULQDQ $0x10, 128(R13), Z6, Z12
+	VPTERNLOGQ $0x96, Z31, Z12, Z9
+	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
+	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
+	VPCLMULQDQ $0x01, 192(R13), Z7, Z5
+	VPCLMULQDQ $0x10, 192(R13), Z7, Z31
+	VPTERNLOGQ $0x96, Z5, Z31, Z9
+	VPCLMULQDQ $0x00, 192(R13), Z7, Z12
+	VPTERNLOGQ $0x96, Z11, Z12, Z8
+	VPCLMULQDQ $0x11, 192(R13), Z7, Z6
+	VPTERNLOGQ $0x96, Z4, Z6, Z10
+	KTESTW     K2, K2
+	JNE        reduce4
+	VMOVDQA64  X15, X15
+	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPXORQ     Z3, Z1, Z1
+	VPXORQ     Z0, Z8, Z8
+	VPXORQ     Z1, Z9, Z9
+	VPXORQ     Z2, Z10, Z10
+
+reduce4:
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
 	VPTERNLOGQ    $0x96, Z11, Z8, Z9
@@ -6540,7 +7751,7 @@ reduce1:
 	VPXOR         X10, X11, X10
 
 next:
-	VPSHUFB X14, X10, X10
+	VPSHUFB reverse<>+0(SB), X10, X10
 	VPXORQ  X16, X10, X10
 	VPXOR   (R12), X10, X10
 	VPTEST  X10, X10
@@ -6549,3 +7760,28 @@ next:
 	JNZ     packet
 	VZEROUPPER
 	RET
+
+carry:
+	MOVL           R15, CX
+	LEAL           256(R15), AX
+	BSWAPL         CX
+	BSWAPL         AX
+	XORL           AX, CX
+	LEAQ           counters<>+4096(SB), AX
+	CMPQ           BX, AX
+	JE             all
+	MOVL           $0x00008000, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z14
+	JMP            carried
+
+all:
+	MOVL           $0x00008888, AX
+	KMOVW          AX, K3
+	VPBROADCASTD.Z CX, K3, Z11
+	VPXORQ         Z11, Z13, Z13
+	VMOVDQA64      Z13, Z14
+	ADDL           $0x00000100, R15
+	LEAQ           counters<>+0(SB), BX
+	JMP            carried

@@ -21,8 +21,8 @@ func TestKernelsKnowTheLayout(t *testing.T) {
 		{reflect.TypeFor[Job](), "ESN", 38},
 		{reflect.TypeFor[Key](), "gcm", 8},
 		{reflect.TypeFor[gcmKey](), "powers", 0},
-		{reflect.TypeFor[gcmKey](), "rounds", 320},
-		{reflect.TypeFor[gcmKey](), "salt", 560},
+		{reflect.TypeFor[gcmKey](), "rounds", 832},
+		{reflect.TypeFor[gcmKey](), "salt", 1072},
 	} {
 		if f, ok := c.of.FieldByName(c.name); reflect.TypeFor[uintptr]().Size() == 8 && (!ok || f.Offset != c.want) {
 			t.Errorf("%v.%s is at %d, want %d", c.of, c.name, f.Offset, c.want)

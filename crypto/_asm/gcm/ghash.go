@@ -24,48 +24,82 @@ func weave(a, b []step) {
 	}
 }
 
-// product accumulates a carry-less product, by schoolbook, in three registers:
-// low, high, and middle, which counts 64 bits higher than low.
+// product accumulates carry-less products, by schoolbook, in three sums: low,
+// high, and middle, which counts 64 bits higher than low. A sum takes in two
+// products by one instruction, so one may be pending.
 type product struct {
-	low, mid, high, t0, t1 reg.VecPhysical
-	begun                  bool
+	low, mid, high sum
+	free           []reg.VecPhysical
 }
 
-// add multiplies x by the power or powers at y. With x and y of one block
-// only, p must not be used with fewer lanes before it is reduced.
-func (p *product) add(x reg.VecPhysical, y operand.Op) []step {
-	if !p.begun {
-		p.begun = true
-		return []step{
-			func() { VPCLMULQDQ(operand.U8(0x00), y, x, p.low) },
-			func() { VPCLMULQDQ(operand.U8(0x01), y, x, p.mid) },
-			func() { VPCLMULQDQ(operand.U8(0x10), y, x, p.t0) },
-			func() { VPCLMULQDQ(operand.U8(0x11), y, x, p.high) },
-			func() { VPXORQ(p.t0, p.mid, p.mid) },
+type sum struct {
+	reg     reg.VecPhysical
+	pending reg.VecPhysical
+	begun   bool
+}
+
+func newProduct(low, mid, high reg.VecPhysical, free ...reg.VecPhysical) *product {
+	return &product{low: sum{reg: low}, mid: sum{reg: mid}, high: sum{reg: high}, free: free}
+}
+
+func (p *product) take() reg.VecPhysical {
+	t := p.free[0]
+	p.free = p.free[1:]
+	return t
+}
+
+// multiply adds x times the power at y, of their halves that imm selects, to s.
+func (p *product) multiply(s *sum, imm uint8, x reg.VecPhysical, y operand.Op) (list []step) {
+	to := s.reg
+	if s.begun {
+		to = p.take()
+	}
+	list = append(list, func() { VPCLMULQDQ(operand.U8(imm), y, x, to) })
+	switch pending := s.pending; {
+	case !s.begun:
+		s.begun = true
+	case pending == nil:
+		s.pending = to
+	default:
+		list = append(list, func() { VPTERNLOGQ(operand.U8(0x96), pending, to, s.reg) })
+		p.free = append(p.free, pending, to)
+		s.pending = nil
+	}
+	return list
+}
+
+// add multiplies x by the power or powers at y.
+func (p *product) add(x reg.VecPhysical, y operand.Op) (list []step) {
+	list = append(list, p.multiply(&p.mid, 0x01, x, y)...)
+	list = append(list, p.multiply(&p.mid, 0x10, x, y)...)
+	list = append(list, p.multiply(&p.low, 0x00, x, y)...)
+	return append(list, p.multiply(&p.high, 0x11, x, y)...)
+}
+
+// flush adds what is pending.
+func (p *product) flush() (list []step) {
+	for _, s := range []*sum{&p.low, &p.mid, &p.high} {
+		if pending := s.pending; pending != nil {
+			list = append(list, func() { VPXORQ(pending, s.reg, s.reg) })
+			p.free = append(p.free, pending)
 		}
+		s.pending = nil
 	}
-	return []step{
-		func() { VPCLMULQDQ(operand.U8(0x01), y, x, p.t0) },
-		func() { VPCLMULQDQ(operand.U8(0x10), y, x, p.t1) },
-		func() { VPTERNLOGQ(operand.U8(0x96), p.t0, p.t1, p.mid) },
-		func() { VPCLMULQDQ(operand.U8(0x00), y, x, p.t0) },
-		func() { VPCLMULQDQ(operand.U8(0x11), y, x, p.t1) },
-		func() { VPXORQ(p.t0, p.low, p.low) },
-		func() { VPXORQ(p.t1, p.high, p.high) },
-	}
+	return list
 }
 
 // reduce brings each lane's product back to 128 bits, in p.high.
 func (p *product) reduce() []step {
-	p.begun = false
-	return []step{
-		func() { VPCLMULQDQ(operand.U8(0x10), poly, p.low, p.t0) },
-		func() { VPSHUFD(operand.U8(0x4e), p.low, p.low) },
-		func() { VPTERNLOGQ(operand.U8(0x96), p.t0, p.low, p.mid) },
-		func() { VPCLMULQDQ(operand.U8(0x10), poly, p.mid, p.t0) },
-		func() { VPSHUFD(operand.U8(0x4e), p.mid, p.mid) },
-		func() { VPTERNLOGQ(operand.U8(0x96), p.t0, p.mid, p.high) },
-	}
+	list, t := p.flush(), p.free[0]
+	low, mid, high := p.low.reg, p.mid.reg, p.high.reg
+	return append(list,
+		func() { VPCLMULQDQ(operand.U8(0x10), poly, low, t) },
+		func() { VPSHUFD(operand.U8(0x4e), low, low) },
+		func() { VPTERNLOGQ(operand.U8(0x96), t, low, mid) },
+		func() { VPCLMULQDQ(operand.U8(0x10), poly, mid, t) },
+		func() { VPSHUFD(operand.U8(0x4e), mid, mid) },
+		func() { VPTERNLOGQ(operand.U8(0x96), t, mid, high) },
+	)
 }
 
 // fold adds up x's four lanes in its first and clears the others.

@@ -22,7 +22,7 @@ const (
 
 	// A gcmKey. H^powers comes first and H^1 last, because within a register
 	// the first block has the highest power.
-	powers    = 20
+	powers    = 52
 	keyPowers = 0
 	keyRounds = 16 * powers
 	keySalt   = keyRounds + 16*15
@@ -38,6 +38,9 @@ var (
 	ptr    = reg.R10 // the next bytes of the packet
 	count  = reg.R11 // blocks or registers of the packet that are still to do
 	end    = reg.R12 // the tag
+	low    = reg.RBX // in counters
+	carry  = reg.R15 // the counter's upper bytes
+	blocks = reg.R14 // of GHASH that are still to do, after those that powerP begins
 	powerP = reg.R13 // the first power of H that the packet's end takes
 )
 
@@ -60,6 +63,13 @@ func table(name string, dwords ...uint32) operand.Mem {
 	return m
 }
 
+func lowBytes() (all []uint32) {
+	for n := range uint32(256) {
+		all = append(all, 0, 0, 0, (n+1)<<24)
+	}
+	return all
+}
+
 func repeat(n int, dwords ...uint32) (all []uint32) {
 	for range n {
 		all = append(all, dwords...)
@@ -68,11 +78,10 @@ func repeat(n int, dwords ...uint32) (all []uint32) {
 }
 
 var (
-	reverse  = table("reverse", repeat(4, 0x0c0d0e0f, 0x08090a0b, 0x04050607, 0x00010203)...)  // a block's bytes
-	swapLast = table("swapLast", repeat(4, 0x03020100, 0x07060504, 0x0b0a0908, 0x0c0d0e0f)...) // a block's counter
-	// The counters of the first register's four blocks: J0's is 1 (SP 800-38D, section 7.1).
-	first = table("first", 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4)
-	four  = table("four", repeat(4, 0, 0, 0, 4)...)
+	reverse = table("reverse", repeat(4, 0x0c0d0e0f, 0x08090a0b, 0x04050607, 0x00010203)...) // a block's bytes
+	// The low bytes of the counters of 256 blocks. J0's is 1 (SP 800-38D, section
+	// 7.1), so the last is 0, and its upper bytes are one more than the others'.
+	counters = table("counters", lowBytes()...)
 	// The field's polynomial x^128 + x^7 + x^2 + x + 1, bits reversed: its high
 	// half reduces, all of it takes up the bit that a shift by one pushes out.
 	poly = table("poly", repeat(4, 1, 0, 0, 0xc2000000)...)

@@ -21,18 +21,18 @@ type stream struct {
 	aes     [flight]reg.VecPhysical // counter blocks, then text
 	cipher  [flight]reg.VecPhysical // the last group's ciphertext for GHASH, bytes reversed
 	sum     *product                // of the last group
-	counter reg.VecPhysical         // the next register's counter blocks, not yet swapped
-	reverse reg.VecPhysical
-	aad     reg.VecPhysical
+	spare   []reg.VecPhysical       // what sum may use besides
+	counter [2]reg.VecPhysical      // what the counters' low bytes are added to: the others, the fourth register of a group
 	lengths reg.VecPhysical
 	mask    reg.VecPhysical // E(K, J0), which masks the tag
-	t       reg.VecPhysical
+	t, aad  reg.VecPhysical
 }
 
 // Masks of the packet's last register: its bytes, and the lane for the lengths.
 var (
 	bytesK = reg.K1
 	lastK  = reg.K2
+	carryK = reg.K3
 )
 
 func stream512(seal bool, rounds int) {
@@ -40,27 +40,31 @@ func stream512(seal bool, rounds int) {
 		seal: seal, rounds: rounds, name: label("gcm%s%dvaes512", map[bool]string{true: "Seal", false: "Open"}[seal], 32*(rounds-6)),
 		aes:     [flight]reg.VecPhysical{reg.Z0, reg.Z1, reg.Z2, reg.Z3},
 		cipher:  [flight]reg.VecPhysical{reg.Z4, reg.Z5, reg.Z6, reg.Z7},
-		sum:     &product{low: reg.Z8, mid: reg.Z9, high: reg.Z10, t0: reg.Z11, t1: reg.Z12},
-		counter: reg.Z13, reverse: reg.Z14, lengths: reg.Z15, mask: reg.X16,
+		sum:     newProduct(reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z31),
+		counter: [2]reg.VecPhysical{reg.Z13, reg.Z14}, lengths: reg.Z15, mask: reg.X16,
+		t: reg.Z11, aad: reg.Z12,
 	}
-	s.t, s.aad = s.sum.t0, s.sum.t1
 	for r := range rounds + 1 {
 		s.keys = append(s.keys, []reg.VecPhysical{
-			reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23, reg.Z24,
-			reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31,
+			s.counter[0], reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23,
+			reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30,
 		}[r])
+	}
+	s.spare = s.sum.free
+	for _, sum := range []*sum{&s.sum.low, &s.sum.mid, &s.sum.high} {
+		sum.begun = true
 	}
 	TEXT(s.name, 4, "func(jobs *byte, group *byte, n int)") // NOSPLIT
 	Load(Param("jobs"), jobs)
 	Load(Param("group"), group)
 	Load(Param("n"), left)
-	VMOVDQU64(reverse, s.reverse)
 	Label("packet")
 	s.begin()
-	s.blocks()
+	s.crypt()
 	s.finish()
 	VZEROUPPER()
 	RET()
+	s.carry()
 }
 
 // begin loads the job and makes its counter blocks, AAD and lengths.
@@ -74,7 +78,7 @@ func (s *stream) begin() {
 	MOVQ(mem(job, jobPkt), ptr)
 	MOVQ(mem(job, jobLen), end)
 	MOVQ(mem(key, keyGCM), key)
-	for r, k := range s.keys {
+	for r, k := range s.keys { // the first only until the counter takes it in
 		VBROADCASTI32X4(mem(key, keyRounds+blockLen*r), k)
 	}
 	SUBQ(operand.U8(tagLen), end) // the stream's length for now
@@ -98,10 +102,12 @@ func (s *stream) begin() {
 	SHLQ(operand.U8(32), powerP)
 	ORQ(hi, powerP)
 	SHRQ(operand.U8(32), iv)
-	VMOVQ(powerP, s.counter.AsX())
-	VPINSRQ(operand.U8(1), iv, s.counter.AsX(), s.counter.AsX())
-	VSHUFI64X2(operand.U8(0), s.counter, s.counter, s.counter)
-	VPADDD(first, s.counter, s.counter)
+	nonce := s.aes[0]
+	VMOVQ(powerP, nonce.AsX())
+	VPINSRQ(operand.U8(1), iv, nonce.AsX(), nonce.AsX())
+	VSHUFI64X2(operand.U8(0), nonce, nonce, nonce)
+	VPXORQ(s.keys[0], nonce, s.counter[0])
+	VMOVDQA64(s.counter[0], s.counter[1])
 	s.authenticated(header, iv, hi)
 	s.geometry()
 }
@@ -138,34 +144,37 @@ func (s *stream) authenticated(header, low, high reg.GPPhysical) {
 
 // geometry counts registers, and blocks of the last.
 func (s *stream) geometry() {
-	bytes, blocks, one := reg.RAX, reg.RBX, reg.RCX
+	bytes, inLast, one := reg.RAX, powerP, reg.RCX
 	LEAQ(mem(end, -1), bytes)
 	MOVQ(bytes, count)
+	MOVQ(bytes, blocks)
 	SHRQ(operand.U8(6), count)
 	INCQ(count)
+	SHRQ(operand.U8(4), blocks)
+	ADDQ(operand.U8(2), blocks) // one of them for the lengths
 	ANDL(operand.U8(vecLen-1), bytes.As32())
-	MOVL(bytes.As32(), blocks.As32())
+	MOVL(bytes.As32(), inLast.As32())
 	INCL(bytes.As32()) // of the last register: 1 to 64
-	SHRL(operand.U8(4), blocks.As32())
-	INCL(blocks.As32()) // of the last register: 1 to 4
+	SHRL(operand.U8(4), inLast.As32())
 	MOVQ(operand.I32(-1), one)
 	BZHIQ(bytes, one, one)
 	KMOVQ(one, bytesK)
-	LEAL(operand.Mem{Base: blocks, Index: blocks, Scale: 1}, bytes.As32())
-	MOVL(operand.U32(3), one.As32())
+	LEAL(operand.Mem{Base: inLast, Index: inLast, Scale: 1}, bytes.As32())
+	MOVL(operand.U32(3<<2), one.As32())
 	SHLXL(bytes.As32(), one.As32(), one.As32())
 	MOVBLZX(one.As8(), one.As32()) // none if there are four: the lengths have a register of their own
 	KMOVW(one.As32(), lastK)
 	ADDQ(ptr, end)
-	// The powers that the last register takes: the highest for its first block.
-	SHLQ(operand.U8(4), blocks)
-	LEAQ(mem(key, keyPowers+blockLen*(powers-1)), powerP)
-	SUBQ(blocks, powerP)
+	LEAQ(counters, low)
+	XORL(carry.As32(), carry.As32())
+	s.clear()
+	s.stretch("powers")
+	Label("powers")
 }
 
-// blocks en- or decrypts the packet and leaves in cipher what GHASH has not
+// crypt en- or decrypts the packet and leaves in cipher what GHASH has not
 // taken in yet: 1 to 4 registers; then it jumps to one of the ends.
-func (s *stream) blocks() {
+func (s *stream) crypt() {
 	CMPQ(count, operand.U8(flight))
 	JA(operand.LabelRef("long"))
 	s.dispatch("only")
@@ -181,11 +190,15 @@ func (s *stream) blocks() {
 	emit(s.text(flight, true, false))
 	JMP(operand.LabelRef("check"))
 	Label("loop")
-	weave(s.encrypt(flight), s.hash(flight, s.powers))
+	weave(s.encrypt(flight), s.hash(flight))
 	emit(s.text(flight, false, false))
-	s.chain()
-	Label("check")
+	s.next("check")
 	ADDQ(operand.U32(flight*vecLen), ptr)
+	ADDQ(operand.U32(flight*vecLen), low)
+	LEAQ(counters.Offset(blockLen*(256-4*flight)), reg.RCX)
+	CMPQ(low, reg.RCX)
+	JAE(operand.LabelRef("carry"))
+	Label("carried")
 	SUBQ(operand.U8(flight), count)
 	CMPQ(count, operand.U8(flight))
 	JA(operand.LabelRef("loop"))
@@ -193,20 +206,41 @@ func (s *stream) blocks() {
 	s.dispatch("last")
 	for n := 1; n <= flight; n++ {
 		Label(label("last%d", n))
-		weave(s.encrypt(n), s.hash(flight, s.powers))
+		weave(s.encrypt(n), s.hash(flight))
 		emit(s.text(n, false, true))
-		s.chain()
-		if n != flight {
-			JMP(operand.LabelRef(label("tag%d", n)))
-		}
-	}
-	for n := flight; n > 0; n-- {
-		Label(label("tag%d", n))
+		s.next(label("tag%d", n))
 		s.tag(n)
-		if n > 1 {
-			JMP(operand.LabelRef("next"))
-		}
+		JMP(operand.LabelRef("next"))
 	}
+}
+
+// carry is taken before each of the two groups about a carry into the upper
+// bytes of the counter: only the last block of the first has it.
+func (s *stream) carry() {
+	change, lanes := reg.RCX, reg.RAX
+	Label("carry")
+	MOVL(carry.As32(), change.As32())
+	LEAL(mem(carry, 256), lanes.As32())
+	BSWAPL(change.As32())
+	BSWAPL(lanes.As32())
+	XORL(lanes.As32(), change.As32())
+	LEAQ(counters.Offset(blockLen*256), lanes)
+	CMPQ(low, lanes)
+	JE(operand.LabelRef("all"))
+	MOVL(operand.U32(0x8000), lanes.As32())
+	KMOVW(lanes.As32(), carryK)
+	VPBROADCASTD_Z(change.As32(), carryK, s.t)
+	VPXORQ(s.t, s.counter[0], s.counter[1])
+	JMP(operand.LabelRef("carried"))
+	Label("all")
+	MOVL(operand.U32(0x8888), lanes.As32())
+	KMOVW(lanes.As32(), carryK)
+	VPBROADCASTD_Z(change.As32(), carryK, s.t)
+	VPXORQ(s.t, s.counter[0], s.counter[0])
+	VMOVDQA64(s.counter[0], s.counter[1])
+	ADDL(operand.U32(256), carry.As32())
+	LEAQ(counters, low)
+	JMP(operand.LabelRef("carried"))
 }
 
 // dispatch jumps by count, 1 to 4.
@@ -222,10 +256,8 @@ func (s *stream) dispatch(prefix string) {
 // encrypt makes n registers of key stream.
 func (s *stream) encrypt(n int) (list []step) {
 	add := func(f step) { list = append(list, f) }
-	for _, a := range s.aes[:n] {
-		add(func() { VPSHUFB(swapLast, s.counter, a) })
-		add(func() { VPADDD(four, s.counter, s.counter) })
-		add(func() { VPXORQ(s.keys[0], a, a) })
+	for i, a := range s.aes[:n] {
+		add(func() { VPXORQ(mem(low, vecLen*i), s.counter[i/(flight-1)], a) })
 	}
 	for _, k := range s.keys[1:s.rounds] {
 		for _, a := range s.aes[:n] {
@@ -268,11 +300,11 @@ func (s *stream) text(n int, isFirst, isLast bool) (list []step) {
 		switch {
 		case s.seal && short:
 			add(func() { VMOVDQU8_Z(a, bytesK, c) })
-			add(func() { VPSHUFB(s.reverse, c, c) })
+			add(func() { VPSHUFB(reverse, c, c) })
 		case s.seal:
-			add(func() { VPSHUFB(s.reverse, a, c) })
+			add(func() { VPSHUFB(reverse, a, c) })
 		default:
-			add(func() { VPSHUFB(s.reverse, c, c) })
+			add(func() { VPSHUFB(reverse, c, c) })
 		}
 		if isFirst && i == 0 {
 			add(func() { VINSERTI64X2(operand.U8(0), s.aad.AsX(), c, c) })
@@ -284,47 +316,77 @@ func (s *stream) text(n int, isFirst, isLast bool) (list []step) {
 // powers is where the powers of a whole group's register i are.
 func (s *stream) powers(i int) operand.Op { return power(flight * (flight - i)) }
 
-// hash multiplies and adds up n registers of ciphertext and reduces the sum.
-func (s *stream) hash(n int, powers func(i int) operand.Op) (list []step) {
-	for i := n - 1; i >= 0; i-- { // the first waits for the group before
-		list = append(list, s.sum.add(s.cipher[i], powers(i))...)
+// hash multiplies n registers of ciphertext by the next powers, and adds up.
+func (s *stream) hash(n int) (list []step) {
+	for i, c := range s.cipher[:n] {
+		list = append(list, s.sum.add(c, mem(powerP, vecLen*i))...)
+		s.sum.free = append(s.sum.free, c)
 	}
-	return append(list, append(s.sum.reduce(), fold(s.sum.high, s.t)...)...)
+	list = append(list, s.sum.flush()...)
+	s.sum.free = s.spare
+	return list
 }
 
-// chain adds what hash made to the next group.
-func (s *stream) chain() { VPXORQ(s.sum.high, s.cipher[0], s.cipher[0]) }
+// clear makes the sum zero.
+func (s *stream) clear() {
+	for _, r := range []reg.VecPhysical{s.sum.low.reg, s.sum.mid.reg, s.sum.high.reg} {
+		VPXORQ(r, r, r)
+	}
+}
 
-// tag takes in the packet's last n registers and the lengths, and writes or
-// compares the tag.
+// next takes the powers on by a group. Where they end, the sum is reduced and
+// added to the next group.
+func (s *stream) next(name string) {
+	ADDQ(operand.U32(flight*vecLen), powerP)
+	LEAQ(mem(key, keyPowers+blockLen*powers), reg.RAX)
+	CMPQ(powerP, reg.RAX)
+	JNE(operand.LabelRef(name))
+	emit(s.sum.reduce())
+	emit(fold(s.sum.high.reg, s.t))
+	VPXORQ(s.sum.high.reg, s.cipher[0], s.cipher[0])
+	s.clear()
+	s.stretch(name)
+	Label(name)
+}
+
+// stretch finds the first power for what is left, or for as many groups as
+// there are powers; then it goes on at done.
+func (s *stream) stretch(done string) {
+	const most = powers / (4 * flight) * (4 * flight)
+	MOVQ(blocks, powerP)
+	NEGQ(powerP)
+	SHLQ(operand.U8(4), powerP)
+	LEAQ(operand.Mem{Base: key, Index: powerP, Scale: 1, Disp: keyPowers + blockLen*powers}, powerP)
+	CMPQ(blocks, operand.U32(powers))
+	JBE(operand.LabelRef(done))
+	LEAQ(mem(key, keyPowers+blockLen*(powers-most)), powerP)
+	SUBQ(operand.U32(most), blocks)
+}
+
+// tag takes in the packet's last n registers and the lengths.
 func (s *stream) tag(n int) {
-	last := s.cipher[n-1]
+	last, p := s.cipher[n-1], s.sum
 	VSHUFI64X2(operand.U8(0), s.lengths, s.lengths, lastK, last)
-	if n > 1 {
-		SUBQ(operand.U32(vecLen*(n-1)), powerP)
-	}
-	for i := range n {
-		emit(s.sum.add(s.cipher[i], mem(powerP, vecLen*i)))
-	}
+	emit(s.hash(n))
 	KTESTW(lastK, lastK)
 	JNE(operand.LabelRef(label("reduce%d", n)))
-	VMOVDQU(power(1), s.t.AsX())
-	own := &product{low: s.aes[0], mid: s.aes[1], high: s.aes[2], t0: s.aes[3]}
+	own := newProduct(s.aes[0], s.aes[1], s.aes[2], s.aes[3])
 	VMOVDQA64(s.lengths.AsX(), s.lengths.AsX())
-	emit(own.add(s.lengths, s.t))
-	VPXORQ(own.low, s.sum.low, s.sum.low)
-	VPXORQ(own.mid, s.sum.mid, s.sum.mid)
-	VPXORQ(own.high, s.sum.high, s.sum.high)
+	emit(own.add(s.lengths, power(1))) // the other three powers are multiplied by zero
+	emit(own.flush())
+	VPXORQ(own.low.reg, p.low.reg, p.low.reg)
+	VPXORQ(own.mid.reg, p.mid.reg, p.mid.reg)
+	VPXORQ(own.high.reg, p.high.reg, p.high.reg)
 	Label(label("reduce%d", n))
-	emit(s.sum.reduce())
-	emit(fold(s.sum.high, s.t))
+	emit(p.reduce())
+	emit(fold(p.high.reg, s.t))
 }
 
 // finish makes the tag of GHASH's output.
 func (s *stream) finish() {
 	Label("next")
-	x := s.sum.high.AsX()
-	VPSHUFB(s.reverse.AsX(), x, x)
+	x := s.sum.high.reg.AsX()
+	VPSHUFB(reverse, x, x)
 	VPXORQ(s.mask, x, x)
 	if s.seal {
 		VMOVDQU(x, mem(end, 0))
