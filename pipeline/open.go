@@ -2,23 +2,28 @@ package pipeline
 
 import (
 	"spigot/internal/counter"
+	"spigot/internal/fib"
 	"spigot/internal/wire"
 	"spigot/sad"
 )
 
 // sa finds the SA of each ESP packet from its own header (RFC 4301, section
-// 5.2, step 3a) and checks its sequence number; other packets pass.
+// 5.2, step 3a) and checks its sequence number. Other packets pass, and so does
+// ESP that two other hosts exchange: the SPD judges it like all that is clear.
 func (w *Worker) sa(b *Burst) {
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
 		if p.info.Proto != wire.ProtoESP {
 			continue
 		}
-		if r := w.findSA(p); r != counter.None {
+		if r := w.findSA(p); r != counter.None && (p.in != nil || w.isOurs(p)) {
 			b.Drop(i, r)
 		}
 	}
 }
+
+// isOurs says whether p is addressed to the gateway.
+func (w *Worker) isOurs(p *packet) bool { return w.fib.Lookup(&p.tuple.Dst).State == fib.Local }
 
 func (w *Worker) findSA(p *packet) (r counter.Reason) {
 	if p.info.Fragment {

@@ -270,6 +270,31 @@ func TestBypassLeavesAsItCame(t *testing.T) {
 }
 
 // Short frames are padded by Ethernet; the padding is not part of the packet.
+// Hosts on both sides may speak ESP with each other: the gateway holds no SA of
+// theirs and judges their packets by the SPD.
+func TestESPOfOthersIsTheSPDs(t *testing.T) {
+	b := newLone(t, 'b')
+	b.protect(aes128gcm)
+	esp := fixSum4(change(udp4(hostA4, hostB4, 64, 100), 14+9, 50))
+	fragment := fixSum4(change(esp, 14+6, 0x20, 0))
+	for _, frame := range [][]byte{esp, fragment} {
+		before := b.values()
+		if got := b.into(frame); got != nil {
+			t.Errorf("protected, it came in clear as %x", got)
+		}
+		b.onlyDrop(before, counter.InPolicyClear)
+	}
+	sel := selector(netA4, netB4)
+	sel.Proto = 50
+	b.policies[spd.In] = nil
+	b.addPolicy(spd.Policy{Dir: spd.In, Sel: sel, Action: spd.Bypass})
+	for _, frame := range [][]byte{esp, fragment} {
+		if got := b.into(frame); got == nil || !bytes.Equal(got[14+20:], frame[14+20:]) {
+			t.Errorf("let through, it arrived as %x: %v", got, b.drops())
+		}
+	}
+}
+
 func TestEthernetPaddingIsNotSealed(t *testing.T) {
 	a, b := newLone(t, 'a'), newLone(t, 'b')
 	a.protect(aes128gcm)
