@@ -15,8 +15,9 @@ func makeSHAKernels() (k [numTiers][numHashes]shaKernel) {
 		pair := shaKernel{lanes: 2, least: 1, run: sha256x2}
 		k[VAES256][sha2x256], k[VAES512][sha2x256] = pair, pair
 	}
-	// A packet or two leave too many lanes idle.
-	eight := shaKernel{lanes: 8, least: 3, run: sha512x8}
+	// Fewer packets leave too many lanes idle.
+	four, eight := shaKernel{lanes: 4, least: 3, run: sha512x4}, shaKernel{lanes: 8, least: 3, run: sha512x8}
+	k[VAES256][sha2x384], k[VAES256][sha2x512] = four, four
 	k[VAES512][sha2x384], k[VAES512][sha2x512] = eight, eight
 	return k
 }

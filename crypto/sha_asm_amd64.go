@@ -10,6 +10,12 @@ package crypto
 //go:noescape
 func sha512x8(state *[8][64]byte, text *[8][]byte, blocks int)
 
+// sha512x4 takes in blocks of 128 bytes of the first four texts.
+// state is each text's eight words in the processor's order.
+//
+//go:noescape
+func sha512x4(state *[8][64]byte, text *[8][]byte, blocks int)
+
 // sha256x2 takes in blocks of 64 bytes of the first two texts.
 // state is each text's eight words in the processor's order.
 //

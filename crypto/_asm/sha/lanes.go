@@ -19,10 +19,9 @@ const (
 	block  = 128 // bytes of SHA-512
 )
 
-// lanes holds the message in Z0 to Z15, a to h in Z16 to Z23 and temporary
+// lanes512 holds the message in Z0 to Z15, a to h in Z16 to Z23 and temporary
 // values above. What a block is added to waits in the frame, which is wiped.
-func lanes() {
-	k, reverse := sum512(), reversal(64, 8)
+func lanes512(k, reverse operand.Mem) {
 	TEXT("sha512x8", NOSPLIT, signature)
 	Pragma("noescape")
 	Doc("sha512x8 takes in blocks of 128 bytes of eight texts.", "state is each text's eight words in the processor's order.")
@@ -59,9 +58,7 @@ func lanes() {
 	for i := range s {
 		VMOVDQU64(column(i), s[i])
 	}
-	for t := range rounds {
-		round(t, k, &s)
-	}
+	eachRound(k, func(t int, k operand.Mem, last bool) { round(t, k, &s, last) })
 	for i := range s {
 		VPADDQ(column(i), s[i], s[i])
 		VMOVDQU64(s[i], column(i))
@@ -87,15 +84,34 @@ func lanes() {
 	RET()
 }
 
-// round is one of the 80, with the message's word for 16 rounds later.
-func round(t int, k operand.Mem, s *[8]reg.VecPhysical) {
+// eachRound writes sixteen rounds with the message's words for sixteen rounds
+// later, to be gone through four times, and the last sixteen. k is where the
+// round's constant is. After sixteen rounds all have their first registers.
+func eachRound(k operand.Mem, round func(t int, k operand.Mem, last bool)) {
+	constants, left := GP64(), GP64()
+	LEAQ(k, constants)
+	MOVQ(operand.U32(rounds/16-1), left)
+	Label("rounds")
+	for t := range 16 {
+		round(t, operand.Mem{Base: constants, Disp: 8 * t}, false)
+	}
+	ADDQ(operand.U32(8*16), constants)
+	DECQ(left)
+	JNZ(operand.LabelRef("rounds"))
+	for t := range 16 {
+		round(t, operand.Mem{Base: constants, Disp: 8 * t}, true)
+	}
+}
+
+// round is round t, modulo 16.
+func round(t int, k operand.Mem, s *[8]reg.VecPhysical, last bool) {
 	a, b, c, d, e, f, g, h := s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]
 	w := func(i int) reg.VecPhysical { return zmm[(t+i)%16] }
 	t0, t1, t2, t3 := zmm[24], zmm[25], zmm[26], zmm[27]
 	u0, u1, u2, u3 := zmm[28], zmm[29], zmm[30], zmm[31]
 
 	VPADDQ(w(0), h, h)
-	VPADDQ_BCST(k.Offset(8*t), h, h)
+	VPADDQ_BCST(k, h, h)
 	rotations(14, 18, 41, e, t0, t1, t2)
 	VMOVDQA64(e, t3)
 	VPTERNLOGQ(operand.U8(choose), g, f, t3)
@@ -107,7 +123,7 @@ func round(t int, k operand.Mem, s *[8]reg.VecPhysical) {
 	VPTERNLOGQ(operand.U8(majority), c, b, u3)
 	VPADDQ(u3, u0, u0)
 	VPADDQ(u0, h, h)
-	if t+16 < rounds {
+	if !last {
 		rotationsShift(1, 8, 7, w(1), t0, t1, t2)
 		rotationsShift(19, 61, 6, w(14), u0, u1, u2)
 		VPADDQ(w(9), w(0), w(0))
