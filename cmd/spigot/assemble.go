@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 
 	"spigot/control"
 	"spigot/control/ipsecconf"
@@ -43,6 +44,7 @@ type gateway struct {
 	workers   []*worker
 	mirror    *kernel.Mirror
 	control   *control.Controller
+	pfkey     *net.UnixListener // nil: no PF_KEY
 	cleanup   cleanup // undoes assemble
 }
 

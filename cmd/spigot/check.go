@@ -60,6 +60,9 @@ func printPlan(out io.Writer, c *Config, conf *ipsecconf.Config, m *machine) err
 		core = fmt.Sprintf("core %d", c.ControlCore)
 	}
 	fmt.Fprintf(w, "\ncontrol: %s, socket %s\n", core, c.Socket)
+	if c.PFKey != "" {
+		fmt.Fprintf(w, "key daemons: PF_KEY on %s\n", c.PFKey)
+	}
 	if c.IPsecConf == "" {
 		fmt.Fprintln(w, "ipsec: none")
 	} else {

@@ -20,6 +20,7 @@ type Config struct {
 	Cores           []int // worker i runs on core Cores[i]
 	ControlCore     int   // core of everything but the workers, or anyCore
 	Socket          string
+	PFKey           string // path of the socket of PF_KEY clients; "": there is none
 	Idle            pipeline.Idle
 	Frames          int // frames a worker
 	FrameSize       int // bytes
@@ -85,8 +86,9 @@ type workersDoc struct {
 }
 
 type controlDoc struct {
-	Core   *int   `yaml:"core"`
-	Socket string `yaml:"socket"`
+	Core   *int    `yaml:"core"`
+	Socket string  `yaml:"socket"`
+	PFKey  *string `yaml:"pfkey"`
 }
 
 type idleDoc struct {

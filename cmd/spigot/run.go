@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"spigot/control"
+	"spigot/control/pfkey"
 	"spigot/internal/affinity"
 )
 
@@ -78,11 +79,19 @@ func serve(ctx context.Context, c *Config, m *machine, log *slog.Logger) error {
 	for _, text := range warnings(c, m) {
 		log.Warn(text)
 	}
+	var keys *net.UnixListener
+	if c.PFKey != "" {
+		if keys, err = control.ListenPacket(c.PFKey); err != nil {
+			return err
+		}
+		defer keys.Close() // as ln
+	}
 	settleRuntime(c, m, log)
 	g, err := assemble(c, conf, log)
 	if err != nil {
 		return err
 	}
+	g.pfkey = keys
 	err = g.run(ctx, ln)
 	if err = errors.Join(err, g.cleanup.run()); err == nil {
 		log.Info("stopped")
@@ -100,11 +109,16 @@ func (g *gateway) run(ctx context.Context, ln net.Listener) error {
 	slow, endSlow := context.WithCancel(context.WithoutCancel(ctx))
 	defer endSlow()
 	var helpers sync.WaitGroup
-	for name, part := range map[string]func(context.Context) error{
+	parts := map[string]func(context.Context) error{
 		"mirror":  g.mirror.Run,
 		"control": g.control.Run,
 		"api":     func(ctx context.Context) error { return g.control.Serve(ctx, ln) },
-	} {
+	}
+	if g.pfkey != nil {
+		keys := pfkey.New(pfkey.Config{Control: g.control, Log: g.log})
+		parts["pf_key"] = func(ctx context.Context) error { return keys.Serve(ctx, g.pfkey) }
+	}
+	for name, part := range parts {
 		helpers.Go(func() { f.guard(name, func() error { return part(slow) }) })
 	}
 	g.awaitMirror(ctx)
@@ -209,7 +223,8 @@ func (g *gateway) announce() {
 	if g.cfg.ControlCore != anyCore {
 		core = strconv.Itoa(g.cfg.ControlCore)
 	}
-	g.log.Info("gateway runs", "cores", affinity.Format(g.cfg.Cores), "control_core", core, "idle", idleText(g.cfg), "socket", g.cfg.Socket)
+	g.log.Info("gateway runs", "cores", affinity.Format(g.cfg.Cores), "control_core", core, "idle", idleText(g.cfg), "socket", g.cfg.Socket,
+		"pf_key", g.cfg.PFKey)
 }
 
 // idleText says what workers do without packets.

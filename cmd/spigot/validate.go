@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 	p := &problems{at: at}
 	c := &Config{
 		Socket:          doc.Control.Socket,
+		PFKey:           pfkeyPath(&doc.Control),
 		Frames:          doc.Memory.Frames,
 		FrameSize:       doc.Memory.FrameSize,
 		Burst:           doc.Burst,
@@ -97,6 +99,18 @@ func checkCores(p *problems, cores []int, m *machine) []int {
 		return nil
 	}
 	return cores
+}
+
+// pfkeyPath returns the path of the PF_KEY socket: beside the operators' unless
+// the configuration says otherwise, and nowhere if it is empty there.
+func pfkeyPath(doc *controlDoc) string {
+	switch {
+	case doc.PFKey != nil:
+		return *doc.PFKey
+	case doc.Socket == "":
+		return ""
+	}
+	return filepath.Join(filepath.Dir(doc.Socket), "pfkey.sock")
 }
 
 func checkControl(p *problems, doc *controlDoc, m *machine) int {

@@ -279,6 +279,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
+		_ = m.String()
 		out := m.Append(nil)
 		m2, err := Decode(out)
 		if err != nil {
