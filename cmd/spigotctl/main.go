@@ -1,7 +1,9 @@
 // Command spigotctl shows an operator what a running gateway does. It talks to
-// the gateway's Unix socket and never sees a key.
+// the gateway's Unix socket and never sees a key. With keyd it runs key daemons
+// against the gateway.
 //
-// Exit codes: 0 it was shown, 1 it could not be, 2 the command line was wrong.
+// Exit codes: 0 it was done, 1 it could not be, 2 the command line was wrong;
+// of keyd: that of the daemon.
 package main
 
 import (
@@ -34,9 +36,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteC()
 	var failed *failure
+	var code exited
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &code):
+		return int(code)
 	case errors.As(err, &failed):
 		fmt.Fprintf(stderr, "spigotctl: %v\n", err)
 		return exitFailure
@@ -59,12 +64,12 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
-		RunE:          func(*cobra.Command, []string) error { return errors.New("say what to do: show or version") },
+		RunE:          func(*cobra.Command, []string) error { return errors.New("say what to do: show, keyd or version") },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	o := &showOptions{}
 	root.PersistentFlags().StringVar(&o.socket, "socket", defaultSocket, "`PATH` of the gateway's socket")
-	root.AddCommand(newShow(o), newVersion())
+	root.AddCommand(newShow(o), newKeyd(&o.socket), newStage(), newVersion())
 	return root
 }
 
