@@ -6,14 +6,6 @@ import (
 	"spigot/sad"
 )
 
-// padding is what RFC 4303, section 2.4 fills the padding with: 1, 2, 3 ..
-var padding = func() (p [255]byte) {
-	for i := range p {
-		p[i] = byte(i + 1)
-	}
-	return p
-}()
-
 // seal wraps each packet that has an outbound SA in ESP, in place: a burst's
 // row of packets under one SA takes its sequence numbers with one atomic add,
 // then all jobs run as one batch.
@@ -93,7 +85,9 @@ func (p *packet) encapsulate(sa *sad.Outbound, seq uint32) []byte {
 	}
 	pad := g.Pad(n)
 	trailer := p.chunk[p.l3+n : end]
-	copy(trailer, padding[:pad])
+	for i := range trailer[:pad] {
+		trailer[i] = byte(i + 1) // RFC 4303, section 2.4
+	}
 	trailer[pad] = byte(pad)
 	trailer[pad+1] = next
 
@@ -110,20 +104,18 @@ func (p *packet) encapsulate(sa *sad.Outbound, seq uint32) []byte {
 // are the inner packet's (RFC 6040, section 4.1), DF is copied, and what may be
 // fragmented on the way carries an ID.
 func (p *packet) outerHeader(sa *sad.Outbound, outer []byte, seq uint32) {
-	copy(outer, sa.Header[:sa.Geo.Outer])
 	if sa.Geo.Outer == wire.IPv6Len {
+		copy(outer, sa.Header[:])
 		h := wire.IPv6(outer)
 		h.SetTrafficClass(p.info.TOS)
 		h.SetPayloadLen(uint16(len(outer) - wire.IPv6Len))
 		return
 	}
-	h := wire.IPv4(outer)
-	h.SetTOS(p.info.TOS)
-	h.SetTotalLen(uint16(len(outer)))
-	if p.info.V6 || wire.IPv4(p.chunk[p.l3:]).DontFragment() {
-		h.SetDontFragment()
-	} else {
-		h.SetID(uint16(seq))
+	*(*[wire.IPv4Len]byte)(outer) = [wire.IPv4Len]byte(sa.Header[:])
+	df := p.info.V6 || wire.IPv4(p.chunk[p.l3:]).DontFragment()
+	id := uint16(0) // of no use with DF (RFC 6864, section 4.1)
+	if !df {
+		id = uint16(seq)
 	}
-	h.UpdateChecksum()
+	wire.IPv4(outer).Fill(p.info.TOS, len(outer), id, df)
 }

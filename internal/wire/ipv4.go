@@ -27,7 +27,7 @@ import (
 //	|                    Options                    |    Padding    |
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //
-// Every setter but Init and UpdateChecksum updates the header checksum by the
+// Every setter but Init, Fill and UpdateChecksum updates the header checksum by the
 // difference (RFC 1624): a right checksum stays right, a wrong one wrong.
 type IPv4 []byte
 
@@ -175,6 +175,36 @@ func (h IPv4) set16(off int, v uint16) {
 	old := be.Uint16(h[off:])
 	be.PutUint16(h[off:], v)
 	be.PutUint16(h[v4Checksum:], adjust(be.Uint16(h[v4Checksum:]), old, v))
+}
+
+// Fill completes a header without options that was copied from a template: it
+// sets what varies from packet to packet, zero in the template (TOS, total
+// length, ID, flags, checksum). total is the packet's length in bytes, header
+// included.
+func (h IPv4) Fill(tos uint8, total int, id uint16, df bool) {
+	_ = h[IPv4Len-1]
+	flags := uint16(0)
+	if df {
+		flags = flagDF
+	}
+	// One's complement sums do not mind the byte order (RFC 1071, section 2 (B)).
+	// The words are read before the fields are written: a wide load of what was
+	// just stored in pieces would wait for the stores.
+	sum, carry := bits.Add64(binary.LittleEndian.Uint64(h), binary.LittleEndian.Uint64(h[8:]), 0)
+	sum, carry = bits.Add64(sum, uint64(binary.LittleEndian.Uint32(h[16:])), carry)
+	sum = sum>>32 + sum&0xffffffff + carry
+	sum += uint64(tos)<<8 + uint64(bits.ReverseBytes16(uint16(total)))
+	sum += uint64(bits.ReverseBytes16(id)) + uint64(bits.ReverseBytes16(flags))
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+
+	h[v4TOS] = tos
+	be.PutUint16(h[v4TotalLen:], uint16(total))
+	be.PutUint16(h[v4ID:], id)
+	be.PutUint16(h[v4Fragment:], flags)
+	binary.LittleEndian.PutUint16(h[v4Checksum:], ^uint16(sum))
 }
 
 // UpdateChecksum computes the header checksum from scratch.

@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"spigot/internal/counter"
+	"spigot/internal/flow"
 )
 
 func TestEthernet(t *testing.T) {
@@ -93,6 +94,31 @@ func TestIPv4SettersKeepTheChecksum(t *testing.T) {
 			if !bytes.Equal(fast, slow) {
 				t.Errorf("%s: %x, want %x", name, fast, slow)
 			}
+		}
+	})
+}
+
+func TestIPv4FillEqualsTheSetters(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var template, want [IPv4Len]byte
+		src, dst := flow.V4(rapid.Uint32().Draw(t, "src")), flow.V4(rapid.Uint32().Draw(t, "dst"))
+		total := rapid.IntRange(IPv4Len, 65535).Draw(t, "total")
+		tos, id := rapid.Uint8().Draw(t, "tos"), rapid.Uint16().Draw(t, "id")
+		df := rapid.Bool().Draw(t, "df")
+
+		h := IPv4(want[:])
+		h.Init(src, dst, ProtoESP, 64, total)
+		h.SetTOS(tos)
+		h.SetID(id)
+		if df {
+			h.SetDontFragment()
+		}
+		IPv4(template[:]).Init(src, dst, ProtoESP, 64, 0)
+		template[v4Checksum], template[v4Checksum+1] = 0, 0
+		got := template
+		IPv4(got[:]).Fill(tos, total, id, df)
+		if got != want || Checksum(got[:]) != 0 {
+			t.Fatalf("filled\n%x, by setters\n%x", got, want)
 		}
 	})
 }
