@@ -113,7 +113,7 @@ const seenBits = 1 << 16
 
 func (s *seen) mark(seq uint64) order {
 	if seq >= s.next {
-		for k := max(s.next, seq-min(seq, seenBits-1)); k <= seq; k++ {
+		for k := max(s.next, seq-min(seq, seenBits-1)); k < seq; k++ {
 			s.bits[k%seenBits/64] &^= 1 << (k % 64)
 		}
 		s.next = seq + 1

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"net/netip"
 	"strings"
 	"testing"
@@ -72,6 +73,7 @@ func TestSeen(t *testing.T) {
 		{0, inOrder}, {1, inOrder}, {1, again}, {5, inOrder}, {3, late}, {3, again}, {2, late}, {0, again},
 		{seenBits + 10, inOrder}, {11, late}, {10, late}, {9, late}, {9, late},
 		{seenBits + 9, late}, {seenBits + 9, again}, {1 << 40, inOrder}, {1<<40 - 1, late}, {5, late},
+		{math.MaxUint64, inOrder}, // of a damaged probe
 	} {
 		if got := s.mark(row.seq); got != row.want {
 			t.Errorf("row %d: mark(%d) = %d, want %d", i, row.seq, got, row.want)
