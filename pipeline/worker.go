@@ -225,8 +225,7 @@ func (w *Worker) inbound(b *Burst) {
 	w.lap(counter.StagePolicyBack, b.n)
 	w.route(b) // next hop; TTL and MTU, or an ICMP answer; the SPD for what turns back
 	w.lap(counter.StageRoute, b.n)
-	w.seal(b) // what turns back to the wire under another SA
-	w.lap(counter.StageSeal, b.n)
+	w.seal(b) // what turns back to the wire under another SA: seldom anything, and no lap of its own
 	w.send(b) // next hop's Ethernet header, egress queue
 	w.lap(counter.StageSend, b.n)
 }
