@@ -45,7 +45,7 @@ type gateway struct {
 	mirror    *kernel.Mirror
 	control   *control.Controller
 	pfkey     *net.UnixListener // nil: no PF_KEY
-	cleanup   cleanup // undoes assemble
+	cleanup   cleanup           // undoes assemble
 }
 
 // worker is one core's share of the gateway.
