@@ -23,6 +23,11 @@ type cbcKernel struct {
 	decrypt func(schedule *aesSchedule, rounds int, text []byte)
 }
 
+// maxRun is how many bytes of each lane a kernel takes in one call: kernels are
+// not preemptible, and a collection waits for them. It is whole blocks of all
+// algorithms.
+const maxRun = 8192
+
 func (s *Suite) cbcKernel() *cbcKernel { return &cbcKernels[s.tier] }
 
 // cbcKey is the key as kernels take it.
@@ -67,8 +72,8 @@ func (l *cbcLanes) encrypt(k *cbcKernel, jobs []Job, group []uint8) {
 		if !l.fill() {
 			break
 		}
-		n := len(l.text[0])
-		for _, text := range l.text[1:] {
+		n := maxRun
+		for _, text := range l.text {
 			n = min(n, len(text))
 		}
 		k.encrypt(&l.rows.keys, &l.rows.chain, rounds, &l.text, n/aes.BlockSize)

@@ -69,10 +69,10 @@ func (l *hmacLanes) run(k *shaKernel, jobs []Job, group []uint8, seal bool) {
 				longest = lane
 			}
 		}
-		n := len(l.text[longest])
-		if n == 0 {
+		if len(l.text[longest]) == 0 {
 			break
 		}
+		n := maxRun
 		for lane := range k.lanes {
 			if l.stage[lane] == idle {
 				l.text[lane] = l.text[longest] // must be readable; the result is of no interest

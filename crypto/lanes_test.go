@@ -77,11 +77,12 @@ func TestLanesOfMixedLengths(t *testing.T) {
 	}
 }
 
-// Full batches of every size, all of one length, as a flow of one application makes.
+// Batches of one length, as a flow of one application makes, of sizes around
+// those at which kernels change.
 func TestLanesOfOneLength(t *testing.T) {
 	for _, s := range hmacSuites() {
 		rng, e := newRand(), NewEngine()
-		for n := 1; n <= MaxBatch; n++ {
+		for _, n := range []int{1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, MaxBatch} {
 			jobs, want := make([]Job, n), make([][]byte, n)
 			for i := range jobs {
 				jobs[i], want[i] = lanesJob(s, rng, 16*(n%9+1))
@@ -97,6 +98,49 @@ func TestLanesOfOneLength(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzLanes seals and opens, on each tier, a batch in which each byte of sizes is a
+// packet of that many blocks; the oracle's packets count.
+func FuzzLanes(f *testing.F) {
+	suites := hmacSuites()
+	for i := range suites {
+		f.Add(uint8(i), uint64(i), []byte{3, 90, 1})
+		f.Add(uint8(i), uint64(i), bytes.Repeat([]byte{1, 6, 2, 40}, 9))
+		f.Add(uint8(i), uint64(i), append(bytes.Repeat([]byte{4}, 20), 255))
+	}
+	e := NewEngine()
+	f.Fuzz(func(t *testing.T, which uint8, seed uint64, sizes []byte) {
+		s := suites[int(which)%len(suites)]
+		rng := rand.New(rand.NewPCG(seed, 0))
+		sizes = sizes[:min(len(sizes), 2*MaxBatch)]
+		jobs, want := make([]Job, len(sizes)), make([][]byte, len(sizes))
+		for i, n := range sizes {
+			jobs[i], want[i] = lanesJob(s, rng, 16*max(1, int(n)))
+		}
+		e.Seal(jobs)
+		flipped := make([]bool, len(jobs))
+		for i, j := range jobs {
+			if !j.OK || !bytes.Equal(j.Pkt, want[i]) {
+				t.Fatalf("%v: %s: seal, job %d of %d", s.tier, s, i, len(jobs))
+			}
+			if flipped[i] = rng.IntN(3) == 0; flipped[i] {
+				j.Pkt[rng.IntN(len(j.Pkt))] ^= 1 << rng.IntN(8)
+			}
+		}
+		e.Open(jobs)
+		for i, j := range jobs {
+			if j.OK == flipped[i] {
+				t.Fatalf("%v: %s: open, job %d of %d, flipped %v: OK %v", s.tier, s, i, len(jobs), flipped[i], j.OK)
+			}
+		}
+		e.Seal(jobs)
+		for i, j := range jobs {
+			if !flipped[i] && !bytes.Equal(j.Pkt, want[i]) {
+				t.Fatalf("%v: %s: job %d of %d did not open to what was sealed", s.tier, s, i, len(jobs))
+			}
+		}
+	})
 }
 
 // One flipped bit refuses its packet, whatever lane it has, and no other one.
