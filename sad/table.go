@@ -6,21 +6,27 @@ import (
 )
 
 const (
-	shardBits = 9
-	minSlots  = 4
+	fanBits  = 6
+	fan      = 1 << fanBits
+	minSlots = 4
 )
 
-// table is a hash table that readers share and one writer edits: 512 shards,
-// each open-addressed with linear probing and at most half full. A copy of a
-// table is a snapshot of it, and costs nothing: an edit leaves what a copy can
-// see alone and copies the root and one shard instead, the first time after
-// the copy was made. The zero table is empty.
+// table is a hash table that readers share and one writer edits: 64 branches of
+// 64 shards, each open-addressed with linear probing and at most half full. A
+// copy of a table is a snapshot of it, and costs nothing: an edit leaves what a
+// copy can see alone and copies the root, one branch and one shard instead, the
+// first time after the copy was made. The zero table is empty.
 //
-// The caller hashes. The top bits choose the shard, the low ones the slot.
+// The caller hashes. The top bits choose branch and shard, the low ones the slot.
 type table[K comparable, V any] struct {
-	root *[1 << shardBits]*shard[K, V]
+	root *[fan]*branch[K, V]
 	gen  uint64 // generation of root: edits of the same one may change it in place
 	len  int
+}
+
+type branch[K comparable, V any] struct {
+	shards [fan]*shard[K, V]
+	gen    uint64
 }
 
 type shard[K comparable, V any] struct {
@@ -39,7 +45,11 @@ func (t *table[K, V]) get(h uint64, k *K) *V {
 	if t.root == nil {
 		return nil
 	}
-	s := t.root[h>>(64-shardBits)]
+	b := t.root[h>>(64-fanBits)]
+	if b == nil {
+		return nil
+	}
+	s := b.shards[h>>(64-2*fanBits)%fan]
 	if s == nil {
 		return nil
 	}
@@ -74,17 +84,24 @@ func (t *table[K, V]) set(gen uint64, k K, v *V, hash func(*K) uint64) {
 	}
 }
 
-// own returns where the root keeps h's shard, both fit to be changed in place.
+// own returns where h's shard is kept, both fit to be changed in place.
 func (t *table[K, V]) own(gen, h uint64) **shard[K, V] {
 	switch {
 	case t.root == nil:
-		t.root = new([1 << shardBits]*shard[K, V])
+		t.root = new([fan]*branch[K, V])
 	case t.gen != gen:
 		root := *t.root
 		t.root = &root
 	}
 	t.gen = gen
-	at := &t.root[h>>(64-shardBits)]
+	b := &t.root[h>>(64-fanBits)]
+	switch {
+	case *b == nil:
+		*b = &branch[K, V]{gen: gen}
+	case (*b).gen != gen:
+		*b = &branch[K, V]{(*b).shards, gen}
+	}
+	at := &(*b).shards[h>>(64-2*fanBits)%fan]
 	switch s := *at; {
 	case s == nil:
 		*at = &shard[K, V]{slots: make([]slot[K, V], minSlots), gen: gen}

@@ -65,7 +65,13 @@ func TestTableLoad(t *testing.T) {
 	var now table[uint32, int]
 	v := new(int)
 	check := func() {
-		for _, sh := range now.root {
+		var shards []*shard[uint32, int]
+		for _, b := range now.root {
+			if b != nil {
+				shards = append(shards, b.shards[:]...)
+			}
+		}
+		for _, sh := range shards {
 			if sh == nil {
 				continue
 			}
@@ -80,7 +86,7 @@ func TestTableLoad(t *testing.T) {
 			}
 		}
 	}
-	const n = 20_000
+	const n = 200_000
 	for k := range uint32(n) {
 		now.set(1, k, v, s.policy)
 	}
