@@ -59,6 +59,8 @@ net_up() {
 		ip netns add "$run-$ns"
 		in_ns "$ns" sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.accept_ra=0
 		[[ $ns == host-* ]] || in_ns "$ns" sysctl -qw net.ipv6.conf.default.router_solicitations=0
+		# New namespaces take over the machine's setting, and a kernel that forwards does it in clear.
+		in_ns "$ns" sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0
 		ip -n "$run-$ns" link set lo up
 	done
 	in_ns switch sysctl -qw net.ipv6.conf.default.disable_ipv6=1
