@@ -1,6 +1,6 @@
 // Command spigotctl shows an operator what a running gateway does. It talks to
 // the gateway's Unix socket and never sees a key. With keyd it runs key daemons
-// against the gateway.
+// against the gateway; monitor and flush are PF_KEY clients of it.
 //
 // Exit codes: 0 it was done, 1 it could not be, 2 the command line was wrong;
 // of keyd: that of the daemon.
@@ -64,12 +64,14 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
-		RunE:          func(*cobra.Command, []string) error { return errors.New("say what to do: show, keyd or version") },
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("say what to do: show, monitor, flush, keyd or version")
+		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	o := &showOptions{}
 	root.PersistentFlags().StringVar(&o.socket, "socket", defaultSocket, "`PATH` of the gateway's socket")
-	root.AddCommand(newShow(o), newKeyd(&o.socket), newStage(), newVersion())
+	root.AddCommand(newShow(o), newMonitor(&o.socket), newFlush(&o.socket), newKeyd(&o.socket), newStage(), newVersion())
 	return root
 }
 
