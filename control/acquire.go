@@ -12,6 +12,7 @@ import (
 const (
 	acquireQuiet = 30 * time.Second // one acquire for a policy and peer holds back others for as long
 	maxAsks      = 4096             // acquires that are remembered
+	maxPeers     = 256              // the same of one policy, so that it cannot use up those of others
 )
 
 // Acquire asks a key daemon for an SA (RFC 2367, section 3.1.6).
@@ -88,7 +89,7 @@ func (c *Controller) acquire(req *spd.AcquireRequest, now time.Time) {
 		}
 		c.asks.remove(q)
 	}
-	if len(c.asks.byAsk) >= maxAsks {
+	if len(c.asks.byAsk) >= maxAsks || len(c.asks.byPolicy[req.Policy]) >= maxPeers {
 		c.stats.AcquiresLost++
 		return
 	}

@@ -28,7 +28,7 @@ type want struct {
 
 // add makes r an SA of w.
 func (w *want) add(r *record) {
-	w.sas = append(w.sas, r)
+	w.sas = put(w.sas, r)
 	if r.narrow() {
 		w.narrow++
 	}
@@ -91,12 +91,16 @@ func (c *Controller) offer(r *record) {
 		return
 	}
 	o, sa := &c.offers, r.sa()
-	o.peers[sa.Dst] = append(o.peers[sa.Dst], r)
+	o.peers[sa.Dst] = put(o.peers[sa.Dst], r)
 	if sa.Reqid != 0 {
-		o.reqids[sa.Reqid] = append(o.reqids[sa.Reqid], r)
+		o.reqids[sa.Reqid] = put(o.reqids[sa.Reqid], r)
 	}
 	for _, k := range wantedOf(sa) {
-		if w := o.wants[k]; w != nil && (len(w.sas) == 0 || w.sas[len(w.sas)-1] != r) {
+		w := o.wants[k]
+		if w == nil {
+			continue
+		}
+		if _, there := find(w.sas, r); !there {
 			w.add(r)
 			o.stale[w] = true
 		}
@@ -125,6 +129,12 @@ func (c *Controller) withdraw(r *record) {
 // find returns r's place in list, which is in the order of adding.
 func find(list []*record, r *record) (int, bool) {
 	return slices.BinarySearchFunc(list, r, func(a, b *record) int { return cmp.Compare(a.order, b.order) })
+}
+
+// put adds r to list, in its place: at the end unless it was there before.
+func put(list []*record, r *record) []*record {
+	i, _ := find(list, r)
+	return slices.Insert(list, i, r)
 }
 
 // drop takes r from the list of key.

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -20,48 +19,6 @@ func (k *Keying) AddSA(by Origin, p SAParams) error {
 		return fmt.Errorf("add SA: %w", err)
 	}
 	return c.addKeyed("add SA", EventSA, by, &p, nil)
-}
-
-// UpdateSA gives the larval SA of p's name its keys, by which it becomes a
-// mature inbound one, unless p.Direction says otherwise. Of an SA that is mature
-// already it changes the lifetimes: keys, if p has any, must be those that it
-// has, and another source or encapsulation is ErrUnsupported; all else is left
-// as it is. It is ErrNotFound if there is no SA of that name, and ErrStatic for
-// one of the configuration.
-func (k *Keying) UpdateSA(by Origin, p SAParams) error {
-	c := k.c
-	r := c.sas.byID[p.ID()]
-	switch {
-	case r == nil:
-		return fmt.Errorf("update SA: %w: %v: add it", ErrNotFound, p.ID())
-	case r.keyed == nil:
-		return fmt.Errorf("update SA: %w: %v (%s): change the configuration", ErrStatic, p.ID(), r.name)
-	case r.larval:
-		return c.addKeyed("update SA", EventSAUpdate, by, &p, r)
-	}
-	if err := r.keyed.params.allows(&p); err != nil {
-		return fmt.Errorf("update SA: %w: %v", err, p.ID())
-	}
-	q := &r.keyed.params
-	q.Soft, q.Hard = p.Soft, p.Hard
-	if p.Opaque != nil {
-		q.Opaque = p.Opaque
-	}
-	r.describe(&q.Params)
-	r.soft = false
-	c.tellSA(EventSAUpdate, by, r)
-	return nil
-}
-
-// allows says whether p may be changed to q while the SA is in use.
-func (p *SAParams) allows(q *SAParams) error {
-	switch {
-	case len(q.EncKey) != 0 && !bytes.Equal(p.EncKey, q.EncKey), len(q.AuthKey) != 0 && !bytes.Equal(p.AuthKey, q.AuthKey):
-		return fmt.Errorf("%w: a mature SA keeps its keys: delete it and add another", ErrInvalid)
-	case p.Src != q.Src || p.Encap != q.Encap:
-		return fmt.Errorf("%w: a mature SA keeps its source and encapsulation: delete it and add another", ErrUnsupported)
-	}
-	return nil
 }
 
 // vacant says whether an SA of that name may be added.

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -80,25 +81,45 @@ func TestAnAnsweredAcquireMayBeRepeated(t *testing.T) {
 	}
 }
 
+// TestAFloodOfAcquiresIsBounded: packets to random destinations, for each of
+// which a policy without a peer would ask.
 func TestAFloodOfAcquiresIsBounded(t *testing.T) {
 	g := newGateway(t)
 	g.see()
-	g.load(t, protect("0.0.0.0/0", func(p *spd.Policy) { p.Template.Src, p.Template.Dst = flow.Addr{}, flow.Addr{} }))
-	id, now := g.spd.Load().Out.Policies()[0].ID, time.Now()
-	req := &spd.AcquireRequest{Policy: id}
-	for i := range uint32(3 * maxAsks) {
-		req.Flow.Dst = flow.V4(0x0a000000 + i)
-		g.acquire(req, now)
+	anyPeer := func(p *spd.Policy) { p.Template.Src, p.Template.Dst = flow.Addr{}, flow.Addr{} }
+	parts := []any{protect("10.2.0.0/16")}
+	for i := range maxAsks/maxPeers + 1 {
+		parts = append(parts, protect(fmt.Sprintf("10.%d.0.0/16", 100+i), anyPeer))
 	}
-	g.Do(g.deliver)
-	if len(g.hear(EventAcquire)) != maxAsks || len(g.asks.byAsk) != maxAsks || g.stats.AcquiresLost != 2*maxAsks {
-		t.Errorf("%d acquires, %d remembered, %d lost", len(g.hear(EventAcquire)), len(g.asks.byAsk), g.stats.AcquiresLost)
+	g.load(t, parts...)
+	policies, now := g.spd.Load().Out.Policies(), time.Now()
+	flood := func(policy uint32, n int) {
+		req := &spd.AcquireRequest{Policy: policy}
+		for i := range uint32(n) {
+			req.Flow.Dst = flow.V4(0x0a000000 + i)
+			g.acquire(req, now)
+		}
+		g.Do(g.deliver)
+	}
+	flood(policies[1].ID, 1_000_000)
+	if n := len(g.hear(EventAcquire)); n != maxPeers || len(g.asks.byAsk) != maxPeers || g.stats.AcquiresLost != 1_000_000-maxPeers {
+		t.Errorf("%d acquires, %d remembered, %d lost", n, len(g.asks.byAsk), g.stats.AcquiresLost)
+	}
+	flood(policies[0].ID, 1)
+	if n := len(g.hear(EventAcquire)); n != maxPeers+1 {
+		t.Errorf("%d acquires: another policy's is lost", n)
+	}
+	for _, p := range policies[2:] {
+		flood(p.ID, maxPeers)
+	}
+	if n := len(g.asks.byAsk); n != maxAsks || len(g.hear(EventAcquire)) != maxAsks {
+		t.Errorf("%d remembered", n)
 	}
 	if n := g.log.count("no SA"); n > 20 {
 		t.Errorf("%d log lines at once", n)
 	}
 	g.Do(func() { g.chores(now.Add(acquireQuiet)) })
-	if len(g.asks.byAsk) != 0 {
+	if len(g.asks.byAsk)+len(g.asks.bySeq)+len(g.asks.byPolicy) != 0 {
 		t.Errorf("%d still remembered", len(g.asks.byAsk))
 	}
 }

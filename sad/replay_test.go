@@ -9,7 +9,6 @@ import (
 	"pgregory.net/rapid"
 
 	"spigot/internal/counter"
-	"spigot/internal/flow"
 )
 
 func TestSequenceNumbersStartWhereTheyStood(t *testing.T) {
@@ -132,7 +131,7 @@ func TestWhatIsNotSaidCountsAsReceived(t *testing.T) {
 func TestWhatTheDataPathCannotDoIsSaid(t *testing.T) {
 	for name, edit := range map[string]func(*Params){
 		"AH":         func(p *Params) { p.Proto = 51 },
-		"ESP in UDP": func(p *Params) { p.Encap = Encap{Type: EncapUDP, SrcPort: 4500, DstPort: 4500, Original: flow.V4(1)} },
+		"ESP in TCP": func(p *Params) { p.Encap = Encap{Type: 7, SrcPort: 4500, DstPort: 4500} },
 	} {
 		_, err := NewInbound(params(edit))
 		if !errors.Is(err, ErrUnsupported) || !errors.Is(err, ErrParams) {
