@@ -2,7 +2,9 @@ package bench_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -54,6 +56,7 @@ type forward struct {
 	hosts, gw  *namespace
 	red, black pmd.Port
 	source     *source
+	worker     int // the thread of it
 }
 
 // poolFrames is what four rings of two ports can hold, so that no fill ring
@@ -156,11 +159,11 @@ func (f *forward) drive(b testing.TB, allowed []int) {
 			b.Errorf("frames are counted twice, or not at all: %+v", v)
 		}
 	})
-	worker, ok := <-thread
-	if !ok {
+	var ok bool
+	if f.worker, ok = <-thread; !ok {
 		b.Fatal(<-ended)
 	}
-	if _, err := affinity.Confine(allowed[:last], worker); err != nil {
+	if _, err := affinity.Confine(allowed[:last], f.worker); err != nil {
 		b.Fatal(err)
 	}
 }
@@ -194,14 +197,30 @@ func (f *forward) offered(b testing.TB) uint64 { return f.gw.received(b, "red") 
 // arrived returns how many packets came to the sink.
 func (f *forward) arrived(b testing.TB) uint64 { return f.hosts.received(b, "dst") }
 
+// waited returns how long the worker has waited for its core because others ran
+// there: the second number of schedstat, in nanoseconds.
+func (f *forward) waited(b testing.TB) time.Duration {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/schedstat", f.worker))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var ran, waited time.Duration
+	if _, err := fmt.Sscan(string(text), &ran, &waited); err != nil {
+		b.Fatalf("read schedstat %q: %v", text, err)
+	}
+	return waited
+}
+
 // sample is what is counted at one moment.
 type sample struct {
 	at      time.Time
 	offered uint64
+	waited  time.Duration
 	gateway counter.Values
 }
 
 func (f *forward) sample(b testing.TB) sample {
 	b.Helper()
-	return sample{time.Now(), f.offered(b), f.c.Load()}
+	return sample{time.Now(), f.offered(b), f.waited(b), f.c.Load()}
 }

@@ -73,8 +73,9 @@ func (f *forward) measure(b *testing.B, p path, size int) {
 
 	f.judge(b, &before.gateway, &after.gateway, p.out(size))
 	report(b, int(n), cycles, sec, float64(size))
-	offered := float64(after.offered - before.offered)
-	b.ReportMetric(offered/after.at.Sub(before.at).Seconds()/1e6, "offered-Mpps")
+	around := after.at.Sub(before.at).Seconds()
+	b.ReportMetric(float64(after.offered-before.offered)/around/1e6, "offered-Mpps")
+	b.ReportMetric((after.waited-before.waited).Seconds()/around*100, "waited-%")
 	if flushed := after.gateway.Packets[counter.StageFlush] - before.gateway.Packets[counter.StageFlush]; flushed > 0 {
 		spent := after.gateway.Cycles[counter.StageFlush] - before.gateway.Cycles[counter.StageFlush]
 		b.ReportMetric(float64(spent)/float64(flushed), "flush-cycles/pkt")
