@@ -32,7 +32,9 @@ test-vectors:
 	cd crypto/wycheproof && $(GO) test -count=1 -v -run . ./...
 
 bench: ## benchmarks with cycles/pkt, Mpps and Gbit/s (BENCH=regexp BENCHTIME=1s COUNT=5)
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -timeout 60m ./bench/...
+	@# One run after the other: -count would repeat each benchmark in place, and drivers are compared side by side.
+	@for i in $$(seq $(COUNT)); do \
+	  $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -timeout 60m ./bench/... || exit; done
 
 soak: deps-demo build ## ten minutes at full rate over veth with the fault wrapper on (DURATION=600)
 	DURATION=$(or $(DURATION),600) examples/demo/soak.sh
