@@ -62,6 +62,14 @@ func (w *Worker) resolve(hop *fib.Hop, dst flow.Addr) {
 // what a packet that is too big should have fitted.
 func (w *Worker) punt(b *Burst, i uint8, kind fib.PuntKind, mtu int) {
 	p := &b.pkts[i]
+	reason := counter.TooBig
+	if kind == fib.PuntTTL {
+		reason = counter.TTLExpired
+	}
+	if !w.answerable(b, p) {
+		b.Drop(i, reason)
+		return
+	}
 	m := &w.puntMsg[0]
 	m.Kind, m.Port, m.MTU = kind, uint16(b.port), uint16(max(mtu, 0))
 	m.Secured = p.in != nil
@@ -70,11 +78,19 @@ func (w *Worker) punt(b *Burst, i uint8, kind fib.PuntKind, mtu int) {
 		b.end(i, punted, counter.None)
 		return
 	}
-	reason := counter.TooBig
-	if kind == fib.PuntTTL {
-		reason = counter.TTLExpired
-	}
 	b.Drop(i, reason)
+}
+
+// answerable says whether an answer to p, which quotes it, stays on the side of
+// the gateway that p came from. It does not where the source is forged: in clear
+// it would carry to the wire what the SPD keeps from it. The answer to a packet
+// that came by an SA passes the SPD itself.
+func (w *Worker) answerable(b *Burst, p *packet) bool {
+	if p.in != nil {
+		return true
+	}
+	back := w.fib.Lookup(&p.tuple.Src)
+	return back.State >= fib.Unresolved && w.ports[back.Port].side == w.ports[b.port].side
 }
 
 func (w *Worker) pushPunt() bool {
