@@ -11,9 +11,11 @@ import (
 )
 
 // wanted is what a template asks of an SA. Both ways of keying are served:
-// charon ties SAs to policies by reqid; iked and people do it by the tunnel.
+// charon ties SAs to policies by reqid, and names the SPI so that a rekeyed SA
+// waits until the peer has it, too; iked and people do it by the tunnel.
 type wanted struct {
 	reqid    uint32 // 0: any
+	spi      uint32 // 0: any
 	proto    uint8
 	tunnel   bool
 	src, dst flow.Addr // zero: any
@@ -56,8 +58,8 @@ type offers struct {
 }
 
 // wantedOf lists all templates that an SA answers, some of them twice.
-func wantedOf(sa *sad.SA) [8]wanted {
-	var all [8]wanted
+func wantedOf(sa *sad.SA) [16]wanted {
+	var all [16]wanted
 	for i := range all {
 		w := wanted{proto: sa.Proto, tunnel: sa.Tunnel}
 		if i&1 != 0 {
@@ -68,6 +70,9 @@ func wantedOf(sa *sad.SA) [8]wanted {
 		}
 		if i&4 != 0 {
 			w.dst = sa.Dst
+		}
+		if i&8 != 0 {
+			w.spi = sa.SPI
 		}
 		all[i] = w
 	}
@@ -82,7 +87,7 @@ func (p *policy) wanted() (w wanted, ok bool) {
 	if p.rule.Dir != spd.Out || p.rule.Action != spd.Protect || t.Reqid == 0 && t.Dst.IsZero() {
 		return wanted{}, false
 	}
-	return wanted{t.Reqid, t.Proto, t.Mode == spd.Tunnel, t.Src, t.Dst}, true
+	return wanted{t.Reqid, t.SPI, t.Proto, t.Mode == spd.Tunnel, t.Src, t.Dst}, true
 }
 
 // offer lets policies use r.

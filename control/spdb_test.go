@@ -194,15 +194,18 @@ func TestAnUpdatedPolicyFindsItsSA(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	for _, c := range []struct{ reqid, spi uint32 }{{0, 301}, {7, 300}, {9, 0}, {8, 301}} {
+	for _, c := range []struct{ reqid, spi, want uint32 }{
+		{0, 0, 301}, {7, 0, 300}, {9, 0, 0}, {8, 0, 301},
+		{0, 300, 300}, {8, 301, 301}, {8, 300, 0}, {0, 302, 0},
+	} {
 		g.key(t, func(k *Keying) {
-			p := keyedPolicy("10.2.0.0/16", func(p *PolicyParams) { p.Template.Reqid = c.reqid })
+			p := keyedPolicy("10.2.0.0/16", func(p *PolicyParams) { p.Template.Reqid, p.Template.SPI = c.reqid, c.spi })
 			if _, err := k.UpdatePolicy(daemon, p); err != nil {
 				t.Fatal(err)
 			}
 		})
-		if got := g.boundTo(t, "to 10.2.0.0/16"); got != c.spi {
-			t.Errorf("reqid %d: bound to %d, want %d", c.reqid, got, c.spi)
+		if got := g.boundTo(t, "to 10.2.0.0/16"); got != c.want {
+			t.Errorf("reqid %d, SPI %d: bound to %d, want %d", c.reqid, c.spi, got, c.want)
 		}
 	}
 	g.key(t, func(k *Keying) { k.FlushPolicies(daemon) })

@@ -50,6 +50,7 @@ type Template struct {
 	Mode     Mode
 	Src, Dst flow.Addr // outer addresses as the SA's packets have them, so that an In policy's peer is Src; zero: any
 	Reqid    uint32    // 0: any
+	SPI      uint32    // of the one SA that an Out policy wants, in host order; 0: any
 }
 
 // Policy is one SPD entry. Policies are immutable once compiled.

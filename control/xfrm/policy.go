@@ -95,6 +95,9 @@ func (r *request) policyParams(info *userpolicyInfo) (p control.PolicyParams, er
 		if p.Template, err = tmpls[0].template(); err != nil {
 			return p, err
 		}
+		if p.Dir == spd.Out {
+			p.Template.SPI = tmpls[0].id.spi
+		}
 		if tmpls[0].optional != 0 {
 			p.Level = spd.Use
 		}
