@@ -5,7 +5,10 @@ import "encoding/binary"
 // The AEADs have the same shape: a nonce of 4 bytes of salt and the 8 bytes of
 // IV that are in the packet, an ICV of 16 bytes, and SPI and sequence number as
 // AAD (RFC 4106, sections 3 to 5; RFC 7634, section 2).
-const aeadIVLen = 8
+const (
+	aeadIVLen  = 8
+	aeadTagLen = 16
+)
 
 // sealAEAD takes the sequence number as IV (RFC 4106, section 3.1 and RFC
 // 7634, section 2 name it as a way): it never repeats under one key, also when

@@ -11,9 +11,12 @@ type Engine struct {
 	aad     [12]byte          // of an AEAD with ESN
 	seqHi   [4]byte           // what HMAC takes in after the packet with ESN
 	sum     [64]byte          // HMAC's output
+	counter [16]byte          // of counter mode: the block
+	stream  [16]byte          // of counter mode: for the end of a packet
 	digests [numHashes]digest // by hashID
 	cbc     cbcLanes
 	hmac    hmacLanes
+	gcm     gcmLists
 }
 
 // NewEngine makes a worker's Engine.

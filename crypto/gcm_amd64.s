@@ -1048,6 +1048,42 @@ DATA counters<>+4088(SB)/4, $0x00000000
 DATA counters<>+4092(SB)/4, $0x00000000
 GLOBL counters<>(SB), RODATA|NOPTR, $4096
 
+DATA aadBits<>+0(SB)/4, $0x00000000
+DATA aadBits<>+4(SB)/4, $0x00000000
+DATA aadBits<>+8(SB)/4, $0x00000040
+DATA aadBits<>+12(SB)/4, $0x00000000
+DATA aadBits<>+16(SB)/4, $0x00000000
+DATA aadBits<>+20(SB)/4, $0x00000000
+DATA aadBits<>+24(SB)/4, $0x00000040
+DATA aadBits<>+28(SB)/4, $0x00000000
+DATA aadBits<>+32(SB)/4, $0x00000000
+DATA aadBits<>+36(SB)/4, $0x00000000
+DATA aadBits<>+40(SB)/4, $0x00000040
+DATA aadBits<>+44(SB)/4, $0x00000000
+DATA aadBits<>+48(SB)/4, $0x00000000
+DATA aadBits<>+52(SB)/4, $0x00000000
+DATA aadBits<>+56(SB)/4, $0x00000040
+DATA aadBits<>+60(SB)/4, $0x00000000
+GLOBL aadBits<>(SB), RODATA|NOPTR, $64
+
+DATA esnBits<>+0(SB)/4, $0x00000000
+DATA esnBits<>+4(SB)/4, $0x00000000
+DATA esnBits<>+8(SB)/4, $0x00000020
+DATA esnBits<>+12(SB)/4, $0x00000000
+DATA esnBits<>+16(SB)/4, $0x00000000
+DATA esnBits<>+20(SB)/4, $0x00000000
+DATA esnBits<>+24(SB)/4, $0x00000020
+DATA esnBits<>+28(SB)/4, $0x00000000
+DATA esnBits<>+32(SB)/4, $0x00000000
+DATA esnBits<>+36(SB)/4, $0x00000000
+DATA esnBits<>+40(SB)/4, $0x00000020
+DATA esnBits<>+44(SB)/4, $0x00000000
+DATA esnBits<>+48(SB)/4, $0x00000000
+DATA esnBits<>+52(SB)/4, $0x00000000
+DATA esnBits<>+56(SB)/4, $0x00000020
+DATA esnBits<>+60(SB)/4, $0x00000000
+GLOBL esnBits<>(SB), RODATA|NOPTR, $64
+
 DATA poly<>+0(SB)/4, $0x00000001
 DATA poly<>+4(SB)/4, $0x00000000
 DATA poly<>+8(SB)/4, $0x00000000
@@ -1121,108 +1157,77 @@ power:
 	RET
 
 // func gcmSeal128vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
 TEXT ·gcmSeal128vaes512(SB), NOSPLIT, $0-24
-	MOVQ jobs+0(FP), DI
-	MOVQ group+8(FP), SI
-	MOVQ n+16(FP), DX
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
 
 packet:
-	MOVBLZX         (SI), R8
-	INCQ            SI
-	LEAQ            (R8)(R8*4), R8
-	LEAQ            (DI)(R8*8), R8
-	MOVQ            (R8), R9
-	MOVQ            8(R8), R10
-	MOVQ            16(R8), R12
-	MOVQ            8(R9), R9
-	VBROADCASTI32X4 832(R9), Z13
-	VBROADCASTI32X4 848(R9), Z17
-	VBROADCASTI32X4 864(R9), Z18
-	VBROADCASTI32X4 880(R9), Z19
-	VBROADCASTI32X4 896(R9), Z20
-	VBROADCASTI32X4 912(R9), Z21
-	VBROADCASTI32X4 928(R9), Z22
-	VBROADCASTI32X4 944(R9), Z23
-	VBROADCASTI32X4 960(R9), Z24
-	VBROADCASTI32X4 976(R9), Z25
-	VBROADCASTI32X4 992(R9), Z26
-	SUBQ            $0x10, R12
-	MOVQ            (R10), AX
-	MOVL            32(R8), BX
-	BSWAPL          BX
-	MOVQ            AX, CX
-	SHRQ            $0x20, CX
-	SHLQ            $0x20, CX
-	ORQ             CX, BX
-	VMOVQ           AX, X16
-	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            1072(R9), CX
-	MOVQ            BX, R13
-	SHLQ            $0x20, R13
-	ORQ             CX, R13
-	SHRQ            $0x20, BX
-	VMOVQ           R13, X0
-	VPINSRQ         $0x01, BX, X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          Z13, Z0, Z13
-	VMOVDQA64       Z13, Z14
-	BSWAPQ          AX
-	MOVQ            AX, CX
-	SHRQ            $0x20, CX
-	SHLQ            $0x20, CX
-	MOVL            32(R8), BX
-	ORQ             BX, CX
-	MOVQ            AX, BX
-	SHLQ            $0x20, BX
-	MOVBLZX         38(R8), R13
-	MOVL            R13, R11
-	NEGQ            R11
-	ANDQ            R11, BX
-	TESTL           R13, R13
-	CMOVQEQ         AX, CX
-	VMOVQ           BX, X12
-	VPINSRQ         $0x01, CX, X12, X12
-	SHLL            $0x05, R13
-	ADDL            $0x40, R13
-	LEAQ            -32(R12)(R12*1), CX
-	SHLQ            $0x02, CX
-	VMOVQ           CX, X15
-	VPINSRQ         $0x01, R13, X15, X15
-	VSHUFI64X2      $0x00, Z15, Z15, Z15
-	LEAQ            -1(R12), AX
-	MOVQ            AX, R11
-	MOVQ            AX, R14
-	SHRQ            $0x06, R11
-	INCQ            R11
-	SHRQ            $0x04, R14
-	ADDQ            $0x02, R14
-	ANDL            $0x3f, AX
-	MOVL            AX, R13
-	INCL            AX
-	SHRL            $0x04, R13
-	MOVQ            $-1, CX
-	BZHIQ           AX, CX, CX
-	KMOVQ           CX, K1
-	LEAL            (R13)(R13*1), AX
-	MOVL            $0x0000000c, CX
-	SHLXL           AX, CX, CX
-	MOVBLZX         CL, CX
-	KMOVW           CX, K2
-	ADDQ            R10, R12
-	LEAQ            counters<>+0(SB), BX
-	XORL            R15, R15
-	VPXORQ          Z8, Z8, Z8
-	VPXORQ          Z9, Z9, Z9
-	VPXORQ          Z10, Z10, Z10
-	MOVQ            R14, R13
-	NEGQ            R13
-	SHLQ            $0x04, R13
-	LEAQ            832(R9)(R13*1), R13
-	CMPQ            R14, $0x00000034
-	JBE             powers
-	LEAQ            64(R9), R13
-	SUBQ            $0x00000030, R14
+	MOVBLZX           (SI), R8
+	INCQ              SI
+	LEAQ              (R8)(R8*4), R8
+	LEAQ              (DI)(R8*8), R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   832(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	VBROADCASTI32X4   848(R9), Z17
+	VBROADCASTI32X4   864(R9), Z18
+	VBROADCASTI32X4   880(R9), Z19
+	VBROADCASTI32X4   896(R9), Z20
+	VBROADCASTI32X4   912(R9), Z21
+	VBROADCASTI32X4   928(R9), Z22
+	VBROADCASTI32X4   944(R9), Z23
+	VBROADCASTI32X4   960(R9), Z24
+	VBROADCASTI32X4   976(R9), Z25
+	VBROADCASTI32X4   992(R9), Z26
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	VPXORQ            Z8, Z8, Z8
+	VPXORQ            Z9, Z9, Z9
+	VPXORQ            Z10, Z10, Z10
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              832(R9)(R13*1), R13
+	CMPQ              R14, $0x00000034
+	JBE               powers
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000030, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -1246,16 +1251,18 @@ only1:
 	VAESENC      Z24, Z0, Z0
 	VAESENC      Z25, Z0, Z0
 	VAESENCLAST  Z26, Z0, Z0
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU8     Z0, K1, (R10)
-	VMOVDQU8.Z   Z0, K1, Z4
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	JMP          tag1
+	VMOVDQU8.Z   Z0, K1, Z0
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
+	CMPB         38(R8), $0x00
+	JNE          esn1true
+
+afteresn1true:
+	JMP tag1
 
 only2:
 	VPXORQ       (BX), Z13, Z0
@@ -1280,20 +1287,22 @@ only2:
 	VAESENC      Z25, Z1, Z1
 	VAESENCLAST  Z26, Z0, Z0
 	VAESENCLAST  Z26, Z1, Z1
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
-	VMOVDQU8.Z   Z1, K1, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	JMP          tag2
+	VMOVDQU8.Z   Z1, K1, Z1
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
+	CMPB         38(R8), $0x00
+	JNE          esn2true
+
+afteresn2true:
+	JMP tag2
 
 only3:
 	VPXORQ       (BX), Z13, Z0
@@ -1329,14 +1338,12 @@ only3:
 	VAESENCLAST  Z26, Z0, Z0
 	VAESENCLAST  Z26, Z1, Z1
 	VAESENCLAST  Z26, Z2, Z2
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -1344,9 +1351,13 @@ only3:
 	VMOVDQU8.Z   128(R10), K1, Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
-	VMOVDQU8.Z   Z2, K1, Z6
-	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	JMP          tag3
+	VMOVDQU8.Z   Z2, K1, Z2
+	VPSHUFB      reverse<>+0(SB), Z2, Z6
+	CMPB         38(R8), $0x00
+	JNE          esn3true
+
+afteresn3true:
+	JMP tag3
 
 only4:
 	VPXORQ       (BX), Z13, Z0
@@ -1393,14 +1404,12 @@ only4:
 	VAESENCLAST  Z26, Z1, Z1
 	VAESENCLAST  Z26, Z2, Z2
 	VAESENCLAST  Z26, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -1412,9 +1421,13 @@ only4:
 	VMOVDQU8.Z   192(R10), K1, Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
-	VMOVDQU8.Z   Z3, K1, Z7
-	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	JMP          tag4
+	VMOVDQU8.Z   Z3, K1, Z3
+	VPSHUFB      reverse<>+0(SB), Z3, Z7
+	CMPB         38(R8), $0x00
+	JNE          esn4true
+
+afteresn4true:
+	JMP tag4
 
 long:
 	VPXORQ       (BX), Z13, Z0
@@ -1461,14 +1474,12 @@ long:
 	VAESENCLAST  Z26, Z1, Z1
 	VAESENCLAST  Z26, Z2, Z2
 	VAESENCLAST  Z26, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -1481,7 +1492,11 @@ long:
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
 	VPSHUFB      reverse<>+0(SB), Z3, Z7
-	JMP          check
+	CMPB         38(R8), $0x00
+	JNE          esn4false
+
+afteresn4false:
+	JMP check
 
 loop:
 	VPXORQ        (BX), Z13, Z0
@@ -1652,8 +1667,8 @@ last1:
 	VMOVDQU8.Z    (R10), K1, Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU8      Z0, K1, (R10)
-	VMOVDQU8.Z    Z0, K1, Z4
-	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	VMOVDQU8.Z    Z0, K1, Z0
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -1692,7 +1707,6 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -1769,8 +1783,8 @@ last2:
 	VMOVDQU8.Z    64(R10), K1, Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU8      Z1, K1, 64(R10)
-	VMOVDQU8.Z    Z1, K1, Z5
-	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	VMOVDQU8.Z    Z1, K1, Z1
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -1814,7 +1828,6 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -1906,8 +1919,8 @@ last3:
 	VMOVDQU8.Z    128(R10), K1, Z6
 	VPXORQ        Z6, Z2, Z2
 	VMOVDQU8      Z2, K1, 128(R10)
-	VMOVDQU8.Z    Z2, K1, Z6
-	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	VMOVDQU8.Z    Z2, K1, Z2
+	VPSHUFB       reverse<>+0(SB), Z2, Z6
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -1958,7 +1971,6 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -2065,8 +2077,8 @@ last4:
 	VMOVDQU8.Z    192(R10), K1, Z7
 	VPXORQ        Z7, Z3, Z3
 	VMOVDQU8      Z3, K1, 192(R10)
-	VMOVDQU8.Z    Z3, K1, Z7
-	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	VMOVDQU8.Z    Z3, K1, Z3
+	VPSHUFB       reverse<>+0(SB), Z3, Z7
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -2122,7 +2134,6 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -2178,112 +2189,934 @@ all:
 	ADDL           $0x00000100, R15
 	LEAQ           counters<>+0(SB), BX
 	JMP            carried
+
+esn1true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn1true
+
+esn2true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn2true
+
+esn3true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn3true
+
+esn4true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4true
+
+esn4false:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4false
+
+// func gcmSeal128vaes512of1(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU8.Z        (R12), K1, Z8
+	VMOVDQU8.Z        (R13), K2, Z10
+	VMOVDQU8.Z        (R14), K3, Z12
+	VMOVDQU8.Z        (R15), K4, Z14
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VMOVDQU8.Z        Z0, K1, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VMOVDQU8.Z   Z2, K2, Z2
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VMOVDQU8.Z   Z4, K3, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VMOVDQU8.Z   Z6, K4, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ          (SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R12, AX
+	MOVQ          AX, R12
+	ANDQ          $-16, CX
+	SUBQ          CX, R8
+	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
+	VPXORQ        Z20, Z9, Z9
+	MOVQ          16(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R13, AX
+	MOVQ          AX, R13
+	ANDQ          $-16, CX
+	SUBQ          CX, R9
+	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
+	VPXORQ        Z20, Z12, Z12
+	MOVQ          32(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R14, AX
+	MOVQ          AX, R14
+	ANDQ          $-16, CX
+	SUBQ          CX, R10
+	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
+	VPXORQ        Z20, Z15, Z15
+	MOVQ          48(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R15, AX
+	MOVQ          AX, R15
+	ANDQ          $-16, CX
+	SUBQ          CX, R11
+	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
+	VPXORQ        Z20, Z18, Z18
+	VSHUFI64X2    $0xee, Z11, Z8, Z27
+	VSHUFI64X2    $0x44, Z11, Z8, Z8
+	VPXORQ        Z27, Z8, Z8
+	VSHUFI64X2    $0xee, Z17, Z14, Z28
+	VSHUFI64X2    $0x44, Z17, Z14, Z14
+	VPXORQ        Z28, Z14, Z14
+	VSHUFI64X2    $0xdd, Z14, Z8, Z29
+	VSHUFI64X2    $0x88, Z14, Z8, Z8
+	VPXORQ        Z29, Z8, Z8
+	VSHUFI64X2    $0xee, Z12, Z9, Z27
+	VSHUFI64X2    $0x44, Z12, Z9, Z9
+	VPXORQ        Z27, Z9, Z9
+	VSHUFI64X2    $0xee, Z18, Z15, Z28
+	VSHUFI64X2    $0x44, Z18, Z15, Z15
+	VPXORQ        Z28, Z15, Z15
+	VSHUFI64X2    $0xdd, Z15, Z9, Z29
+	VSHUFI64X2    $0x88, Z15, Z9, Z9
+	VPXORQ        Z29, Z9, Z9
+	VSHUFI64X2    $0xee, Z13, Z10, Z27
+	VSHUFI64X2    $0x44, Z13, Z10, Z10
+	VPXORQ        Z27, Z10, Z10
+	VSHUFI64X2    $0xee, Z19, Z16, Z28
+	VSHUFI64X2    $0x44, Z19, Z16, Z16
+	VPXORQ        Z28, Z16, Z16
+	VSHUFI64X2    $0xdd, Z16, Z10, Z29
+	VSHUFI64X2    $0x88, Z16, Z10, Z10
+	VPXORQ        Z29, Z10, Z10
+	VPCLMULQDQ    $0x01, Z25, Z24, Z20
+	VPCLMULQDQ    $0x10, Z25, Z24, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z9
+	VPCLMULQDQ    $0x00, Z25, Z24, Z22
+	VPCLMULQDQ    $0x11, Z25, Z24, Z23
+	VPXORQ        Z22, Z8, Z8
+	VPXORQ        Z23, Z10, Z10
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z20, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z20, Z9, Z10
+	VPSHUFB       reverse<>+0(SB), Z10, Z10
+	VPXORQ        Z26, Z10, Z10
+	VMOVDQU       X10, (R12)
+	VEXTRACTI64X2 $0x01, Z10, (R13)
+	VEXTRACTI64X2 $0x02, Z10, (R14)
+	VEXTRACTI64X2 $0x03, Z10, (R15)
+	MOVQ          8(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          24(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          40(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          56(SP), AX
+	MOVB          $0x01, 36(AX)
+	SUBQ          $0x04, DX
+	JA            group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3
+
+// func gcmSeal128vaes512of2(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VMOVDQA64         Z0, Z1
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VMOVDQA64         Z2, Z3
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VMOVDQA64         Z4, Z5
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VMOVDQA64         Z6, Z7
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VAESENCLAST       Z27, Z1, Z1
+	VAESENCLAST       Z28, Z3, Z3
+	VAESENCLAST       Z29, Z5, Z5
+	VAESENCLAST       Z30, Z7, Z7
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU64         (R12), Z8
+	VMOVDQU8.Z        64(R12), K1, Z9
+	VMOVDQU64         (R13), Z10
+	VMOVDQU8.Z        64(R13), K2, Z11
+	VMOVDQU64         (R14), Z12
+	VMOVDQU8.Z        64(R14), K3, Z13
+	VMOVDQU64         (R15), Z14
+	VMOVDQU8.Z        64(R15), K4, Z15
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
+	VPXORQ            Z9, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VMOVDQU8.Z        Z1, K1, Z1
+	VPSHUFB           reverse<>+0(SB), Z1, Z1
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU64    Z2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
+	VPXORQ       Z11, Z3, Z3
+	VMOVDQU8     Z3, K2, 64(R13)
+	VMOVDQU8.Z   Z3, K2, Z3
+	VPSHUFB      reverse<>+0(SB), Z3, Z3
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU64    Z4, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
+	VPXORQ       Z13, Z5, Z5
+	VMOVDQU8     Z5, K3, 64(R14)
+	VMOVDQU8.Z   Z5, K3, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU64    Z6, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
+	VPXORQ       Z15, Z7, Z7
+	VMOVDQU8     Z7, K4, 64(R15)
+	VMOVDQU8.Z   Z7, K4, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ          (SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R12, AX
+	MOVQ          AX, R12
+	ANDQ          $-16, CX
+	SUBQ          CX, R8
+	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
+	VPCLMULQDQ    $0x01, 880(R8), Z1, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z9
+	VPCLMULQDQ    $0x10, 880(R8), Z1, Z22
+	VPCLMULQDQ    $0x00, 880(R8), Z1, Z23
+	VPCLMULQDQ    $0x11, 880(R8), Z1, Z20
+	VPXORQ        Z23, Z8, Z8
+	VPXORQ        Z22, Z9, Z9
+	VPXORQ        Z20, Z10, Z10
+	MOVQ          16(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R13, AX
+	MOVQ          AX, R13
+	ANDQ          $-16, CX
+	SUBQ          CX, R9
+	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
+	VPCLMULQDQ    $0x01, 880(R9), Z3, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z12
+	VPCLMULQDQ    $0x10, 880(R9), Z3, Z22
+	VPCLMULQDQ    $0x00, 880(R9), Z3, Z23
+	VPCLMULQDQ    $0x11, 880(R9), Z3, Z20
+	VPXORQ        Z23, Z11, Z11
+	VPXORQ        Z22, Z12, Z12
+	VPXORQ        Z20, Z13, Z13
+	MOVQ          32(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R14, AX
+	MOVQ          AX, R14
+	ANDQ          $-16, CX
+	SUBQ          CX, R10
+	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
+	VPCLMULQDQ    $0x01, 880(R10), Z5, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z15
+	VPCLMULQDQ    $0x10, 880(R10), Z5, Z22
+	VPCLMULQDQ    $0x00, 880(R10), Z5, Z23
+	VPCLMULQDQ    $0x11, 880(R10), Z5, Z20
+	VPXORQ        Z23, Z14, Z14
+	VPXORQ        Z22, Z15, Z15
+	VPXORQ        Z20, Z16, Z16
+	MOVQ          48(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R15, AX
+	MOVQ          AX, R15
+	ANDQ          $-16, CX
+	SUBQ          CX, R11
+	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
+	VPCLMULQDQ    $0x01, 880(R11), Z7, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z18
+	VPCLMULQDQ    $0x10, 880(R11), Z7, Z22
+	VPCLMULQDQ    $0x00, 880(R11), Z7, Z23
+	VPCLMULQDQ    $0x11, 880(R11), Z7, Z20
+	VPXORQ        Z23, Z17, Z17
+	VPXORQ        Z22, Z18, Z18
+	VPXORQ        Z20, Z19, Z19
+	VSHUFI64X2    $0xee, Z11, Z8, Z27
+	VSHUFI64X2    $0x44, Z11, Z8, Z8
+	VPXORQ        Z27, Z8, Z8
+	VSHUFI64X2    $0xee, Z17, Z14, Z28
+	VSHUFI64X2    $0x44, Z17, Z14, Z14
+	VPXORQ        Z28, Z14, Z14
+	VSHUFI64X2    $0xdd, Z14, Z8, Z29
+	VSHUFI64X2    $0x88, Z14, Z8, Z8
+	VPXORQ        Z29, Z8, Z8
+	VSHUFI64X2    $0xee, Z12, Z9, Z27
+	VSHUFI64X2    $0x44, Z12, Z9, Z9
+	VPXORQ        Z27, Z9, Z9
+	VSHUFI64X2    $0xee, Z18, Z15, Z28
+	VSHUFI64X2    $0x44, Z18, Z15, Z15
+	VPXORQ        Z28, Z15, Z15
+	VSHUFI64X2    $0xdd, Z15, Z9, Z29
+	VSHUFI64X2    $0x88, Z15, Z9, Z9
+	VPXORQ        Z29, Z9, Z9
+	VSHUFI64X2    $0xee, Z13, Z10, Z27
+	VSHUFI64X2    $0x44, Z13, Z10, Z10
+	VPXORQ        Z27, Z10, Z10
+	VSHUFI64X2    $0xee, Z19, Z16, Z28
+	VSHUFI64X2    $0x44, Z19, Z16, Z16
+	VPXORQ        Z28, Z16, Z16
+	VSHUFI64X2    $0xdd, Z16, Z10, Z29
+	VSHUFI64X2    $0x88, Z16, Z10, Z10
+	VPXORQ        Z29, Z10, Z10
+	VPCLMULQDQ    $0x01, Z25, Z24, Z20
+	VPCLMULQDQ    $0x10, Z25, Z24, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z9
+	VPCLMULQDQ    $0x00, Z25, Z24, Z22
+	VPCLMULQDQ    $0x11, Z25, Z24, Z23
+	VPXORQ        Z22, Z8, Z8
+	VPXORQ        Z23, Z10, Z10
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z20, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z20, Z9, Z10
+	VPSHUFB       reverse<>+0(SB), Z10, Z10
+	VPXORQ        Z26, Z10, Z10
+	VMOVDQU       X10, (R12)
+	VEXTRACTI64X2 $0x01, Z10, (R13)
+	VEXTRACTI64X2 $0x02, Z10, (R14)
+	VEXTRACTI64X2 $0x03, Z10, (R15)
+	MOVQ          8(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          24(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          40(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          56(SP), AX
+	MOVB          $0x01, 36(AX)
+	SUBQ          $0x04, DX
+	JA            group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3
 
 // func gcmSeal192vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
 TEXT ·gcmSeal192vaes512(SB), NOSPLIT, $0-24
-	MOVQ jobs+0(FP), DI
-	MOVQ group+8(FP), SI
-	MOVQ n+16(FP), DX
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
 
 packet:
-	MOVBLZX         (SI), R8
-	INCQ            SI
-	LEAQ            (R8)(R8*4), R8
-	LEAQ            (DI)(R8*8), R8
-	MOVQ            (R8), R9
-	MOVQ            8(R8), R10
-	MOVQ            16(R8), R12
-	MOVQ            8(R9), R9
-	VBROADCASTI32X4 832(R9), Z13
-	VBROADCASTI32X4 848(R9), Z17
-	VBROADCASTI32X4 864(R9), Z18
-	VBROADCASTI32X4 880(R9), Z19
-	VBROADCASTI32X4 896(R9), Z20
-	VBROADCASTI32X4 912(R9), Z21
-	VBROADCASTI32X4 928(R9), Z22
-	VBROADCASTI32X4 944(R9), Z23
-	VBROADCASTI32X4 960(R9), Z24
-	VBROADCASTI32X4 976(R9), Z25
-	VBROADCASTI32X4 992(R9), Z26
-	VBROADCASTI32X4 1008(R9), Z27
-	VBROADCASTI32X4 1024(R9), Z28
-	SUBQ            $0x10, R12
-	MOVQ            (R10), AX
-	MOVL            32(R8), BX
-	BSWAPL          BX
-	MOVQ            AX, CX
-	SHRQ            $0x20, CX
-	SHLQ            $0x20, CX
-	ORQ             CX, BX
-	VMOVQ           AX, X16
-	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            1072(R9), CX
-	MOVQ            BX, R13
-	SHLQ            $0x20, R13
-	ORQ             CX, R13
-	SHRQ            $0x20, BX
-	VMOVQ           R13, X0
-	VPINSRQ         $0x01, BX, X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          Z13, Z0, Z13
-	VMOVDQA64       Z13, Z14
-	BSWAPQ          AX
-	MOVQ            AX, CX
-	SHRQ            $0x20, CX
-	SHLQ            $0x20, CX
-	MOVL            32(R8), BX
-	ORQ             BX, CX
-	MOVQ            AX, BX
-	SHLQ            $0x20, BX
-	MOVBLZX         38(R8), R13
-	MOVL            R13, R11
-	NEGQ            R11
-	ANDQ            R11, BX
-	TESTL           R13, R13
-	CMOVQEQ         AX, CX
-	VMOVQ           BX, X12
-	VPINSRQ         $0x01, CX, X12, X12
-	SHLL            $0x05, R13
-	ADDL            $0x40, R13
-	LEAQ            -32(R12)(R12*1), CX
-	SHLQ            $0x02, CX
-	VMOVQ           CX, X15
-	VPINSRQ         $0x01, R13, X15, X15
-	VSHUFI64X2      $0x00, Z15, Z15, Z15
-	LEAQ            -1(R12), AX
-	MOVQ            AX, R11
-	MOVQ            AX, R14
-	SHRQ            $0x06, R11
-	INCQ            R11
-	SHRQ            $0x04, R14
-	ADDQ            $0x02, R14
-	ANDL            $0x3f, AX
-	MOVL            AX, R13
-	INCL            AX
-	SHRL            $0x04, R13
-	MOVQ            $-1, CX
-	BZHIQ           AX, CX, CX
-	KMOVQ           CX, K1
-	LEAL            (R13)(R13*1), AX
-	MOVL            $0x0000000c, CX
-	SHLXL           AX, CX, CX
-	MOVBLZX         CL, CX
-	KMOVW           CX, K2
-	ADDQ            R10, R12
-	LEAQ            counters<>+0(SB), BX
-	XORL            R15, R15
-	VPXORQ          Z8, Z8, Z8
-	VPXORQ          Z9, Z9, Z9
-	VPXORQ          Z10, Z10, Z10
-	MOVQ            R14, R13
-	NEGQ            R13
-	SHLQ            $0x04, R13
-	LEAQ            832(R9)(R13*1), R13
-	CMPQ            R14, $0x00000034
-	JBE             powers
-	LEAQ            64(R9), R13
-	SUBQ            $0x00000030, R14
+	MOVBLZX           (SI), R8
+	INCQ              SI
+	LEAQ              (R8)(R8*4), R8
+	LEAQ              (DI)(R8*8), R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   832(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	VBROADCASTI32X4   848(R9), Z17
+	VBROADCASTI32X4   864(R9), Z18
+	VBROADCASTI32X4   880(R9), Z19
+	VBROADCASTI32X4   896(R9), Z20
+	VBROADCASTI32X4   912(R9), Z21
+	VBROADCASTI32X4   928(R9), Z22
+	VBROADCASTI32X4   944(R9), Z23
+	VBROADCASTI32X4   960(R9), Z24
+	VBROADCASTI32X4   976(R9), Z25
+	VBROADCASTI32X4   992(R9), Z26
+	VBROADCASTI32X4   1008(R9), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	VPXORQ            Z8, Z8, Z8
+	VPXORQ            Z9, Z9, Z9
+	VPXORQ            Z10, Z10, Z10
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              832(R9)(R13*1), R13
+	CMPQ              R14, $0x00000034
+	JBE               powers
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000030, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -2309,16 +3142,18 @@ only1:
 	VAESENC      Z26, Z0, Z0
 	VAESENC      Z27, Z0, Z0
 	VAESENCLAST  Z28, Z0, Z0
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU8     Z0, K1, (R10)
-	VMOVDQU8.Z   Z0, K1, Z4
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	JMP          tag1
+	VMOVDQU8.Z   Z0, K1, Z0
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
+	CMPB         38(R8), $0x00
+	JNE          esn1true
+
+afteresn1true:
+	JMP tag1
 
 only2:
 	VPXORQ       (BX), Z13, Z0
@@ -2347,20 +3182,22 @@ only2:
 	VAESENC      Z27, Z1, Z1
 	VAESENCLAST  Z28, Z0, Z0
 	VAESENCLAST  Z28, Z1, Z1
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
-	VMOVDQU8.Z   Z1, K1, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	JMP          tag2
+	VMOVDQU8.Z   Z1, K1, Z1
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
+	CMPB         38(R8), $0x00
+	JNE          esn2true
+
+afteresn2true:
+	JMP tag2
 
 only3:
 	VPXORQ       (BX), Z13, Z0
@@ -2402,14 +3239,12 @@ only3:
 	VAESENCLAST  Z28, Z0, Z0
 	VAESENCLAST  Z28, Z1, Z1
 	VAESENCLAST  Z28, Z2, Z2
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -2417,9 +3252,13 @@ only3:
 	VMOVDQU8.Z   128(R10), K1, Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
-	VMOVDQU8.Z   Z2, K1, Z6
-	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	JMP          tag3
+	VMOVDQU8.Z   Z2, K1, Z2
+	VPSHUFB      reverse<>+0(SB), Z2, Z6
+	CMPB         38(R8), $0x00
+	JNE          esn3true
+
+afteresn3true:
+	JMP tag3
 
 only4:
 	VPXORQ       (BX), Z13, Z0
@@ -2474,14 +3313,12 @@ only4:
 	VAESENCLAST  Z28, Z1, Z1
 	VAESENCLAST  Z28, Z2, Z2
 	VAESENCLAST  Z28, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -2493,9 +3330,13 @@ only4:
 	VMOVDQU8.Z   192(R10), K1, Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
-	VMOVDQU8.Z   Z3, K1, Z7
-	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	JMP          tag4
+	VMOVDQU8.Z   Z3, K1, Z3
+	VPSHUFB      reverse<>+0(SB), Z3, Z7
+	CMPB         38(R8), $0x00
+	JNE          esn4true
+
+afteresn4true:
+	JMP tag4
 
 long:
 	VPXORQ       (BX), Z13, Z0
@@ -2550,14 +3391,12 @@ long:
 	VAESENCLAST  Z28, Z1, Z1
 	VAESENCLAST  Z28, Z2, Z2
 	VAESENCLAST  Z28, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -2570,7 +3409,11 @@ long:
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
 	VPSHUFB      reverse<>+0(SB), Z3, Z7
-	JMP          check
+	CMPB         38(R8), $0x00
+	JNE          esn4false
+
+afteresn4false:
+	JMP check
 
 loop:
 	VPXORQ        (BX), Z13, Z0
@@ -2751,8 +3594,8 @@ last1:
 	VMOVDQU8.Z    (R10), K1, Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU8      Z0, K1, (R10)
-	VMOVDQU8.Z    Z0, K1, Z4
-	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	VMOVDQU8.Z    Z0, K1, Z0
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -2791,7 +3634,6 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -2872,8 +3714,8 @@ last2:
 	VMOVDQU8.Z    64(R10), K1, Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU8      Z1, K1, 64(R10)
-	VMOVDQU8.Z    Z1, K1, Z5
-	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	VMOVDQU8.Z    Z1, K1, Z1
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -2917,7 +3759,6 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -3015,8 +3856,8 @@ last3:
 	VMOVDQU8.Z    128(R10), K1, Z6
 	VPXORQ        Z6, Z2, Z2
 	VMOVDQU8      Z2, K1, 128(R10)
-	VMOVDQU8.Z    Z2, K1, Z6
-	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	VMOVDQU8.Z    Z2, K1, Z2
+	VPSHUFB       reverse<>+0(SB), Z2, Z6
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -3067,7 +3908,6 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -3182,8 +4022,8 @@ last4:
 	VMOVDQU8.Z    192(R10), K1, Z7
 	VPXORQ        Z7, Z3, Z3
 	VMOVDQU8      Z3, K1, 192(R10)
-	VMOVDQU8.Z    Z3, K1, Z7
-	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	VMOVDQU8.Z    Z3, K1, Z3
+	VPSHUFB       reverse<>+0(SB), Z3, Z7
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -3239,7 +4079,6 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -3295,114 +4134,976 @@ all:
 	ADDL           $0x00000100, R15
 	LEAQ           counters<>+0(SB), BX
 	JMP            carried
+
+esn1true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn1true
+
+esn2true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn2true
+
+esn3true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn3true
+
+esn4true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4true
+
+esn4false:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4false
+
+// func gcmSeal192vaes512of1(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1008(R8), Z27
+	VBROADCASTI32X4   1008(R9), Z28
+	VBROADCASTI32X4   1008(R10), Z29
+	VBROADCASTI32X4   1008(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1024(R8), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	VBROADCASTI32X4   1024(R10), Z29
+	VBROADCASTI32X4   1024(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU8.Z        (R12), K1, Z8
+	VMOVDQU8.Z        (R13), K2, Z10
+	VMOVDQU8.Z        (R14), K3, Z12
+	VMOVDQU8.Z        (R15), K4, Z14
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VMOVDQU8.Z        Z0, K1, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VMOVDQU8.Z   Z2, K2, Z2
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VMOVDQU8.Z   Z4, K3, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VMOVDQU8.Z   Z6, K4, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ          (SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R12, AX
+	MOVQ          AX, R12
+	ANDQ          $-16, CX
+	SUBQ          CX, R8
+	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
+	VPXORQ        Z20, Z9, Z9
+	MOVQ          16(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R13, AX
+	MOVQ          AX, R13
+	ANDQ          $-16, CX
+	SUBQ          CX, R9
+	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
+	VPXORQ        Z20, Z12, Z12
+	MOVQ          32(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R14, AX
+	MOVQ          AX, R14
+	ANDQ          $-16, CX
+	SUBQ          CX, R10
+	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
+	VPXORQ        Z20, Z15, Z15
+	MOVQ          48(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R15, AX
+	MOVQ          AX, R15
+	ANDQ          $-16, CX
+	SUBQ          CX, R11
+	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
+	VPXORQ        Z20, Z18, Z18
+	VSHUFI64X2    $0xee, Z11, Z8, Z27
+	VSHUFI64X2    $0x44, Z11, Z8, Z8
+	VPXORQ        Z27, Z8, Z8
+	VSHUFI64X2    $0xee, Z17, Z14, Z28
+	VSHUFI64X2    $0x44, Z17, Z14, Z14
+	VPXORQ        Z28, Z14, Z14
+	VSHUFI64X2    $0xdd, Z14, Z8, Z29
+	VSHUFI64X2    $0x88, Z14, Z8, Z8
+	VPXORQ        Z29, Z8, Z8
+	VSHUFI64X2    $0xee, Z12, Z9, Z27
+	VSHUFI64X2    $0x44, Z12, Z9, Z9
+	VPXORQ        Z27, Z9, Z9
+	VSHUFI64X2    $0xee, Z18, Z15, Z28
+	VSHUFI64X2    $0x44, Z18, Z15, Z15
+	VPXORQ        Z28, Z15, Z15
+	VSHUFI64X2    $0xdd, Z15, Z9, Z29
+	VSHUFI64X2    $0x88, Z15, Z9, Z9
+	VPXORQ        Z29, Z9, Z9
+	VSHUFI64X2    $0xee, Z13, Z10, Z27
+	VSHUFI64X2    $0x44, Z13, Z10, Z10
+	VPXORQ        Z27, Z10, Z10
+	VSHUFI64X2    $0xee, Z19, Z16, Z28
+	VSHUFI64X2    $0x44, Z19, Z16, Z16
+	VPXORQ        Z28, Z16, Z16
+	VSHUFI64X2    $0xdd, Z16, Z10, Z29
+	VSHUFI64X2    $0x88, Z16, Z10, Z10
+	VPXORQ        Z29, Z10, Z10
+	VPCLMULQDQ    $0x01, Z25, Z24, Z20
+	VPCLMULQDQ    $0x10, Z25, Z24, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z9
+	VPCLMULQDQ    $0x00, Z25, Z24, Z22
+	VPCLMULQDQ    $0x11, Z25, Z24, Z23
+	VPXORQ        Z22, Z8, Z8
+	VPXORQ        Z23, Z10, Z10
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z20, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z20, Z9, Z10
+	VPSHUFB       reverse<>+0(SB), Z10, Z10
+	VPXORQ        Z26, Z10, Z10
+	VMOVDQU       X10, (R12)
+	VEXTRACTI64X2 $0x01, Z10, (R13)
+	VEXTRACTI64X2 $0x02, Z10, (R14)
+	VEXTRACTI64X2 $0x03, Z10, (R15)
+	MOVQ          8(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          24(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          40(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          56(SP), AX
+	MOVB          $0x01, 36(AX)
+	SUBQ          $0x04, DX
+	JA            group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3
+
+// func gcmSeal192vaes512of2(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VMOVDQA64         Z0, Z1
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VMOVDQA64         Z2, Z3
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VMOVDQA64         Z4, Z5
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VMOVDQA64         Z6, Z7
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1008(R8), Z27
+	VBROADCASTI32X4   1008(R9), Z28
+	VBROADCASTI32X4   1008(R10), Z29
+	VBROADCASTI32X4   1008(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1024(R8), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	VBROADCASTI32X4   1024(R10), Z29
+	VBROADCASTI32X4   1024(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VAESENCLAST       Z27, Z1, Z1
+	VAESENCLAST       Z28, Z3, Z3
+	VAESENCLAST       Z29, Z5, Z5
+	VAESENCLAST       Z30, Z7, Z7
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU64         (R12), Z8
+	VMOVDQU8.Z        64(R12), K1, Z9
+	VMOVDQU64         (R13), Z10
+	VMOVDQU8.Z        64(R13), K2, Z11
+	VMOVDQU64         (R14), Z12
+	VMOVDQU8.Z        64(R14), K3, Z13
+	VMOVDQU64         (R15), Z14
+	VMOVDQU8.Z        64(R15), K4, Z15
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
+	VPXORQ            Z9, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VMOVDQU8.Z        Z1, K1, Z1
+	VPSHUFB           reverse<>+0(SB), Z1, Z1
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU64    Z2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
+	VPXORQ       Z11, Z3, Z3
+	VMOVDQU8     Z3, K2, 64(R13)
+	VMOVDQU8.Z   Z3, K2, Z3
+	VPSHUFB      reverse<>+0(SB), Z3, Z3
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU64    Z4, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
+	VPXORQ       Z13, Z5, Z5
+	VMOVDQU8     Z5, K3, 64(R14)
+	VMOVDQU8.Z   Z5, K3, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU64    Z6, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
+	VPXORQ       Z15, Z7, Z7
+	VMOVDQU8     Z7, K4, 64(R15)
+	VMOVDQU8.Z   Z7, K4, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ          (SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R12, AX
+	MOVQ          AX, R12
+	ANDQ          $-16, CX
+	SUBQ          CX, R8
+	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
+	VPCLMULQDQ    $0x01, 880(R8), Z1, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z9
+	VPCLMULQDQ    $0x10, 880(R8), Z1, Z22
+	VPCLMULQDQ    $0x00, 880(R8), Z1, Z23
+	VPCLMULQDQ    $0x11, 880(R8), Z1, Z20
+	VPXORQ        Z23, Z8, Z8
+	VPXORQ        Z22, Z9, Z9
+	VPXORQ        Z20, Z10, Z10
+	MOVQ          16(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R13, AX
+	MOVQ          AX, R13
+	ANDQ          $-16, CX
+	SUBQ          CX, R9
+	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
+	VPCLMULQDQ    $0x01, 880(R9), Z3, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z12
+	VPCLMULQDQ    $0x10, 880(R9), Z3, Z22
+	VPCLMULQDQ    $0x00, 880(R9), Z3, Z23
+	VPCLMULQDQ    $0x11, 880(R9), Z3, Z20
+	VPXORQ        Z23, Z11, Z11
+	VPXORQ        Z22, Z12, Z12
+	VPXORQ        Z20, Z13, Z13
+	MOVQ          32(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R14, AX
+	MOVQ          AX, R14
+	ANDQ          $-16, CX
+	SUBQ          CX, R10
+	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
+	VPCLMULQDQ    $0x01, 880(R10), Z5, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z15
+	VPCLMULQDQ    $0x10, 880(R10), Z5, Z22
+	VPCLMULQDQ    $0x00, 880(R10), Z5, Z23
+	VPCLMULQDQ    $0x11, 880(R10), Z5, Z20
+	VPXORQ        Z23, Z14, Z14
+	VPXORQ        Z22, Z15, Z15
+	VPXORQ        Z20, Z16, Z16
+	MOVQ          48(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R15, AX
+	MOVQ          AX, R15
+	ANDQ          $-16, CX
+	SUBQ          CX, R11
+	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
+	VPCLMULQDQ    $0x01, 880(R11), Z7, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z18
+	VPCLMULQDQ    $0x10, 880(R11), Z7, Z22
+	VPCLMULQDQ    $0x00, 880(R11), Z7, Z23
+	VPCLMULQDQ    $0x11, 880(R11), Z7, Z20
+	VPXORQ        Z23, Z17, Z17
+	VPXORQ        Z22, Z18, Z18
+	VPXORQ        Z20, Z19, Z19
+	VSHUFI64X2    $0xee, Z11, Z8, Z27
+	VSHUFI64X2    $0x44, Z11, Z8, Z8
+	VPXORQ        Z27, Z8, Z8
+	VSHUFI64X2    $0xee, Z17, Z14, Z28
+	VSHUFI64X2    $0x44, Z17, Z14, Z14
+	VPXORQ        Z28, Z14, Z14
+	VSHUFI64X2    $0xdd, Z14, Z8, Z29
+	VSHUFI64X2    $0x88, Z14, Z8, Z8
+	VPXORQ        Z29, Z8, Z8
+	VSHUFI64X2    $0xee, Z12, Z9, Z27
+	VSHUFI64X2    $0x44, Z12, Z9, Z9
+	VPXORQ        Z27, Z9, Z9
+	VSHUFI64X2    $0xee, Z18, Z15, Z28
+	VSHUFI64X2    $0x44, Z18, Z15, Z15
+	VPXORQ        Z28, Z15, Z15
+	VSHUFI64X2    $0xdd, Z15, Z9, Z29
+	VSHUFI64X2    $0x88, Z15, Z9, Z9
+	VPXORQ        Z29, Z9, Z9
+	VSHUFI64X2    $0xee, Z13, Z10, Z27
+	VSHUFI64X2    $0x44, Z13, Z10, Z10
+	VPXORQ        Z27, Z10, Z10
+	VSHUFI64X2    $0xee, Z19, Z16, Z28
+	VSHUFI64X2    $0x44, Z19, Z16, Z16
+	VPXORQ        Z28, Z16, Z16
+	VSHUFI64X2    $0xdd, Z16, Z10, Z29
+	VSHUFI64X2    $0x88, Z16, Z10, Z10
+	VPXORQ        Z29, Z10, Z10
+	VPCLMULQDQ    $0x01, Z25, Z24, Z20
+	VPCLMULQDQ    $0x10, Z25, Z24, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z9
+	VPCLMULQDQ    $0x00, Z25, Z24, Z22
+	VPCLMULQDQ    $0x11, Z25, Z24, Z23
+	VPXORQ        Z22, Z8, Z8
+	VPXORQ        Z23, Z10, Z10
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z20, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z20, Z9, Z10
+	VPSHUFB       reverse<>+0(SB), Z10, Z10
+	VPXORQ        Z26, Z10, Z10
+	VMOVDQU       X10, (R12)
+	VEXTRACTI64X2 $0x01, Z10, (R13)
+	VEXTRACTI64X2 $0x02, Z10, (R14)
+	VEXTRACTI64X2 $0x03, Z10, (R15)
+	MOVQ          8(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          24(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          40(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          56(SP), AX
+	MOVB          $0x01, 36(AX)
+	SUBQ          $0x04, DX
+	JA            group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3
 
 // func gcmSeal256vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
 TEXT ·gcmSeal256vaes512(SB), NOSPLIT, $0-24
-	MOVQ jobs+0(FP), DI
-	MOVQ group+8(FP), SI
-	MOVQ n+16(FP), DX
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
 
 packet:
-	MOVBLZX         (SI), R8
-	INCQ            SI
-	LEAQ            (R8)(R8*4), R8
-	LEAQ            (DI)(R8*8), R8
-	MOVQ            (R8), R9
-	MOVQ            8(R8), R10
-	MOVQ            16(R8), R12
-	MOVQ            8(R9), R9
-	VBROADCASTI32X4 832(R9), Z13
-	VBROADCASTI32X4 848(R9), Z17
-	VBROADCASTI32X4 864(R9), Z18
-	VBROADCASTI32X4 880(R9), Z19
-	VBROADCASTI32X4 896(R9), Z20
-	VBROADCASTI32X4 912(R9), Z21
-	VBROADCASTI32X4 928(R9), Z22
-	VBROADCASTI32X4 944(R9), Z23
-	VBROADCASTI32X4 960(R9), Z24
-	VBROADCASTI32X4 976(R9), Z25
-	VBROADCASTI32X4 992(R9), Z26
-	VBROADCASTI32X4 1008(R9), Z27
-	VBROADCASTI32X4 1024(R9), Z28
-	VBROADCASTI32X4 1040(R9), Z29
-	VBROADCASTI32X4 1056(R9), Z30
-	SUBQ            $0x10, R12
-	MOVQ            (R10), AX
-	MOVL            32(R8), BX
-	BSWAPL          BX
-	MOVQ            AX, CX
-	SHRQ            $0x20, CX
-	SHLQ            $0x20, CX
-	ORQ             CX, BX
-	VMOVQ           AX, X16
-	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            1072(R9), CX
-	MOVQ            BX, R13
-	SHLQ            $0x20, R13
-	ORQ             CX, R13
-	SHRQ            $0x20, BX
-	VMOVQ           R13, X0
-	VPINSRQ         $0x01, BX, X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          Z13, Z0, Z13
-	VMOVDQA64       Z13, Z14
-	BSWAPQ          AX
-	MOVQ            AX, CX
-	SHRQ            $0x20, CX
-	SHLQ            $0x20, CX
-	MOVL            32(R8), BX
-	ORQ             BX, CX
-	MOVQ            AX, BX
-	SHLQ            $0x20, BX
-	MOVBLZX         38(R8), R13
-	MOVL            R13, R11
-	NEGQ            R11
-	ANDQ            R11, BX
-	TESTL           R13, R13
-	CMOVQEQ         AX, CX
-	VMOVQ           BX, X12
-	VPINSRQ         $0x01, CX, X12, X12
-	SHLL            $0x05, R13
-	ADDL            $0x40, R13
-	LEAQ            -32(R12)(R12*1), CX
-	SHLQ            $0x02, CX
-	VMOVQ           CX, X15
-	VPINSRQ         $0x01, R13, X15, X15
-	VSHUFI64X2      $0x00, Z15, Z15, Z15
-	LEAQ            -1(R12), AX
-	MOVQ            AX, R11
-	MOVQ            AX, R14
-	SHRQ            $0x06, R11
-	INCQ            R11
-	SHRQ            $0x04, R14
-	ADDQ            $0x02, R14
-	ANDL            $0x3f, AX
-	MOVL            AX, R13
-	INCL            AX
-	SHRL            $0x04, R13
-	MOVQ            $-1, CX
-	BZHIQ           AX, CX, CX
-	KMOVQ           CX, K1
-	LEAL            (R13)(R13*1), AX
-	MOVL            $0x0000000c, CX
-	SHLXL           AX, CX, CX
-	MOVBLZX         CL, CX
-	KMOVW           CX, K2
-	ADDQ            R10, R12
-	LEAQ            counters<>+0(SB), BX
-	XORL            R15, R15
-	VPXORQ          Z8, Z8, Z8
-	VPXORQ          Z9, Z9, Z9
-	VPXORQ          Z10, Z10, Z10
-	MOVQ            R14, R13
-	NEGQ            R13
-	SHLQ            $0x04, R13
-	LEAQ            832(R9)(R13*1), R13
-	CMPQ            R14, $0x00000034
-	JBE             powers
-	LEAQ            64(R9), R13
-	SUBQ            $0x00000030, R14
+	MOVBLZX           (SI), R8
+	INCQ              SI
+	LEAQ              (R8)(R8*4), R8
+	LEAQ              (DI)(R8*8), R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   832(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	VBROADCASTI32X4   848(R9), Z17
+	VBROADCASTI32X4   864(R9), Z18
+	VBROADCASTI32X4   880(R9), Z19
+	VBROADCASTI32X4   896(R9), Z20
+	VBROADCASTI32X4   912(R9), Z21
+	VBROADCASTI32X4   928(R9), Z22
+	VBROADCASTI32X4   944(R9), Z23
+	VBROADCASTI32X4   960(R9), Z24
+	VBROADCASTI32X4   976(R9), Z25
+	VBROADCASTI32X4   992(R9), Z26
+	VBROADCASTI32X4   1008(R9), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	VBROADCASTI32X4   1040(R9), Z29
+	VBROADCASTI32X4   1056(R9), Z30
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	VPXORQ            Z8, Z8, Z8
+	VPXORQ            Z9, Z9, Z9
+	VPXORQ            Z10, Z10, Z10
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              832(R9)(R13*1), R13
+	CMPQ              R14, $0x00000034
+	JBE               powers
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000030, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -3430,16 +5131,18 @@ only1:
 	VAESENC      Z28, Z0, Z0
 	VAESENC      Z29, Z0, Z0
 	VAESENCLAST  Z30, Z0, Z0
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU8     Z0, K1, (R10)
-	VMOVDQU8.Z   Z0, K1, Z4
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	JMP          tag1
+	VMOVDQU8.Z   Z0, K1, Z0
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
+	CMPB         38(R8), $0x00
+	JNE          esn1true
+
+afteresn1true:
+	JMP tag1
 
 only2:
 	VPXORQ       (BX), Z13, Z0
@@ -3472,20 +5175,22 @@ only2:
 	VAESENC      Z29, Z1, Z1
 	VAESENCLAST  Z30, Z0, Z0
 	VAESENCLAST  Z30, Z1, Z1
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
-	VMOVDQU8.Z   Z1, K1, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	JMP          tag2
+	VMOVDQU8.Z   Z1, K1, Z1
+	VPSHUFB      reverse<>+0(SB), Z1, Z5
+	CMPB         38(R8), $0x00
+	JNE          esn2true
+
+afteresn2true:
+	JMP tag2
 
 only3:
 	VPXORQ       (BX), Z13, Z0
@@ -3533,14 +5238,12 @@ only3:
 	VAESENCLAST  Z30, Z0, Z0
 	VAESENCLAST  Z30, Z1, Z1
 	VAESENCLAST  Z30, Z2, Z2
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -3548,9 +5251,13 @@ only3:
 	VMOVDQU8.Z   128(R10), K1, Z6
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
-	VMOVDQU8.Z   Z2, K1, Z6
-	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	JMP          tag3
+	VMOVDQU8.Z   Z2, K1, Z2
+	VPSHUFB      reverse<>+0(SB), Z2, Z6
+	CMPB         38(R8), $0x00
+	JNE          esn3true
+
+afteresn3true:
+	JMP tag3
 
 only4:
 	VPXORQ       (BX), Z13, Z0
@@ -3613,14 +5320,12 @@ only4:
 	VAESENCLAST  Z30, Z1, Z1
 	VAESENCLAST  Z30, Z2, Z2
 	VAESENCLAST  Z30, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -3632,9 +5337,13 @@ only4:
 	VMOVDQU8.Z   192(R10), K1, Z7
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
-	VMOVDQU8.Z   Z3, K1, Z7
-	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	JMP          tag4
+	VMOVDQU8.Z   Z3, K1, Z3
+	VPSHUFB      reverse<>+0(SB), Z3, Z7
+	CMPB         38(R8), $0x00
+	JNE          esn4true
+
+afteresn4true:
+	JMP tag4
 
 long:
 	VPXORQ       (BX), Z13, Z0
@@ -3697,14 +5406,12 @@ long:
 	VAESENCLAST  Z30, Z1, Z1
 	VAESENCLAST  Z30, Z2, Z2
 	VAESENCLAST  Z30, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z0, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -3717,7 +5424,11 @@ long:
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
 	VPSHUFB      reverse<>+0(SB), Z3, Z7
-	JMP          check
+	CMPB         38(R8), $0x00
+	JNE          esn4false
+
+afteresn4false:
+	JMP check
 
 loop:
 	VPXORQ        (BX), Z13, Z0
@@ -3908,8 +5619,8 @@ last1:
 	VMOVDQU8.Z    (R10), K1, Z4
 	VPXORQ        Z4, Z0, Z0
 	VMOVDQU8      Z0, K1, (R10)
-	VMOVDQU8.Z    Z0, K1, Z4
-	VPSHUFB       reverse<>+0(SB), Z4, Z4
+	VMOVDQU8.Z    Z0, K1, Z0
+	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -3948,7 +5659,6 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -4033,8 +5743,8 @@ last2:
 	VMOVDQU8.Z    64(R10), K1, Z5
 	VPXORQ        Z5, Z1, Z1
 	VMOVDQU8      Z1, K1, 64(R10)
-	VMOVDQU8.Z    Z1, K1, Z5
-	VPSHUFB       reverse<>+0(SB), Z5, Z5
+	VMOVDQU8.Z    Z1, K1, Z1
+	VPSHUFB       reverse<>+0(SB), Z1, Z5
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -4078,7 +5788,6 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -4182,8 +5891,8 @@ last3:
 	VMOVDQU8.Z    128(R10), K1, Z6
 	VPXORQ        Z6, Z2, Z2
 	VMOVDQU8      Z2, K1, 128(R10)
-	VMOVDQU8.Z    Z2, K1, Z6
-	VPSHUFB       reverse<>+0(SB), Z6, Z6
+	VMOVDQU8.Z    Z2, K1, Z2
+	VPSHUFB       reverse<>+0(SB), Z2, Z6
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -4234,7 +5943,6 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -4357,8 +6065,8 @@ last4:
 	VMOVDQU8.Z    192(R10), K1, Z7
 	VPXORQ        Z7, Z3, Z3
 	VMOVDQU8      Z3, K1, 192(R10)
-	VMOVDQU8.Z    Z3, K1, Z7
-	VPSHUFB       reverse<>+0(SB), Z7, Z7
+	VMOVDQU8.Z    Z3, K1, Z3
+	VPSHUFB       reverse<>+0(SB), Z3, Z7
 	ADDQ          $0x00000100, R13
 	LEAQ          832(R9), AX
 	CMPQ          R13, AX
@@ -4414,7 +6122,6 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -4471,104 +6178,1011 @@ all:
 	LEAQ           counters<>+0(SB), BX
 	JMP            carried
 
+esn1true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn1true
+
+esn2true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn2true
+
+esn3true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn3true
+
+esn4true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4true
+
+esn4false:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4false
+
+// func gcmSeal256vaes512of1(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1008(R8), Z27
+	VBROADCASTI32X4   1008(R9), Z28
+	VBROADCASTI32X4   1008(R10), Z29
+	VBROADCASTI32X4   1008(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1024(R8), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	VBROADCASTI32X4   1024(R10), Z29
+	VBROADCASTI32X4   1024(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1040(R8), Z27
+	VBROADCASTI32X4   1040(R9), Z28
+	VBROADCASTI32X4   1040(R10), Z29
+	VBROADCASTI32X4   1040(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1056(R8), Z27
+	VBROADCASTI32X4   1056(R9), Z28
+	VBROADCASTI32X4   1056(R10), Z29
+	VBROADCASTI32X4   1056(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU8.Z        (R12), K1, Z8
+	VMOVDQU8.Z        (R13), K2, Z10
+	VMOVDQU8.Z        (R14), K3, Z12
+	VMOVDQU8.Z        (R15), K4, Z14
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VMOVDQU8.Z        Z0, K1, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VMOVDQU8.Z   Z2, K2, Z2
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VMOVDQU8.Z   Z4, K3, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VMOVDQU8.Z   Z6, K4, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ          (SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R12, AX
+	MOVQ          AX, R12
+	ANDQ          $-16, CX
+	SUBQ          CX, R8
+	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
+	VPXORQ        Z20, Z9, Z9
+	MOVQ          16(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R13, AX
+	MOVQ          AX, R13
+	ANDQ          $-16, CX
+	SUBQ          CX, R9
+	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
+	VPXORQ        Z20, Z12, Z12
+	MOVQ          32(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R14, AX
+	MOVQ          AX, R14
+	ANDQ          $-16, CX
+	SUBQ          CX, R10
+	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
+	VPXORQ        Z20, Z15, Z15
+	MOVQ          48(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R15, AX
+	MOVQ          AX, R15
+	ANDQ          $-16, CX
+	SUBQ          CX, R11
+	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
+	VPXORQ        Z20, Z18, Z18
+	VSHUFI64X2    $0xee, Z11, Z8, Z27
+	VSHUFI64X2    $0x44, Z11, Z8, Z8
+	VPXORQ        Z27, Z8, Z8
+	VSHUFI64X2    $0xee, Z17, Z14, Z28
+	VSHUFI64X2    $0x44, Z17, Z14, Z14
+	VPXORQ        Z28, Z14, Z14
+	VSHUFI64X2    $0xdd, Z14, Z8, Z29
+	VSHUFI64X2    $0x88, Z14, Z8, Z8
+	VPXORQ        Z29, Z8, Z8
+	VSHUFI64X2    $0xee, Z12, Z9, Z27
+	VSHUFI64X2    $0x44, Z12, Z9, Z9
+	VPXORQ        Z27, Z9, Z9
+	VSHUFI64X2    $0xee, Z18, Z15, Z28
+	VSHUFI64X2    $0x44, Z18, Z15, Z15
+	VPXORQ        Z28, Z15, Z15
+	VSHUFI64X2    $0xdd, Z15, Z9, Z29
+	VSHUFI64X2    $0x88, Z15, Z9, Z9
+	VPXORQ        Z29, Z9, Z9
+	VSHUFI64X2    $0xee, Z13, Z10, Z27
+	VSHUFI64X2    $0x44, Z13, Z10, Z10
+	VPXORQ        Z27, Z10, Z10
+	VSHUFI64X2    $0xee, Z19, Z16, Z28
+	VSHUFI64X2    $0x44, Z19, Z16, Z16
+	VPXORQ        Z28, Z16, Z16
+	VSHUFI64X2    $0xdd, Z16, Z10, Z29
+	VSHUFI64X2    $0x88, Z16, Z10, Z10
+	VPXORQ        Z29, Z10, Z10
+	VPCLMULQDQ    $0x01, Z25, Z24, Z20
+	VPCLMULQDQ    $0x10, Z25, Z24, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z9
+	VPCLMULQDQ    $0x00, Z25, Z24, Z22
+	VPCLMULQDQ    $0x11, Z25, Z24, Z23
+	VPXORQ        Z22, Z8, Z8
+	VPXORQ        Z23, Z10, Z10
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z20, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z20, Z9, Z10
+	VPSHUFB       reverse<>+0(SB), Z10, Z10
+	VPXORQ        Z26, Z10, Z10
+	VMOVDQU       X10, (R12)
+	VEXTRACTI64X2 $0x01, Z10, (R13)
+	VEXTRACTI64X2 $0x02, Z10, (R14)
+	VEXTRACTI64X2 $0x03, Z10, (R15)
+	MOVQ          8(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          24(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          40(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          56(SP), AX
+	MOVB          $0x01, 36(AX)
+	SUBQ          $0x04, DX
+	JA            group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3
+
+// func gcmSeal256vaes512of2(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VMOVDQA64         Z0, Z1
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VMOVDQA64         Z2, Z3
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VMOVDQA64         Z4, Z5
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VMOVDQA64         Z6, Z7
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1008(R8), Z27
+	VBROADCASTI32X4   1008(R9), Z28
+	VBROADCASTI32X4   1008(R10), Z29
+	VBROADCASTI32X4   1008(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1024(R8), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	VBROADCASTI32X4   1024(R10), Z29
+	VBROADCASTI32X4   1024(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1040(R8), Z27
+	VBROADCASTI32X4   1040(R9), Z28
+	VBROADCASTI32X4   1040(R10), Z29
+	VBROADCASTI32X4   1040(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1056(R8), Z27
+	VBROADCASTI32X4   1056(R9), Z28
+	VBROADCASTI32X4   1056(R10), Z29
+	VBROADCASTI32X4   1056(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VAESENCLAST       Z27, Z1, Z1
+	VAESENCLAST       Z28, Z3, Z3
+	VAESENCLAST       Z29, Z5, Z5
+	VAESENCLAST       Z30, Z7, Z7
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU64         (R12), Z8
+	VMOVDQU8.Z        64(R12), K1, Z9
+	VMOVDQU64         (R13), Z10
+	VMOVDQU8.Z        64(R13), K2, Z11
+	VMOVDQU64         (R14), Z12
+	VMOVDQU8.Z        64(R14), K3, Z13
+	VMOVDQU64         (R15), Z14
+	VMOVDQU8.Z        64(R15), K4, Z15
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
+	VPXORQ            Z9, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VMOVDQU8.Z        Z1, K1, Z1
+	VPSHUFB           reverse<>+0(SB), Z1, Z1
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU64    Z2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
+	VPXORQ       Z11, Z3, Z3
+	VMOVDQU8     Z3, K2, 64(R13)
+	VMOVDQU8.Z   Z3, K2, Z3
+	VPSHUFB      reverse<>+0(SB), Z3, Z3
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU64    Z4, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
+	VPXORQ       Z13, Z5, Z5
+	VMOVDQU8     Z5, K3, 64(R14)
+	VMOVDQU8.Z   Z5, K3, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z5
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU64    Z6, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
+	VPXORQ       Z15, Z7, Z7
+	VMOVDQU8     Z7, K4, 64(R15)
+	VMOVDQU8.Z   Z7, K4, Z7
+	VPSHUFB      reverse<>+0(SB), Z7, Z7
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ          (SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R12, AX
+	MOVQ          AX, R12
+	ANDQ          $-16, CX
+	SUBQ          CX, R8
+	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
+	VPCLMULQDQ    $0x01, 880(R8), Z1, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z9
+	VPCLMULQDQ    $0x10, 880(R8), Z1, Z22
+	VPCLMULQDQ    $0x00, 880(R8), Z1, Z23
+	VPCLMULQDQ    $0x11, 880(R8), Z1, Z20
+	VPXORQ        Z23, Z8, Z8
+	VPXORQ        Z22, Z9, Z9
+	VPXORQ        Z20, Z10, Z10
+	MOVQ          16(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R13, AX
+	MOVQ          AX, R13
+	ANDQ          $-16, CX
+	SUBQ          CX, R9
+	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
+	VPCLMULQDQ    $0x01, 880(R9), Z3, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z12
+	VPCLMULQDQ    $0x10, 880(R9), Z3, Z22
+	VPCLMULQDQ    $0x00, 880(R9), Z3, Z23
+	VPCLMULQDQ    $0x11, 880(R9), Z3, Z20
+	VPXORQ        Z23, Z11, Z11
+	VPXORQ        Z22, Z12, Z12
+	VPXORQ        Z20, Z13, Z13
+	MOVQ          32(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R14, AX
+	MOVQ          AX, R14
+	ANDQ          $-16, CX
+	SUBQ          CX, R10
+	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
+	VPCLMULQDQ    $0x01, 880(R10), Z5, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z15
+	VPCLMULQDQ    $0x10, 880(R10), Z5, Z22
+	VPCLMULQDQ    $0x00, 880(R10), Z5, Z23
+	VPCLMULQDQ    $0x11, 880(R10), Z5, Z20
+	VPXORQ        Z23, Z14, Z14
+	VPXORQ        Z22, Z15, Z15
+	VPXORQ        Z20, Z16, Z16
+	MOVQ          48(SP), AX
+	LEAQ          15(AX), CX
+	ADDQ          R15, AX
+	MOVQ          AX, R15
+	ANDQ          $-16, CX
+	SUBQ          CX, R11
+	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
+	VPCLMULQDQ    $0x01, 880(R11), Z7, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z18
+	VPCLMULQDQ    $0x10, 880(R11), Z7, Z22
+	VPCLMULQDQ    $0x00, 880(R11), Z7, Z23
+	VPCLMULQDQ    $0x11, 880(R11), Z7, Z20
+	VPXORQ        Z23, Z17, Z17
+	VPXORQ        Z22, Z18, Z18
+	VPXORQ        Z20, Z19, Z19
+	VSHUFI64X2    $0xee, Z11, Z8, Z27
+	VSHUFI64X2    $0x44, Z11, Z8, Z8
+	VPXORQ        Z27, Z8, Z8
+	VSHUFI64X2    $0xee, Z17, Z14, Z28
+	VSHUFI64X2    $0x44, Z17, Z14, Z14
+	VPXORQ        Z28, Z14, Z14
+	VSHUFI64X2    $0xdd, Z14, Z8, Z29
+	VSHUFI64X2    $0x88, Z14, Z8, Z8
+	VPXORQ        Z29, Z8, Z8
+	VSHUFI64X2    $0xee, Z12, Z9, Z27
+	VSHUFI64X2    $0x44, Z12, Z9, Z9
+	VPXORQ        Z27, Z9, Z9
+	VSHUFI64X2    $0xee, Z18, Z15, Z28
+	VSHUFI64X2    $0x44, Z18, Z15, Z15
+	VPXORQ        Z28, Z15, Z15
+	VSHUFI64X2    $0xdd, Z15, Z9, Z29
+	VSHUFI64X2    $0x88, Z15, Z9, Z9
+	VPXORQ        Z29, Z9, Z9
+	VSHUFI64X2    $0xee, Z13, Z10, Z27
+	VSHUFI64X2    $0x44, Z13, Z10, Z10
+	VPXORQ        Z27, Z10, Z10
+	VSHUFI64X2    $0xee, Z19, Z16, Z28
+	VSHUFI64X2    $0x44, Z19, Z16, Z16
+	VPXORQ        Z28, Z16, Z16
+	VSHUFI64X2    $0xdd, Z16, Z10, Z29
+	VSHUFI64X2    $0x88, Z16, Z10, Z10
+	VPXORQ        Z29, Z10, Z10
+	VPCLMULQDQ    $0x01, Z25, Z24, Z20
+	VPCLMULQDQ    $0x10, Z25, Z24, Z21
+	VPTERNLOGQ    $0x96, Z20, Z21, Z9
+	VPCLMULQDQ    $0x00, Z25, Z24, Z22
+	VPCLMULQDQ    $0x11, Z25, Z24, Z23
+	VPXORQ        Z22, Z8, Z8
+	VPXORQ        Z23, Z10, Z10
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD       $0x4e, Z8, Z8
+	VPTERNLOGQ    $0x96, Z20, Z8, Z9
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD       $0x4e, Z9, Z9
+	VPTERNLOGQ    $0x96, Z20, Z9, Z10
+	VPSHUFB       reverse<>+0(SB), Z10, Z10
+	VPXORQ        Z26, Z10, Z10
+	VMOVDQU       X10, (R12)
+	VEXTRACTI64X2 $0x01, Z10, (R13)
+	VEXTRACTI64X2 $0x02, Z10, (R14)
+	VEXTRACTI64X2 $0x03, Z10, (R15)
+	MOVQ          8(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          24(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          40(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          56(SP), AX
+	MOVB          $0x01, 36(AX)
+	SUBQ          $0x04, DX
+	JA            group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3
+
 // func gcmOpen128vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
 TEXT ·gcmOpen128vaes512(SB), NOSPLIT, $0-24
-	MOVQ jobs+0(FP), DI
-	MOVQ group+8(FP), SI
-	MOVQ n+16(FP), DX
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
 
 packet:
-	MOVBLZX         (SI), R8
-	INCQ            SI
-	LEAQ            (R8)(R8*4), R8
-	LEAQ            (DI)(R8*8), R8
-	MOVQ            (R8), R9
-	MOVQ            8(R8), R10
-	MOVQ            16(R8), R12
-	MOVQ            8(R9), R9
-	VBROADCASTI32X4 832(R9), Z13
-	VBROADCASTI32X4 848(R9), Z17
-	VBROADCASTI32X4 864(R9), Z18
-	VBROADCASTI32X4 880(R9), Z19
-	VBROADCASTI32X4 896(R9), Z20
-	VBROADCASTI32X4 912(R9), Z21
-	VBROADCASTI32X4 928(R9), Z22
-	VBROADCASTI32X4 944(R9), Z23
-	VBROADCASTI32X4 960(R9), Z24
-	VBROADCASTI32X4 976(R9), Z25
-	VBROADCASTI32X4 992(R9), Z26
-	SUBQ            $0x10, R12
-	MOVQ            (R10), AX
-	MOVQ            8(R10), BX
-	VMOVQ           AX, X16
-	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            1072(R9), CX
-	MOVQ            BX, R13
-	SHLQ            $0x20, R13
-	ORQ             CX, R13
-	SHRQ            $0x20, BX
-	VMOVQ           R13, X0
-	VPINSRQ         $0x01, BX, X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          Z13, Z0, Z13
-	VMOVDQA64       Z13, Z14
-	BSWAPQ          AX
-	MOVQ            AX, CX
-	SHRQ            $0x20, CX
-	SHLQ            $0x20, CX
-	MOVL            32(R8), BX
-	ORQ             BX, CX
-	MOVQ            AX, BX
-	SHLQ            $0x20, BX
-	MOVBLZX         38(R8), R13
-	MOVL            R13, R11
-	NEGQ            R11
-	ANDQ            R11, BX
-	TESTL           R13, R13
-	CMOVQEQ         AX, CX
-	VMOVQ           BX, X12
-	VPINSRQ         $0x01, CX, X12, X12
-	SHLL            $0x05, R13
-	ADDL            $0x40, R13
-	LEAQ            -32(R12)(R12*1), CX
-	SHLQ            $0x02, CX
-	VMOVQ           CX, X15
-	VPINSRQ         $0x01, R13, X15, X15
-	VSHUFI64X2      $0x00, Z15, Z15, Z15
-	LEAQ            -1(R12), AX
-	MOVQ            AX, R11
-	MOVQ            AX, R14
-	SHRQ            $0x06, R11
-	INCQ            R11
-	SHRQ            $0x04, R14
-	ADDQ            $0x02, R14
-	ANDL            $0x3f, AX
-	MOVL            AX, R13
-	INCL            AX
-	SHRL            $0x04, R13
-	MOVQ            $-1, CX
-	BZHIQ           AX, CX, CX
-	KMOVQ           CX, K1
-	LEAL            (R13)(R13*1), AX
-	MOVL            $0x0000000c, CX
-	SHLXL           AX, CX, CX
-	MOVBLZX         CL, CX
-	KMOVW           CX, K2
-	ADDQ            R10, R12
-	LEAQ            counters<>+0(SB), BX
-	XORL            R15, R15
-	VPXORQ          Z8, Z8, Z8
-	VPXORQ          Z9, Z9, Z9
-	VPXORQ          Z10, Z10, Z10
-	MOVQ            R14, R13
-	NEGQ            R13
-	SHLQ            $0x04, R13
-	LEAQ            832(R9)(R13*1), R13
-	CMPQ            R14, $0x00000034
-	JBE             powers
-	LEAQ            64(R9), R13
-	SUBQ            $0x00000030, R14
+	MOVBLZX           (SI), R8
+	INCQ              SI
+	LEAQ              (R8)(R8*4), R8
+	LEAQ              (DI)(R8*8), R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   832(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	VBROADCASTI32X4   848(R9), Z17
+	VBROADCASTI32X4   864(R9), Z18
+	VBROADCASTI32X4   880(R9), Z19
+	VBROADCASTI32X4   896(R9), Z20
+	VBROADCASTI32X4   912(R9), Z21
+	VBROADCASTI32X4   928(R9), Z22
+	VBROADCASTI32X4   944(R9), Z23
+	VBROADCASTI32X4   960(R9), Z24
+	VBROADCASTI32X4   976(R9), Z25
+	VBROADCASTI32X4   992(R9), Z26
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	VPXORQ            Z8, Z8, Z8
+	VPXORQ            Z9, Z9, Z9
+	VPXORQ            Z10, Z10, Z10
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              832(R9)(R13*1), R13
+	CMPQ              R14, $0x00000034
+	JBE               powers
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000030, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -4592,15 +7206,17 @@ only1:
 	VAESENC      Z24, Z0, Z0
 	VAESENC      Z25, Z0, Z0
 	VAESENCLAST  Z26, Z0, Z0
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU8     Z0, K1, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	JMP          tag1
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
+	CMPB         38(R8), $0x00
+	JNE          esn1true
+
+afteresn1true:
+	JMP tag1
 
 only2:
 	VPXORQ       (BX), Z13, Z0
@@ -4625,19 +7241,21 @@ only2:
 	VAESENC      Z25, Z1, Z1
 	VAESENCLAST  Z26, Z0, Z0
 	VAESENCLAST  Z26, Z1, Z1
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
 	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	JMP          tag2
+	CMPB         38(R8), $0x00
+	JNE          esn2true
+
+afteresn2true:
+	JMP tag2
 
 only3:
 	VPXORQ       (BX), Z13, Z0
@@ -4673,14 +7291,12 @@ only3:
 	VAESENCLAST  Z26, Z0, Z0
 	VAESENCLAST  Z26, Z1, Z1
 	VAESENCLAST  Z26, Z2, Z2
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -4689,7 +7305,11 @@ only3:
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
 	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	JMP          tag3
+	CMPB         38(R8), $0x00
+	JNE          esn3true
+
+afteresn3true:
+	JMP tag3
 
 only4:
 	VPXORQ       (BX), Z13, Z0
@@ -4736,14 +7356,12 @@ only4:
 	VAESENCLAST  Z26, Z1, Z1
 	VAESENCLAST  Z26, Z2, Z2
 	VAESENCLAST  Z26, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -4756,7 +7374,11 @@ only4:
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
 	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	JMP          tag4
+	CMPB         38(R8), $0x00
+	JNE          esn4true
+
+afteresn4true:
+	JMP tag4
 
 long:
 	VPXORQ       (BX), Z13, Z0
@@ -4803,14 +7425,12 @@ long:
 	VAESENCLAST  Z26, Z1, Z1
 	VAESENCLAST  Z26, Z2, Z2
 	VAESENCLAST  Z26, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -4823,7 +7443,11 @@ long:
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
 	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	JMP          check
+	CMPB         38(R8), $0x00
+	JNE          esn4false
+
+afteresn4false:
+	JMP check
 
 loop:
 	VPXORQ        (BX), Z13, Z0
@@ -5033,7 +7657,6 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -5154,7 +7777,6 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -5297,7 +7919,6 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -5460,7 +8081,6 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -5517,107 +8137,946 @@ all:
 	ADDL           $0x00000100, R15
 	LEAQ           counters<>+0(SB), BX
 	JMP            carried
+
+esn1true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn1true
+
+esn2true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn2true
+
+esn3true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn3true
+
+esn4true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4true
+
+esn4false:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4false
+
+// func gcmOpen128vaes512of1(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU8.Z        (R12), K1, Z8
+	VMOVDQU8.Z        (R13), K2, Z10
+	VMOVDQU8.Z        (R14), K3, Z12
+	VMOVDQU8.Z        (R15), K4, Z14
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ         (SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R12, AX
+	MOVQ         AX, R12
+	ANDQ         $-16, CX
+	SUBQ         CX, R8
+	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
+	VPXORQ       Z20, Z9, Z9
+	MOVQ         16(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R13, AX
+	MOVQ         AX, R13
+	ANDQ         $-16, CX
+	SUBQ         CX, R9
+	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
+	VPXORQ       Z20, Z12, Z12
+	MOVQ         32(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R14, AX
+	MOVQ         AX, R14
+	ANDQ         $-16, CX
+	SUBQ         CX, R10
+	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
+	VPXORQ       Z20, Z15, Z15
+	MOVQ         48(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R15, AX
+	MOVQ         AX, R15
+	ANDQ         $-16, CX
+	SUBQ         CX, R11
+	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
+	VPXORQ       Z20, Z18, Z18
+	VSHUFI64X2   $0xee, Z11, Z8, Z27
+	VSHUFI64X2   $0x44, Z11, Z8, Z8
+	VPXORQ       Z27, Z8, Z8
+	VSHUFI64X2   $0xee, Z17, Z14, Z28
+	VSHUFI64X2   $0x44, Z17, Z14, Z14
+	VPXORQ       Z28, Z14, Z14
+	VSHUFI64X2   $0xdd, Z14, Z8, Z29
+	VSHUFI64X2   $0x88, Z14, Z8, Z8
+	VPXORQ       Z29, Z8, Z8
+	VSHUFI64X2   $0xee, Z12, Z9, Z27
+	VSHUFI64X2   $0x44, Z12, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
+	VSHUFI64X2   $0xee, Z18, Z15, Z28
+	VSHUFI64X2   $0x44, Z18, Z15, Z15
+	VPXORQ       Z28, Z15, Z15
+	VSHUFI64X2   $0xdd, Z15, Z9, Z29
+	VSHUFI64X2   $0x88, Z15, Z9, Z9
+	VPXORQ       Z29, Z9, Z9
+	VSHUFI64X2   $0xee, Z13, Z10, Z27
+	VSHUFI64X2   $0x44, Z13, Z10, Z10
+	VPXORQ       Z27, Z10, Z10
+	VSHUFI64X2   $0xee, Z19, Z16, Z28
+	VSHUFI64X2   $0x44, Z19, Z16, Z16
+	VPXORQ       Z28, Z16, Z16
+	VSHUFI64X2   $0xdd, Z16, Z10, Z29
+	VSHUFI64X2   $0x88, Z16, Z10, Z10
+	VPXORQ       Z29, Z10, Z10
+	VPCLMULQDQ   $0x01, Z25, Z24, Z20
+	VPCLMULQDQ   $0x10, Z25, Z24, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z9
+	VPCLMULQDQ   $0x00, Z25, Z24, Z22
+	VPCLMULQDQ   $0x11, Z25, Z24, Z23
+	VPXORQ       Z22, Z8, Z8
+	VPXORQ       Z23, Z10, Z10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD      $0x4e, Z8, Z8
+	VPTERNLOGQ   $0x96, Z20, Z8, Z9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD      $0x4e, Z9, Z9
+	VPTERNLOGQ   $0x96, Z20, Z9, Z10
+	VPSHUFB      reverse<>+0(SB), Z10, Z10
+	VPXORQ       Z26, Z10, Z10
+	VMOVDQU64    (R12), X27
+	VINSERTI64X2 $0x01, (R13), Z27, Z27
+	VINSERTI64X2 $0x02, (R14), Z27, Z27
+	VINSERTI64X2 $0x03, (R15), Z27, Z27
+	VPXORQ       Z27, Z10, Z10
+	VPTESTNMQ    Z10, Z10, K7
+	KMOVB        K7, CX
+	MOVL         CX, AX
+	SHRL         $0x01, AX
+	ANDL         AX, CX
+	MOVQ         8(SP), AX
+	BTL          $0x00, CX
+	SETCS        36(AX)
+	MOVQ         24(SP), AX
+	BTL          $0x02, CX
+	SETCS        36(AX)
+	MOVQ         40(SP), AX
+	BTL          $0x04, CX
+	SETCS        36(AX)
+	MOVQ         56(SP), AX
+	BTL          $0x06, CX
+	SETCS        36(AX)
+	SUBQ         $0x04, DX
+	JA           group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3
+
+// func gcmOpen128vaes512of2(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmOpen128vaes512of2(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VMOVDQA64         Z0, Z1
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VMOVDQA64         Z2, Z3
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VMOVDQA64         Z4, Z5
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VMOVDQA64         Z6, Z7
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VAESENCLAST       Z27, Z1, Z1
+	VAESENCLAST       Z28, Z3, Z3
+	VAESENCLAST       Z29, Z5, Z5
+	VAESENCLAST       Z30, Z7, Z7
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU64         (R12), Z8
+	VMOVDQU8.Z        64(R12), K1, Z9
+	VMOVDQU64         (R13), Z10
+	VMOVDQU8.Z        64(R13), K2, Z11
+	VMOVDQU64         (R14), Z12
+	VMOVDQU8.Z        64(R14), K3, Z13
+	VMOVDQU64         (R15), Z14
+	VMOVDQU8.Z        64(R15), K4, Z15
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
+	VPXORQ            Z9, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VPSHUFB           reverse<>+0(SB), Z9, Z1
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU64    Z2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
+	VPXORQ       Z11, Z3, Z3
+	VMOVDQU8     Z3, K2, 64(R13)
+	VPSHUFB      reverse<>+0(SB), Z11, Z3
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU64    Z4, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
+	VPXORQ       Z13, Z5, Z5
+	VMOVDQU8     Z5, K3, 64(R14)
+	VPSHUFB      reverse<>+0(SB), Z13, Z5
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU64    Z6, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
+	VPXORQ       Z15, Z7, Z7
+	VMOVDQU8     Z7, K4, 64(R15)
+	VPSHUFB      reverse<>+0(SB), Z15, Z7
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ         (SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R12, AX
+	MOVQ         AX, R12
+	ANDQ         $-16, CX
+	SUBQ         CX, R8
+	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
+	VPCLMULQDQ   $0x01, 880(R8), Z1, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z9
+	VPCLMULQDQ   $0x10, 880(R8), Z1, Z22
+	VPCLMULQDQ   $0x00, 880(R8), Z1, Z23
+	VPCLMULQDQ   $0x11, 880(R8), Z1, Z20
+	VPXORQ       Z23, Z8, Z8
+	VPXORQ       Z22, Z9, Z9
+	VPXORQ       Z20, Z10, Z10
+	MOVQ         16(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R13, AX
+	MOVQ         AX, R13
+	ANDQ         $-16, CX
+	SUBQ         CX, R9
+	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
+	VPCLMULQDQ   $0x01, 880(R9), Z3, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z12
+	VPCLMULQDQ   $0x10, 880(R9), Z3, Z22
+	VPCLMULQDQ   $0x00, 880(R9), Z3, Z23
+	VPCLMULQDQ   $0x11, 880(R9), Z3, Z20
+	VPXORQ       Z23, Z11, Z11
+	VPXORQ       Z22, Z12, Z12
+	VPXORQ       Z20, Z13, Z13
+	MOVQ         32(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R14, AX
+	MOVQ         AX, R14
+	ANDQ         $-16, CX
+	SUBQ         CX, R10
+	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
+	VPCLMULQDQ   $0x01, 880(R10), Z5, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z15
+	VPCLMULQDQ   $0x10, 880(R10), Z5, Z22
+	VPCLMULQDQ   $0x00, 880(R10), Z5, Z23
+	VPCLMULQDQ   $0x11, 880(R10), Z5, Z20
+	VPXORQ       Z23, Z14, Z14
+	VPXORQ       Z22, Z15, Z15
+	VPXORQ       Z20, Z16, Z16
+	MOVQ         48(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R15, AX
+	MOVQ         AX, R15
+	ANDQ         $-16, CX
+	SUBQ         CX, R11
+	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
+	VPCLMULQDQ   $0x01, 880(R11), Z7, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z18
+	VPCLMULQDQ   $0x10, 880(R11), Z7, Z22
+	VPCLMULQDQ   $0x00, 880(R11), Z7, Z23
+	VPCLMULQDQ   $0x11, 880(R11), Z7, Z20
+	VPXORQ       Z23, Z17, Z17
+	VPXORQ       Z22, Z18, Z18
+	VPXORQ       Z20, Z19, Z19
+	VSHUFI64X2   $0xee, Z11, Z8, Z27
+	VSHUFI64X2   $0x44, Z11, Z8, Z8
+	VPXORQ       Z27, Z8, Z8
+	VSHUFI64X2   $0xee, Z17, Z14, Z28
+	VSHUFI64X2   $0x44, Z17, Z14, Z14
+	VPXORQ       Z28, Z14, Z14
+	VSHUFI64X2   $0xdd, Z14, Z8, Z29
+	VSHUFI64X2   $0x88, Z14, Z8, Z8
+	VPXORQ       Z29, Z8, Z8
+	VSHUFI64X2   $0xee, Z12, Z9, Z27
+	VSHUFI64X2   $0x44, Z12, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
+	VSHUFI64X2   $0xee, Z18, Z15, Z28
+	VSHUFI64X2   $0x44, Z18, Z15, Z15
+	VPXORQ       Z28, Z15, Z15
+	VSHUFI64X2   $0xdd, Z15, Z9, Z29
+	VSHUFI64X2   $0x88, Z15, Z9, Z9
+	VPXORQ       Z29, Z9, Z9
+	VSHUFI64X2   $0xee, Z13, Z10, Z27
+	VSHUFI64X2   $0x44, Z13, Z10, Z10
+	VPXORQ       Z27, Z10, Z10
+	VSHUFI64X2   $0xee, Z19, Z16, Z28
+	VSHUFI64X2   $0x44, Z19, Z16, Z16
+	VPXORQ       Z28, Z16, Z16
+	VSHUFI64X2   $0xdd, Z16, Z10, Z29
+	VSHUFI64X2   $0x88, Z16, Z10, Z10
+	VPXORQ       Z29, Z10, Z10
+	VPCLMULQDQ   $0x01, Z25, Z24, Z20
+	VPCLMULQDQ   $0x10, Z25, Z24, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z9
+	VPCLMULQDQ   $0x00, Z25, Z24, Z22
+	VPCLMULQDQ   $0x11, Z25, Z24, Z23
+	VPXORQ       Z22, Z8, Z8
+	VPXORQ       Z23, Z10, Z10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD      $0x4e, Z8, Z8
+	VPTERNLOGQ   $0x96, Z20, Z8, Z9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD      $0x4e, Z9, Z9
+	VPTERNLOGQ   $0x96, Z20, Z9, Z10
+	VPSHUFB      reverse<>+0(SB), Z10, Z10
+	VPXORQ       Z26, Z10, Z10
+	VMOVDQU64    (R12), X27
+	VINSERTI64X2 $0x01, (R13), Z27, Z27
+	VINSERTI64X2 $0x02, (R14), Z27, Z27
+	VINSERTI64X2 $0x03, (R15), Z27, Z27
+	VPXORQ       Z27, Z10, Z10
+	VPTESTNMQ    Z10, Z10, K7
+	KMOVB        K7, CX
+	MOVL         CX, AX
+	SHRL         $0x01, AX
+	ANDL         AX, CX
+	MOVQ         8(SP), AX
+	BTL          $0x00, CX
+	SETCS        36(AX)
+	MOVQ         24(SP), AX
+	BTL          $0x02, CX
+	SETCS        36(AX)
+	MOVQ         40(SP), AX
+	BTL          $0x04, CX
+	SETCS        36(AX)
+	MOVQ         56(SP), AX
+	BTL          $0x06, CX
+	SETCS        36(AX)
+	SUBQ         $0x04, DX
+	JA           group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3
 
 // func gcmOpen192vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
 TEXT ·gcmOpen192vaes512(SB), NOSPLIT, $0-24
-	MOVQ jobs+0(FP), DI
-	MOVQ group+8(FP), SI
-	MOVQ n+16(FP), DX
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
 
 packet:
-	MOVBLZX         (SI), R8
-	INCQ            SI
-	LEAQ            (R8)(R8*4), R8
-	LEAQ            (DI)(R8*8), R8
-	MOVQ            (R8), R9
-	MOVQ            8(R8), R10
-	MOVQ            16(R8), R12
-	MOVQ            8(R9), R9
-	VBROADCASTI32X4 832(R9), Z13
-	VBROADCASTI32X4 848(R9), Z17
-	VBROADCASTI32X4 864(R9), Z18
-	VBROADCASTI32X4 880(R9), Z19
-	VBROADCASTI32X4 896(R9), Z20
-	VBROADCASTI32X4 912(R9), Z21
-	VBROADCASTI32X4 928(R9), Z22
-	VBROADCASTI32X4 944(R9), Z23
-	VBROADCASTI32X4 960(R9), Z24
-	VBROADCASTI32X4 976(R9), Z25
-	VBROADCASTI32X4 992(R9), Z26
-	VBROADCASTI32X4 1008(R9), Z27
-	VBROADCASTI32X4 1024(R9), Z28
-	SUBQ            $0x10, R12
-	MOVQ            (R10), AX
-	MOVQ            8(R10), BX
-	VMOVQ           AX, X16
-	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            1072(R9), CX
-	MOVQ            BX, R13
-	SHLQ            $0x20, R13
-	ORQ             CX, R13
-	SHRQ            $0x20, BX
-	VMOVQ           R13, X0
-	VPINSRQ         $0x01, BX, X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          Z13, Z0, Z13
-	VMOVDQA64       Z13, Z14
-	BSWAPQ          AX
-	MOVQ            AX, CX
-	SHRQ            $0x20, CX
-	SHLQ            $0x20, CX
-	MOVL            32(R8), BX
-	ORQ             BX, CX
-	MOVQ            AX, BX
-	SHLQ            $0x20, BX
-	MOVBLZX         38(R8), R13
-	MOVL            R13, R11
-	NEGQ            R11
-	ANDQ            R11, BX
-	TESTL           R13, R13
-	CMOVQEQ         AX, CX
-	VMOVQ           BX, X12
-	VPINSRQ         $0x01, CX, X12, X12
-	SHLL            $0x05, R13
-	ADDL            $0x40, R13
-	LEAQ            -32(R12)(R12*1), CX
-	SHLQ            $0x02, CX
-	VMOVQ           CX, X15
-	VPINSRQ         $0x01, R13, X15, X15
-	VSHUFI64X2      $0x00, Z15, Z15, Z15
-	LEAQ            -1(R12), AX
-	MOVQ            AX, R11
-	MOVQ            AX, R14
-	SHRQ            $0x06, R11
-	INCQ            R11
-	SHRQ            $0x04, R14
-	ADDQ            $0x02, R14
-	ANDL            $0x3f, AX
-	MOVL            AX, R13
-	INCL            AX
-	SHRL            $0x04, R13
-	MOVQ            $-1, CX
-	BZHIQ           AX, CX, CX
-	KMOVQ           CX, K1
-	LEAL            (R13)(R13*1), AX
-	MOVL            $0x0000000c, CX
-	SHLXL           AX, CX, CX
-	MOVBLZX         CL, CX
-	KMOVW           CX, K2
-	ADDQ            R10, R12
-	LEAQ            counters<>+0(SB), BX
-	XORL            R15, R15
-	VPXORQ          Z8, Z8, Z8
-	VPXORQ          Z9, Z9, Z9
-	VPXORQ          Z10, Z10, Z10
-	MOVQ            R14, R13
-	NEGQ            R13
-	SHLQ            $0x04, R13
-	LEAQ            832(R9)(R13*1), R13
-	CMPQ            R14, $0x00000034
-	JBE             powers
-	LEAQ            64(R9), R13
-	SUBQ            $0x00000030, R14
+	MOVBLZX           (SI), R8
+	INCQ              SI
+	LEAQ              (R8)(R8*4), R8
+	LEAQ              (DI)(R8*8), R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   832(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	VBROADCASTI32X4   848(R9), Z17
+	VBROADCASTI32X4   864(R9), Z18
+	VBROADCASTI32X4   880(R9), Z19
+	VBROADCASTI32X4   896(R9), Z20
+	VBROADCASTI32X4   912(R9), Z21
+	VBROADCASTI32X4   928(R9), Z22
+	VBROADCASTI32X4   944(R9), Z23
+	VBROADCASTI32X4   960(R9), Z24
+	VBROADCASTI32X4   976(R9), Z25
+	VBROADCASTI32X4   992(R9), Z26
+	VBROADCASTI32X4   1008(R9), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	VPXORQ            Z8, Z8, Z8
+	VPXORQ            Z9, Z9, Z9
+	VPXORQ            Z10, Z10, Z10
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              832(R9)(R13*1), R13
+	CMPQ              R14, $0x00000034
+	JBE               powers
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000030, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -5643,15 +9102,17 @@ only1:
 	VAESENC      Z26, Z0, Z0
 	VAESENC      Z27, Z0, Z0
 	VAESENCLAST  Z28, Z0, Z0
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU8     Z0, K1, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	JMP          tag1
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
+	CMPB         38(R8), $0x00
+	JNE          esn1true
+
+afteresn1true:
+	JMP tag1
 
 only2:
 	VPXORQ       (BX), Z13, Z0
@@ -5680,19 +9141,21 @@ only2:
 	VAESENC      Z27, Z1, Z1
 	VAESENCLAST  Z28, Z0, Z0
 	VAESENCLAST  Z28, Z1, Z1
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
 	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	JMP          tag2
+	CMPB         38(R8), $0x00
+	JNE          esn2true
+
+afteresn2true:
+	JMP tag2
 
 only3:
 	VPXORQ       (BX), Z13, Z0
@@ -5734,14 +9197,12 @@ only3:
 	VAESENCLAST  Z28, Z0, Z0
 	VAESENCLAST  Z28, Z1, Z1
 	VAESENCLAST  Z28, Z2, Z2
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -5750,7 +9211,11 @@ only3:
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
 	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	JMP          tag3
+	CMPB         38(R8), $0x00
+	JNE          esn3true
+
+afteresn3true:
+	JMP tag3
 
 only4:
 	VPXORQ       (BX), Z13, Z0
@@ -5805,14 +9270,12 @@ only4:
 	VAESENCLAST  Z28, Z1, Z1
 	VAESENCLAST  Z28, Z2, Z2
 	VAESENCLAST  Z28, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -5825,7 +9288,11 @@ only4:
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
 	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	JMP          tag4
+	CMPB         38(R8), $0x00
+	JNE          esn4true
+
+afteresn4true:
+	JMP tag4
 
 long:
 	VPXORQ       (BX), Z13, Z0
@@ -5880,14 +9347,12 @@ long:
 	VAESENCLAST  Z28, Z1, Z1
 	VAESENCLAST  Z28, Z2, Z2
 	VAESENCLAST  Z28, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -5900,7 +9365,11 @@ long:
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
 	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	JMP          check
+	CMPB         38(R8), $0x00
+	JNE          esn4false
+
+afteresn4false:
+	JMP check
 
 loop:
 	VPXORQ        (BX), Z13, Z0
@@ -6120,7 +9589,6 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -6245,7 +9713,6 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -6394,7 +9861,6 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -6565,7 +10031,6 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -6622,109 +10087,988 @@ all:
 	ADDL           $0x00000100, R15
 	LEAQ           counters<>+0(SB), BX
 	JMP            carried
+
+esn1true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn1true
+
+esn2true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn2true
+
+esn3true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn3true
+
+esn4true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4true
+
+esn4false:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4false
+
+// func gcmOpen192vaes512of1(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmOpen192vaes512of1(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1008(R8), Z27
+	VBROADCASTI32X4   1008(R9), Z28
+	VBROADCASTI32X4   1008(R10), Z29
+	VBROADCASTI32X4   1008(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1024(R8), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	VBROADCASTI32X4   1024(R10), Z29
+	VBROADCASTI32X4   1024(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU8.Z        (R12), K1, Z8
+	VMOVDQU8.Z        (R13), K2, Z10
+	VMOVDQU8.Z        (R14), K3, Z12
+	VMOVDQU8.Z        (R15), K4, Z14
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ         (SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R12, AX
+	MOVQ         AX, R12
+	ANDQ         $-16, CX
+	SUBQ         CX, R8
+	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
+	VPXORQ       Z20, Z9, Z9
+	MOVQ         16(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R13, AX
+	MOVQ         AX, R13
+	ANDQ         $-16, CX
+	SUBQ         CX, R9
+	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
+	VPXORQ       Z20, Z12, Z12
+	MOVQ         32(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R14, AX
+	MOVQ         AX, R14
+	ANDQ         $-16, CX
+	SUBQ         CX, R10
+	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
+	VPXORQ       Z20, Z15, Z15
+	MOVQ         48(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R15, AX
+	MOVQ         AX, R15
+	ANDQ         $-16, CX
+	SUBQ         CX, R11
+	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
+	VPXORQ       Z20, Z18, Z18
+	VSHUFI64X2   $0xee, Z11, Z8, Z27
+	VSHUFI64X2   $0x44, Z11, Z8, Z8
+	VPXORQ       Z27, Z8, Z8
+	VSHUFI64X2   $0xee, Z17, Z14, Z28
+	VSHUFI64X2   $0x44, Z17, Z14, Z14
+	VPXORQ       Z28, Z14, Z14
+	VSHUFI64X2   $0xdd, Z14, Z8, Z29
+	VSHUFI64X2   $0x88, Z14, Z8, Z8
+	VPXORQ       Z29, Z8, Z8
+	VSHUFI64X2   $0xee, Z12, Z9, Z27
+	VSHUFI64X2   $0x44, Z12, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
+	VSHUFI64X2   $0xee, Z18, Z15, Z28
+	VSHUFI64X2   $0x44, Z18, Z15, Z15
+	VPXORQ       Z28, Z15, Z15
+	VSHUFI64X2   $0xdd, Z15, Z9, Z29
+	VSHUFI64X2   $0x88, Z15, Z9, Z9
+	VPXORQ       Z29, Z9, Z9
+	VSHUFI64X2   $0xee, Z13, Z10, Z27
+	VSHUFI64X2   $0x44, Z13, Z10, Z10
+	VPXORQ       Z27, Z10, Z10
+	VSHUFI64X2   $0xee, Z19, Z16, Z28
+	VSHUFI64X2   $0x44, Z19, Z16, Z16
+	VPXORQ       Z28, Z16, Z16
+	VSHUFI64X2   $0xdd, Z16, Z10, Z29
+	VSHUFI64X2   $0x88, Z16, Z10, Z10
+	VPXORQ       Z29, Z10, Z10
+	VPCLMULQDQ   $0x01, Z25, Z24, Z20
+	VPCLMULQDQ   $0x10, Z25, Z24, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z9
+	VPCLMULQDQ   $0x00, Z25, Z24, Z22
+	VPCLMULQDQ   $0x11, Z25, Z24, Z23
+	VPXORQ       Z22, Z8, Z8
+	VPXORQ       Z23, Z10, Z10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD      $0x4e, Z8, Z8
+	VPTERNLOGQ   $0x96, Z20, Z8, Z9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD      $0x4e, Z9, Z9
+	VPTERNLOGQ   $0x96, Z20, Z9, Z10
+	VPSHUFB      reverse<>+0(SB), Z10, Z10
+	VPXORQ       Z26, Z10, Z10
+	VMOVDQU64    (R12), X27
+	VINSERTI64X2 $0x01, (R13), Z27, Z27
+	VINSERTI64X2 $0x02, (R14), Z27, Z27
+	VINSERTI64X2 $0x03, (R15), Z27, Z27
+	VPXORQ       Z27, Z10, Z10
+	VPTESTNMQ    Z10, Z10, K7
+	KMOVB        K7, CX
+	MOVL         CX, AX
+	SHRL         $0x01, AX
+	ANDL         AX, CX
+	MOVQ         8(SP), AX
+	BTL          $0x00, CX
+	SETCS        36(AX)
+	MOVQ         24(SP), AX
+	BTL          $0x02, CX
+	SETCS        36(AX)
+	MOVQ         40(SP), AX
+	BTL          $0x04, CX
+	SETCS        36(AX)
+	MOVQ         56(SP), AX
+	BTL          $0x06, CX
+	SETCS        36(AX)
+	SUBQ         $0x04, DX
+	JA           group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3
+
+// func gcmOpen192vaes512of2(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmOpen192vaes512of2(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VMOVDQA64         Z0, Z1
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VMOVDQA64         Z2, Z3
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VMOVDQA64         Z4, Z5
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VMOVDQA64         Z6, Z7
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1008(R8), Z27
+	VBROADCASTI32X4   1008(R9), Z28
+	VBROADCASTI32X4   1008(R10), Z29
+	VBROADCASTI32X4   1008(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1024(R8), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	VBROADCASTI32X4   1024(R10), Z29
+	VBROADCASTI32X4   1024(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VAESENCLAST       Z27, Z1, Z1
+	VAESENCLAST       Z28, Z3, Z3
+	VAESENCLAST       Z29, Z5, Z5
+	VAESENCLAST       Z30, Z7, Z7
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU64         (R12), Z8
+	VMOVDQU8.Z        64(R12), K1, Z9
+	VMOVDQU64         (R13), Z10
+	VMOVDQU8.Z        64(R13), K2, Z11
+	VMOVDQU64         (R14), Z12
+	VMOVDQU8.Z        64(R14), K3, Z13
+	VMOVDQU64         (R15), Z14
+	VMOVDQU8.Z        64(R15), K4, Z15
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
+	VPXORQ            Z9, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VPSHUFB           reverse<>+0(SB), Z9, Z1
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU64    Z2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
+	VPXORQ       Z11, Z3, Z3
+	VMOVDQU8     Z3, K2, 64(R13)
+	VPSHUFB      reverse<>+0(SB), Z11, Z3
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU64    Z4, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
+	VPXORQ       Z13, Z5, Z5
+	VMOVDQU8     Z5, K3, 64(R14)
+	VPSHUFB      reverse<>+0(SB), Z13, Z5
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU64    Z6, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
+	VPXORQ       Z15, Z7, Z7
+	VMOVDQU8     Z7, K4, 64(R15)
+	VPSHUFB      reverse<>+0(SB), Z15, Z7
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ         (SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R12, AX
+	MOVQ         AX, R12
+	ANDQ         $-16, CX
+	SUBQ         CX, R8
+	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
+	VPCLMULQDQ   $0x01, 880(R8), Z1, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z9
+	VPCLMULQDQ   $0x10, 880(R8), Z1, Z22
+	VPCLMULQDQ   $0x00, 880(R8), Z1, Z23
+	VPCLMULQDQ   $0x11, 880(R8), Z1, Z20
+	VPXORQ       Z23, Z8, Z8
+	VPXORQ       Z22, Z9, Z9
+	VPXORQ       Z20, Z10, Z10
+	MOVQ         16(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R13, AX
+	MOVQ         AX, R13
+	ANDQ         $-16, CX
+	SUBQ         CX, R9
+	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
+	VPCLMULQDQ   $0x01, 880(R9), Z3, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z12
+	VPCLMULQDQ   $0x10, 880(R9), Z3, Z22
+	VPCLMULQDQ   $0x00, 880(R9), Z3, Z23
+	VPCLMULQDQ   $0x11, 880(R9), Z3, Z20
+	VPXORQ       Z23, Z11, Z11
+	VPXORQ       Z22, Z12, Z12
+	VPXORQ       Z20, Z13, Z13
+	MOVQ         32(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R14, AX
+	MOVQ         AX, R14
+	ANDQ         $-16, CX
+	SUBQ         CX, R10
+	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
+	VPCLMULQDQ   $0x01, 880(R10), Z5, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z15
+	VPCLMULQDQ   $0x10, 880(R10), Z5, Z22
+	VPCLMULQDQ   $0x00, 880(R10), Z5, Z23
+	VPCLMULQDQ   $0x11, 880(R10), Z5, Z20
+	VPXORQ       Z23, Z14, Z14
+	VPXORQ       Z22, Z15, Z15
+	VPXORQ       Z20, Z16, Z16
+	MOVQ         48(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R15, AX
+	MOVQ         AX, R15
+	ANDQ         $-16, CX
+	SUBQ         CX, R11
+	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
+	VPCLMULQDQ   $0x01, 880(R11), Z7, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z18
+	VPCLMULQDQ   $0x10, 880(R11), Z7, Z22
+	VPCLMULQDQ   $0x00, 880(R11), Z7, Z23
+	VPCLMULQDQ   $0x11, 880(R11), Z7, Z20
+	VPXORQ       Z23, Z17, Z17
+	VPXORQ       Z22, Z18, Z18
+	VPXORQ       Z20, Z19, Z19
+	VSHUFI64X2   $0xee, Z11, Z8, Z27
+	VSHUFI64X2   $0x44, Z11, Z8, Z8
+	VPXORQ       Z27, Z8, Z8
+	VSHUFI64X2   $0xee, Z17, Z14, Z28
+	VSHUFI64X2   $0x44, Z17, Z14, Z14
+	VPXORQ       Z28, Z14, Z14
+	VSHUFI64X2   $0xdd, Z14, Z8, Z29
+	VSHUFI64X2   $0x88, Z14, Z8, Z8
+	VPXORQ       Z29, Z8, Z8
+	VSHUFI64X2   $0xee, Z12, Z9, Z27
+	VSHUFI64X2   $0x44, Z12, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
+	VSHUFI64X2   $0xee, Z18, Z15, Z28
+	VSHUFI64X2   $0x44, Z18, Z15, Z15
+	VPXORQ       Z28, Z15, Z15
+	VSHUFI64X2   $0xdd, Z15, Z9, Z29
+	VSHUFI64X2   $0x88, Z15, Z9, Z9
+	VPXORQ       Z29, Z9, Z9
+	VSHUFI64X2   $0xee, Z13, Z10, Z27
+	VSHUFI64X2   $0x44, Z13, Z10, Z10
+	VPXORQ       Z27, Z10, Z10
+	VSHUFI64X2   $0xee, Z19, Z16, Z28
+	VSHUFI64X2   $0x44, Z19, Z16, Z16
+	VPXORQ       Z28, Z16, Z16
+	VSHUFI64X2   $0xdd, Z16, Z10, Z29
+	VSHUFI64X2   $0x88, Z16, Z10, Z10
+	VPXORQ       Z29, Z10, Z10
+	VPCLMULQDQ   $0x01, Z25, Z24, Z20
+	VPCLMULQDQ   $0x10, Z25, Z24, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z9
+	VPCLMULQDQ   $0x00, Z25, Z24, Z22
+	VPCLMULQDQ   $0x11, Z25, Z24, Z23
+	VPXORQ       Z22, Z8, Z8
+	VPXORQ       Z23, Z10, Z10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD      $0x4e, Z8, Z8
+	VPTERNLOGQ   $0x96, Z20, Z8, Z9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD      $0x4e, Z9, Z9
+	VPTERNLOGQ   $0x96, Z20, Z9, Z10
+	VPSHUFB      reverse<>+0(SB), Z10, Z10
+	VPXORQ       Z26, Z10, Z10
+	VMOVDQU64    (R12), X27
+	VINSERTI64X2 $0x01, (R13), Z27, Z27
+	VINSERTI64X2 $0x02, (R14), Z27, Z27
+	VINSERTI64X2 $0x03, (R15), Z27, Z27
+	VPXORQ       Z27, Z10, Z10
+	VPTESTNMQ    Z10, Z10, K7
+	KMOVB        K7, CX
+	MOVL         CX, AX
+	SHRL         $0x01, AX
+	ANDL         AX, CX
+	MOVQ         8(SP), AX
+	BTL          $0x00, CX
+	SETCS        36(AX)
+	MOVQ         24(SP), AX
+	BTL          $0x02, CX
+	SETCS        36(AX)
+	MOVQ         40(SP), AX
+	BTL          $0x04, CX
+	SETCS        36(AX)
+	MOVQ         56(SP), AX
+	BTL          $0x06, CX
+	SETCS        36(AX)
+	SUBQ         $0x04, DX
+	JA           group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3
 
 // func gcmOpen256vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
 TEXT ·gcmOpen256vaes512(SB), NOSPLIT, $0-24
-	MOVQ jobs+0(FP), DI
-	MOVQ group+8(FP), SI
-	MOVQ n+16(FP), DX
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
 
 packet:
-	MOVBLZX         (SI), R8
-	INCQ            SI
-	LEAQ            (R8)(R8*4), R8
-	LEAQ            (DI)(R8*8), R8
-	MOVQ            (R8), R9
-	MOVQ            8(R8), R10
-	MOVQ            16(R8), R12
-	MOVQ            8(R9), R9
-	VBROADCASTI32X4 832(R9), Z13
-	VBROADCASTI32X4 848(R9), Z17
-	VBROADCASTI32X4 864(R9), Z18
-	VBROADCASTI32X4 880(R9), Z19
-	VBROADCASTI32X4 896(R9), Z20
-	VBROADCASTI32X4 912(R9), Z21
-	VBROADCASTI32X4 928(R9), Z22
-	VBROADCASTI32X4 944(R9), Z23
-	VBROADCASTI32X4 960(R9), Z24
-	VBROADCASTI32X4 976(R9), Z25
-	VBROADCASTI32X4 992(R9), Z26
-	VBROADCASTI32X4 1008(R9), Z27
-	VBROADCASTI32X4 1024(R9), Z28
-	VBROADCASTI32X4 1040(R9), Z29
-	VBROADCASTI32X4 1056(R9), Z30
-	SUBQ            $0x10, R12
-	MOVQ            (R10), AX
-	MOVQ            8(R10), BX
-	VMOVQ           AX, X16
-	VPINSRQ         $0x01, BX, X16, X16
-	MOVL            1072(R9), CX
-	MOVQ            BX, R13
-	SHLQ            $0x20, R13
-	ORQ             CX, R13
-	SHRQ            $0x20, BX
-	VMOVQ           R13, X0
-	VPINSRQ         $0x01, BX, X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          Z13, Z0, Z13
-	VMOVDQA64       Z13, Z14
-	BSWAPQ          AX
-	MOVQ            AX, CX
-	SHRQ            $0x20, CX
-	SHLQ            $0x20, CX
-	MOVL            32(R8), BX
-	ORQ             BX, CX
-	MOVQ            AX, BX
-	SHLQ            $0x20, BX
-	MOVBLZX         38(R8), R13
-	MOVL            R13, R11
-	NEGQ            R11
-	ANDQ            R11, BX
-	TESTL           R13, R13
-	CMOVQEQ         AX, CX
-	VMOVQ           BX, X12
-	VPINSRQ         $0x01, CX, X12, X12
-	SHLL            $0x05, R13
-	ADDL            $0x40, R13
-	LEAQ            -32(R12)(R12*1), CX
-	SHLQ            $0x02, CX
-	VMOVQ           CX, X15
-	VPINSRQ         $0x01, R13, X15, X15
-	VSHUFI64X2      $0x00, Z15, Z15, Z15
-	LEAQ            -1(R12), AX
-	MOVQ            AX, R11
-	MOVQ            AX, R14
-	SHRQ            $0x06, R11
-	INCQ            R11
-	SHRQ            $0x04, R14
-	ADDQ            $0x02, R14
-	ANDL            $0x3f, AX
-	MOVL            AX, R13
-	INCL            AX
-	SHRL            $0x04, R13
-	MOVQ            $-1, CX
-	BZHIQ           AX, CX, CX
-	KMOVQ           CX, K1
-	LEAL            (R13)(R13*1), AX
-	MOVL            $0x0000000c, CX
-	SHLXL           AX, CX, CX
-	MOVBLZX         CL, CX
-	KMOVW           CX, K2
-	ADDQ            R10, R12
-	LEAQ            counters<>+0(SB), BX
-	XORL            R15, R15
-	VPXORQ          Z8, Z8, Z8
-	VPXORQ          Z9, Z9, Z9
-	VPXORQ          Z10, Z10, Z10
-	MOVQ            R14, R13
-	NEGQ            R13
-	SHLQ            $0x04, R13
-	LEAQ            832(R9)(R13*1), R13
-	CMPQ            R14, $0x00000034
-	JBE             powers
-	LEAQ            64(R9), R13
-	SUBQ            $0x00000030, R14
+	MOVBLZX           (SI), R8
+	INCQ              SI
+	LEAQ              (R8)(R8*4), R8
+	LEAQ              (DI)(R8*8), R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   832(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	VBROADCASTI32X4   848(R9), Z17
+	VBROADCASTI32X4   864(R9), Z18
+	VBROADCASTI32X4   880(R9), Z19
+	VBROADCASTI32X4   896(R9), Z20
+	VBROADCASTI32X4   912(R9), Z21
+	VBROADCASTI32X4   928(R9), Z22
+	VBROADCASTI32X4   944(R9), Z23
+	VBROADCASTI32X4   960(R9), Z24
+	VBROADCASTI32X4   976(R9), Z25
+	VBROADCASTI32X4   992(R9), Z26
+	VBROADCASTI32X4   1008(R9), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	VBROADCASTI32X4   1040(R9), Z29
+	VBROADCASTI32X4   1056(R9), Z30
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	VPXORQ            Z8, Z8, Z8
+	VPXORQ            Z9, Z9, Z9
+	VPXORQ            Z10, Z10, Z10
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              832(R9)(R13*1), R13
+	CMPQ              R14, $0x00000034
+	JBE               powers
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000030, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -6752,15 +11096,17 @@ only1:
 	VAESENC      Z28, Z0, Z0
 	VAESENC      Z29, Z0, Z0
 	VAESENCLAST  Z30, Z0, Z0
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU8.Z   (R10), K1, Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU8     Z0, K1, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	JMP          tag1
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
+	CMPB         38(R8), $0x00
+	JNE          esn1true
+
+afteresn1true:
+	JMP tag1
 
 only2:
 	VPXORQ       (BX), Z13, Z0
@@ -6793,19 +11139,21 @@ only2:
 	VAESENC      Z29, Z1, Z1
 	VAESENCLAST  Z30, Z0, Z0
 	VAESENCLAST  Z30, Z1, Z1
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU8.Z   64(R10), K1, Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU8     Z1, K1, 64(R10)
 	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	JMP          tag2
+	CMPB         38(R8), $0x00
+	JNE          esn2true
+
+afteresn2true:
+	JMP tag2
 
 only3:
 	VPXORQ       (BX), Z13, Z0
@@ -6853,14 +11201,12 @@ only3:
 	VAESENCLAST  Z30, Z0, Z0
 	VAESENCLAST  Z30, Z1, Z1
 	VAESENCLAST  Z30, Z2, Z2
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -6869,7 +11215,11 @@ only3:
 	VPXORQ       Z6, Z2, Z2
 	VMOVDQU8     Z2, K1, 128(R10)
 	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	JMP          tag3
+	CMPB         38(R8), $0x00
+	JNE          esn3true
+
+afteresn3true:
+	JMP tag3
 
 only4:
 	VPXORQ       (BX), Z13, Z0
@@ -6932,14 +11282,12 @@ only4:
 	VAESENCLAST  Z30, Z1, Z1
 	VAESENCLAST  Z30, Z2, Z2
 	VAESENCLAST  Z30, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -6952,7 +11300,11 @@ only4:
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU8     Z3, K1, 192(R10)
 	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	JMP          tag4
+	CMPB         38(R8), $0x00
+	JNE          esn4true
+
+afteresn4true:
+	JMP tag4
 
 long:
 	VPXORQ       (BX), Z13, Z0
@@ -7015,14 +11367,12 @@ long:
 	VAESENCLAST  Z30, Z1, Z1
 	VAESENCLAST  Z30, Z2, Z2
 	VAESENCLAST  Z30, Z3, Z3
-	VMOVDQA      X0, X11
+	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X16, Z0, Z0
-	VMOVDQA64    X11, X16
+	VINSERTI64X2 $0x00, X4, Z0, Z0
 	VMOVDQU64    Z0, (R10)
-	VPSHUFB      reverse<>+0(SB), Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
 	VMOVDQU64    64(R10), Z5
 	VPXORQ       Z5, Z1, Z1
 	VMOVDQU64    Z1, 64(R10)
@@ -7035,7 +11385,11 @@ long:
 	VPXORQ       Z7, Z3, Z3
 	VMOVDQU64    Z3, 192(R10)
 	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	JMP          check
+	CMPB         38(R8), $0x00
+	JNE          esn4false
+
+afteresn4false:
+	JMP check
 
 loop:
 	VPXORQ        (BX), Z13, Z0
@@ -7265,7 +11619,6 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -7394,7 +11747,6 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -7549,7 +11901,6 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -7728,7 +12079,6 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VMOVDQA64  X15, X15
 	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
 	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
 	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
@@ -7785,3 +12135,948 @@ all:
 	ADDL           $0x00000100, R15
 	LEAQ           counters<>+0(SB), BX
 	JMP            carried
+
+esn1true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn1true
+
+esn2true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn2true
+
+esn3true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn3true
+
+esn4true:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4true
+
+esn4false:
+	VPADDQ       esnBits<>+0(SB), X15, X15
+	VPSHUFD      $0xe8, X4, X11
+	VPINSRD      $0x02, 32(R8), X11, X11
+	VINSERTI64X2 $0x00, X11, Z4, Z4
+	JMP          afteresn4false
+
+// func gcmOpen256vaes512of1(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmOpen256vaes512of1(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	BZHIQ             CX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1008(R8), Z27
+	VBROADCASTI32X4   1008(R9), Z28
+	VBROADCASTI32X4   1008(R10), Z29
+	VBROADCASTI32X4   1008(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1024(R8), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	VBROADCASTI32X4   1024(R10), Z29
+	VBROADCASTI32X4   1024(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1040(R8), Z27
+	VBROADCASTI32X4   1040(R9), Z28
+	VBROADCASTI32X4   1040(R10), Z29
+	VBROADCASTI32X4   1040(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VBROADCASTI32X4   1056(R8), Z27
+	VBROADCASTI32X4   1056(R9), Z28
+	VBROADCASTI32X4   1056(R10), Z29
+	VBROADCASTI32X4   1056(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU8.Z        (R12), K1, Z8
+	VMOVDQU8.Z        (R13), K2, Z10
+	VMOVDQU8.Z        (R14), K3, Z12
+	VMOVDQU8.Z        (R15), K4, Z14
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ         (SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R12, AX
+	MOVQ         AX, R12
+	ANDQ         $-16, CX
+	SUBQ         CX, R8
+	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
+	VPXORQ       Z20, Z9, Z9
+	MOVQ         16(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R13, AX
+	MOVQ         AX, R13
+	ANDQ         $-16, CX
+	SUBQ         CX, R9
+	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
+	VPXORQ       Z20, Z12, Z12
+	MOVQ         32(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R14, AX
+	MOVQ         AX, R14
+	ANDQ         $-16, CX
+	SUBQ         CX, R10
+	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
+	VPXORQ       Z20, Z15, Z15
+	MOVQ         48(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R15, AX
+	MOVQ         AX, R15
+	ANDQ         $-16, CX
+	SUBQ         CX, R11
+	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
+	VPXORQ       Z20, Z18, Z18
+	VSHUFI64X2   $0xee, Z11, Z8, Z27
+	VSHUFI64X2   $0x44, Z11, Z8, Z8
+	VPXORQ       Z27, Z8, Z8
+	VSHUFI64X2   $0xee, Z17, Z14, Z28
+	VSHUFI64X2   $0x44, Z17, Z14, Z14
+	VPXORQ       Z28, Z14, Z14
+	VSHUFI64X2   $0xdd, Z14, Z8, Z29
+	VSHUFI64X2   $0x88, Z14, Z8, Z8
+	VPXORQ       Z29, Z8, Z8
+	VSHUFI64X2   $0xee, Z12, Z9, Z27
+	VSHUFI64X2   $0x44, Z12, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
+	VSHUFI64X2   $0xee, Z18, Z15, Z28
+	VSHUFI64X2   $0x44, Z18, Z15, Z15
+	VPXORQ       Z28, Z15, Z15
+	VSHUFI64X2   $0xdd, Z15, Z9, Z29
+	VSHUFI64X2   $0x88, Z15, Z9, Z9
+	VPXORQ       Z29, Z9, Z9
+	VSHUFI64X2   $0xee, Z13, Z10, Z27
+	VSHUFI64X2   $0x44, Z13, Z10, Z10
+	VPXORQ       Z27, Z10, Z10
+	VSHUFI64X2   $0xee, Z19, Z16, Z28
+	VSHUFI64X2   $0x44, Z19, Z16, Z16
+	VPXORQ       Z28, Z16, Z16
+	VSHUFI64X2   $0xdd, Z16, Z10, Z29
+	VSHUFI64X2   $0x88, Z16, Z10, Z10
+	VPXORQ       Z29, Z10, Z10
+	VPCLMULQDQ   $0x01, Z25, Z24, Z20
+	VPCLMULQDQ   $0x10, Z25, Z24, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z9
+	VPCLMULQDQ   $0x00, Z25, Z24, Z22
+	VPCLMULQDQ   $0x11, Z25, Z24, Z23
+	VPXORQ       Z22, Z8, Z8
+	VPXORQ       Z23, Z10, Z10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD      $0x4e, Z8, Z8
+	VPTERNLOGQ   $0x96, Z20, Z8, Z9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD      $0x4e, Z9, Z9
+	VPTERNLOGQ   $0x96, Z20, Z9, Z10
+	VPSHUFB      reverse<>+0(SB), Z10, Z10
+	VPXORQ       Z26, Z10, Z10
+	VMOVDQU64    (R12), X27
+	VINSERTI64X2 $0x01, (R13), Z27, Z27
+	VINSERTI64X2 $0x02, (R14), Z27, Z27
+	VINSERTI64X2 $0x03, (R15), Z27, Z27
+	VPXORQ       Z27, Z10, Z10
+	VPTESTNMQ    Z10, Z10, K7
+	KMOVB        K7, CX
+	MOVL         CX, AX
+	SHRL         $0x01, AX
+	ANDL         AX, CX
+	MOVQ         8(SP), AX
+	BTL          $0x00, CX
+	SETCS        36(AX)
+	MOVQ         24(SP), AX
+	BTL          $0x02, CX
+	SETCS        36(AX)
+	MOVQ         40(SP), AX
+	BTL          $0x04, CX
+	SETCS        36(AX)
+	MOVQ         56(SP), AX
+	BTL          $0x06, CX
+	SETCS        36(AX)
+	SUBQ         $0x04, DX
+	JA           group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3
+
+// func gcmOpen256vaes512of2(jobs *byte, group *byte, n int)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+TEXT ·gcmOpen256vaes512of2(SB), NOSPLIT, $64-24
+	MOVQ  jobs+0(FP), DI
+	MOVQ  group+8(FP), SI
+	MOVQ  n+16(FP), DX
+	MOVQ  $-1, BX
+	MOVL  $0x00006666, CX
+	KMOVW CX, K5
+	MOVQ  $-256, CX
+	KMOVQ CX, K6
+
+group:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z0
+	VBROADCASTI32X4   832(R8), Z27
+	VMOVDQA64         Z0, Z1
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K1
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X24
+	VMOVDQU64         816(R8), X25
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 16(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z2
+	VBROADCASTI32X4   832(R9), Z27
+	VMOVDQA64         Z2, Z3
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K2
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x01, X28, Z24, Z24
+	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 40(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 32(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z4
+	VBROADCASTI32X4   832(R10), Z27
+	VMOVDQA64         Z4, Z5
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K3
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x02, X28, Z24, Z24
+	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 56(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 48(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z6
+	VBROADCASTI32X4   832(R11), Z27
+	VMOVDQA64         Z6, Z7
+	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
+	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
+	LEAL              -64(CX), AX
+	BZHIQ             AX, BX, AX
+	KMOVQ             AX, K4
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X28
+	VINSERTI64X2      $0x03, X28, Z24, Z24
+	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
+	ADDQ              $0x04, SI
+	VPORQ             aadBits<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   848(R8), Z27
+	VBROADCASTI32X4   848(R9), Z28
+	VBROADCASTI32X4   848(R10), Z29
+	VBROADCASTI32X4   848(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   864(R8), Z27
+	VBROADCASTI32X4   864(R9), Z28
+	VBROADCASTI32X4   864(R10), Z29
+	VBROADCASTI32X4   864(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   880(R8), Z27
+	VBROADCASTI32X4   880(R9), Z28
+	VBROADCASTI32X4   880(R10), Z29
+	VBROADCASTI32X4   880(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   896(R8), Z27
+	VBROADCASTI32X4   896(R9), Z28
+	VBROADCASTI32X4   896(R10), Z29
+	VBROADCASTI32X4   896(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   912(R8), Z27
+	VBROADCASTI32X4   912(R9), Z28
+	VBROADCASTI32X4   912(R10), Z29
+	VBROADCASTI32X4   912(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   928(R8), Z27
+	VBROADCASTI32X4   928(R9), Z28
+	VBROADCASTI32X4   928(R10), Z29
+	VBROADCASTI32X4   928(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   944(R8), Z27
+	VBROADCASTI32X4   944(R9), Z28
+	VBROADCASTI32X4   944(R10), Z29
+	VBROADCASTI32X4   944(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   960(R8), Z27
+	VBROADCASTI32X4   960(R9), Z28
+	VBROADCASTI32X4   960(R10), Z29
+	VBROADCASTI32X4   960(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   976(R8), Z27
+	VBROADCASTI32X4   976(R9), Z28
+	VBROADCASTI32X4   976(R10), Z29
+	VBROADCASTI32X4   976(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   992(R8), Z27
+	VBROADCASTI32X4   992(R9), Z28
+	VBROADCASTI32X4   992(R10), Z29
+	VBROADCASTI32X4   992(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1008(R8), Z27
+	VBROADCASTI32X4   1008(R9), Z28
+	VBROADCASTI32X4   1008(R10), Z29
+	VBROADCASTI32X4   1008(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1024(R8), Z27
+	VBROADCASTI32X4   1024(R9), Z28
+	VBROADCASTI32X4   1024(R10), Z29
+	VBROADCASTI32X4   1024(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1040(R8), Z27
+	VBROADCASTI32X4   1040(R9), Z28
+	VBROADCASTI32X4   1040(R10), Z29
+	VBROADCASTI32X4   1040(R11), Z30
+	VAESENC           Z27, Z0, Z0
+	VAESENC           Z28, Z2, Z2
+	VAESENC           Z29, Z4, Z4
+	VAESENC           Z30, Z6, Z6
+	VAESENC           Z27, Z1, Z1
+	VAESENC           Z28, Z3, Z3
+	VAESENC           Z29, Z5, Z5
+	VAESENC           Z30, Z7, Z7
+	VBROADCASTI32X4   1056(R8), Z27
+	VBROADCASTI32X4   1056(R9), Z28
+	VBROADCASTI32X4   1056(R10), Z29
+	VBROADCASTI32X4   1056(R11), Z30
+	VAESENCLAST       Z27, Z0, Z0
+	VAESENCLAST       Z28, Z2, Z2
+	VAESENCLAST       Z29, Z4, Z4
+	VAESENCLAST       Z30, Z6, Z6
+	VAESENCLAST       Z27, Z1, Z1
+	VAESENCLAST       Z28, Z3, Z3
+	VAESENCLAST       Z29, Z5, Z5
+	VAESENCLAST       Z30, Z7, Z7
+	VMOVDQA64         X0, X26
+	VINSERTI64X2      $0x01, X2, Z26, Z26
+	VINSERTI64X2      $0x02, X4, Z26, Z26
+	VINSERTI64X2      $0x03, X6, Z26, Z26
+	VMOVDQU64         (R12), Z8
+	VMOVDQU8.Z        64(R12), K1, Z9
+	VMOVDQU64         (R13), Z10
+	VMOVDQU8.Z        64(R13), K2, Z11
+	VMOVDQU64         (R14), Z12
+	VMOVDQU8.Z        64(R14), K3, Z13
+	VMOVDQU64         (R15), Z14
+	VMOVDQU8.Z        64(R15), K4, Z15
+	VPXORQ            Z8, Z0, Z0
+	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
+	VPXORQ            Z9, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VPSHUFB           reverse<>+0(SB), Z9, Z1
+	MOVQ              8(SP), AX
+	CMPB              38(AX), $0x00
+	JNE               esn0
+
+aad0:
+	VPXORQ       Z10, Z2, Z2
+	VINSERTI64X2 $0x00, X10, Z2, Z2
+	VMOVDQU64    Z2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
+	VPXORQ       Z11, Z3, Z3
+	VMOVDQU8     Z3, K2, 64(R13)
+	VPSHUFB      reverse<>+0(SB), Z11, Z3
+	MOVQ         24(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn1
+
+aad1:
+	VPXORQ       Z12, Z4, Z4
+	VINSERTI64X2 $0x00, X12, Z4, Z4
+	VMOVDQU64    Z4, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
+	VPXORQ       Z13, Z5, Z5
+	VMOVDQU8     Z5, K3, 64(R14)
+	VPSHUFB      reverse<>+0(SB), Z13, Z5
+	MOVQ         40(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn2
+
+aad2:
+	VPXORQ       Z14, Z6, Z6
+	VINSERTI64X2 $0x00, X14, Z6, Z6
+	VMOVDQU64    Z6, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
+	VPXORQ       Z15, Z7, Z7
+	VMOVDQU8     Z7, K4, 64(R15)
+	VPSHUFB      reverse<>+0(SB), Z15, Z7
+	MOVQ         56(SP), AX
+	CMPB         38(AX), $0x00
+	JNE          esn3
+
+aad3:
+	MOVQ         (SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R12, AX
+	MOVQ         AX, R12
+	ANDQ         $-16, CX
+	SUBQ         CX, R8
+	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
+	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
+	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
+	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
+	VPCLMULQDQ   $0x01, 880(R8), Z1, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z9
+	VPCLMULQDQ   $0x10, 880(R8), Z1, Z22
+	VPCLMULQDQ   $0x00, 880(R8), Z1, Z23
+	VPCLMULQDQ   $0x11, 880(R8), Z1, Z20
+	VPXORQ       Z23, Z8, Z8
+	VPXORQ       Z22, Z9, Z9
+	VPXORQ       Z20, Z10, Z10
+	MOVQ         16(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R13, AX
+	MOVQ         AX, R13
+	ANDQ         $-16, CX
+	SUBQ         CX, R9
+	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
+	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
+	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
+	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
+	VPCLMULQDQ   $0x01, 880(R9), Z3, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z12
+	VPCLMULQDQ   $0x10, 880(R9), Z3, Z22
+	VPCLMULQDQ   $0x00, 880(R9), Z3, Z23
+	VPCLMULQDQ   $0x11, 880(R9), Z3, Z20
+	VPXORQ       Z23, Z11, Z11
+	VPXORQ       Z22, Z12, Z12
+	VPXORQ       Z20, Z13, Z13
+	MOVQ         32(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R14, AX
+	MOVQ         AX, R14
+	ANDQ         $-16, CX
+	SUBQ         CX, R10
+	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
+	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
+	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
+	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
+	VPCLMULQDQ   $0x01, 880(R10), Z5, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z15
+	VPCLMULQDQ   $0x10, 880(R10), Z5, Z22
+	VPCLMULQDQ   $0x00, 880(R10), Z5, Z23
+	VPCLMULQDQ   $0x11, 880(R10), Z5, Z20
+	VPXORQ       Z23, Z14, Z14
+	VPXORQ       Z22, Z15, Z15
+	VPXORQ       Z20, Z16, Z16
+	MOVQ         48(SP), AX
+	LEAQ         15(AX), CX
+	ADDQ         R15, AX
+	MOVQ         AX, R15
+	ANDQ         $-16, CX
+	SUBQ         CX, R11
+	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
+	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
+	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
+	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
+	VPCLMULQDQ   $0x01, 880(R11), Z7, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z18
+	VPCLMULQDQ   $0x10, 880(R11), Z7, Z22
+	VPCLMULQDQ   $0x00, 880(R11), Z7, Z23
+	VPCLMULQDQ   $0x11, 880(R11), Z7, Z20
+	VPXORQ       Z23, Z17, Z17
+	VPXORQ       Z22, Z18, Z18
+	VPXORQ       Z20, Z19, Z19
+	VSHUFI64X2   $0xee, Z11, Z8, Z27
+	VSHUFI64X2   $0x44, Z11, Z8, Z8
+	VPXORQ       Z27, Z8, Z8
+	VSHUFI64X2   $0xee, Z17, Z14, Z28
+	VSHUFI64X2   $0x44, Z17, Z14, Z14
+	VPXORQ       Z28, Z14, Z14
+	VSHUFI64X2   $0xdd, Z14, Z8, Z29
+	VSHUFI64X2   $0x88, Z14, Z8, Z8
+	VPXORQ       Z29, Z8, Z8
+	VSHUFI64X2   $0xee, Z12, Z9, Z27
+	VSHUFI64X2   $0x44, Z12, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
+	VSHUFI64X2   $0xee, Z18, Z15, Z28
+	VSHUFI64X2   $0x44, Z18, Z15, Z15
+	VPXORQ       Z28, Z15, Z15
+	VSHUFI64X2   $0xdd, Z15, Z9, Z29
+	VSHUFI64X2   $0x88, Z15, Z9, Z9
+	VPXORQ       Z29, Z9, Z9
+	VSHUFI64X2   $0xee, Z13, Z10, Z27
+	VSHUFI64X2   $0x44, Z13, Z10, Z10
+	VPXORQ       Z27, Z10, Z10
+	VSHUFI64X2   $0xee, Z19, Z16, Z28
+	VSHUFI64X2   $0x44, Z19, Z16, Z16
+	VPXORQ       Z28, Z16, Z16
+	VSHUFI64X2   $0xdd, Z16, Z10, Z29
+	VSHUFI64X2   $0x88, Z16, Z10, Z10
+	VPXORQ       Z29, Z10, Z10
+	VPCLMULQDQ   $0x01, Z25, Z24, Z20
+	VPCLMULQDQ   $0x10, Z25, Z24, Z21
+	VPTERNLOGQ   $0x96, Z20, Z21, Z9
+	VPCLMULQDQ   $0x00, Z25, Z24, Z22
+	VPCLMULQDQ   $0x11, Z25, Z24, Z23
+	VPXORQ       Z22, Z8, Z8
+	VPXORQ       Z23, Z10, Z10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
+	VPSHUFD      $0x4e, Z8, Z8
+	VPTERNLOGQ   $0x96, Z20, Z8, Z9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
+	VPSHUFD      $0x4e, Z9, Z9
+	VPTERNLOGQ   $0x96, Z20, Z9, Z10
+	VPSHUFB      reverse<>+0(SB), Z10, Z10
+	VPXORQ       Z26, Z10, Z10
+	VMOVDQU64    (R12), X27
+	VINSERTI64X2 $0x01, (R13), Z27, Z27
+	VINSERTI64X2 $0x02, (R14), Z27, Z27
+	VINSERTI64X2 $0x03, (R15), Z27, Z27
+	VPXORQ       Z27, Z10, Z10
+	VPTESTNMQ    Z10, Z10, K7
+	KMOVB        K7, CX
+	MOVL         CX, AX
+	SHRL         $0x01, AX
+	ANDL         AX, CX
+	MOVQ         8(SP), AX
+	BTL          $0x00, CX
+	SETCS        36(AX)
+	MOVQ         24(SP), AX
+	BTL          $0x02, CX
+	SETCS        36(AX)
+	MOVQ         40(SP), AX
+	BTL          $0x04, CX
+	SETCS        36(AX)
+	MOVQ         56(SP), AX
+	BTL          $0x06, CX
+	SETCS        36(AX)
+	SUBQ         $0x04, DX
+	JA           group
+	VZEROUPPER
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X0, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z0, Z0
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X2, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z2, Z2
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X4, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z4, Z4
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X6, X27
+	VPINSRD      $0x02, 32(AX), X27, X27
+	VINSERTI64X2 $0x00, X27, Z6, Z6
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
+	JMP          aad3

@@ -25,7 +25,6 @@ const (
 	powers    = 52
 	keyPowers = 0
 	keyRounds = 16 * powers
-	keySalt   = keyRounds + 16*15
 )
 
 // What every kernel keeps in general registers.
@@ -82,6 +81,9 @@ var (
 	// The low bytes of the counters of 256 blocks. J0's is 1 (SP 800-38D, section
 	// 7.1), so the last is 0, and its upper bytes are one more than the others'.
 	counters = table("counters", lowBytes()...)
+	// How long the AAD is, in the block of lengths, bytes reversed; and how much longer with ESN.
+	aadBits = table("aadBits", repeat(4, 0, 0, 64, 0)...)
+	esnBits = table("esnBits", repeat(4, 0, 0, 32, 0)...)
 	// The field's polynomial x^128 + x^7 + x^2 + x + 1, bits reversed: its high
 	// half reduces, all of it takes up the bit that a shift by one pushes out.
 	poly = table("poly", repeat(4, 1, 0, 0, 0xc2000000)...)
@@ -89,3 +91,22 @@ var (
 
 // label makes a name that is one of this text's only.
 func label(format string, args ...any) string { return fmt.Sprintf(format, args...) }
+
+// Masks that do not change.
+var (
+	ivK  = reg.K5 // dwords 1 and 2 of each block: the IV in the nonce
+	aadK = reg.K6 // all bytes of a register but those of the IV in block 0, reversed
+)
+
+// masks loads them.
+func masks() {
+	MOVL(operand.U32(0x6666), reg.ECX)
+	KMOVW(reg.ECX, ivK)
+	MOVQ(operand.I32(-256), reg.RCX)
+	KMOVQ(reg.RCX, aadK)
+}
+
+// kernel names the function for a direction, a key size and packets of a kind.
+func kernel(seal bool, rounds int, kind string) string {
+	return label("gcm%s%dvaes512%s", map[bool]string{true: "Seal", false: "Open"}[seal], 32*(rounds-6), kind)
+}

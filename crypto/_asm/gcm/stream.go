@@ -25,7 +25,8 @@ type stream struct {
 	counter [2]reg.VecPhysical      // what the counters' low bytes are added to: the others, the fourth register of a group
 	lengths reg.VecPhysical
 	mask    reg.VecPhysical // E(K, J0), which masks the tag
-	t, aad  reg.VecPhysical
+	t       reg.VecPhysical
+	esns    []string // what begins out of line
 }
 
 // Masks of the packet's last register: its bytes, and the lane for the lengths.
@@ -37,12 +38,12 @@ var (
 
 func stream512(seal bool, rounds int) {
 	s := &stream{
-		seal: seal, rounds: rounds, name: label("gcm%s%dvaes512", map[bool]string{true: "Seal", false: "Open"}[seal], 32*(rounds-6)),
+		seal: seal, rounds: rounds, name: kernel(seal, rounds, ""),
 		aes:     [flight]reg.VecPhysical{reg.Z0, reg.Z1, reg.Z2, reg.Z3},
 		cipher:  [flight]reg.VecPhysical{reg.Z4, reg.Z5, reg.Z6, reg.Z7},
 		sum:     newProduct(reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z31),
-		counter: [2]reg.VecPhysical{reg.Z13, reg.Z14}, lengths: reg.Z15, mask: reg.X16,
-		t: reg.Z11, aad: reg.Z12,
+		counter: [2]reg.VecPhysical{reg.Z13, reg.Z14}, lengths: reg.Z15, mask: reg.Z16,
+		t: reg.Z11,
 	}
 	for r := range rounds + 1 {
 		s.keys = append(s.keys, []reg.VecPhysical{
@@ -58,6 +59,7 @@ func stream512(seal bool, rounds int) {
 	Load(Param("jobs"), jobs)
 	Load(Param("group"), group)
 	Load(Param("n"), left)
+	masks()
 	Label("packet")
 	s.begin()
 	s.crypt()
@@ -65,11 +67,13 @@ func stream512(seal bool, rounds int) {
 	VZEROUPPER()
 	RET()
 	s.carry()
+	for _, name := range s.esns {
+		s.esn(name)
+	}
 }
 
-// begin loads the job and makes its counter blocks, AAD and lengths.
+// begin loads the job and makes its counter blocks and lengths.
 func (s *stream) begin() {
-	header, iv, hi := reg.RAX, reg.RBX, reg.RCX
 	MOVBLZX(mem(group, 0), job.As32())
 	INCQ(group)
 	LEAQ(operand.Mem{Base: job, Index: job, Scale: 4}, job)
@@ -78,68 +82,31 @@ func (s *stream) begin() {
 	MOVQ(mem(job, jobPkt), ptr)
 	MOVQ(mem(job, jobLen), end)
 	MOVQ(mem(key, keyGCM), key)
-	for r, k := range s.keys { // the first only until the counter takes it in
-		VBROADCASTI32X4(mem(key, keyRounds+blockLen*r), k)
-	}
 	SUBQ(operand.U8(tagLen), end) // the stream's length for now
-	MOVQ(mem(ptr, 0), header)
-	if s.seal { // the IV is the sequence number
-		MOVL(mem(job, jobSeqHi), iv.As32())
-		BSWAPL(iv.As32())
-		MOVQ(header, hi)
-		SHRQ(operand.U8(32), hi)
-		SHLQ(operand.U8(32), hi)
-		ORQ(hi, iv)
-	} else {
-		MOVQ(mem(ptr, 8), iv)
-	}
-	// Block 0 as the packet holds it, to be written back.
-	VMOVQ(header, s.mask)
-	VPINSRQ(operand.U8(1), iv, s.mask, s.mask)
-	// Salt and IV.
-	MOVL(mem(key, keySalt), hi.As32())
-	MOVQ(iv, powerP)
-	SHLQ(operand.U8(32), powerP)
-	ORQ(hi, powerP)
-	SHRQ(operand.U8(32), iv)
-	nonce := s.aes[0]
-	VMOVQ(powerP, nonce.AsX())
-	VPINSRQ(operand.U8(1), iv, nonce.AsX(), nonce.AsX())
-	VSHUFI64X2(operand.U8(0), nonce, nonce, nonce)
-	VPXORQ(s.keys[0], nonce, s.counter[0])
+	VBROADCASTI32X4_Z(mem(ptr, 4), ivK, s.counter[1])
+	VBROADCASTI32X4(mem(key, keyRounds), s.counter[0])
+	VPXORQ(s.counter[1], s.counter[0], s.counter[0])
 	VMOVDQA64(s.counter[0], s.counter[1])
-	s.authenticated(header, iv, hi)
+	for r, k := range s.keys[1:] {
+		VBROADCASTI32X4(mem(key, keyRounds+blockLen*(r+1)), k)
+	}
+	LEAQ(operand.Mem{Base: end, Disp: -blockLen}, reg.RAX)
+	SHLQ(operand.U8(3), reg.RAX)
+	VMOVQ(reg.RAX, s.lengths.AsX())
+	VPORQ(aadBits, s.lengths.AsX(), s.lengths.AsX())
 	s.geometry()
 }
 
-// authenticated makes the AAD, SPI | sequence number or with ESN SPI | high
-// half | low half (RFC 4106, section 5), and the block of lengths in bits, both
-// with their bytes reversed.
-func (s *stream) authenticated(header, low, high reg.GPPhysical) {
-	BSWAPQ(header)
-	MOVQ(header, high)
-	SHRQ(operand.U8(32), high)
-	SHLQ(operand.U8(32), high)
-	MOVL(mem(job, jobSeqHi), low.As32())
-	ORQ(low, high)
-	MOVQ(header, low)
-	SHLQ(operand.U8(32), low)
-	MOVBLZX(mem(job, jobESN), powerP.As32())
-	MOVL(powerP.As32(), count.As32())
-	NEGQ(count) // all ones with ESN
-	ANDQ(count, low)
-	TESTL(powerP.As32(), powerP.As32())
-	CMOVQEQ(header, high)
-	VMOVQ(low, s.aad.AsX())
-	VPINSRQ(operand.U8(1), high, s.aad.AsX(), s.aad.AsX())
-
-	SHLL(operand.U8(5), powerP.As32())
-	ADDL(operand.U8(64), powerP.As32())
-	LEAQ(operand.Mem{Base: end, Index: end, Scale: 1, Disp: -2 * blockLen}, high)
-	SHLQ(operand.U8(2), high)
-	VMOVQ(high, s.lengths.AsX())
-	VPINSRQ(operand.U8(1), powerP, s.lengths.AsX(), s.lengths.AsX())
-	VSHUFI64X2(operand.U8(0), s.lengths, s.lengths, s.lengths)
+// esn makes block 0 SPI | high half | low half of the sequence number (RFC
+// 4106, section 5), bytes reversed, of SPI | low half.
+func (s *stream) esn(name string) {
+	Label(name)
+	c := s.cipher[0]
+	VPADDQ(esnBits, s.lengths.AsX(), s.lengths.AsX())
+	VPSHUFD(operand.U8(3<<6|2<<4|2<<2|0), c.AsX(), s.t.AsX())
+	VPINSRD(operand.U8(2), mem(job, jobSeqHi), s.t.AsX(), s.t.AsX())
+	VINSERTI64X2(operand.U8(0), s.t.AsX(), c, c)
+	JMP(operand.LabelRef("after" + name))
 }
 
 // geometry counts registers, and blocks of the last.
@@ -277,44 +244,51 @@ func (s *stream) text(n int, isFirst, isLast bool) (list []step) {
 	add := func(f step) { list = append(list, f) }
 	for i, a := range s.aes[:n] {
 		c, at, short := s.cipher[i], mem(ptr, vecLen*i), isLast && i == n-1
-		if isFirst && i == 0 {
-			add(func() { VMOVDQA(a.AsX(), s.t.AsX()) })
+		header := isFirst && i == 0
+		if header {
+			add(func() { VMOVDQA64(a.AsX(), s.mask.AsX()) })
 		}
-		add(func() {
-			if short {
-				VMOVDQU8_Z(at, bytesK, c)
-			} else {
-				VMOVDQU64(at, c)
-			}
-		})
-		add(func() { VPXORQ(c, a, a) })
-		if isFirst && i == 0 { // leave the header, write the IV
-			add(func() { VINSERTI64X2(operand.U8(0), s.mask, a, a) })
-			add(func() { VMOVDQA64(s.t.AsX(), s.mask) })
-		}
-		if !short {
-			add(func() { VMOVDQU64(a, at) })
+		if short {
+			add(func() { VMOVDQU8_Z(at, bytesK, c) })
 		} else {
+			add(func() { VMOVDQU64(at, c) })
+		}
+		add(func() { VPXORQ(c, a, a) })
+		if header {
+			add(func() { VINSERTI64X2(operand.U8(0), c.AsX(), a, a) })
+		}
+		if short {
 			add(func() { VMOVDQU8(a, bytesK, at) })
+		} else {
+			add(func() { VMOVDQU64(a, at) })
 		}
-		switch {
-		case s.seal && short:
-			add(func() { VMOVDQU8_Z(a, bytesK, c) })
-			add(func() { VPSHUFB(reverse, c, c) })
-		case s.seal:
-			add(func() { VPSHUFB(reverse, a, c) })
-		default:
-			add(func() { VPSHUFB(reverse, c, c) })
+		from := c
+		if s.seal {
+			from = a
+			if short {
+				add(func() { VMOVDQU8_Z(a, bytesK, a) })
+			}
 		}
-		if isFirst && i == 0 {
-			add(func() { VINSERTI64X2(operand.U8(0), s.aad.AsX(), c, c) })
+		if header {
+			add(func() { VPSHUFB_Z(reverse, from, aadK, c) })
+		} else {
+			add(func() { VPSHUFB(reverse, from, c) })
 		}
+	}
+	if isFirst {
+		add(func() { s.aad(n, isLast) })
 	}
 	return list
 }
 
-// powers is where the powers of a whole group's register i are.
-func (s *stream) powers(i int) operand.Op { return power(flight * (flight - i)) }
+// aad goes the way about by esn if it must.
+func (s *stream) aad(n int, isLast bool) {
+	name := label("esn%d%v", n, isLast)
+	CMPB(mem(job, jobESN), operand.U8(0))
+	JNE(operand.LabelRef(name))
+	Label("after" + name)
+	s.esns = append(s.esns, name)
+}
 
 // hash multiplies n registers of ciphertext by the next powers, and adds up.
 func (s *stream) hash(n int) (list []step) {
@@ -371,7 +345,6 @@ func (s *stream) tag(n int) {
 	KTESTW(lastK, lastK)
 	JNE(operand.LabelRef(label("reduce%d", n)))
 	own := newProduct(s.aes[0], s.aes[1], s.aes[2], s.aes[3])
-	VMOVDQA64(s.lengths.AsX(), s.lengths.AsX())
 	emit(own.add(s.lengths, power(1))) // the other three powers are multiplied by zero
 	emit(own.flush())
 	VPXORQ(own.low.reg, p.low.reg, p.low.reg)
@@ -387,7 +360,7 @@ func (s *stream) finish() {
 	Label("next")
 	x := s.sum.high.reg.AsX()
 	VPSHUFB(reverse, x, x)
-	VPXORQ(s.mask, x, x)
+	VPXORQ(s.mask.AsX(), x, x)
 	if s.seal {
 		VMOVDQU(x, mem(end, 0))
 		MOVB(operand.U8(1), mem(job, jobOK))
