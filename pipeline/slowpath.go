@@ -53,6 +53,12 @@ func (w *Worker) resolve(hop *fib.Hop, dst flow.Addr) {
 	if w.resolved.again(via.Hi^via.Lo, w.c.Turns) {
 		return
 	}
+	// Who scans a network asks for each of its addresses: half of the ring is
+	// kept for answers.
+	if q := w.cfg.Punts; q.Len() >= q.Cap()/2 {
+		w.c.LostMsgs++
+		return
+	}
 	m := &w.puntMsg[0]
 	m.Kind, m.Port, m.Via, m.Len = fib.PuntResolve, hop.Port, via, 0
 	w.pushPunt()

@@ -32,3 +32,19 @@ func TestForgedSourceIsNotAnswered(t *testing.T) {
 		t.Errorf("%d answers were asked for", n)
 	}
 }
+
+// A scan of the hosts' network asks for every address of it; others still get
+// their answers.
+func TestScanLeavesRoomForAnswers(t *testing.T) {
+	a := newLone(t, 'a')
+	any4 := netip.MustParsePrefix("0.0.0.0/0")
+	a.addPolicy(spd.Policy{Dir: spd.Out, Sel: selector(any4, any4), Action: spd.Bypass})
+	for i := range byte(32) {
+		a.outOf(udp4(hostA4, netip.AddrFrom4([4]byte{10, 1, 9, i}), 64, 100))
+	}
+	before := a.values()
+	a.outOf(udp4(hostA4, hostB4, 1, 100))
+	if got := a.values(); got.Punted != before.Punted+1 {
+		t.Errorf("behind a scan, a packet was not answered: %v", a.drops())
+	}
+}
