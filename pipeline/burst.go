@@ -34,6 +34,8 @@ type packet struct {
 	hop *fib.Hop
 
 	seq    uint64 // inbound: the full sequence number
+	esp    int    // inbound: where the ESP packet starts in chunk
+	espEnd int    // inbound: where it ends
 	fate   fate
 	local  bool // made by the gateway: its TTL stays
 	reason counter.Reason

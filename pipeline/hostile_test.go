@@ -140,6 +140,63 @@ func TestEveryInboundDropHasItsReason(t *testing.T) {
 	b.onlyDrop(before, counter.ReplaySeen)
 }
 
+// ESP in UDP (RFC 3948): lengths that lie, and the wrong wrapping for the SA.
+func TestEveryNATTDropHasItsReason(t *testing.T) {
+	tn := aes128gcm
+	tn.udp = true
+	a, b := newLone(t, 'a'), newLone(t, 'b')
+	a.protect(tn)
+	b.protect(tn)
+	plain := newLone(t, 'a')
+	plain.protect(aes128gcm)
+	seal := func() []byte { return a.outOf(udp4(hostA4, hostB4, 64, 100)) }
+	const udp, esp = 34, 42
+	ofLen := func(n int) []byte { // the datagram cut to n bytes of UDP payload
+		f := bytes.Clone(seal()[:esp+n])
+		binary.BigEndian.PutUint16(f[16:], uint16(len(f)-14))
+		binary.BigEndian.PutUint16(f[udp+4:], uint16(8+n))
+		return fixSum4(f)
+	}
+	transit := udp4(hostA4, hostB4, 64, 100)
+	binary.BigEndian.PutUint16(transit[udp+2:], 4500)
+	for _, row := range []struct {
+		name   string
+		frame  []byte
+		reason counter.Reason
+	}{
+		{"UDP length beyond the packet", change(seal(), udp+4, 0xff, 0xff), counter.BadESP},
+		{"UDP length 0", change(seal(), udp+4, 0, 0), counter.BadESP},
+		{"UDP length 7", change(seal(), udp+4, 0, 7), counter.BadESP},
+		{"payload of 0 bytes", ofLen(0), counter.BadESP},
+		{"payload of 7 bytes", ofLen(7), counter.BadESP},
+		{"payload of 12 bytes", ofLen(12), counter.BadESP},
+		{"SPI 255", change(seal(), esp, 0, 0, 0, 255), counter.ReservedSPI},
+		{"unknown SPI", change(seal(), esp, 9, 9, 9, 9), counter.UnknownSPI},
+		{"bad ICV", change(seal(), esp+30, ^seal()[esp+30]), counter.AuthFailed},
+		{"plain ESP under an SA for UDP", plain.outOf(udp4(hostA4, hostB4, 64, 100)), counter.WrongSAMode},
+		{"port 4500 of another host", transit, counter.InPolicyClear},
+	} {
+		before := b.values()
+		if got := b.into(row.frame); got != nil {
+			t.Errorf("%s: delivered as %x", row.name, got)
+		}
+		t.Run(row.name, func(t *testing.T) { b.t = t; b.onlyDrop(before, row.reason) })
+	}
+	b.t = t
+	before := plain.values()
+	if plain.into(newLoneSealing(t, tn)); plain.values().Tx != before.Tx {
+		t.Error("ESP in UDP was delivered under an SA for plain ESP")
+	}
+	plain.onlyDrop(before, counter.WrongSAMode)
+}
+
+// newLoneSealing returns a packet from gateway b to gateway a under tn.
+func newLoneSealing(t *testing.T, tn tunnel) []byte {
+	g := newLone(t, 'b')
+	g.protect(tn)
+	return g.outOf(udp4(hostB4, hostA4, 64, 100))
+}
+
 // What a peer with a valid key may send and must not get through.
 func TestAuthenticButWrongInside(t *testing.T) {
 	a, b := newLone(t, 'a'), newLone(t, 'b')

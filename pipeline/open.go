@@ -13,26 +13,35 @@ import (
 func (w *Worker) sa(b *Burst) {
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
-		if p.info.Proto != wire.ProtoESP {
-			continue
-		}
-		if r := w.findSA(p); r != counter.None && (p.in != nil || w.isOurs(p)) {
-			b.Drop(i, r)
+		switch {
+		case p.info.Proto == wire.ProtoESP:
+			if r := w.findSA(p, 0); r != counter.None && (p.in != nil || w.isOurs(p)) {
+				b.Drop(i, r)
+			}
+		case p.info.Proto == wire.ProtoUDP && p.tuple.DstPort == portNATT && !p.tuple.NoPorts && w.isOurs(p):
+			if r := w.findSA(p, wire.UDPLen); r != counter.None {
+				b.Drop(i, r)
+			}
 		}
 	}
 }
 
+// portNATT is where ESP in UDP arrives (RFC 3948, section 2.1). IKE and
+// keepalives, which come there too, went to the kernel before.
+const portNATT = 4500
+
 // isOurs says whether p is addressed to the gateway.
 func (w *Worker) isOurs(p *packet) bool { return w.fib.Lookup(&p.tuple.Dst).State == fib.Local }
 
-func (w *Worker) findSA(p *packet) (r counter.Reason) {
+// findSA finds p's SA; udp is the length of the UDP header in front of ESP.
+func (w *Worker) findSA(p *packet, udp int) (r counter.Reason) {
 	if p.info.Fragment {
 		return counter.Fragment
 	}
-	esp := wire.ESP(p.ip()[p.info.HeaderLen:])
-	if r := esp.Valid(); r != counter.None {
+	if r := p.locateESP(udp); r != counter.None {
 		return r
 	}
+	esp := wire.ESP(p.chunk[p.esp:p.espEnd])
 	spi := esp.SPI()
 	if spi < 256 {
 		return counter.ReservedSPI
@@ -41,7 +50,7 @@ func (w *Worker) findSA(p *packet) (r counter.Reason) {
 	if sa == nil {
 		return counter.UnknownSPI
 	}
-	if !sa.Tunnel {
+	if !sa.Tunnel || int(sa.Geo.UDP) != udp {
 		return counter.WrongSAMode
 	}
 	if n := len(esp) - wire.ESPLen - int(sa.Geo.IV) - int(sa.Geo.ICV); n < 2 || n%int(sa.Geo.Align) != 0 {
@@ -50,6 +59,25 @@ func (w *Worker) findSA(p *packet) (r counter.Reason) {
 	p.in = sa
 	p.seq, r = sa.Check(esp.Seq())
 	return r
+}
+
+// locateESP finds where the ESP packet lies behind udp bytes of UDP header,
+// whose checksum does not matter: ESP has its own (RFC 3948, section 2.1).
+func (p *packet) locateESP(udp int) counter.Reason {
+	p.esp = p.l3 + int(p.info.HeaderLen)
+	p.espEnd = p.l3 + int(p.info.Len)
+	if udp != 0 {
+		h := wire.UDP(p.chunk[p.esp:p.espEnd])
+		if r := h.Valid(); r != counter.None {
+			return counter.BadESP
+		}
+		p.espEnd = p.esp + h.Len()
+		p.esp += udp
+	}
+	if p.espEnd-p.esp < wire.ESPLen {
+		return counter.BadESP
+	}
+	return counter.None
 }
 
 // open decrypts the ESP packets as one batch, marks their sequence numbers now
@@ -61,8 +89,7 @@ func (w *Worker) open(b *Burst) {
 		if p.in == nil {
 			continue
 		}
-		ip := p.ip()
-		job := sad.Job{Key: p.in.Key, Pkt: ip[p.info.HeaderLen:len(ip):len(ip)], Slot: i}
+		job := sad.Job{Key: p.in.Key, Pkt: p.chunk[p.esp:p.espEnd:p.espEnd], Slot: i}
 		if p.in.ESN {
 			job.ESN, job.SeqHi = true, uint32(p.seq>>32)
 		}
@@ -90,9 +117,8 @@ func (p *packet) decapsulate() counter.Reason {
 	if r := sa.Mark(p.seq); r != counter.None {
 		return r
 	}
-	start := p.l3 + int(p.info.HeaderLen) + wire.ESPLen + int(sa.Geo.IV)
-	end := p.l3 + int(p.info.Len) - int(sa.Geo.ICV)
-	text := p.chunk[start:end]
+	start := p.esp + wire.ESPLen + int(sa.Geo.IV)
+	text := p.chunk[start : p.espEnd-int(sa.Geo.ICV)]
 	sa.Count(1, uint64(len(text)))
 	next := text[len(text)-1]
 	pad := int(text[len(text)-2])

@@ -163,6 +163,7 @@ type tunnel struct {
 	authLen  int
 	esn      bool
 	outer6   bool
+	udp      bool // ESP in UDP (RFC 3948)
 	window   int
 	selector bool // SAs carry the test network's selectors
 }
@@ -180,6 +181,9 @@ func (tn *tunnel) params(fromA bool) *sad.Params {
 	p := &sad.Params{SPI: spi, Proto: 50, Src: addr(src), Dst: addr(dst), Tunnel: true,
 		Encryption: tn.enc, Integrity: tn.integ, ESN: tn.esn, Window: tn.window, Reqid: 7,
 		EncKey: key(tn.encLen, byte(spi)), AuthKey: key(tn.authLen, byte(spi)+100)}
+	if tn.udp {
+		p.Encap = sad.Encap{Type: sad.EncapUDP, SrcPort: 4500, DstPort: 4500}
+	}
 	if tn.selector {
 		p.Selectors = []flow.Selector{selector(netA4, netB4)}
 		if !fromA {
@@ -410,5 +414,5 @@ func (tn tunnel) String() string {
 	if tn.outer6 {
 		outer = 6
 	}
-	return fmt.Sprintf("%s-%d%s/esn=%t/outer=%d", tn.enc, tn.encLen*8, tn.integ, tn.esn, outer)
+	return fmt.Sprintf("%s-%d%s/esn=%t/outer=%d/udp=%t", tn.enc, tn.encLen*8, tn.integ, tn.esn, outer, tn.udp)
 }

@@ -28,8 +28,11 @@ func (w *Worker) seal(b *Burst) {
 	}
 	w.engine.Seal(jobs)
 	for j := range jobs {
+		p := &b.pkts[jobs[j].Slot]
 		if !jobs[j].OK { // the key is gone: the SA was deleted under us
 			b.Drop(jobs[j].Slot, counter.NoSA)
+		} else if p.info.V6 && p.out.Geo.UDP != 0 {
+			p.udpChecksum()
 		}
 	}
 }
@@ -92,7 +95,7 @@ func (p *packet) encapsulate(sa *sad.Outbound, seq uint32) []byte {
 	trailer[pad+1] = next
 
 	p.outerHeader(sa, p.chunk[start:end], seq)
-	esp := p.chunk[start+int(g.Outer) : end : end]
+	esp := p.chunk[start+int(g.Outer)+int(g.UDP) : end : end]
 	wire.ESP(esp).Put(sa.SPI, seq)
 	p.l3 = start
 	p.info.Len = uint16(end - start)
@@ -104,8 +107,14 @@ func (p *packet) encapsulate(sa *sad.Outbound, seq uint32) []byte {
 // are the inner packet's (RFC 6040, section 4.1), DF is copied, and what may be
 // fragmented on the way carries an ID.
 func (p *packet) outerHeader(sa *sad.Outbound, outer []byte, seq uint32) {
-	if sa.Geo.Outer == wire.IPv6Len {
-		copy(outer, sa.Header[:])
+	g := &sa.Geo
+	if g.UDP != 0 {
+		udp := outer[g.Outer:]
+		copy(udp, sa.Header[g.Outer:g.Outer+g.UDP])
+		wire.UDP(udp).SetLen(uint16(len(udp)))
+	}
+	if g.Outer == wire.IPv6Len {
+		copy(outer, sa.Header[:wire.IPv6Len])
 		h := wire.IPv6(outer)
 		h.SetTrafficClass(p.info.TOS)
 		h.SetPayloadLen(uint16(len(outer) - wire.IPv6Len))
@@ -118,4 +127,15 @@ func (p *packet) outerHeader(sa *sad.Outbound, outer []byte, seq uint32) {
 		id = uint16(seq)
 	}
 	wire.IPv4(outer).Fill(p.info.TOS, len(outer), id, df)
+}
+
+// udpChecksum gives ESP in UDP over IPv6, sealed by now, its checksum: unlike
+// over IPv4, receivers want one (RFC 8200, section 8.1).
+func (p *packet) udpChecksum() {
+	udp := wire.UDP(p.ip()[p.out.Geo.Outer:])
+	sum := wire.UpperChecksum(p.out.Src, p.out.Dst, wire.ProtoUDP, udp)
+	if sum == 0 {
+		sum = 0xffff // RFC 768: 0 says that there is none
+	}
+	udp.SetChecksum(sum)
 }

@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+
 	"spigot/internal/counter"
 	"spigot/internal/fib"
 	"spigot/pmd/memport"
@@ -19,6 +22,8 @@ var suites = []tunnel{
 	{spi: 0x1000, enc: "null", integ: "hmac-sha2-256-128", authLen: 32, window: 64},
 	{spi: 0x1000, enc: "aes-cbc", encLen: 16, integ: "hmac-sha2-256-128", authLen: 32, window: 64},
 	{spi: 0x1000, enc: "aes-cbc", encLen: 32, integ: "hmac-sha2-256-128", authLen: 32, window: 4096, esn: true},
+	{spi: 0x1000, enc: "aes-gcm-16", encLen: 36, window: 1024, esn: true, udp: true},
+	{spi: 0x1000, enc: "aes-cbc", encLen: 32, integ: "hmac-sha2-384-192", authLen: 48, window: 64, udp: true},
 }
 
 // Every algorithm, every combination of inner and outer family, both ways:
@@ -52,7 +57,9 @@ func crosses(t *testing.T, from, to *lone, sent, want []byte, tn tunnel) {
 	if tn.outer6 {
 		proto, esp = wire[14+6], wire[14+40:]
 	}
-	if proto != 50 {
+	if tn.udp {
+		esp = inUDP(t, wire, proto)
+	} else if proto != 50 {
 		t.Fatalf("protocol %d on the wire", proto)
 	}
 	if tn.enc != "null" && bytes.Contains(esp, []byte("the quick")) {
@@ -68,6 +75,29 @@ func crosses(t *testing.T, from, to *lone, sent, want []byte, tn tunnel) {
 	if !bytes.Equal(got[:6], mac(1)) || !bytes.Equal(got[6:12], mac(0xa0)) {
 		t.Fatalf("Ethernet header %x", got[:14])
 	}
+}
+
+// inUDP returns the ESP packet in frame, which must be a right UDP datagram.
+func inUDP(t *testing.T, frame []byte, proto byte) []byte {
+	t.Helper()
+	p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+	udp, ok := p.TransportLayer().(*layers.UDP)
+	if proto != 17 || !ok || udp.SrcPort != 4500 || udp.DstPort != 4500 || int(udp.Length) != 8+len(udp.Payload) {
+		t.Fatalf("no ESP in UDP on the wire: %v", p)
+	}
+	if p.NetworkLayer().LayerType() == layers.LayerTypeIPv4 {
+		if udp.Checksum != 0 {
+			t.Fatalf("checksum %#x over IPv4: RFC 3948 wants none", udp.Checksum)
+		}
+		return udp.Payload
+	}
+	if err := udp.SetNetworkLayerForChecksum(p.NetworkLayer()); err != nil {
+		t.Fatal(err)
+	}
+	if err, res := udp.VerifyChecksum(); err != nil || !res.Valid {
+		t.Fatalf("checksum over IPv6: %v %+v", err, res)
+	}
+	return udp.Payload
 }
 
 // drops lists what g dropped, for failure messages.

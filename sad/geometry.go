@@ -12,6 +12,7 @@ const (
 // Geometry is what ESP adds to a packet, in bytes.
 type Geometry struct {
 	Outer uint8 // the outer IP header; 0 in transport mode
+	UDP   uint8 // the UDP header in front of ESP (RFC 3948); 0 without
 	IV    uint8
 	ICV   uint8
 	Align uint8 // payload, padding and trailer fill a multiple of it; a power of two, 4 or above
@@ -26,12 +27,15 @@ func geometry(p *Params, s *crypto.Suite) Geometry {
 			g.Outer = ipv4HeaderLen
 		}
 	}
+	if p.Encap.Type == EncapUDP {
+		g.UDP = udpHeaderLen
+	}
 	return g
 }
 
-// Prefix returns how many bytes lie in front of the payload: outer header, ESP
-// header and IV.
-func (g Geometry) Prefix() int { return int(g.Outer) + espHeaderLen + int(g.IV) }
+// Prefix returns how many bytes lie in front of the payload: outer header, UDP
+// header, ESP header and IV.
+func (g Geometry) Prefix() int { return int(g.Outer) + int(g.UDP) + espHeaderLen + int(g.IV) }
 
 // Pad returns how much padding follows a payload of n bytes, without pad
 // length and next header (RFC 4303, section 2.4).

@@ -7,8 +7,9 @@ import (
 )
 
 func TestGeometry(t *testing.T) {
-	gcm4, gcm6 := Geometry{20, 8, 16, 4}, Geometry{40, 8, 16, 4}
-	cbc, transport := Geometry{20, 16, 16, 16}, Geometry{0, 8, 16, 4}
+	gcm4, gcm6 := Geometry{20, 0, 8, 16, 4}, Geometry{40, 0, 8, 16, 4}
+	cbc, transport := Geometry{20, 0, 16, 16, 16}, Geometry{0, 0, 8, 16, 4}
+	inUDP := Geometry{20, 8, 8, 16, 4}
 	rows := []struct {
 		g                 Geometry
 		n                 int
@@ -20,6 +21,7 @@ func TestGeometry(t *testing.T) {
 		{gcm4, 3, 36, 3, 60},
 		{gcm4, 1400, 36, 2, 1456},
 		{gcm6, 1400, 56, 2, 1476},
+		{inUDP, 1400, 44, 2, 1464},
 		{cbc, 0, 44, 14, 76},
 		{cbc, 14, 44, 0, 76},
 		{cbc, 15, 44, 15, 92},
@@ -37,7 +39,7 @@ func TestGeometry(t *testing.T) {
 		g        Geometry
 		mtu, max int
 	}{
-		{gcm4, 1500, 1446}, {gcm6, 1500, 1426}, {cbc, 1500, 1438}, {gcm4, 1280, 1226},
+		{gcm4, 1500, 1446}, {gcm6, 1500, 1426}, {cbc, 1500, 1438}, {gcm4, 1280, 1226}, {inUDP, 1500, 1438},
 		{gcm4, 60, 6}, {gcm4, 59, 2}, {gcm4, 56, 2}, {gcm4, 55, 0}, {gcm4, 0, 0}, {gcm4, -1, 0}, {cbc, 75, 0},
 	} {
 		if got := r.g.MaxInner(r.mtu); got != r.max {
@@ -51,6 +53,7 @@ func TestGeometryProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		g := Geometry{
 			Outer: rapid.SampledFrom([]uint8{0, 20, 40}).Draw(t, "outer"),
+			UDP:   rapid.SampledFrom([]uint8{0, 8}).Draw(t, "udp"),
 			IV:    rapid.SampledFrom([]uint8{0, 8, 16}).Draw(t, "iv"),
 			ICV:   rapid.SampledFrom([]uint8{8, 12, 16, 24, 32}).Draw(t, "icv"),
 			Align: rapid.SampledFrom([]uint8{4, 8, 16}).Draw(t, "align"),

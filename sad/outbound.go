@@ -1,15 +1,18 @@
 package sad
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"sync/atomic"
 )
 
-// The outer headers of RFC 4301, section 5.1.2.
+// The outer headers of RFC 4301, section 5.1.2, and RFC 3948, section 2.1.
 const (
 	ipv4HeaderLen = 20
 	ipv6HeaderLen = 40
+	udpHeaderLen  = 8
+	protoUDP      = 17
 	outerTTL      = 64
 )
 
@@ -17,8 +20,9 @@ const (
 type Outbound struct {
 	SA
 	// Header is the outer IP header, Geo.Outer bytes: version, TTL 64, protocol
-	// and addresses; length, ID, TOS and the IPv4 checksum are zero.
-	Header [ipv6HeaderLen]byte
+	// and addresses; length, ID, TOS and the IPv4 checksum are zero. The UDP
+	// header follows, Geo.UDP bytes: ports; length and checksum are zero.
+	Header [ipv6HeaderLen + udpHeaderLen]byte
 	last   uint64 // the last sequence number there is
 	Usage
 	seq atomic.Uint64 // last number given out; without ESN it can lie beyond last
@@ -38,20 +42,26 @@ func NewOutbound(p *Params) (*Outbound, error) {
 	}
 	out.seq.Store(p.Replay.Seq)
 	if p.Tunnel {
-		out.writeHeader()
+		out.writeHeader(p.Encap)
 	}
 	return out, nil
 }
 
-func (sa *Outbound) writeHeader() {
-	h := sa.Header[:]
+func (sa *Outbound) writeHeader(e Encap) {
+	h, proto := sa.Header[:], sa.Proto
+	if sa.Geo.UDP != 0 {
+		proto = protoUDP
+		udp := h[sa.Geo.Outer:]
+		binary.BigEndian.PutUint16(udp, e.SrcPort)
+		binary.BigEndian.PutUint16(udp[2:], e.DstPort)
+	}
 	if sa.Geo.Outer == ipv4HeaderLen {
-		h[0], h[8], h[9] = 0x45, outerTTL, sa.Proto
+		h[0], h[8], h[9] = 0x45, outerTTL, proto
 		sa.Src.Put4(h[12:])
 		sa.Dst.Put4(h[16:])
 		return
 	}
-	h[0], h[6], h[7] = 0x60, sa.Proto, outerTTL
+	h[0], h[6], h[7] = 0x60, proto, outerTTL
 	sa.Src.Put16(h[8:])
 	sa.Dst.Put16(h[24:])
 }

@@ -104,9 +104,11 @@ func (p *Params) check() error {
 	case p.Proto != protoESP:
 		return fmt.Errorf("%w: %w: protocol %d: only ESP is there; set Proto to %d",
 			ErrParams, ErrUnsupported, p.Proto, protoESP)
-	case p.Encap.Type != 0:
-		return fmt.Errorf("%w: %w: encapsulation of type %d: only plain ESP is there; leave the encapsulation out",
-			ErrParams, ErrUnsupported, p.Encap.Type)
+	case p.Encap.Type != 0 && p.Encap.Type != EncapUDP:
+		return fmt.Errorf("%w: %w: encapsulation of type %d: there is ESP in UDP (%d), or none (0)",
+			ErrParams, ErrUnsupported, p.Encap.Type, EncapUDP)
+	case p.Encap.Type == EncapUDP && (p.Encap.SrcPort == 0 || p.Encap.DstPort == 0):
+		return bad("ESP in UDP from port %d to port %d: give both, usually 4500", p.Encap.SrcPort, p.Encap.DstPort)
 	case !p.ESN && p.Replay.Seq > math.MaxUint32:
 		return bad("sequence number %d without extended sequence numbers: they end at 2^32-1", p.Replay.Seq)
 	case p.SPI < 256:

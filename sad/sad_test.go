@@ -121,23 +121,23 @@ func TestParamsAccepted(t *testing.T) {
 		suite string
 		geo   Geometry
 	}{
-		{"4 in 4", func(*Params) {}, "aes-gcm-16-128", Geometry{20, 8, 16, 4}},
-		{"in 6", func(p *Params) { p.Src, p.Dst = addr("2001:db8::1"), addr("2001:db8::2") }, "aes-gcm-16-128", Geometry{40, 8, 16, 4}},
-		{"transport", func(p *Params) { p.Tunnel = false }, "aes-gcm-16-128", Geometry{0, 8, 16, 4}},
-		{"transport, any source", func(p *Params) { p.Tunnel, p.Src = false, flow.Addr{} }, "aes-gcm-16-128", Geometry{0, 8, 16, 4}},
-		{"first SPI", func(p *Params) { p.SPI = 256 }, "aes-gcm-16-128", Geometry{20, 8, 16, 4}},
-		{"last SPI", func(p *Params) { p.SPI = 1<<32 - 1 }, "aes-gcm-16-128", Geometry{20, 8, 16, 4}},
-		{"no window", func(p *Params) { p.Window = 0 }, "aes-gcm-16-128", Geometry{20, 8, 16, 4}},
-		{"largest window", func(p *Params) { p.Window = MaxWindow }, "aes-gcm-16-128", Geometry{20, 8, 16, 4}},
-		{"256-bit key", func(p *Params) { p.EncKey = make([]byte, 36) }, "aes-gcm-16-256", Geometry{20, 8, 16, 4}},
+		{"4 in 4", func(*Params) {}, "aes-gcm-16-128", Geometry{20, 0, 8, 16, 4}},
+		{"in 6", func(p *Params) { p.Src, p.Dst = addr("2001:db8::1"), addr("2001:db8::2") }, "aes-gcm-16-128", Geometry{40, 0, 8, 16, 4}},
+		{"transport", func(p *Params) { p.Tunnel = false }, "aes-gcm-16-128", Geometry{0, 0, 8, 16, 4}},
+		{"transport, any source", func(p *Params) { p.Tunnel, p.Src = false, flow.Addr{} }, "aes-gcm-16-128", Geometry{0, 0, 8, 16, 4}},
+		{"first SPI", func(p *Params) { p.SPI = 256 }, "aes-gcm-16-128", Geometry{20, 0, 8, 16, 4}},
+		{"last SPI", func(p *Params) { p.SPI = 1<<32 - 1 }, "aes-gcm-16-128", Geometry{20, 0, 8, 16, 4}},
+		{"no window", func(p *Params) { p.Window = 0 }, "aes-gcm-16-128", Geometry{20, 0, 8, 16, 4}},
+		{"largest window", func(p *Params) { p.Window = MaxWindow }, "aes-gcm-16-128", Geometry{20, 0, 8, 16, 4}},
+		{"256-bit key", func(p *Params) { p.EncKey = make([]byte, 36) }, "aes-gcm-16-256", Geometry{20, 0, 8, 16, 4}},
 		{"chacha20", func(p *Params) { p.Encryption, p.EncKey = "chacha20-poly1305", make([]byte, 36) },
-			"chacha20-poly1305", Geometry{20, 8, 16, 4}},
+			"chacha20-poly1305", Geometry{20, 0, 8, 16, 4}},
 		{"cbc", func(p *Params) {
 			p.Encryption, p.Integrity, p.EncKey, p.AuthKey = "aes-cbc", "hmac-sha2-256-128", make([]byte, 16), make([]byte, 32)
-		}, "aes-cbc-128/hmac-sha2-256-128", Geometry{20, 16, 16, 16}},
+		}, "aes-cbc-128/hmac-sha2-256-128", Geometry{20, 0, 16, 16, 16}},
 		{"null", func(p *Params) {
 			p.Encryption, p.Integrity, p.EncKey, p.AuthKey = "null", "hmac-sha2-256-128", nil, make([]byte, 32)
-		}, "null/hmac-sha2-256-128", Geometry{20, 0, 16, 4}},
+		}, "null/hmac-sha2-256-128", Geometry{20, 0, 0, 16, 4}},
 	}
 	for _, r := range rows {
 		p := params(r.edit)
@@ -177,7 +177,7 @@ func TestOuterHeader(t *testing.T) {
 			t.Errorf("%s -> %s: header %x, want %x", r.src, r.dst, got, want)
 		}
 	}
-	if sa := outbound(t, func(p *Params) { p.Tunnel = false }); sa.Header != [40]byte{} {
+	if sa := outbound(t, func(p *Params) { p.Tunnel = false }); sa.Header != [48]byte{} {
 		t.Errorf("transport mode: header %x, want none", sa.Header)
 	}
 }
