@@ -45,6 +45,7 @@ type gateway struct {
 	mirror    *kernel.Mirror
 	control   *control.Controller
 	pfkey     *net.UnixListener // nil: no PF_KEY
+	xfrm      *net.UnixListener // nil: no netlink XFRM
 	cleanup   cleanup           // undoes assemble
 }
 

@@ -63,6 +63,9 @@ func printPlan(out io.Writer, c *Config, conf *ipsecconf.Config, m *machine) err
 	if c.PFKey != "" {
 		fmt.Fprintf(w, "key daemons: PF_KEY on %s\n", c.PFKey)
 	}
+	if c.XFRM != "" {
+		fmt.Fprintf(w, "key daemons: netlink XFRM on %s\n", c.XFRM)
+	}
 	if c.IPsecConf == "" {
 		fmt.Fprintln(w, "ipsec: none")
 	} else {

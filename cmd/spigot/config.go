@@ -21,6 +21,7 @@ type Config struct {
 	ControlCore     int   // core of everything but the workers, or anyCore
 	Socket          string
 	PFKey           string // path of the socket of PF_KEY clients; "": there is none
+	XFRM            string // the same of netlink XFRM
 	Idle            pipeline.Idle
 	Frames          int // frames a worker
 	FrameSize       int // bytes
@@ -89,6 +90,7 @@ type controlDoc struct {
 	Core   *int    `yaml:"core"`
 	Socket string  `yaml:"socket"`
 	PFKey  *string `yaml:"pfkey"`
+	XFRM   *string `yaml:"xfrm"`
 }
 
 type idleDoc struct {

@@ -23,6 +23,7 @@ type flags struct {
 	idle       string
 	socket     string
 	pfkey      string
+	xfrm       string
 	ipsecConf  string
 	manualAEAD bool
 	logFormat  string
@@ -47,6 +48,7 @@ func newFlags(cmd *cobra.Command) *flags {
 	set.StringVar(&f.idle, "idle", "", "idle `POLICY`: spin or adaptive")
 	set.StringVar(&f.socket, "socket", "", "`PATH` of the socket that spigotctl talks to")
 	set.StringVar(&f.pfkey, "pfkey", "", "`PATH` of the socket for PF_KEY key daemons; '' for none (default: pfkey.sock beside --socket)")
+	set.StringVar(&f.xfrm, "xfrm", "", "`PATH` of the socket for netlink XFRM key daemons; '' for none (default: xfrm.sock beside --socket)")
 	set.StringVar(&f.ipsecConf, "ipsec-conf", "", "ipsec.conf `FILE` with flows and manual SAs")
 	set.BoolVar(&f.manualAEAD, "allow-manual-aead", false, "accept manual keys for AES-GCM and ChaCha20, although a restart repeats IVs under them")
 	set.StringVar(&f.logFormat, "log-format", "", "`FORMAT` of the log on standard error: text or json")
@@ -65,6 +67,7 @@ func (f *flags) apply(doc *document, at *places) {
 		{"idle", "idle.policy", func() { doc.Idle.Policy = f.idle }},
 		{"socket", "control.socket", func() { doc.Control.Socket = f.socket }},
 		{"pfkey", "control.pfkey", func() { doc.Control.PFKey = &f.pfkey }},
+		{"xfrm", "control.xfrm", func() { doc.Control.XFRM = &f.xfrm }},
 		{"ipsec-conf", "ipsec", func() { doc.IPsec = f.ipsecConf }},
 		{"allow-manual-aead", "allow_manual_aead", func() { doc.Manual = f.manualAEAD }},
 		{"log-format", "log.format", func() { doc.Log.Format = f.logFormat }},

@@ -17,6 +17,7 @@ import (
 
 	"spigot/control"
 	"spigot/control/pfkey"
+	"spigot/control/xfrm"
 	"spigot/internal/affinity"
 )
 
@@ -79,19 +80,22 @@ func serve(ctx context.Context, c *Config, m *machine, log *slog.Logger) error {
 	for _, text := range warnings(c, m) {
 		log.Warn(text)
 	}
-	var keys *net.UnixListener
-	if c.PFKey != "" {
-		if keys, err = control.ListenPacket(c.PFKey); err != nil {
+	var keys [2]*net.UnixListener
+	for i, path := range []string{c.PFKey, c.XFRM} {
+		if path == "" {
+			continue
+		}
+		if keys[i], err = control.ListenPacket(path); err != nil {
 			return err
 		}
-		defer keys.Close() // as ln
+		defer keys[i].Close() // as ln
 	}
 	settleRuntime(c, m, log)
 	g, err := assemble(c, conf, log)
 	if err != nil {
 		return err
 	}
-	g.pfkey = keys
+	g.pfkey, g.xfrm = keys[0], keys[1]
 	err = g.run(ctx, ln)
 	if err = errors.Join(err, g.cleanup.run()); err == nil {
 		log.Info("stopped")
@@ -117,6 +121,11 @@ func (g *gateway) run(ctx context.Context, ln net.Listener) error {
 	if g.pfkey != nil {
 		keys := pfkey.New(pfkey.Config{Control: g.control, Log: g.log})
 		parts["pf_key"] = func(ctx context.Context) error { return keys.Serve(ctx, g.pfkey) }
+	}
+	if g.xfrm != nil {
+		keys := xfrm.New(xfrm.Config{Control: g.control, Log: g.log})
+		defer keys.Close()
+		parts["xfrm"] = func(ctx context.Context) error { return keys.Serve(ctx, g.xfrm) }
 	}
 	for name, part := range parts {
 		helpers.Go(func() { f.guard(name, func() error { return part(slow) }) })
@@ -224,7 +233,7 @@ func (g *gateway) announce() {
 		core = strconv.Itoa(g.cfg.ControlCore)
 	}
 	g.log.Info("gateway runs", "cores", affinity.Format(g.cfg.Cores), "control_core", core, "idle", idleText(g.cfg), "socket", g.cfg.Socket,
-		"pf_key", g.cfg.PFKey)
+		"pf_key", g.cfg.PFKey, "xfrm", g.cfg.XFRM)
 }
 
 // idleText says what workers do without packets.

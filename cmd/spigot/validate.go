@@ -32,7 +32,8 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 	p := &problems{at: at}
 	c := &Config{
 		Socket:          doc.Control.Socket,
-		PFKey:           pfkeyPath(&doc.Control),
+		PFKey:           keysPath(&doc.Control, doc.Control.PFKey, "pfkey.sock"),
+		XFRM:            keysPath(&doc.Control, doc.Control.XFRM, "xfrm.sock"),
 		Frames:          doc.Memory.Frames,
 		FrameSize:       doc.Memory.FrameSize,
 		Burst:           doc.Burst,
@@ -101,16 +102,17 @@ func checkCores(p *problems, cores []int, m *machine) []int {
 	return cores
 }
 
-// pfkeyPath returns the path of the PF_KEY socket: beside the operators' unless
-// the configuration says otherwise, and nowhere if it is empty there.
-func pfkeyPath(doc *controlDoc) string {
+// keysPath returns the path of a socket for key daemons: name beside the
+// operators' unless the configuration says otherwise, and nowhere if it is empty
+// there.
+func keysPath(doc *controlDoc, path *string, name string) string {
 	switch {
-	case doc.PFKey != nil:
-		return *doc.PFKey
+	case path != nil:
+		return *path
 	case doc.Socket == "":
 		return ""
 	}
-	return filepath.Join(filepath.Dir(doc.Socket), "pfkey.sock")
+	return filepath.Join(filepath.Dir(doc.Socket), name)
 }
 
 func checkControl(p *problems, doc *controlDoc, m *machine) int {

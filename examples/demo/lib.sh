@@ -105,7 +105,7 @@ gateway_files() {
 		  - {name: red0, side: protected}
 		  - {name: wire0, side: wire}
 		workers: {cores: [$core]}
-		control: {socket: $out/gw-$side.sock, pfkey: $out/gw-$side-pfkey.sock}
+		control: {socket: $out/gw-$side.sock, pfkey: $out/gw-$side-pfkey.sock, xfrm: $out/gw-$side-xfrm.sock}
 		idle: {policy: adaptive, turns: 200}
 		ipsec: gw-$side.conf
 		# Both ends get new keys at each start, so that no IV is ever repeated.
