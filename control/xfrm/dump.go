@@ -1,12 +1,12 @@
 package xfrm
 
 import (
+	"bytes"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 
 	"spigot/control"
-	"spigot/internal/flow"
 )
 
 // dumpFill is how many bytes a datagram of a dump has before no other message
@@ -36,9 +36,7 @@ func (e dumpEnd) done() []byte {
 type saDump struct {
 	dumpEnd
 	walk   *control.SADump
-	filter *addressFilter
-	src    flow.AddrRange // of filter
-	dst    flow.AddrRange
+	filter *addressFilter // nil: all
 }
 
 // dumpSAs begins a dump of SAs. Unlike other requests it has no structure in
@@ -54,11 +52,8 @@ func (r *request) dumpSAs(k *control.Keying) (dump, error) {
 		if err := decode(b, d.filter); err != nil {
 			return nil, err
 		}
-		if d.src, err = prefix(&d.filter.src, d.filter.plenSrc, d.filter.family); err != nil {
-			return nil, err
-		}
-		if d.dst, err = prefix(&d.filter.dst, d.filter.plenDst, d.filter.family); err != nil {
-			return nil, err
+		if d.filter.plenSrc > 128 || d.filter.plenDst > 128 {
+			return nil, refuse(eINVAL, "filter for prefixes of %d and %d bits: at most 128", d.filter.plenSrc, d.filter.plenDst)
 		}
 	}
 	var proto uint8
@@ -79,7 +74,7 @@ func (d *saDump) next(b []byte) ([]byte, bool) {
 	var buf [1]control.SA
 	sa := &buf[0]
 	for d.walk.Next(buf[:], true) == 1 {
-		if d.filter == nil || d.src.Contains(sa.Src) && d.dst.Contains(sa.Dst) {
+		if d.filter.has(sa) {
 			b = putSA(b, header(d.dumpEnd), sa)
 			wipe(sa)
 			return b, true
@@ -87,6 +82,26 @@ func (d *saDump) next(b []byte) ([]byte, bool) {
 		wipe(sa)
 	}
 	return b, false
+}
+
+// has says whether sa is to be shown. A family that is none is every one.
+func (f *addressFilter) has(sa *control.SA) bool {
+	if f == nil {
+		return true
+	}
+	if (f.family == afInet || f.family == afInet6) && f.family != familyOf(sa.Dst) {
+		return false
+	}
+	return sameHead(addressOf(sa.Src), f.src, f.plenSrc) && sameHead(addressOf(sa.Dst), f.dst, f.plenDst)
+}
+
+// sameHead says whether the first bits of a and b, at most 128, are the same.
+func sameHead(a, b address, bits uint8) bool {
+	whole := bits / 8
+	if !bytes.Equal(a[:whole], b[:whole]) {
+		return false
+	}
+	return bits%8 == 0 || (a[whole]^b[whole])>>(8-bits%8) == 0
 }
 
 // policyDump walks the SPD.

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 
@@ -23,6 +24,46 @@ import (
 	"spigot/sad"
 	"spigot/spd"
 )
+
+// Rig is what tests outside of the package see of a rig.
+type Rig struct{ *rig }
+
+// NewRig is newRig for tests outside of the package.
+func NewRig(t testing.TB) *Rig { return &Rig{newRig(t)} }
+
+// AwaitListener waits for a client that hears of acquires.
+func (r *Rig) AwaitListener(t testing.TB) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		r.mu.Lock()
+		for c := range r.clients {
+			if c.groups.Load()&1 != 0 {
+				r.mu.Unlock()
+				return
+			}
+		}
+		r.mu.Unlock()
+		if time.Now().After(deadline) {
+			t.Fatal("nobody listens")
+		}
+	}
+}
+
+// Ask adds a policy without an SA and has a worker ask for one.
+func (r *rig) Ask(t testing.TB) {
+	t.Helper()
+	c := r.client(t, 0)
+	r.do(t, c, 0, r.req(msgNewPolicy, syscall.NLM_F_ACK, charonPolicy(dirOut), charonTmpl(dirOut, 0)))
+	var id uint32
+	if err := r.ctl.Keying(func(k *control.Keying) {
+		id = must(k.Policy(control.PolicyName{Dir: spd.Out, Sel: must(charonPolicy(dirOut).sel.flow())})).ID
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.acquires.Push([]spd.AcquireRequest{{Policy: id, Flow: flow.Tuple{
+		Src: host("10.1.0.5"), Dst: host("10.2.0.6"), SrcPort: 1234, DstPort: 80, Proto: 6,
+	}}})
+}
 
 // rig is a server on a whole control with nothing around it, and a client. The
 // host is 192.0.2.1 and 2001:db8::1.
