@@ -18,7 +18,7 @@ func (e *Engine) sealCBC(jobs []Job, group []uint8) {
 		binary.BigEndian.PutUint64(iv, 0)
 		binary.BigEndian.PutUint64(iv[8:], j.seq())
 	}
-	if k := jobs[group[0]].Key.suite.cbcKernel(); k.encrypt != nil {
+	if k := jobs[group[0]].Key.suite.aesKernel(); k.encrypt != nil {
 		e.cbc.encrypt(k, jobs, group)
 	} else {
 		encryptCBC(jobs, group)
@@ -29,10 +29,10 @@ func (e *Engine) sealCBC(jobs []Job, group []uint8) {
 // openCBC decrypts only what is authentic, so that padding cannot be probed.
 func (e *Engine) openCBC(jobs []Job, group []uint8) {
 	e.verify(jobs, group)
-	if k := jobs[group[0]].Key.suite.cbcKernel(); k.decrypt != nil {
+	if k := jobs[group[0]].Key.suite.aesKernel(); k.decrypt != nil {
 		for _, i := range group {
 			if j := &jobs[i]; j.OK {
-				k.decrypt(&j.Key.cbc.decrypt, j.Key.cbc.rounds, j.cbcText())
+				k.decrypt(&j.Key.aes.decrypt, j.Key.aes.rounds, j.cbcText())
 			}
 		}
 	} else {

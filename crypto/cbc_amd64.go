@@ -9,9 +9,9 @@ import (
 
 //go:generate go run -C _asm ./cbc -out ../cbc_amd64.s -stubs ../cbc_asm_amd64.go -pkg crypto
 
-var cbcKernels = [numTiers]cbcKernel{
-	VAES256: {expand: expandAES, encrypt: cbcEncrypt256, encryptOne: cbcEncryptOne, decrypt: cbcDecrypt256},
-	VAES512: {expand: expandAES, encrypt: cbcEncrypt512, encryptOne: cbcEncryptOne, decrypt: cbcDecrypt512},
+var aesKernels = [numTiers]aesKernel{
+	VAES256: {expand: expandAES, encrypt: cbcEncrypt256, encryptOne: cbcEncryptOne, decrypt: cbcDecrypt256, ctr: ctr256},
+	VAES512: {expand: expandAES, encrypt: cbcEncrypt512, encryptOne: cbcEncryptOne, decrypt: cbcDecrypt512, ctr: ctr512},
 }
 
 // expandAES makes the round keys for encryption (FIPS 197, section 5.2) and

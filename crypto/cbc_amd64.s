@@ -4414,3 +4414,1834 @@ loop10:
 	VPXOR       X11, X11, X11
 	VZEROUPPER
 	RET
+
+DATA counterTurn<>+0(SB)/1, $0x00
+DATA counterTurn<>+1(SB)/1, $0x01
+DATA counterTurn<>+2(SB)/1, $0x02
+DATA counterTurn<>+3(SB)/1, $0x03
+DATA counterTurn<>+4(SB)/1, $0x04
+DATA counterTurn<>+5(SB)/1, $0x05
+DATA counterTurn<>+6(SB)/1, $0x06
+DATA counterTurn<>+7(SB)/1, $0x07
+DATA counterTurn<>+8(SB)/1, $0x08
+DATA counterTurn<>+9(SB)/1, $0x09
+DATA counterTurn<>+10(SB)/1, $0x0a
+DATA counterTurn<>+11(SB)/1, $0x0b
+DATA counterTurn<>+12(SB)/1, $0x0f
+DATA counterTurn<>+13(SB)/1, $0x0e
+DATA counterTurn<>+14(SB)/1, $0x0d
+DATA counterTurn<>+15(SB)/1, $0x0c
+DATA counterTurn<>+16(SB)/1, $0x00
+DATA counterTurn<>+17(SB)/1, $0x01
+DATA counterTurn<>+18(SB)/1, $0x02
+DATA counterTurn<>+19(SB)/1, $0x03
+DATA counterTurn<>+20(SB)/1, $0x04
+DATA counterTurn<>+21(SB)/1, $0x05
+DATA counterTurn<>+22(SB)/1, $0x06
+DATA counterTurn<>+23(SB)/1, $0x07
+DATA counterTurn<>+24(SB)/1, $0x08
+DATA counterTurn<>+25(SB)/1, $0x09
+DATA counterTurn<>+26(SB)/1, $0x0a
+DATA counterTurn<>+27(SB)/1, $0x0b
+DATA counterTurn<>+28(SB)/1, $0x0f
+DATA counterTurn<>+29(SB)/1, $0x0e
+DATA counterTurn<>+30(SB)/1, $0x0d
+DATA counterTurn<>+31(SB)/1, $0x0c
+DATA counterTurn<>+32(SB)/1, $0x00
+DATA counterTurn<>+33(SB)/1, $0x01
+DATA counterTurn<>+34(SB)/1, $0x02
+DATA counterTurn<>+35(SB)/1, $0x03
+DATA counterTurn<>+36(SB)/1, $0x04
+DATA counterTurn<>+37(SB)/1, $0x05
+DATA counterTurn<>+38(SB)/1, $0x06
+DATA counterTurn<>+39(SB)/1, $0x07
+DATA counterTurn<>+40(SB)/1, $0x08
+DATA counterTurn<>+41(SB)/1, $0x09
+DATA counterTurn<>+42(SB)/1, $0x0a
+DATA counterTurn<>+43(SB)/1, $0x0b
+DATA counterTurn<>+44(SB)/1, $0x0f
+DATA counterTurn<>+45(SB)/1, $0x0e
+DATA counterTurn<>+46(SB)/1, $0x0d
+DATA counterTurn<>+47(SB)/1, $0x0c
+DATA counterTurn<>+48(SB)/1, $0x00
+DATA counterTurn<>+49(SB)/1, $0x01
+DATA counterTurn<>+50(SB)/1, $0x02
+DATA counterTurn<>+51(SB)/1, $0x03
+DATA counterTurn<>+52(SB)/1, $0x04
+DATA counterTurn<>+53(SB)/1, $0x05
+DATA counterTurn<>+54(SB)/1, $0x06
+DATA counterTurn<>+55(SB)/1, $0x07
+DATA counterTurn<>+56(SB)/1, $0x08
+DATA counterTurn<>+57(SB)/1, $0x09
+DATA counterTurn<>+58(SB)/1, $0x0a
+DATA counterTurn<>+59(SB)/1, $0x0b
+DATA counterTurn<>+60(SB)/1, $0x0f
+DATA counterTurn<>+61(SB)/1, $0x0e
+DATA counterTurn<>+62(SB)/1, $0x0d
+DATA counterTurn<>+63(SB)/1, $0x0c
+GLOBL counterTurn<>(SB), RODATA|NOPTR, $64
+
+DATA counterNumbers<>+0(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+8(SB)/4, $0x00000000
+DATA counterNumbers<>+12(SB)/4, $0x00000000
+DATA counterNumbers<>+16(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+24(SB)/4, $0x00000000
+DATA counterNumbers<>+28(SB)/4, $0x00000001
+DATA counterNumbers<>+32(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+40(SB)/4, $0x00000000
+DATA counterNumbers<>+44(SB)/4, $0x00000002
+DATA counterNumbers<>+48(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+56(SB)/4, $0x00000000
+DATA counterNumbers<>+60(SB)/4, $0x00000003
+DATA counterNumbers<>+64(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+72(SB)/4, $0x00000000
+DATA counterNumbers<>+76(SB)/4, $0x00000004
+DATA counterNumbers<>+80(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+88(SB)/4, $0x00000000
+DATA counterNumbers<>+92(SB)/4, $0x00000005
+DATA counterNumbers<>+96(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+104(SB)/4, $0x00000000
+DATA counterNumbers<>+108(SB)/4, $0x00000006
+DATA counterNumbers<>+112(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+120(SB)/4, $0x00000000
+DATA counterNumbers<>+124(SB)/4, $0x00000007
+DATA counterNumbers<>+128(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+136(SB)/4, $0x00000000
+DATA counterNumbers<>+140(SB)/4, $0x00000008
+DATA counterNumbers<>+144(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+152(SB)/4, $0x00000000
+DATA counterNumbers<>+156(SB)/4, $0x00000009
+DATA counterNumbers<>+160(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+168(SB)/4, $0x00000000
+DATA counterNumbers<>+172(SB)/4, $0x0000000a
+DATA counterNumbers<>+176(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+184(SB)/4, $0x00000000
+DATA counterNumbers<>+188(SB)/4, $0x0000000b
+DATA counterNumbers<>+192(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+200(SB)/4, $0x00000000
+DATA counterNumbers<>+204(SB)/4, $0x0000000c
+DATA counterNumbers<>+208(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+216(SB)/4, $0x00000000
+DATA counterNumbers<>+220(SB)/4, $0x0000000d
+DATA counterNumbers<>+224(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+232(SB)/4, $0x00000000
+DATA counterNumbers<>+236(SB)/4, $0x0000000e
+DATA counterNumbers<>+240(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+248(SB)/4, $0x00000000
+DATA counterNumbers<>+252(SB)/4, $0x0000000f
+DATA counterNumbers<>+256(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+264(SB)/4, $0x00000000
+DATA counterNumbers<>+268(SB)/4, $0x00000010
+DATA counterNumbers<>+272(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+280(SB)/4, $0x00000000
+DATA counterNumbers<>+284(SB)/4, $0x00000010
+DATA counterNumbers<>+288(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+296(SB)/4, $0x00000000
+DATA counterNumbers<>+300(SB)/4, $0x00000010
+DATA counterNumbers<>+304(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+312(SB)/4, $0x00000000
+DATA counterNumbers<>+316(SB)/4, $0x00000010
+DATA counterNumbers<>+320(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+328(SB)/4, $0x00000000
+DATA counterNumbers<>+332(SB)/4, $0x00000002
+DATA counterNumbers<>+336(SB)/8, $0x0000000000000000
+DATA counterNumbers<>+344(SB)/4, $0x00000000
+DATA counterNumbers<>+348(SB)/4, $0x00000002
+GLOBL counterNumbers<>(SB), RODATA|NOPTR, $352
+
+// func ctr512(schedule *[15][16]byte, rounds int, counter *[16]byte, text []byte)
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, BMI2, VAES
+TEXT ·ctr512(SB), NOSPLIT, $0-48
+	MOVQ            schedule+0(FP), AX
+	MOVQ            counter+16(FP), CX
+	MOVQ            text_base+24(FP), DX
+	MOVQ            text_len+32(FP), BX
+	VBROADCASTI32X4 (CX), Z8
+	VMOVDQU64       counterTurn<>+0(SB), Z9
+	VPSHUFB         Z9, Z8, Z8
+	MOVQ            rounds+8(FP), CX
+	CMPQ            CX, $0x0c
+	JB              rounds10
+	JE              rounds12
+	VBROADCASTI32X4 (AX), Z16
+	VBROADCASTI32X4 16(AX), Z17
+	VBROADCASTI32X4 32(AX), Z18
+	VBROADCASTI32X4 48(AX), Z19
+	VBROADCASTI32X4 64(AX), Z20
+	VBROADCASTI32X4 80(AX), Z21
+	VBROADCASTI32X4 96(AX), Z22
+	VBROADCASTI32X4 112(AX), Z23
+	VBROADCASTI32X4 128(AX), Z24
+	VBROADCASTI32X4 144(AX), Z25
+	VBROADCASTI32X4 160(AX), Z26
+	VBROADCASTI32X4 176(AX), Z27
+	VBROADCASTI32X4 192(AX), Z28
+	VBROADCASTI32X4 208(AX), Z29
+	VBROADCASTI32X4 224(AX), Z30
+
+loop14:
+	SUBQ        $0x00000100, BX
+	JB          rest14
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPADDD      counterNumbers<>+128(SB), Z8, Z2
+	VPSHUFB     Z9, Z2, Z2
+	VPADDD      counterNumbers<>+192(SB), Z8, Z3
+	VPSHUFB     Z9, Z3, Z3
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VPXORQ      Z16, Z2, Z2
+	VPXORQ      Z16, Z3, Z3
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z17, Z2, Z2
+	VAESENC     Z17, Z3, Z3
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z18, Z2, Z2
+	VAESENC     Z18, Z3, Z3
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z19, Z2, Z2
+	VAESENC     Z19, Z3, Z3
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z20, Z2, Z2
+	VAESENC     Z20, Z3, Z3
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z21, Z2, Z2
+	VAESENC     Z21, Z3, Z3
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z22, Z2, Z2
+	VAESENC     Z22, Z3, Z3
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z23, Z2, Z2
+	VAESENC     Z23, Z3, Z3
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z24, Z2, Z2
+	VAESENC     Z24, Z3, Z3
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENC     Z25, Z2, Z2
+	VAESENC     Z25, Z3, Z3
+	VAESENC     Z26, Z0, Z0
+	VAESENC     Z26, Z1, Z1
+	VAESENC     Z26, Z2, Z2
+	VAESENC     Z26, Z3, Z3
+	VAESENC     Z27, Z0, Z0
+	VAESENC     Z27, Z1, Z1
+	VAESENC     Z27, Z2, Z2
+	VAESENC     Z27, Z3, Z3
+	VAESENC     Z28, Z0, Z0
+	VAESENC     Z28, Z1, Z1
+	VAESENC     Z28, Z2, Z2
+	VAESENC     Z28, Z3, Z3
+	VAESENC     Z29, Z0, Z0
+	VAESENC     Z29, Z1, Z1
+	VAESENC     Z29, Z2, Z2
+	VAESENC     Z29, Z3, Z3
+	VAESENCLAST Z30, Z0, Z0
+	VAESENCLAST Z30, Z1, Z1
+	VAESENCLAST Z30, Z2, Z2
+	VAESENCLAST Z30, Z3, Z3
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VPXORQ      64(DX), Z1, Z1
+	VMOVDQU64   Z1, 64(DX)
+	VPXORQ      128(DX), Z2, Z2
+	VMOVDQU64   Z2, 128(DX)
+	VPXORQ      192(DX), Z3, Z3
+	VMOVDQU64   Z3, 192(DX)
+	VPADDD      counterNumbers<>+256(SB), Z8, Z8
+	ADDQ        $0x00000100, DX
+	JMP         loop14
+
+rest14:
+	ADDQ        $0x00000100, BX
+	TESTQ       BX, BX
+	JZ          done14
+	CMPQ        BX, $0x000000c0
+	JA          four14of
+	CMPQ        BX, $0x00000080
+	JA          three14of
+	CMPQ        BX, $0x00000040
+	JA          two14of
+	LEAQ        (BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPXORQ      Z16, Z0, Z0
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z26, Z0, Z0
+	VAESENC     Z27, Z0, Z0
+	VAESENC     Z28, Z0, Z0
+	VAESENC     Z29, Z0, Z0
+	VAESENCLAST Z30, Z0, Z0
+	VMOVDQU64.Z (DX), K1, Z4
+	VPXORQ      Z4, Z0, Z0
+	VMOVDQU64   Z0, K1, (DX)
+	JMP         done14
+
+two14of:
+	LEAQ        -64(BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENC     Z26, Z0, Z0
+	VAESENC     Z26, Z1, Z1
+	VAESENC     Z27, Z0, Z0
+	VAESENC     Z27, Z1, Z1
+	VAESENC     Z28, Z0, Z0
+	VAESENC     Z28, Z1, Z1
+	VAESENC     Z29, Z0, Z0
+	VAESENC     Z29, Z1, Z1
+	VAESENCLAST Z30, Z0, Z0
+	VAESENCLAST Z30, Z1, Z1
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VMOVDQU64.Z 64(DX), K1, Z4
+	VPXORQ      Z4, Z1, Z1
+	VMOVDQU64   Z1, K1, 64(DX)
+	JMP         done14
+
+three14of:
+	LEAQ        -128(BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPADDD      counterNumbers<>+128(SB), Z8, Z2
+	VPSHUFB     Z9, Z2, Z2
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VPXORQ      Z16, Z2, Z2
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z17, Z2, Z2
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z18, Z2, Z2
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z19, Z2, Z2
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z20, Z2, Z2
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z21, Z2, Z2
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z22, Z2, Z2
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z23, Z2, Z2
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z24, Z2, Z2
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENC     Z25, Z2, Z2
+	VAESENC     Z26, Z0, Z0
+	VAESENC     Z26, Z1, Z1
+	VAESENC     Z26, Z2, Z2
+	VAESENC     Z27, Z0, Z0
+	VAESENC     Z27, Z1, Z1
+	VAESENC     Z27, Z2, Z2
+	VAESENC     Z28, Z0, Z0
+	VAESENC     Z28, Z1, Z1
+	VAESENC     Z28, Z2, Z2
+	VAESENC     Z29, Z0, Z0
+	VAESENC     Z29, Z1, Z1
+	VAESENC     Z29, Z2, Z2
+	VAESENCLAST Z30, Z0, Z0
+	VAESENCLAST Z30, Z1, Z1
+	VAESENCLAST Z30, Z2, Z2
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VPXORQ      64(DX), Z1, Z1
+	VMOVDQU64   Z1, 64(DX)
+	VMOVDQU64.Z 128(DX), K1, Z4
+	VPXORQ      Z4, Z2, Z2
+	VMOVDQU64   Z2, K1, 128(DX)
+	JMP         done14
+
+four14of:
+	LEAQ        -192(BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPADDD      counterNumbers<>+128(SB), Z8, Z2
+	VPSHUFB     Z9, Z2, Z2
+	VPADDD      counterNumbers<>+192(SB), Z8, Z3
+	VPSHUFB     Z9, Z3, Z3
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VPXORQ      Z16, Z2, Z2
+	VPXORQ      Z16, Z3, Z3
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z17, Z2, Z2
+	VAESENC     Z17, Z3, Z3
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z18, Z2, Z2
+	VAESENC     Z18, Z3, Z3
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z19, Z2, Z2
+	VAESENC     Z19, Z3, Z3
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z20, Z2, Z2
+	VAESENC     Z20, Z3, Z3
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z21, Z2, Z2
+	VAESENC     Z21, Z3, Z3
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z22, Z2, Z2
+	VAESENC     Z22, Z3, Z3
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z23, Z2, Z2
+	VAESENC     Z23, Z3, Z3
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z24, Z2, Z2
+	VAESENC     Z24, Z3, Z3
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENC     Z25, Z2, Z2
+	VAESENC     Z25, Z3, Z3
+	VAESENC     Z26, Z0, Z0
+	VAESENC     Z26, Z1, Z1
+	VAESENC     Z26, Z2, Z2
+	VAESENC     Z26, Z3, Z3
+	VAESENC     Z27, Z0, Z0
+	VAESENC     Z27, Z1, Z1
+	VAESENC     Z27, Z2, Z2
+	VAESENC     Z27, Z3, Z3
+	VAESENC     Z28, Z0, Z0
+	VAESENC     Z28, Z1, Z1
+	VAESENC     Z28, Z2, Z2
+	VAESENC     Z28, Z3, Z3
+	VAESENC     Z29, Z0, Z0
+	VAESENC     Z29, Z1, Z1
+	VAESENC     Z29, Z2, Z2
+	VAESENC     Z29, Z3, Z3
+	VAESENCLAST Z30, Z0, Z0
+	VAESENCLAST Z30, Z1, Z1
+	VAESENCLAST Z30, Z2, Z2
+	VAESENCLAST Z30, Z3, Z3
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VPXORQ      64(DX), Z1, Z1
+	VMOVDQU64   Z1, 64(DX)
+	VPXORQ      128(DX), Z2, Z2
+	VMOVDQU64   Z2, 128(DX)
+	VMOVDQU64.Z 192(DX), K1, Z4
+	VPXORQ      Z4, Z3, Z3
+	VMOVDQU64   Z3, K1, 192(DX)
+
+done14:
+	VPXORQ Z16, Z16, Z16
+	VPXORQ Z17, Z17, Z17
+	VPXORQ Z18, Z18, Z18
+	VPXORQ Z19, Z19, Z19
+	VPXORQ Z20, Z20, Z20
+	VPXORQ Z21, Z21, Z21
+	VPXORQ Z22, Z22, Z22
+	VPXORQ Z23, Z23, Z23
+	VPXORQ Z24, Z24, Z24
+	VPXORQ Z25, Z25, Z25
+	VPXORQ Z26, Z26, Z26
+	VPXORQ Z27, Z27, Z27
+	VPXORQ Z28, Z28, Z28
+	VPXORQ Z29, Z29, Z29
+	VPXORQ Z30, Z30, Z30
+	VZEROUPPER
+	RET
+
+rounds12:
+	VBROADCASTI32X4 (AX), Z16
+	VBROADCASTI32X4 16(AX), Z17
+	VBROADCASTI32X4 32(AX), Z18
+	VBROADCASTI32X4 48(AX), Z19
+	VBROADCASTI32X4 64(AX), Z20
+	VBROADCASTI32X4 80(AX), Z21
+	VBROADCASTI32X4 96(AX), Z22
+	VBROADCASTI32X4 112(AX), Z23
+	VBROADCASTI32X4 128(AX), Z24
+	VBROADCASTI32X4 144(AX), Z25
+	VBROADCASTI32X4 160(AX), Z26
+	VBROADCASTI32X4 176(AX), Z27
+	VBROADCASTI32X4 192(AX), Z28
+
+loop12:
+	SUBQ        $0x00000100, BX
+	JB          rest12
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPADDD      counterNumbers<>+128(SB), Z8, Z2
+	VPSHUFB     Z9, Z2, Z2
+	VPADDD      counterNumbers<>+192(SB), Z8, Z3
+	VPSHUFB     Z9, Z3, Z3
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VPXORQ      Z16, Z2, Z2
+	VPXORQ      Z16, Z3, Z3
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z17, Z2, Z2
+	VAESENC     Z17, Z3, Z3
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z18, Z2, Z2
+	VAESENC     Z18, Z3, Z3
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z19, Z2, Z2
+	VAESENC     Z19, Z3, Z3
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z20, Z2, Z2
+	VAESENC     Z20, Z3, Z3
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z21, Z2, Z2
+	VAESENC     Z21, Z3, Z3
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z22, Z2, Z2
+	VAESENC     Z22, Z3, Z3
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z23, Z2, Z2
+	VAESENC     Z23, Z3, Z3
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z24, Z2, Z2
+	VAESENC     Z24, Z3, Z3
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENC     Z25, Z2, Z2
+	VAESENC     Z25, Z3, Z3
+	VAESENC     Z26, Z0, Z0
+	VAESENC     Z26, Z1, Z1
+	VAESENC     Z26, Z2, Z2
+	VAESENC     Z26, Z3, Z3
+	VAESENC     Z27, Z0, Z0
+	VAESENC     Z27, Z1, Z1
+	VAESENC     Z27, Z2, Z2
+	VAESENC     Z27, Z3, Z3
+	VAESENCLAST Z28, Z0, Z0
+	VAESENCLAST Z28, Z1, Z1
+	VAESENCLAST Z28, Z2, Z2
+	VAESENCLAST Z28, Z3, Z3
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VPXORQ      64(DX), Z1, Z1
+	VMOVDQU64   Z1, 64(DX)
+	VPXORQ      128(DX), Z2, Z2
+	VMOVDQU64   Z2, 128(DX)
+	VPXORQ      192(DX), Z3, Z3
+	VMOVDQU64   Z3, 192(DX)
+	VPADDD      counterNumbers<>+256(SB), Z8, Z8
+	ADDQ        $0x00000100, DX
+	JMP         loop12
+
+rest12:
+	ADDQ        $0x00000100, BX
+	TESTQ       BX, BX
+	JZ          done12
+	CMPQ        BX, $0x000000c0
+	JA          four12of
+	CMPQ        BX, $0x00000080
+	JA          three12of
+	CMPQ        BX, $0x00000040
+	JA          two12of
+	LEAQ        (BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPXORQ      Z16, Z0, Z0
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z26, Z0, Z0
+	VAESENC     Z27, Z0, Z0
+	VAESENCLAST Z28, Z0, Z0
+	VMOVDQU64.Z (DX), K1, Z4
+	VPXORQ      Z4, Z0, Z0
+	VMOVDQU64   Z0, K1, (DX)
+	JMP         done12
+
+two12of:
+	LEAQ        -64(BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENC     Z26, Z0, Z0
+	VAESENC     Z26, Z1, Z1
+	VAESENC     Z27, Z0, Z0
+	VAESENC     Z27, Z1, Z1
+	VAESENCLAST Z28, Z0, Z0
+	VAESENCLAST Z28, Z1, Z1
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VMOVDQU64.Z 64(DX), K1, Z4
+	VPXORQ      Z4, Z1, Z1
+	VMOVDQU64   Z1, K1, 64(DX)
+	JMP         done12
+
+three12of:
+	LEAQ        -128(BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPADDD      counterNumbers<>+128(SB), Z8, Z2
+	VPSHUFB     Z9, Z2, Z2
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VPXORQ      Z16, Z2, Z2
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z17, Z2, Z2
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z18, Z2, Z2
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z19, Z2, Z2
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z20, Z2, Z2
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z21, Z2, Z2
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z22, Z2, Z2
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z23, Z2, Z2
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z24, Z2, Z2
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENC     Z25, Z2, Z2
+	VAESENC     Z26, Z0, Z0
+	VAESENC     Z26, Z1, Z1
+	VAESENC     Z26, Z2, Z2
+	VAESENC     Z27, Z0, Z0
+	VAESENC     Z27, Z1, Z1
+	VAESENC     Z27, Z2, Z2
+	VAESENCLAST Z28, Z0, Z0
+	VAESENCLAST Z28, Z1, Z1
+	VAESENCLAST Z28, Z2, Z2
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VPXORQ      64(DX), Z1, Z1
+	VMOVDQU64   Z1, 64(DX)
+	VMOVDQU64.Z 128(DX), K1, Z4
+	VPXORQ      Z4, Z2, Z2
+	VMOVDQU64   Z2, K1, 128(DX)
+	JMP         done12
+
+four12of:
+	LEAQ        -192(BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPADDD      counterNumbers<>+128(SB), Z8, Z2
+	VPSHUFB     Z9, Z2, Z2
+	VPADDD      counterNumbers<>+192(SB), Z8, Z3
+	VPSHUFB     Z9, Z3, Z3
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VPXORQ      Z16, Z2, Z2
+	VPXORQ      Z16, Z3, Z3
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z17, Z2, Z2
+	VAESENC     Z17, Z3, Z3
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z18, Z2, Z2
+	VAESENC     Z18, Z3, Z3
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z19, Z2, Z2
+	VAESENC     Z19, Z3, Z3
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z20, Z2, Z2
+	VAESENC     Z20, Z3, Z3
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z21, Z2, Z2
+	VAESENC     Z21, Z3, Z3
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z22, Z2, Z2
+	VAESENC     Z22, Z3, Z3
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z23, Z2, Z2
+	VAESENC     Z23, Z3, Z3
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z24, Z2, Z2
+	VAESENC     Z24, Z3, Z3
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENC     Z25, Z2, Z2
+	VAESENC     Z25, Z3, Z3
+	VAESENC     Z26, Z0, Z0
+	VAESENC     Z26, Z1, Z1
+	VAESENC     Z26, Z2, Z2
+	VAESENC     Z26, Z3, Z3
+	VAESENC     Z27, Z0, Z0
+	VAESENC     Z27, Z1, Z1
+	VAESENC     Z27, Z2, Z2
+	VAESENC     Z27, Z3, Z3
+	VAESENCLAST Z28, Z0, Z0
+	VAESENCLAST Z28, Z1, Z1
+	VAESENCLAST Z28, Z2, Z2
+	VAESENCLAST Z28, Z3, Z3
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VPXORQ      64(DX), Z1, Z1
+	VMOVDQU64   Z1, 64(DX)
+	VPXORQ      128(DX), Z2, Z2
+	VMOVDQU64   Z2, 128(DX)
+	VMOVDQU64.Z 192(DX), K1, Z4
+	VPXORQ      Z4, Z3, Z3
+	VMOVDQU64   Z3, K1, 192(DX)
+
+done12:
+	VPXORQ Z16, Z16, Z16
+	VPXORQ Z17, Z17, Z17
+	VPXORQ Z18, Z18, Z18
+	VPXORQ Z19, Z19, Z19
+	VPXORQ Z20, Z20, Z20
+	VPXORQ Z21, Z21, Z21
+	VPXORQ Z22, Z22, Z22
+	VPXORQ Z23, Z23, Z23
+	VPXORQ Z24, Z24, Z24
+	VPXORQ Z25, Z25, Z25
+	VPXORQ Z26, Z26, Z26
+	VPXORQ Z27, Z27, Z27
+	VPXORQ Z28, Z28, Z28
+	VZEROUPPER
+	RET
+
+rounds10:
+	VBROADCASTI32X4 (AX), Z16
+	VBROADCASTI32X4 16(AX), Z17
+	VBROADCASTI32X4 32(AX), Z18
+	VBROADCASTI32X4 48(AX), Z19
+	VBROADCASTI32X4 64(AX), Z20
+	VBROADCASTI32X4 80(AX), Z21
+	VBROADCASTI32X4 96(AX), Z22
+	VBROADCASTI32X4 112(AX), Z23
+	VBROADCASTI32X4 128(AX), Z24
+	VBROADCASTI32X4 144(AX), Z25
+	VBROADCASTI32X4 160(AX), Z26
+
+loop10:
+	SUBQ        $0x00000100, BX
+	JB          rest10
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPADDD      counterNumbers<>+128(SB), Z8, Z2
+	VPSHUFB     Z9, Z2, Z2
+	VPADDD      counterNumbers<>+192(SB), Z8, Z3
+	VPSHUFB     Z9, Z3, Z3
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VPXORQ      Z16, Z2, Z2
+	VPXORQ      Z16, Z3, Z3
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z17, Z2, Z2
+	VAESENC     Z17, Z3, Z3
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z18, Z2, Z2
+	VAESENC     Z18, Z3, Z3
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z19, Z2, Z2
+	VAESENC     Z19, Z3, Z3
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z20, Z2, Z2
+	VAESENC     Z20, Z3, Z3
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z21, Z2, Z2
+	VAESENC     Z21, Z3, Z3
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z22, Z2, Z2
+	VAESENC     Z22, Z3, Z3
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z23, Z2, Z2
+	VAESENC     Z23, Z3, Z3
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z24, Z2, Z2
+	VAESENC     Z24, Z3, Z3
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENC     Z25, Z2, Z2
+	VAESENC     Z25, Z3, Z3
+	VAESENCLAST Z26, Z0, Z0
+	VAESENCLAST Z26, Z1, Z1
+	VAESENCLAST Z26, Z2, Z2
+	VAESENCLAST Z26, Z3, Z3
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VPXORQ      64(DX), Z1, Z1
+	VMOVDQU64   Z1, 64(DX)
+	VPXORQ      128(DX), Z2, Z2
+	VMOVDQU64   Z2, 128(DX)
+	VPXORQ      192(DX), Z3, Z3
+	VMOVDQU64   Z3, 192(DX)
+	VPADDD      counterNumbers<>+256(SB), Z8, Z8
+	ADDQ        $0x00000100, DX
+	JMP         loop10
+
+rest10:
+	ADDQ        $0x00000100, BX
+	TESTQ       BX, BX
+	JZ          done10
+	CMPQ        BX, $0x000000c0
+	JA          four10of
+	CMPQ        BX, $0x00000080
+	JA          three10of
+	CMPQ        BX, $0x00000040
+	JA          two10of
+	LEAQ        (BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPXORQ      Z16, Z0, Z0
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z25, Z0, Z0
+	VAESENCLAST Z26, Z0, Z0
+	VMOVDQU64.Z (DX), K1, Z4
+	VPXORQ      Z4, Z0, Z0
+	VMOVDQU64   Z0, K1, (DX)
+	JMP         done10
+
+two10of:
+	LEAQ        -64(BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENCLAST Z26, Z0, Z0
+	VAESENCLAST Z26, Z1, Z1
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VMOVDQU64.Z 64(DX), K1, Z4
+	VPXORQ      Z4, Z1, Z1
+	VMOVDQU64   Z1, K1, 64(DX)
+	JMP         done10
+
+three10of:
+	LEAQ        -128(BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPADDD      counterNumbers<>+128(SB), Z8, Z2
+	VPSHUFB     Z9, Z2, Z2
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VPXORQ      Z16, Z2, Z2
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z17, Z2, Z2
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z18, Z2, Z2
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z19, Z2, Z2
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z20, Z2, Z2
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z21, Z2, Z2
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z22, Z2, Z2
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z23, Z2, Z2
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z24, Z2, Z2
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENC     Z25, Z2, Z2
+	VAESENCLAST Z26, Z0, Z0
+	VAESENCLAST Z26, Z1, Z1
+	VAESENCLAST Z26, Z2, Z2
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VPXORQ      64(DX), Z1, Z1
+	VMOVDQU64   Z1, 64(DX)
+	VMOVDQU64.Z 128(DX), K1, Z4
+	VPXORQ      Z4, Z2, Z2
+	VMOVDQU64   Z2, K1, 128(DX)
+	JMP         done10
+
+four10of:
+	LEAQ        -192(BX), AX
+	SHRQ        $0x03, AX
+	MOVQ        $0x000000ff, CX
+	BZHIQ       AX, CX, CX
+	KMOVB       CX, K1
+	VPADDD      counterNumbers<>+0(SB), Z8, Z0
+	VPSHUFB     Z9, Z0, Z0
+	VPADDD      counterNumbers<>+64(SB), Z8, Z1
+	VPSHUFB     Z9, Z1, Z1
+	VPADDD      counterNumbers<>+128(SB), Z8, Z2
+	VPSHUFB     Z9, Z2, Z2
+	VPADDD      counterNumbers<>+192(SB), Z8, Z3
+	VPSHUFB     Z9, Z3, Z3
+	VPXORQ      Z16, Z0, Z0
+	VPXORQ      Z16, Z1, Z1
+	VPXORQ      Z16, Z2, Z2
+	VPXORQ      Z16, Z3, Z3
+	VAESENC     Z17, Z0, Z0
+	VAESENC     Z17, Z1, Z1
+	VAESENC     Z17, Z2, Z2
+	VAESENC     Z17, Z3, Z3
+	VAESENC     Z18, Z0, Z0
+	VAESENC     Z18, Z1, Z1
+	VAESENC     Z18, Z2, Z2
+	VAESENC     Z18, Z3, Z3
+	VAESENC     Z19, Z0, Z0
+	VAESENC     Z19, Z1, Z1
+	VAESENC     Z19, Z2, Z2
+	VAESENC     Z19, Z3, Z3
+	VAESENC     Z20, Z0, Z0
+	VAESENC     Z20, Z1, Z1
+	VAESENC     Z20, Z2, Z2
+	VAESENC     Z20, Z3, Z3
+	VAESENC     Z21, Z0, Z0
+	VAESENC     Z21, Z1, Z1
+	VAESENC     Z21, Z2, Z2
+	VAESENC     Z21, Z3, Z3
+	VAESENC     Z22, Z0, Z0
+	VAESENC     Z22, Z1, Z1
+	VAESENC     Z22, Z2, Z2
+	VAESENC     Z22, Z3, Z3
+	VAESENC     Z23, Z0, Z0
+	VAESENC     Z23, Z1, Z1
+	VAESENC     Z23, Z2, Z2
+	VAESENC     Z23, Z3, Z3
+	VAESENC     Z24, Z0, Z0
+	VAESENC     Z24, Z1, Z1
+	VAESENC     Z24, Z2, Z2
+	VAESENC     Z24, Z3, Z3
+	VAESENC     Z25, Z0, Z0
+	VAESENC     Z25, Z1, Z1
+	VAESENC     Z25, Z2, Z2
+	VAESENC     Z25, Z3, Z3
+	VAESENCLAST Z26, Z0, Z0
+	VAESENCLAST Z26, Z1, Z1
+	VAESENCLAST Z26, Z2, Z2
+	VAESENCLAST Z26, Z3, Z3
+	VPXORQ      (DX), Z0, Z0
+	VMOVDQU64   Z0, (DX)
+	VPXORQ      64(DX), Z1, Z1
+	VMOVDQU64   Z1, 64(DX)
+	VPXORQ      128(DX), Z2, Z2
+	VMOVDQU64   Z2, 128(DX)
+	VMOVDQU64.Z 192(DX), K1, Z4
+	VPXORQ      Z4, Z3, Z3
+	VMOVDQU64   Z3, K1, 192(DX)
+
+done10:
+	VPXORQ Z16, Z16, Z16
+	VPXORQ Z17, Z17, Z17
+	VPXORQ Z18, Z18, Z18
+	VPXORQ Z19, Z19, Z19
+	VPXORQ Z20, Z20, Z20
+	VPXORQ Z21, Z21, Z21
+	VPXORQ Z22, Z22, Z22
+	VPXORQ Z23, Z23, Z23
+	VPXORQ Z24, Z24, Z24
+	VPXORQ Z25, Z25, Z25
+	VPXORQ Z26, Z26, Z26
+	VZEROUPPER
+	RET
+
+// func ctr256(schedule *[15][16]byte, rounds int, counter *[16]byte, text []byte)
+// Requires: AES, AVX, AVX2, VAES
+TEXT ·ctr256(SB), NOSPLIT, $0-48
+	MOVQ           schedule+0(FP), AX
+	MOVQ           counter+16(FP), CX
+	MOVQ           text_base+24(FP), DX
+	MOVQ           text_len+32(FP), BX
+	VBROADCASTI128 (CX), Y8
+	VPSHUFB        counterTurn<>+0(SB), Y8, Y8
+	MOVQ           rounds+8(FP), CX
+	CMPQ           CX, $0x0c
+	JB             rounds10
+	JE             rounds12
+
+loop14:
+	SUBQ           $0x00000100, BX
+	JB             pairsafter14
+	VPADDD         counterNumbers<>+0(SB), Y8, Y0
+	VPSHUFB        counterTurn<>+0(SB), Y0, Y0
+	VPADDD         counterNumbers<>+32(SB), Y8, Y1
+	VPSHUFB        counterTurn<>+0(SB), Y1, Y1
+	VPADDD         counterNumbers<>+64(SB), Y8, Y2
+	VPSHUFB        counterTurn<>+0(SB), Y2, Y2
+	VPADDD         counterNumbers<>+96(SB), Y8, Y3
+	VPSHUFB        counterTurn<>+0(SB), Y3, Y3
+	VPADDD         counterNumbers<>+128(SB), Y8, Y4
+	VPSHUFB        counterTurn<>+0(SB), Y4, Y4
+	VPADDD         counterNumbers<>+160(SB), Y8, Y5
+	VPSHUFB        counterTurn<>+0(SB), Y5, Y5
+	VPADDD         counterNumbers<>+192(SB), Y8, Y6
+	VPSHUFB        counterTurn<>+0(SB), Y6, Y6
+	VPADDD         counterNumbers<>+224(SB), Y8, Y7
+	VPSHUFB        counterTurn<>+0(SB), Y7, Y7
+	VBROADCASTI128 (AX), Y15
+	VPXOR          Y15, Y0, Y0
+	VPXOR          Y15, Y1, Y1
+	VPXOR          Y15, Y2, Y2
+	VPXOR          Y15, Y3, Y3
+	VPXOR          Y15, Y4, Y4
+	VPXOR          Y15, Y5, Y5
+	VPXOR          Y15, Y6, Y6
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 16(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 32(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 48(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 64(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 80(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 96(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 112(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 128(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 144(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 160(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 176(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 192(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 208(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 224(AX), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          (DX), Y0, Y0
+	VMOVDQU        Y0, (DX)
+	VPXOR          32(DX), Y1, Y1
+	VMOVDQU        Y1, 32(DX)
+	VPXOR          64(DX), Y2, Y2
+	VMOVDQU        Y2, 64(DX)
+	VPXOR          96(DX), Y3, Y3
+	VMOVDQU        Y3, 96(DX)
+	VPXOR          128(DX), Y4, Y4
+	VMOVDQU        Y4, 128(DX)
+	VPXOR          160(DX), Y5, Y5
+	VMOVDQU        Y5, 160(DX)
+	VPXOR          192(DX), Y6, Y6
+	VMOVDQU        Y6, 192(DX)
+	VPXOR          224(DX), Y7, Y7
+	VMOVDQU        Y7, 224(DX)
+	VPADDD         counterNumbers<>+256(SB), Y8, Y8
+	ADDQ           $0x00000100, DX
+	JMP            loop14
+
+pairsafter14:
+	ADDQ $0x00000100, BX
+
+pairs14:
+	SUBQ           $0x00000020, BX
+	JB             restafter14
+	VPADDD         counterNumbers<>+0(SB), Y8, Y0
+	VPSHUFB        counterTurn<>+0(SB), Y0, Y0
+	VBROADCASTI128 (AX), Y15
+	VPXOR          Y15, Y0, Y0
+	VBROADCASTI128 16(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 32(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 48(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 64(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 80(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 96(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 112(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 128(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 144(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 160(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 176(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 192(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 208(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 224(AX), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VPXOR          (DX), Y0, Y0
+	VMOVDQU        Y0, (DX)
+	VPADDD         counterNumbers<>+320(SB), Y8, Y8
+	ADDQ           $0x00000020, DX
+	JMP            pairs14
+
+restafter14:
+	ADDQ        $0x00000020, BX
+	JZ          done14
+	VPADDD      counterNumbers<>+0(SB), X8, X0
+	VPSHUFB     counterTurn<>+0(SB), X0, X0
+	VMOVDQU     (AX), X15
+	VPXOR       X15, X0, X0
+	VMOVDQU     16(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     32(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     48(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     64(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     80(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     96(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     112(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     128(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     144(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     160(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     176(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     192(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     208(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     224(AX), X15
+	VAESENCLAST X15, X0, X0
+	VPXOR       (DX), X0, X0
+	VMOVDQU     X0, (DX)
+
+done14:
+	VPXOR Y15, Y15, Y15
+	VZEROUPPER
+	RET
+
+rounds12:
+loop12:
+	SUBQ           $0x00000100, BX
+	JB             pairsafter12
+	VPADDD         counterNumbers<>+0(SB), Y8, Y0
+	VPSHUFB        counterTurn<>+0(SB), Y0, Y0
+	VPADDD         counterNumbers<>+32(SB), Y8, Y1
+	VPSHUFB        counterTurn<>+0(SB), Y1, Y1
+	VPADDD         counterNumbers<>+64(SB), Y8, Y2
+	VPSHUFB        counterTurn<>+0(SB), Y2, Y2
+	VPADDD         counterNumbers<>+96(SB), Y8, Y3
+	VPSHUFB        counterTurn<>+0(SB), Y3, Y3
+	VPADDD         counterNumbers<>+128(SB), Y8, Y4
+	VPSHUFB        counterTurn<>+0(SB), Y4, Y4
+	VPADDD         counterNumbers<>+160(SB), Y8, Y5
+	VPSHUFB        counterTurn<>+0(SB), Y5, Y5
+	VPADDD         counterNumbers<>+192(SB), Y8, Y6
+	VPSHUFB        counterTurn<>+0(SB), Y6, Y6
+	VPADDD         counterNumbers<>+224(SB), Y8, Y7
+	VPSHUFB        counterTurn<>+0(SB), Y7, Y7
+	VBROADCASTI128 (AX), Y15
+	VPXOR          Y15, Y0, Y0
+	VPXOR          Y15, Y1, Y1
+	VPXOR          Y15, Y2, Y2
+	VPXOR          Y15, Y3, Y3
+	VPXOR          Y15, Y4, Y4
+	VPXOR          Y15, Y5, Y5
+	VPXOR          Y15, Y6, Y6
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 16(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 32(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 48(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 64(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 80(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 96(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 112(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 128(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 144(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 160(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 176(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 192(AX), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          (DX), Y0, Y0
+	VMOVDQU        Y0, (DX)
+	VPXOR          32(DX), Y1, Y1
+	VMOVDQU        Y1, 32(DX)
+	VPXOR          64(DX), Y2, Y2
+	VMOVDQU        Y2, 64(DX)
+	VPXOR          96(DX), Y3, Y3
+	VMOVDQU        Y3, 96(DX)
+	VPXOR          128(DX), Y4, Y4
+	VMOVDQU        Y4, 128(DX)
+	VPXOR          160(DX), Y5, Y5
+	VMOVDQU        Y5, 160(DX)
+	VPXOR          192(DX), Y6, Y6
+	VMOVDQU        Y6, 192(DX)
+	VPXOR          224(DX), Y7, Y7
+	VMOVDQU        Y7, 224(DX)
+	VPADDD         counterNumbers<>+256(SB), Y8, Y8
+	ADDQ           $0x00000100, DX
+	JMP            loop12
+
+pairsafter12:
+	ADDQ $0x00000100, BX
+
+pairs12:
+	SUBQ           $0x00000020, BX
+	JB             restafter12
+	VPADDD         counterNumbers<>+0(SB), Y8, Y0
+	VPSHUFB        counterTurn<>+0(SB), Y0, Y0
+	VBROADCASTI128 (AX), Y15
+	VPXOR          Y15, Y0, Y0
+	VBROADCASTI128 16(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 32(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 48(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 64(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 80(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 96(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 112(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 128(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 144(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 160(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 176(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 192(AX), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VPXOR          (DX), Y0, Y0
+	VMOVDQU        Y0, (DX)
+	VPADDD         counterNumbers<>+320(SB), Y8, Y8
+	ADDQ           $0x00000020, DX
+	JMP            pairs12
+
+restafter12:
+	ADDQ        $0x00000020, BX
+	JZ          done12
+	VPADDD      counterNumbers<>+0(SB), X8, X0
+	VPSHUFB     counterTurn<>+0(SB), X0, X0
+	VMOVDQU     (AX), X15
+	VPXOR       X15, X0, X0
+	VMOVDQU     16(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     32(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     48(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     64(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     80(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     96(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     112(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     128(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     144(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     160(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     176(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     192(AX), X15
+	VAESENCLAST X15, X0, X0
+	VPXOR       (DX), X0, X0
+	VMOVDQU     X0, (DX)
+
+done12:
+	VPXOR Y15, Y15, Y15
+	VZEROUPPER
+	RET
+
+rounds10:
+loop10:
+	SUBQ           $0x00000100, BX
+	JB             pairsafter10
+	VPADDD         counterNumbers<>+0(SB), Y8, Y0
+	VPSHUFB        counterTurn<>+0(SB), Y0, Y0
+	VPADDD         counterNumbers<>+32(SB), Y8, Y1
+	VPSHUFB        counterTurn<>+0(SB), Y1, Y1
+	VPADDD         counterNumbers<>+64(SB), Y8, Y2
+	VPSHUFB        counterTurn<>+0(SB), Y2, Y2
+	VPADDD         counterNumbers<>+96(SB), Y8, Y3
+	VPSHUFB        counterTurn<>+0(SB), Y3, Y3
+	VPADDD         counterNumbers<>+128(SB), Y8, Y4
+	VPSHUFB        counterTurn<>+0(SB), Y4, Y4
+	VPADDD         counterNumbers<>+160(SB), Y8, Y5
+	VPSHUFB        counterTurn<>+0(SB), Y5, Y5
+	VPADDD         counterNumbers<>+192(SB), Y8, Y6
+	VPSHUFB        counterTurn<>+0(SB), Y6, Y6
+	VPADDD         counterNumbers<>+224(SB), Y8, Y7
+	VPSHUFB        counterTurn<>+0(SB), Y7, Y7
+	VBROADCASTI128 (AX), Y15
+	VPXOR          Y15, Y0, Y0
+	VPXOR          Y15, Y1, Y1
+	VPXOR          Y15, Y2, Y2
+	VPXOR          Y15, Y3, Y3
+	VPXOR          Y15, Y4, Y4
+	VPXOR          Y15, Y5, Y5
+	VPXOR          Y15, Y6, Y6
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 16(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 32(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 48(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 64(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 80(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 96(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 112(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 128(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 144(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 160(AX), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          (DX), Y0, Y0
+	VMOVDQU        Y0, (DX)
+	VPXOR          32(DX), Y1, Y1
+	VMOVDQU        Y1, 32(DX)
+	VPXOR          64(DX), Y2, Y2
+	VMOVDQU        Y2, 64(DX)
+	VPXOR          96(DX), Y3, Y3
+	VMOVDQU        Y3, 96(DX)
+	VPXOR          128(DX), Y4, Y4
+	VMOVDQU        Y4, 128(DX)
+	VPXOR          160(DX), Y5, Y5
+	VMOVDQU        Y5, 160(DX)
+	VPXOR          192(DX), Y6, Y6
+	VMOVDQU        Y6, 192(DX)
+	VPXOR          224(DX), Y7, Y7
+	VMOVDQU        Y7, 224(DX)
+	VPADDD         counterNumbers<>+256(SB), Y8, Y8
+	ADDQ           $0x00000100, DX
+	JMP            loop10
+
+pairsafter10:
+	ADDQ $0x00000100, BX
+
+pairs10:
+	SUBQ           $0x00000020, BX
+	JB             restafter10
+	VPADDD         counterNumbers<>+0(SB), Y8, Y0
+	VPSHUFB        counterTurn<>+0(SB), Y0, Y0
+	VBROADCASTI128 (AX), Y15
+	VPXOR          Y15, Y0, Y0
+	VBROADCASTI128 16(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 32(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 48(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 64(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 80(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 96(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 112(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 128(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 144(AX), Y15
+	VAESENC        Y15, Y0, Y0
+	VBROADCASTI128 160(AX), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VPXOR          (DX), Y0, Y0
+	VMOVDQU        Y0, (DX)
+	VPADDD         counterNumbers<>+320(SB), Y8, Y8
+	ADDQ           $0x00000020, DX
+	JMP            pairs10
+
+restafter10:
+	ADDQ        $0x00000020, BX
+	JZ          done10
+	VPADDD      counterNumbers<>+0(SB), X8, X0
+	VPSHUFB     counterTurn<>+0(SB), X0, X0
+	VMOVDQU     (AX), X15
+	VPXOR       X15, X0, X0
+	VMOVDQU     16(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     32(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     48(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     64(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     80(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     96(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     112(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     128(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     144(AX), X15
+	VAESENC     X15, X0, X0
+	VMOVDQU     160(AX), X15
+	VAESENCLAST X15, X0, X0
+	VPXOR       (DX), X0, X0
+	VMOVDQU     X0, (DX)
+
+done10:
+	VPXOR Y15, Y15, Y15
+	VZEROUPPER
+	RET

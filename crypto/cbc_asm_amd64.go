@@ -37,3 +37,13 @@ func cbcEncrypt256(keys *[15][16][16]byte, chain *[16][16]byte, rounds int, text
 //
 //go:noescape
 func cbcEncryptOne(schedule *[15][16]byte, rounds int, text []byte)
+
+// ctr512 encrypts or decrypts text, whole blocks, in place by counter mode from the counter block on.
+//
+//go:noescape
+func ctr512(schedule *[15][16]byte, rounds int, counter *[16]byte, text []byte)
+
+// ctr256 is ctr512 without AVX-512.
+//
+//go:noescape
+func ctr256(schedule *[15][16]byte, rounds int, counter *[16]byte, text []byte)

@@ -10,8 +10,8 @@ const cbcWide = 16
 // aesSchedule is AES's round keys, of which the longest key has 15.
 type aesSchedule = [15][aes.BlockSize]byte
 
-// cbcKernel is CBC on one tier; that of Std is empty.
-type cbcKernel struct {
+// aesKernel is CBC and counter mode on one tier; that of Std is empty.
+type aesKernel struct {
 	// expand makes both schedules of a key, and tells the number of rounds.
 	expand func(encrypt, decrypt *aesSchedule, key []byte) (rounds int)
 	// encrypt encrypts blocks of each lane's text in place. Lanes may be alike.
@@ -21,6 +21,8 @@ type cbcKernel struct {
 	encryptOne func(schedule *aesSchedule, rounds int, text []byte)
 	// decrypt decrypts text in place but for its first block, which is the IV.
 	decrypt func(schedule *aesSchedule, rounds int, text []byte)
+	// ctr encrypts or decrypts whole blocks in place from the counter block on.
+	ctr func(schedule *aesSchedule, rounds int, counter *[aes.BlockSize]byte, text []byte)
 }
 
 // maxRun is how many bytes of each lane a kernel takes in one call: kernels are
@@ -28,10 +30,10 @@ type cbcKernel struct {
 // algorithms.
 const maxRun = 8192
 
-func (s *Suite) cbcKernel() *cbcKernel { return &cbcKernels[s.tier] }
+func (s *Suite) aesKernel() *aesKernel { return &aesKernels[s.tier] }
 
-// cbcKey is the key as kernels take it.
-type cbcKey struct {
+// aesKey is the key as kernels take it.
+type aesKey struct {
 	encrypt, decrypt aesSchedule
 	rounds           int
 }
@@ -54,11 +56,11 @@ func newCBCLanes() cbcLanes { return cbcLanes{rows: new(cbcRows)} }
 
 // encrypt encrypts each packet of the group, its IV included. It leaves no
 // trace of them in l.
-func (l *cbcLanes) encrypt(k *cbcKernel, jobs []Job, group []uint8) {
-	rounds := jobs[group[0]].Key.cbc.rounds
+func (l *cbcLanes) encrypt(k *aesKernel, jobs []Job, group []uint8) {
+	rounds := jobs[group[0]].Key.aes.rounds
 	if !worthLanes(jobs, group) {
 		for _, i := range group {
-			k.encryptOne(&jobs[i].Key.cbc.encrypt, rounds, jobs[i].cbcText())
+			k.encryptOne(&jobs[i].Key.aes.encrypt, rounds, jobs[i].cbcText())
 		}
 		return
 	}
@@ -102,7 +104,7 @@ func worthLanes(jobs []Job, group []uint8) bool {
 
 func (l *cbcLanes) load(lane int, j *Job) {
 	for r := range l.rows.keys {
-		l.rows.keys[r][lane] = j.Key.cbc.encrypt[r]
+		l.rows.keys[r][lane] = j.Key.aes.encrypt[r]
 	}
 	l.rows.chain[lane] = [aes.BlockSize]byte{}
 	l.text[lane] = j.cbcText()

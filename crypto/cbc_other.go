@@ -2,4 +2,4 @@
 
 package crypto
 
-var cbcKernels [numTiers]cbcKernel
+var aesKernels [numTiers]aesKernel

@@ -350,7 +350,7 @@ func TestCounterModeIV(t *testing.T) {
 		}
 		k, _ := randomKey(s, newRand())
 		for _, seq := range []uint64{1, 1<<32 - 1, 1 << 32, 1<<64 - 1} {
-			pkt := make([]byte, 8+8+4+16)
+			pkt := make([]byte, 8+8+4+s.ICVLen())
 			binary.BigEndian.PutUint32(pkt[4:], uint32(seq))
 			e.Seal([]Job{{Key: k, Pkt: pkt, SeqHi: uint32(seq >> 32), ESN: true}})
 			if got := binary.BigEndian.Uint64(pkt[8:]); got != seq {

@@ -17,7 +17,7 @@ type Key struct {
 	// What the suite's kernels need; the rest is nil. Both are safe for concurrent use.
 	aead  cipher.AEAD
 	block cipher.Block
-	cbc   *cbcKey
+	aes   *aesKey
 
 	hmac hmacKey
 }
@@ -59,11 +59,11 @@ func (k *Key) expand(encKey, authKey []byte) (err error) {
 			return err
 		}
 	}
-	switch kernel := k.suite.cbcKernel(); {
+	switch kernel := k.suite.aesKernel(); {
 	case c.block == nil:
 	case kernel.expand != nil:
-		k.cbc = &cbcKey{}
-		k.cbc.rounds = kernel.expand(&k.cbc.encrypt, &k.cbc.decrypt, encKey[:n])
+		k.aes = &aesKey{}
+		k.aes.rounds = kernel.expand(&k.aes.encrypt, &k.aes.decrypt, encKey[:n])
 	default:
 		if k.block, err = c.block(encKey[:n]); err != nil {
 			return err
@@ -85,10 +85,10 @@ func (k *Key) Zero() {
 	wipe(k.gcm)
 	wipe(k.aead)
 	wipe(k.block)
-	wipe(k.cbc)
+	wipe(k.aes)
 	k.hmac.zero()
 	clear(k.salt[:])
-	k.gcm, k.aead, k.block, k.cbc = nil, nil, nil, nil
+	k.gcm, k.aead, k.block, k.aes = nil, nil, nil, nil
 }
 
 // wipe zeroes the value that p points to, of whatever type; nil is left alone.

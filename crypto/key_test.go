@@ -12,7 +12,7 @@ func TestZeroWipesMemory(t *testing.T) {
 	for _, s := range Suites() {
 		k, _ := randomKey(s, newRand())
 		var objects []reflect.Value
-		for _, object := range []any{k.gcm, k.aead, k.block, k.cbc, k.hmac.states} {
+		for _, object := range []any{k.gcm, k.aead, k.block, k.aes, k.hmac.states} {
 			p := reflect.ValueOf(object)
 			if !p.IsValid() || p.IsNil() {
 				continue
@@ -114,8 +114,8 @@ func TestEngineForgetsKeys(t *testing.T) {
 			if !jobs[0].OK {
 				t.Fatalf("%s: refused", s)
 			}
-			if e.nonce != [12]byte{} || e.sum != [64]byte{} {
-				t.Errorf("%s: the Engine keeps nonce or HMAC", s)
+			if e.nonce != [12]byte{} || e.sum != [64]byte{} || e.counter != [16]byte{} || e.stream != [16]byte{} {
+				t.Errorf("%s: the Engine keeps nonce, key stream or HMAC", s)
 			}
 			for id, fresh := range newDigests() {
 				got, want := must(e.digests[id].AppendBinary(nil)), must(fresh.AppendBinary(nil))

@@ -254,7 +254,7 @@ func TestRowsDoNotStraddleCacheLines(t *testing.T) {
 // FIPS 197, appendix A: the last round key of each of its three expansions.
 func TestExpandAES(t *testing.T) {
 	for _, tier := range Tiers() {
-		if cbcKernels[tier].expand == nil {
+		if aesKernels[tier].expand == nil {
 			continue
 		}
 		for _, c := range []struct {
@@ -265,7 +265,7 @@ func TestExpandAES(t *testing.T) {
 			{unhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4"), unhex("fe4890d1e6188d0b046df344706c631e")},
 		} {
 			var encrypt, decrypt aesSchedule
-			rounds := cbcKernels[tier].expand(&encrypt, &decrypt, c.key)
+			rounds := aesKernels[tier].expand(&encrypt, &decrypt, c.key)
 			if rounds != len(c.key)/4+6 || !bytes.Equal(encrypt[rounds][:], c.last) || !bytes.Equal(decrypt[0][:], c.last) ||
 				!bytes.Equal(decrypt[rounds][:], c.key[:16]) {
 				t.Errorf("%v: key of %d bytes: %d rounds, last %x", tier, len(c.key), rounds, encrypt[rounds])

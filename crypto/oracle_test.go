@@ -70,10 +70,22 @@ func (o oracle) seal(header, body []byte, hi uint32, esn bool) []byte {
 		cipher.NewCBCEncrypter(b, iv).CryptBlocks(text, text)
 		pkt = append(append(pkt, iv...), text...)
 		return append(pkt, o.mac(pkt, hi, esn)...)
+	case "aes-ctr":
+		pkt = append(append(pkt, seq...), o.ctr(seq, body)...)
+		return append(pkt, o.mac(pkt, hi, esn)...)
 	default:
 		nonce := append(bytes.Clone(o.enc[len(o.enc)-4:]), seq...)
 		return o.aead().Seal(append(pkt, seq...), nonce, body, aadOf(header, hi, esn))
 	}
+}
+
+// ctr is RFC 3686, section 4.
+func (o oracle) ctr(iv, text []byte) []byte {
+	key, nonce := o.enc[:len(o.enc)-4], o.enc[len(o.enc)-4:]
+	block := append(append(bytes.Clone(nonce), iv...), 0, 0, 0, 1)
+	out := make([]byte, len(text))
+	cipher.NewCTR(must(aes.NewCipher(key)), block).XORKeyStream(out, text)
+	return out
 }
 
 // open returns the body; nil is a refusal.
@@ -96,7 +108,10 @@ func (o oracle) open(pkt []byte, hi uint32, esn bool) []byte {
 		return nil
 	}
 	body := bytes.Clone(text[:n])
-	if o.encryption() == "aes-cbc" {
+	switch o.encryption() {
+	case "aes-ctr":
+		body = o.ctr(iv, body)
+	case "aes-cbc":
 		cipher.NewCBCDecrypter(must(aes.NewCipher(o.enc)), iv).CryptBlocks(body, body)
 	}
 	return body

@@ -69,6 +69,10 @@ var ciphers = [...]cipherSpec{
 		name: "aes-cbc", keys: []int{16, 24, 32}, iv: aes.BlockSize, align: aes.BlockSize,
 		block: aes.NewCipher, seal: (*Engine).sealCBC, open: (*Engine).openCBC,
 	},
+	{ // RFC 3686
+		name: "aes-ctr", keys: []int{16, 24, 32}, salt: 4, iv: ctrIVLen, align: 4, counter: true,
+		block: aes.NewCipher, seal: (*Engine).sealCTR, open: (*Engine).openCTR,
+	},
 	{ // RFC 2410
 		name: "null", keys: []int{0}, align: 4,
 		seal: (*Engine).sealNull, open: (*Engine).openNull,

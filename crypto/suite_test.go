@@ -24,6 +24,9 @@ func TestLookup(t *testing.T) {
 		{"null", "hmac-sha2-256-128", 0, "null/hmac-sha2-256-128", 32, 0, 16, 4, false},
 		{"null", "hmac-sha2-384-192", 0, "null/hmac-sha2-384-192", 48, 0, 24, 4, false},
 		{"null", "hmac-sha2-512-256", 0, "null/hmac-sha2-512-256", 64, 0, 32, 4, false},
+		{"aes-ctr", "hmac-sha2-256-128", 20, "aes-ctr-128/hmac-sha2-256-128", 32, 8, 16, 4, true},
+		{"aes-ctr", "hmac-sha2-384-192", 28, "aes-ctr-192/hmac-sha2-384-192", 48, 8, 24, 4, true},
+		{"aes-ctr", "hmac-sha2-512-256", 36, "aes-ctr-256/hmac-sha2-512-256", 64, 8, 32, 4, true},
 		{"aes-cbc", "hmac-sha2-256-128", 16, "aes-cbc-128/hmac-sha2-256-128", 32, 16, 16, 16, false},
 		{"aes-cbc", "hmac-sha2-256-128", 24, "aes-cbc-192/hmac-sha2-256-128", 32, 16, 16, 16, false},
 		{"aes-cbc", "hmac-sha2-256-128", 32, "aes-cbc-256/hmac-sha2-256-128", 32, 16, 16, 16, false},
@@ -56,6 +59,8 @@ func TestLookupRefuses(t *testing.T) {
 	}{
 		{"des-cbc", "hmac-sha2-256-128", 8, ErrAlgorithm, []string{`"des-cbc"`, "aes-gcm-16", "chacha20-poly1305", "aes-cbc", "null"}},
 		{"", "", 0, ErrAlgorithm, []string{"aes-gcm-16"}},
+		{"aes-ctr", "", 20, ErrAlgorithm, []string{"no integrity", "hmac-sha2-256-128"}},
+		{"aes-ctr", "hmac-sha2-256-128", 16, ErrKeyLength, []string{"16 bytes", "20, 28, 36", "last 4", "salt"}},
 		{"null", "", 0, ErrAlgorithm, []string{"no integrity", "hmac-sha2-256-128"}},
 		{"aes-cbc", "", 16, ErrAlgorithm, []string{"no integrity", "hmac-sha2-512-256"}},
 		{"aes-cbc", "hmac-md5", 16, ErrAlgorithm, []string{`"hmac-md5"`, "hmac-sha2-256-128", "hmac-sha2-384-192"}},
@@ -82,7 +87,7 @@ func TestLookupRefuses(t *testing.T) {
 
 func TestSuitesAreAllDifferent(t *testing.T) {
 	all := Suites()
-	if len(all) != 3+1+3+9 {
+	if len(all) != 3+1+3+9+9 {
 		t.Errorf("%d suites", len(all))
 	}
 	names := map[string]bool{}

@@ -77,19 +77,32 @@ func TestRFCVectors(t *testing.T) {
 			Case, Encryption, Integrity        string
 			EncKey, AuthKey, Packet, ICV, Body hexBytes
 		}
+		CTR []struct {
+			Case                         string
+			EncKey, IV, Ciphertext, Body hexBytes
+		}
 		HMAC []struct {
 			Case, Integrity, Data string
 			AuthKey, ICV          hexBytes
 		}
 	}
 	load(t, "rfc.json", &v)
-	if len(v.CBC) != 4 || len(v.HMAC) != 3 {
-		t.Fatalf("%d and %d vectors", len(v.CBC), len(v.HMAC))
+	if len(v.CBC) != 4 || len(v.CTR) != 9 || len(v.HMAC) != 3 {
+		t.Fatalf("%d, %d and %d vectors", len(v.CBC), len(v.CTR), len(v.HMAC))
 	}
 	for _, c := range v.CBC {
 		k := must(must(Lookup(c.Encryption, c.Integrity, len(c.EncKey))).NewKey(c.EncKey, c.AuthKey))
 		if got := openOne(k, append(c.Packet, c.ICV...), 0, false); !bytes.Equal(got, c.Body) {
 			t.Errorf("RFC 3602 case %s: got %x, want %x", c.Case, got, []byte(c.Body))
+		}
+	}
+	// The RFC has no packets: one of any header and integrity.
+	for _, c := range v.CTR {
+		s := must(Lookup("aes-ctr", "hmac-sha2-256-128", len(c.EncKey)))
+		k, o := must(s.NewKey(c.EncKey, make([]byte, 32))), oracle{s, c.EncKey, make([]byte, 32)}
+		pkt := bytes.Join([][]byte{make([]byte, 8), c.IV, c.Ciphertext}, nil)
+		if got := openOne(k, append(pkt, o.mac(pkt, 0, false)...), 0, false); !bytes.Equal(got, c.Body) {
+			t.Errorf("RFC 3686 case %s: got %x, want %x", c.Case, got, []byte(c.Body))
 		}
 	}
 	// The text stands for a whole packet; with ESN its last 4 bytes for what is not sent.

@@ -44,6 +44,7 @@ var (
 		{"aes-gcm-16", []int{20, 28, 36}, true, "AES-GCM", "AES-GCM with 16 octet ICV [RFC4106]"},
 		{"chacha20-poly1305", []int{36}, true, "CHACHA20-POLY1305", ""},
 		{"aes-cbc", []int{16, 24, 32}, false, "AES-CBC", "AES-CBC [RFC3602]"},
+		{"aes-ctr", []int{20, 28, 36}, false, "AES-CTR", "AES-CTR [RFC3686]"},
 		{"null", []int{0}, false, "NULL", "NULL"},
 	}
 	interopHashes = []struct {

@@ -42,6 +42,16 @@ def seal_cbc(key, body, spi, seq_hi, seq):
     return struct.pack(">II", spi, seq) + iv + cbc.update(body)
 
 
+def ctr(key, iv, text):
+    block = key[-4:] + iv + struct.pack(">I", 1)  # RFC 3686, section 4
+    return Cipher(algorithms.AES(key[:-4]), modes.CTR(block)).encryptor().update(text)
+
+
+def seal_ctr(key, body, spi, seq_hi, seq):
+    iv = struct.pack(">II", seq_hi, seq)
+    return struct.pack(">II", spi, seq) + iv + ctr(key, iv, body)
+
+
 def case(encryption, integrity, enc_len, auth_len, align, blocks, esn):
     label = f"{encryption}/{integrity}/{enc_len}/{blocks}/{esn}"
     enc, auth = stream("enc " + label, enc_len), stream("auth " + label, auth_len)
@@ -53,6 +63,8 @@ def case(encryption, integrity, enc_len, auth_len, align, blocks, esn):
         pkt = seal_aead(encryption, enc, body, spi, seq_hi, seq, esn)
     elif encryption == "aes-cbc":
         pkt = seal_cbc(enc, body, spi, seq_hi, seq)
+    elif encryption == "aes-ctr":
+        pkt = seal_ctr(enc, body, spi, seq_hi, seq)
     else:
         pkt = struct.pack(">II", spi, seq) + body
     if integrity:
@@ -71,6 +83,7 @@ def cases():
                 yield case("null", name, 0, auth_len, 4, blocks, esn)
                 for n in (16, 24, 32):
                     yield case("aes-cbc", name, n, auth_len, 16, blocks, esn)
+                    yield case("aes-ctr", name, n + 4, auth_len, 4, blocks, esn)
 
 
 def check_rfc():
@@ -80,6 +93,9 @@ def check_rfc():
         cbc = Cipher(algorithms.AES(key), modes.CBC(pkt[8:24])).decryptor()
         assert cbc.update(pkt[24:]).hex() == t["body"], t["case"]
         assert icv(t["integrity"], bytes(range(32)), pkt, False, 0).hex() == t["icv"], t["case"]
+    for t in rfc["ctr"]:
+        key, iv, text = (bytes.fromhex(t[name]) for name in ("encKey", "iv", "ciphertext"))
+        assert ctr(key, iv, text).hex() == t["body"], t["case"]
     for t in rfc["hmac"]:
         assert icv(t["integrity"], bytes.fromhex(t["authKey"]), t["data"].encode(), False, 0).hex() == t["icv"], t["case"]
 

@@ -53,52 +53,57 @@ func decrypt512() {
 		// Fewer than 16 blocks, at the beginning of text.
 		Label(label(rounds, "rest"))
 		ADDQ(operand.U32(256), left)
-		rest512(rounds, keys, text, left)
+		parts512(rounds, left, func(n int) { rest512(n, keys, text) })
 		for _, z := range zmm[16 : 16+rounds+1] {
 			VPXORQ(z, z, z)
 		}
 	})
 }
 
-// rest512 decrypts left bytes, less than 256, in one to four registers, of
-// which the last is masked.
-func rest512(rounds int, keys []reg.VecPhysical, text, left reg.Register) {
+// parts512 writes part for each number of registers that less than 256 bytes
+// fill, the last one masked by K1, and chooses among them by left.
+func parts512(rounds int, left reg.Register, part func(n int)) {
 	done := operand.LabelRef(label(rounds, "done"))
-	part := func(n int) string { return label(rounds, []string{"one", "two", "three", "four"}[n-1]) + "of" }
+	name := func(n int) string { return label(rounds, []string{"one", "two", "three", "four"}[n-1]) + "of" }
 	TESTQ(left, left)
 	JZ(done)
 	for n := 3; n > 0; n-- {
 		CMPQ(left, operand.U32(64*n))
-		JA(operand.LabelRef(part(n + 1)))
+		JA(operand.LabelRef(name(n + 1)))
 	}
 	for n := 1; n <= 4; n++ {
-		Label(part(n))
+		Label(name(n))
 		words, mask := GP64(), GP64()
 		LEAQ(operand.Mem{Base: left, Disp: -64 * (n - 1)}, words)
 		SHRQ(operand.U8(3), words)
 		MOVQ(operand.U32(0xff), mask)
 		BZHIQ(words, mask, mask)
 		KMOVB(mask.As32(), reg.K1)
-		at := func(i, disp int) operand.Mem { return operand.Mem{Base: text, Disp: 64*i + disp} }
-		for i := range n - 1 {
-			VMOVDQU64(at(i, 0), zmm[i])
-			VMOVDQU64(at(i, -16), zmm[4+i])
-		}
-		VMOVDQU64_Z(at(n-1, 0), reg.K1, zmm[n-1])
-		VMOVDQU64_Z(at(n-1, -16), reg.K1, zmm[4+n-1])
-		decryptZ(keys, zmm[:n])
-		for i := range n {
-			VPXORQ(zmm[4+i], zmm[i], zmm[i])
-		}
-		for i := range n - 1 {
-			VMOVDQU64(zmm[i], at(i, 0))
-		}
-		VMOVDQU64(zmm[n-1], reg.K1, at(n-1, 0))
+		part(n)
 		if n < 4 {
 			JMP(done)
 		}
 	}
 	Label(label(rounds, "done"))
+}
+
+// rest512 decrypts the last n registers, at the beginning of text.
+func rest512(n int, keys []reg.VecPhysical, text reg.Register) {
+	at := func(i, disp int) operand.Mem { return operand.Mem{Base: text, Disp: 64*i + disp} }
+	for i := range n - 1 {
+		VMOVDQU64(at(i, 0), zmm[i])
+		VMOVDQU64(at(i, -16), zmm[4+i])
+	}
+	VMOVDQU64_Z(at(n-1, 0), reg.K1, zmm[n-1])
+	VMOVDQU64_Z(at(n-1, -16), reg.K1, zmm[4+n-1])
+	decryptZ(keys, zmm[:n])
+	for i := range n {
+		VPXORQ(zmm[4+i], zmm[i], zmm[i])
+	}
+	for i := range n - 1 {
+		VMOVDQU64(zmm[i], at(i, 0))
+	}
+	VMOVDQU64(zmm[n-1], reg.K1, at(n-1, 0))
 }
 
 // decryptZ takes each block of data through all rounds.

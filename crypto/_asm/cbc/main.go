@@ -1,5 +1,6 @@
-// Command cbc generates AES-CBC (NIST SP 800-38A, section 6.2) for VAES: many
-// blocks of one packet to decrypt, one block of many packets to encrypt.
+// Command cbc generates AES-CBC and counter mode (NIST SP 800-38A, sections 6.2
+// and 6.5) for VAES: many blocks of one packet at once, but for CBC's
+// encryption one block of many packets.
 package main
 
 import (
@@ -25,6 +26,9 @@ func main() {
 	encrypt512()
 	encrypt256()
 	encryptOne()
+	turn, numbers := counterTables()
+	counter512(turn, numbers)
+	counter256(turn, numbers)
 	Generate()
 }
 
