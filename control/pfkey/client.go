@@ -205,7 +205,7 @@ func (c *Client) pull() []byte {
 		return b
 	}
 	b := d.next(c.privileged)
-	if b == nil {
+	if d.ahead == nil { // before the client can see the last one and ask for another dump
 		c.mu.Lock()
 		c.dump = nil
 		c.mu.Unlock()

@@ -25,8 +25,8 @@ type dump struct {
 	left  int
 }
 
-// next returns the next message, nil after the last. A walk without entries is
-// one of ENOENT, as Linux has it.
+// next returns the next message; the one with which ahead becomes nil is the
+// last. A walk without entries is a message of ENOENT, as Linux has it.
 func (d *dump) next(withKeys bool) []byte {
 	if !d.begun {
 		d.begun = true
@@ -36,11 +36,7 @@ func (d *dump) next(withKeys bool) []byte {
 			return m.Append(nil)
 		}
 	}
-	m := d.ahead
-	if m == nil {
-		return nil
-	}
-	left := d.left
+	m, left := d.ahead, d.left
 	if d.ahead, d.left = d.walk.step(withKeys); d.ahead == nil {
 		left = 0
 	}

@@ -366,3 +366,17 @@ func BenchmarkOperations(b *testing.B) {
 		})
 	}
 }
+
+// TestOneDumpAfterAnother: who has read the last message may ask again.
+func TestOneDumpAfterAnother(t *testing.T) {
+	w := dial(t, newRig(t).serve(t))
+	w.ask(addSA(0x1000))
+	for range 500 {
+		if m := w.ask(&Message{Type: Dump}); m.Errno != 0 || m.Seq != 0 {
+			t.Fatalf("DUMP: %+v", m)
+		}
+		if m := w.ask(&Message{Type: SPDDump}); m.Errno != unix.ENOENT {
+			t.Fatalf("X_SPDDUMP: %+v", m)
+		}
+	}
+}
