@@ -1,6 +1,7 @@
 // Command spigotctl shows an operator what a running gateway does. It talks to
 // the gateway's Unix socket and never sees a key. With keyd it runs key daemons
-// against the gateway; monitor and flush are PF_KEY clients of it.
+// against the gateway; load, diff, flush and monitor are PF_KEY
+// clients of it.
 //
 // Exit codes: 0 it was done, 1 it could not be, 2 the command line was wrong;
 // of keyd: that of the daemon.
@@ -65,13 +66,14 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: show, monitor, flush, keyd or version")
+			return errors.New("say what to do: show, load, diff, flush, monitor, keyd or version")
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	o := &showOptions{}
 	root.PersistentFlags().StringVar(&o.socket, "socket", defaultSocket, "`PATH` of the gateway's socket")
-	root.AddCommand(newShow(o), newMonitor(&o.socket), newFlush(&o.socket), newKeyd(&o.socket), newStage(), newVersion())
+	root.AddCommand(newShow(o), newLoad(&o.socket), newDiff(&o.socket), newFlush(&o.socket), newMonitor(&o.socket),
+		newKeyd(&o.socket), newStage(), newVersion())
 	return root
 }
 

@@ -193,6 +193,8 @@ func requestOf(p *control.Policy) Request {
 	}
 	if t.Mode == spd.Tunnel {
 		r.Mode = ModeTunnel
+	}
+	if r.Mode == ModeTunnel || !t.Src.IsZero() || !t.Dst.IsZero() {
 		like := t.Dst
 		if like.IsZero() {
 			like = t.Src

@@ -24,11 +24,21 @@ func (m *Message) String() string {
 	if m.Errno != 0 {
 		fmt.Fprintf(w, ": %s", m.Errno.Error())
 	}
+	if text := m.Content(); text != "" {
+		fmt.Fprintf(w, ": %s", text)
+	}
+	return w.String()
+}
+
+// Content writes what m is about, as String does, without saying what kind of
+// message it is.
+func (m *Message) Content() string {
+	w := &strings.Builder{}
 	switch {
 	case m.Has.Has(ExtSA):
 		m.writeSA(w)
 	case m.Has&addresses == addresses:
-		fmt.Fprintf(w, ": %v -> %v", m.Src, m.Dst)
+		fmt.Fprintf(w, "%v -> %v", m.Src, m.Dst)
 	}
 	if m.Has.Has(ExtPolicy) {
 		m.Policy.write(w)
@@ -43,7 +53,7 @@ func (m *Message) String() string {
 		}
 	}
 	if m.Has.Has(ExtSupportedEnc) {
-		fmt.Fprintf(w, ": %d ciphers, %d hashes", len(m.EncAlgs), len(m.AuthAlgs))
+		fmt.Fprintf(w, "%d ciphers, %d hashes", len(m.EncAlgs), len(m.AuthAlgs))
 	}
 	if m.Has.Has(ExtProposal) {
 		fmt.Fprintf(w, ", %d proposals", len(m.Proposal.Combs))
@@ -68,7 +78,7 @@ func (a Address) String() string {
 }
 
 func (m *Message) writeSA(w *strings.Builder) {
-	fmt.Fprintf(w, ": SPI %#x", m.SA.SPI)
+	fmt.Fprintf(w, "SPI %#x", m.SA.SPI)
 	if m.Has&addresses == addresses {
 		fmt.Fprintf(w, " %v -> %v", m.Src, m.Dst)
 	}
@@ -102,7 +112,14 @@ func (m *Message) writeSA(w *strings.Builder) {
 func (q *Policy) write(w *strings.Builder) {
 	kind := [...]string{"discard", "bypass", "ipsec", "entrust", "bypass"}
 	dir := [...]string{"any", "in", "out", "fwd"}
-	fmt.Fprintf(w, ", policy %d %s %s priority %d", q.ID, pick(dir[:], int(q.Dir)), pick(kind[:], int(q.Kind)), q.Priority)
+	if w.Len() > 0 {
+		w.WriteString(", ")
+	}
+	w.WriteString("policy")
+	if q.ID != 0 {
+		fmt.Fprintf(w, " %d", q.ID)
+	}
+	fmt.Fprintf(w, " %s %s priority %d", pick(dir[:], int(q.Dir)), pick(kind[:], int(q.Kind)), q.Priority)
 	level := [...]string{"default", "use", "require", "unique"}
 	for i := range q.Requests {
 		r := &q.Requests[i]

@@ -18,7 +18,7 @@ func TestString(t *testing.T) {
 	}{
 		{add, "ADD esp seq 100 pid 4711: SPI 0x1000 192.0.2.1 -> 192.0.2.2 mature tunnel reqid 9 aes-cbc hmac-sha2-384-192, " +
 			"soft 7 packets 3000 s, hard 1073741824 bytes 3600 s"},
-		{policy, "X_SPDUPDATE seq 101 pid 4711: 10.1.0.0/16[80] proto 6 -> 10.2.0.0/16, policy 0 out ipsec priority 0 " +
+		{policy, "X_SPDUPDATE seq 101 pid 4711: 10.1.0.0/16[80] proto 6 -> 10.2.0.0/16, policy out ipsec priority 0 " +
 			"[esp tunnel require 192.0.2.1 -> 192.0.2.2]"},
 		{&Message{Type: Get, SAType: ESP, Errno: unix.ESRCH, Seq: 1, PID: 2}, "GET esp seq 1 pid 2: no such process"},
 		{&Message{Type: Register, Errno: unix.ENOBUFS, Seq: 12}, "REGISTER: 12 messages lost: this reader is too slow"},
