@@ -127,8 +127,12 @@ func supports() (s supported) {
 		}
 	}
 	slices.SortStableFunc(s.combs, func(a, b Comb) int { return a.rank() - b.rank() })
+	s.combs = s.combs[:min(len(s.combs), maxCombs)]
 	return s
 }
+
+// maxCombs bounds an ACQUIRE to MaxMessage.
+const maxCombs = 48
 
 // The lifetimes in seconds that an ACQUIRE proposes: a day, and renewal after
 // 20 hours.

@@ -48,7 +48,7 @@ func (m *Message) policyName() (n control.PolicyName, err error) {
 	return n, nil
 }
 
-func (a *Address) addrs() flow.AddrRange {
+func (a Address) addrs() flow.AddrRange {
 	return flow.RangeOf(netip.PrefixFrom(a.Addr, int(a.Prefix)))
 }
 
