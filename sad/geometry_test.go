@@ -66,7 +66,7 @@ func TestGeometryProperties(t *testing.T) {
 		if g.Pad(n) != pad {
 			t.Fatalf("Pad(%d) = %d, want %d", n, g.Pad(n), pad)
 		}
-		if want := int(g.Outer) + 8 + int(g.IV) + n + pad + 2 + int(g.ICV); g.Sealed(n) != want {
+		if want := int(g.Outer) + int(g.UDP) + 8 + int(g.IV) + n + pad + 2 + int(g.ICV); g.Sealed(n) != want {
 			t.Fatalf("Sealed(%d) = %d, want %d", n, g.Sealed(n), want)
 		}
 		mtu := rapid.IntRange(0, 65535).Draw(t, "mtu")
