@@ -16,7 +16,7 @@ const (
 	EventAcquire                       // Acquire
 	EventExpire                        // SA, Hard, Reason; a hard one is the SA's end
 	EventPolicyExpire                  // Policy, Hard
-	EventMapping                       // SA, as it was; Peer, Port: where its packets come from now
+	EventMapping                       // SA; Peer, Port: where its authentic packets come from, other than it says
 	EventSPI                           // SA: GetSPI made it
 	EventSA                            // SA: added
 	EventSAUpdate                      // SA: updated, or grown from a larval one

@@ -20,6 +20,8 @@ func (c *Controller) punt(i int, p *fib.Punt, now time.Time) {
 		if link := c.link(p.Port); link != 0 {
 			c.cfg.Mirror.Resolve(link, p.Via)
 		}
+	case fib.PuntMoved:
+		c.locate(p, now)
 	case fib.PuntTooBig, fib.PuntTTL:
 		c.answer(i, p, now)
 	}

@@ -25,6 +25,7 @@ type record struct {
 	seen   uint64    // packets, when last was set
 	soft   bool      // its soft lifetime has been announced
 	window int       // replay window in packets as it was asked for
+	moved  mapping   // where the peer was seen last, if not where the SA says
 
 	// What a reload or an update may change of an SA that stays.
 	name                 string

@@ -103,8 +103,14 @@ func (w *Worker) open(b *Burst) {
 		i := jobs[j].Slot
 		if !jobs[j].OK {
 			b.Drop(i, counter.AuthFailed)
-		} else if r := b.pkts[i].decapsulate(); r != counter.None {
+			continue
+		}
+		p := &b.pkts[i]
+		from, port := p.tuple.Src, p.tuple.SrcPort
+		if r := p.decapsulate(); r != counter.None {
 			b.Drop(i, r)
+		} else if p.in.Geo.UDP != 0 && (from != p.in.Src || port != p.in.Encap.SrcPort) {
+			w.locate(p, from, port)
 		}
 	}
 }

@@ -64,6 +64,19 @@ func (w *Worker) resolve(hop *fib.Hop, dst flow.Addr) {
 	w.pushPunt()
 }
 
+// locate tells the slow path that p, authentic and new, came from elsewhere than
+// its SA says: a NAT has moved the peer (RFC 7296, section 2.23). A packet that
+// others have overtaken may be from before.
+func (w *Worker) locate(p *packet, from flow.Addr, port uint16) {
+	if p.seq < p.in.Seq() || w.located.again(from.Hi^from.Lo<<16^uint64(port)^uint64(p.in.SPI)<<32, w.c.Turns) {
+		return
+	}
+	m := &w.puntMsg[0]
+	m.Kind, m.Via, m.SrcPort, m.Len = fib.PuntMoved, from, port, 0
+	m.SPI, m.Dst = p.in.SPI, p.in.Dst
+	w.pushPunt()
+}
+
 // punt has the slow path answer packet i's sender and ends the packet. mtu is
 // what a packet that is too big should have fitted.
 func (w *Worker) punt(b *Burst, i uint8, kind fib.PuntKind, mtu int) {

@@ -50,6 +50,7 @@ type Worker struct {
 
 	acquired   asked
 	resolved   asked
+	located    asked
 	acquireMsg [1]spd.AcquireRequest
 	puntMsg    [1]fib.Punt
 	injectMsg  [4]fib.Inject

@@ -50,6 +50,7 @@ type SA struct {
 	Tunnel     bool      // tunnel mode; else transport
 	ESN        bool      // 64-bit sequence numbers (RFC 4303, section 2.2.1)
 	Src, Dst   flow.Addr // outer addresses
+	Encap      Encap     // its SrcPort and DstPort as the SA's packets have them
 	Reqid      uint32    // ties the SA to policies' templates; 0: none
 	Name       string    // where it comes from, for people
 	Suite      string    // the name of the algorithms
@@ -80,7 +81,7 @@ func newSA(p *Params) (SA, error) {
 	}
 	return SA{
 		SPI: p.SPI, Proto: p.Proto, Tunnel: p.Tunnel, ESN: p.ESN, Src: p.Src, Dst: p.Dst,
-		Reqid: p.Reqid, Name: p.Name, Suite: suite.String(), Key: key,
+		Encap: p.Encap, Reqid: p.Reqid, Name: p.Name, Suite: suite.String(), Key: key,
 		Geo: geometry(p, suite), Soft: p.Soft, Hard: p.Hard,
 	}, nil
 }

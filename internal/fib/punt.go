@@ -10,6 +10,7 @@ const (
 	PuntTooBig  PuntKind = iota + 1 // answer the sender with frag-needed or packet-too-big naming MTU
 	PuntTTL                         // answer the sender with time exceeded
 	PuntResolve                     // have the kernel resolve Via on Port; carries no packet
+	PuntMoved                       // the peer of the inbound ESP SA (SPI, Dst) sends from Via and SrcPort; carries no packet
 )
 
 // PuntSize is how many bytes of a packet a Punt or an Inject carries at most.
@@ -24,6 +25,9 @@ type Punt struct {
 	MTU     uint16 // PuntTooBig: what the packet should have fitted, as the inner source sees it
 	Len     uint16
 	Via     flow.Addr
+	Dst     flow.Addr      // PuntMoved
+	SPI     uint32         // PuntMoved
+	SrcPort uint16         // PuntMoved: of the UDP datagram
 	Data    [PuntSize]byte // the IP packet as it arrived, or its start
 }
 
