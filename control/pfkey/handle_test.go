@@ -332,3 +332,19 @@ func TestDumpCountsDownToZero(t *testing.T) {
 	}
 	p.fails(&Message{Type: Dump, SAType: AH}, unix.ENOENT)
 }
+
+func TestEncapsulationInUDP(t *testing.T) {
+	p := newRig(t).connect(t, 0)
+	natt := with(addSA(0x1000), func(m *Message) {
+		m.Has |= 1<<ExtNATType | 1<<ExtNATSrcPort | 1<<ExtNATDstPort
+		m.NATType, m.NATSport, m.NATDport = NATTypeESPinUDP, 4500, 61234
+	})
+	if a := p.ok(natt); a.NATType != NATTypeESPinUDP || a.NATSport != 4500 || a.NATDport != 61234 {
+		t.Errorf("ADD: type %d, %d -> %d", a.NATType, a.NATSport, a.NATDport)
+	}
+	none := with(natt, func(m *Message) { m.SA.SPI, m.NATType = 0x1001, 0 })
+	if a := p.ok(none); a.Has.Has(ExtNATType) {
+		t.Errorf("ADD of type 0 comes back with type %d", a.NATType)
+	}
+	p.fails(with(natt, func(m *Message) { m.SA.SPI, m.NATType = 0x1002, 1 }), unix.EPROTONOSUPPORT)
+}
