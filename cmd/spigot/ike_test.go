@@ -1,0 +1,395 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"spigot/control"
+)
+
+// Two gateways whose SAs Debian's own key daemons negotiate:
+//
+//	host a --- red0 [gateway a] wire0 --- wire0 [gateway b] red0 --- host b
+//	10.1.0.2              192.0.2.1       192.0.2.2              10.2.0.2
+func TestKeyDaemons(t *testing.T) {
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin, "spigot/cmd/spigot", "spigot/cmd/spigotctl").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for _, tt := range []struct {
+		name string
+		a, b daemon
+		esp  string // charon's proposal
+		want control.SAInfo
+		// rekeys: 100 kB, as charon counts them, end the use of an SA.
+		rekeys bool
+	}{
+		{"charon and charon", startCharon, startCharon, "aes256gcm16-esn", control.SAInfo{Suite: "aes-gcm-16-256", ESN: true}, true},
+		{"iked and iked", startIked, startIked, "", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false},
+		{"charon and iked", startCharon, startIked, "aes256-sha384", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newIKERig(t, bin)
+			r.esp = tt.esp
+			tt.b(r, r.gateways[1])
+			tt.a(r, r.gateways[0])
+			// The first packet makes an ACQUIRE, or the daemons are up already.
+			r.await("an answer to a ping", func() bool { return r.ping("-c", "1", "-W", "1") == nil })
+			if err := r.ping("-c", "20", "-i", "0.02"); err != nil {
+				t.Fatal(err)
+			}
+			first := r.holdSAs(tt.want)
+			r.holdIPXfrm(first)
+			if tt.rekeys {
+				if err := r.ping("-c", "300", "-i", "0.01", "-s", "1000"); err != nil {
+					t.Fatalf("while SAs were rekeyed: %v", err)
+				}
+				if slices.Contains(spis(r.gateways[0].sas(), control.DirOut), first[0]) {
+					t.Errorf("the outbound SA %#x is still there", first[0])
+				}
+				r.holdNoDrop("unknown_spi")
+			}
+			r.stop()
+		})
+	}
+}
+
+// daemon starts a key daemon on a gateway and configures it.
+type daemon func(*ikeRig, *ikeGateway)
+
+// ikeGateway is a gateway and its key daemon.
+type ikeGateway struct {
+	r        *ikeRig
+	ns, dir  string
+	me, peer int // 1 or 2
+	running  []*exec.Cmd
+}
+
+// ikeRig is two gateways and two hosts.
+type ikeRig struct {
+	*testing.T
+	spigot, ctl string
+	esp         string
+	host        string // namespace of host a
+	gateways    [2]*ikeGateway
+}
+
+// newIKERig starts two gateways without any policies; bin has the programs.
+func newIKERig(t *testing.T, bin string) *ikeRig {
+	t.Helper()
+	r := &ikeRig{T: t, ctl: filepath.Join(bin, "spigotctl"), spigot: filepath.Join(bin, "spigot")}
+	id := fmt.Sprintf("spigoti-%d-%d", os.Getpid(), networks.Add(1))
+	for _, side := range []string{"ha", "ga", "gb", "hb"} {
+		r.ip("netns add " + id + side)
+		t.Cleanup(func() {
+			if err := ip("netns del " + id + side); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	r.host = id + "ha"
+	r.ip("link add wire0 netns " + id + "ga type veth peer name wire0 netns " + id + "gb")
+	for i, side := range []string{"a", "b"} {
+		g := &ikeGateway{r: r, ns: id + "g" + side, dir: t.TempDir(), me: i + 1, peer: 2 - i}
+		r.gateways[i] = g
+		host := id + "h" + side
+		for _, args := range []string{
+			"link add red0 netns " + g.ns + " type veth peer name eth0 netns " + host,
+			fmt.Sprintf("-n %s addr add 10.%d.0.1/24 dev red0", g.ns, g.me),
+			fmt.Sprintf("-n %s addr add 192.0.2.%d/24 dev wire0", g.ns, g.me),
+			fmt.Sprintf("-n %s addr add 10.%d.0.2/24 dev eth0", host, g.me),
+			"-n " + g.ns + " link set lo up",
+			"-n " + g.ns + " link set red0 up",
+			"-n " + g.ns + " link set wire0 up",
+			"-n " + host + " link set eth0 up",
+			fmt.Sprintf("-n %s route add default via 10.%d.0.1", host, g.me),
+		} {
+			r.ip(args)
+		}
+	}
+	for i, g := range r.gateways {
+		g.write("gw.yaml", fmt.Sprintf(`
+ports:
+  - {name: red0, side: protected}
+  - {name: wire0, side: wire}
+workers: {cores: [%d]}
+control: {socket: %s}
+idle: {policy: adaptive, turns: 50}
+`, i%runtime.NumCPU(), g.path("control.sock")))
+		g.start(nil, r.spigot, "run", "--config", g.path("gw.yaml"))
+	}
+	for _, g := range r.gateways {
+		r.await("the gateway", func() bool {
+			var s control.StatusInfo
+			return g.show("status", &s) == nil && s.Mirrored
+		})
+	}
+	return r
+}
+
+// startCharon runs strongSwan's charon, whose policies are traps. It is a copy,
+// since a profile of AppArmor confines the original to its own folders.
+func startCharon(r *ikeRig, g *ikeGateway) {
+	g.write("strongswan.conf", fmt.Sprintf(`
+charon-systemd {
+  load = random nonce openssl kdf pem pkcs1 x509 pubkey socket-default kernel-netlink vici
+  install_routes = no
+  install_virtual_ip = no
+  delete_rekeyed_delay = 1
+  journal { default = -1 }
+  plugins { vici { socket = unix://%s } }
+  filelog { stderr { default = 1 } }
+}
+swanctl { load = pem pkcs1 x509 pubkey openssl random }
+`, g.path("vici")))
+	g.write("swanctl.conf", fmt.Sprintf(`
+connections { net {
+  version = 2
+  local_addrs = 192.0.2.%[1]d
+  remote_addrs = 192.0.2.%[2]d
+  proposals = aes128-sha256-ecp256
+  local { auth = psk
+    id = gw%[1]d }
+  remote { auth = psk
+    id = gw%[2]d }
+  children { net {
+    local_ts = 10.%[1]d.0.0/24
+    remote_ts = 10.%[2]d.0.0/24
+    esp_proposals = %[3]s
+    start_action = trap
+    rekey_bytes = 100000
+    rand_bytes = 0
+    life_bytes = 100000000 } }
+} }
+secrets { ike-1 { id-1 = gw1
+  id-2 = gw2
+  secret = "no secret" } }
+`, g.me, g.peer, r.esp))
+	env := []string{"STRONGSWAN_CONF=" + g.path("strongswan.conf"), "SWANCTL_DIR=" + g.dir}
+	g.start(env, r.ctl, "--socket", g.path("control.sock"), "keyd", "--", g.copyOf("charon-systemd"))
+	swanctl := g.copyOf("swanctl")
+	r.await("charon", func() bool {
+		cmd := exec.Command(swanctl, "--load-all", "--noprompt", "--uri", "unix://"+g.path("vici"))
+		cmd.Env = append(os.Environ(), env...)
+		return cmd.Run() == nil
+	})
+}
+
+// startIked runs OpenIKED. That of gateway a begins; the other waits.
+func startIked(r *ikeRig, g *ikeGateway) {
+	mode := map[int]string{1: "active", 2: "passive"}[g.me]
+	g.write("iked.conf", fmt.Sprintf(`
+ikev2 "net" %[3]s esp from 10.%[1]d.0.0/24 to 10.%[2]d.0.0/24 local 192.0.2.%[1]d peer 192.0.2.%[2]d \
+  ikesa auth hmac-sha2-256 enc aes-128 prf hmac-sha2-256 group ecp256 childsa auth hmac-sha2-384 enc aes-256 \
+  srcid gw%[1]d dstid gw%[2]d psk "no secret"
+`, g.me, g.peer, mode))
+	g.start(nil, r.ctl, "--socket", g.path("control.sock"), "keyd", "--",
+		"iked", "-d", "-v", "-f", g.path("iked.conf"), "-s", g.path("iked.sock"))
+}
+
+// holdSAs holds that each gateway has an SA a direction, the same ones, of the
+// suite that want has. It returns the SPIs of gateway a, outbound ones first.
+func (r *ikeRig) holdSAs(want control.SAInfo) []uint32 {
+	r.Helper()
+	a, b := r.gateways[0].sas(), r.gateways[1].sas()
+	for _, sa := range slices.Concat(a, b) {
+		if sa.Suite != want.Suite || sa.ESN != want.ESN || sa.Mode != "tunnel" || sa.Packets == 0 {
+			r.Errorf("SA %#x is %+v, want %+v with packets", sa.SPI, sa, want)
+		}
+	}
+	out, in := spis(a, control.DirOut), spis(a, control.DirIn)
+	if len(out) != 1 || len(in) != 1 || !slices.Equal(out, spis(b, control.DirIn)) || !slices.Equal(in, spis(b, control.DirOut)) {
+		r.Fatalf("SAs of a: %+v\nof b: %+v", a, b)
+	}
+	return slices.Concat(out, in)
+}
+
+func spis(sas []control.SAInfo, direction string) (list []uint32) {
+	for _, sa := range sas {
+		if sa.Direction == direction {
+			list = append(list, sa.SPI)
+		}
+	}
+	return list
+}
+
+// holdIPXfrm holds that iproute2 shows the SAs and the policies of gateway a.
+func (r *ikeRig) holdIPXfrm(want []uint32) {
+	r.Helper()
+	g := r.gateways[0]
+	state := r.output(r.ctl, "--socket", g.path("control.sock"), "keyd", "--", "ip", "xfrm", "state")
+	var got []uint32
+	for _, m := range regexp.MustCompile(`spi (0x[0-9a-f]+)`).FindAllStringSubmatch(state, -1) {
+		if spi, err := strconv.ParseUint(m[1], 0, 32); err == nil {
+			got = append(got, uint32(spi))
+		}
+	}
+	slices.Sort(got)
+	if sorted := slices.Sorted(slices.Values(want)); !slices.Equal(got, sorted) {
+		r.Errorf("ip xfrm state has SPIs %#x, want %#x:\n%s", got, sorted, state)
+	}
+	policy := r.output(r.ctl, "--socket", g.path("control.sock"), "keyd", "--", "ip", "xfrm", "policy")
+	for _, line := range []string{"src 10.1.0.0/24 dst 10.2.0.0/24", "dir out", "dir in", "tmpl src 192.0.2.1 dst 192.0.2.2"} {
+		if !strings.Contains(policy, line) {
+			r.Errorf("ip xfrm policy has no %q:\n%s", line, policy)
+		}
+	}
+}
+
+func (r *ikeRig) holdNoDrop(reason string) {
+	r.Helper()
+	for _, g := range r.gateways {
+		var drops []control.DropInfo
+		if err := g.show("drops", &drops); err != nil {
+			r.Fatal(err)
+		}
+		for _, d := range drops {
+			if d.Reason == reason && d.Total > 0 {
+				r.Errorf("gateway %d dropped %d packets: %s", g.me, d.Total, d.Text)
+			}
+		}
+	}
+}
+
+// stop ends the daemons, which delete their SAs, and then the gateways.
+func (r *ikeRig) stop() {
+	r.Helper()
+	for _, g := range r.gateways {
+		g.terminate(1)
+		if sas := g.sas(); len(sas) != 0 {
+			r.Errorf("gateway %d has SAs that its daemon left: %+v", g.me, sas)
+		}
+	}
+	for _, g := range r.gateways {
+		g.terminate(0)
+	}
+}
+
+// start runs a command in the gateway's namespace until the test ends; its
+// output is shown if the test fails.
+func (g *ikeGateway) start(env []string, argv ...string) {
+	var log bytes.Buffer
+	cmd := exec.Command("ip", append([]string{"netns", "exec", g.ns}, argv...)...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		g.r.Fatal(err)
+	}
+	g.running = append(g.running, cmd)
+	g.r.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+		if g.r.Failed() {
+			g.r.Logf("gateway %d, %s:\n%s", g.me, filepath.Base(argv[0]), &log)
+		}
+	})
+}
+
+// terminate ends the i-th command with SIGTERM and holds that it ends well.
+func (g *ikeGateway) terminate(i int) {
+	g.r.Helper()
+	cmd := g.running[i]
+	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+		g.r.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		g.r.Errorf("gateway %d: %v: %v", g.me, cmd.Args[4:], err)
+	}
+}
+
+// show asks the gateway.
+func (g *ikeGateway) show(what string, into any) error {
+	out, err := exec.Command(g.r.ctl, "--socket", g.path("control.sock"), "show", what, "-o", "json").Output()
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(out, into)
+}
+
+func (g *ikeGateway) sas() (list []control.SAInfo) {
+	g.r.Helper()
+	if err := g.show("sa", &list); err != nil {
+		g.r.Fatal(err)
+	}
+	return list
+}
+
+func (g *ikeGateway) path(name string) string { return filepath.Join(g.dir, name) }
+
+func (g *ikeGateway) write(name, text string) {
+	g.r.Helper()
+	if err := os.WriteFile(g.path(name), []byte(text), 0o600); err != nil {
+		g.r.Fatal(err)
+	}
+}
+
+// copyOf returns the path of a copy of a program.
+func (g *ikeGateway) copyOf(name string) string {
+	g.r.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		g.r.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		g.r.Fatal(err)
+	}
+	if err := os.WriteFile(g.path(name), text, 0o700); err != nil {
+		g.r.Fatal(err)
+	}
+	return g.path(name)
+}
+
+func (r *ikeRig) ip(args string) {
+	r.Helper()
+	if err := ip(args); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// ping pings host b from host a and fails if an answer is missing.
+func (r *ikeRig) ping(args ...string) error {
+	argv := append([]string{"netns", "exec", r.host, "ping", "-q"}, append(args, "10.2.0.2")...)
+	out, err := exec.Command("ip", argv...).CombinedOutput()
+	if err == nil && !bytes.Contains(out, []byte(" 0% packet loss")) {
+		err = fmt.Errorf("answers are missing")
+	}
+	if err != nil {
+		return fmt.Errorf("ping: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (r *ikeRig) output(argv ...string) string {
+	r.Helper()
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		r.Fatalf("%v: %v\n%s", argv, err, out)
+	}
+	return string(out)
+}
+
+func (r *ikeRig) await(what string, ready func() bool) {
+	r.Helper()
+	for end := time.Now().Add(15 * time.Second); !ready(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.Fatalf("%s: not in time", what)
+		}
+	}
+}
