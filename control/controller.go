@@ -271,9 +271,10 @@ func (c *Controller) poll(now time.Time) (busy bool) {
 			busy = true
 		}
 	}
+	c.judge(now)
 	c.deliver()
 	c.cfg.Epochs.Reap()
-	return busy
+	return busy || c.sas.cursor != nil
 }
 
 // chores does what is due once a second.
@@ -281,10 +282,12 @@ func (c *Controller) chores(now time.Time) {
 	if c.closed {
 		return
 	}
+	if c.sas.cursor == nil {
+		c.sas.cursor = c.sas.first
+	}
 	c.edit(func() {
 		c.expire(now)
 		c.expirePolicies(now)
-		c.forgetLarval(now)
 	})
 	c.forgetAsks(now)
 	for i := range c.cfg.Ports {

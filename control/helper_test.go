@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"spigot/control/ipsecconf"
 	"spigot/control/kernel"
@@ -246,3 +247,12 @@ func (g *gateway) hear(kind EventKind) (all []Event) {
 
 // list returns all SAs in order.
 func (g *gateway) list() []*record { return slices.Collect(g.sas.all) }
+
+// round judges all SAs, as many polls as that takes, and returns how many.
+func (g *gateway) round(now time.Time) (polls int) {
+	g.Do(func() { g.chores(now) })
+	for ; g.sas.cursor != nil; polls++ {
+		g.Do(func() { g.poll(now) })
+	}
+	return polls
+}

@@ -77,15 +77,3 @@ func (c *Controller) drawSPI(q *GetSPIRequest) (SAID, error) {
 	}
 	return SAID{}, err
 }
-
-// forgetLarval gives up the larval SAs that nobody has keyed in time.
-func (c *Controller) forgetLarval(now time.Time) {
-	if c.larvals == 0 {
-		return
-	}
-	for r := range c.sas.all {
-		if r.larval && now.Sub(r.added) >= larvalLife {
-			c.remove(r)
-		}
-	}
-}

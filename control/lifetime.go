@@ -6,11 +6,34 @@ import (
 	"spigot/sad"
 )
 
-// expire judges the lifetimes of all SAs: what has reached the hard one leaves,
-// what has reached the soft one is announced once. Workers only count, so a
-// lifetime is held to within a second.
+// The pace of judging: a hundred thousand SAs take tens of milliseconds, which
+// nobody else is to wait for.
+const (
+	minSlice  = 1024 // SAs judged at once
+	maxSlices = 128  // that a round is made of; poll does one
+)
+
+// judge goes on with the round over all SAs that chores has begun.
+func (c *Controller) judge(now time.Time) {
+	if c.sas.cursor != nil {
+		c.edit(func() { c.expire(now) })
+	}
+}
+
+// expire judges the lifetimes of the next SAs: what has reached the hard one
+// leaves, what has reached the soft one is announced once, and what is larval
+// for too long is forgotten. Workers only count, so a lifetime is held to within
+// two seconds.
 func (c *Controller) expire(now time.Time) {
-	for r := range c.sas.all {
+	for range max(minSlice, len(c.sas.byID)/maxSlices) {
+		r := c.sas.cursor
+		if r == nil {
+			return
+		}
+		c.sas.cursor = r.next
+		if r.larval && now.Sub(r.added) >= larvalLife {
+			c.remove(r)
+		}
 		if !r.placed() {
 			continue
 		}

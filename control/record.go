@@ -89,6 +89,7 @@ func (r *record) seq() uint64 {
 type records struct {
 	byID        map[SAID]*record
 	first, last *record
+	cursor      *record // the next to be judged; nil: no round is under way
 	added       uint64
 }
 
@@ -117,6 +118,9 @@ func (s *records) add(r *record) {
 
 // remove forgets r, whose next stays for a loop that is at r.
 func (s *records) remove(r *record) {
+	if s.cursor == r {
+		s.cursor = r.next
+	}
 	if r.prev != nil {
 		r.prev.next = r.next
 	} else {

@@ -118,12 +118,12 @@ func TestLarvalSAsAreBoundedAndDieSilently(t *testing.T) {
 			}
 		})
 		time.Sleep(larvalLife - time.Second)
-		g.Do(func() { g.chores(time.Now()) })
+		g.round(time.Now())
 		if n := len(g.list()); n != maxLarval {
 			t.Errorf("%d left before their time", n)
 		}
 		time.Sleep(time.Second)
-		g.Do(func() { g.chores(time.Now()) })
+		g.round(time.Now())
 		if n := len(g.list()); n != 0 || g.larvals != 0 {
 			t.Errorf("%d of %d are there after their time", n, g.larvals)
 		}

@@ -303,6 +303,40 @@ func TestLifetimes(t *testing.T) {
 	}
 }
 
+// TestManySAsAreJudgedInSlices: a round ends, whatever is deleted meanwhile,
+// and no slice is long.
+func TestManySAsAreJudgedInSlices(t *testing.T) {
+	g := newGateway(t)
+	g.see()
+	const n = 3*minSlice + 100
+	g.key(t, func(k *Keying) {
+		for i := range uint32(n) {
+			p := keyedSA(1000+i, here, peer, func(p *SAParams) { p.Hard.Seconds = 10 })
+			if err := k.AddSA(daemon, p); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if polls := g.round(time.Now()); polls != 3 || len(g.list()) != n {
+		t.Errorf("%d polls after the first slice, %d SAs", polls, len(g.list()))
+	}
+	late := time.Now().Add(time.Minute)
+	g.Do(func() { g.chores(late) })
+	if left := len(g.list()); left != n-minSlice {
+		t.Errorf("%d SAs after the first slice", left)
+	}
+	g.key(t, func(k *Keying) { // the one that is next among them
+		for _, r := range g.list()[:10] {
+			if _, err := k.DeleteSA(daemon, r.id); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if g.round(late); len(g.list()) != 0 || len(g.hear(EventExpire)) != n-10 {
+		t.Errorf("%d SAs after the round, %d expired", len(g.list()), len(g.hear(EventExpire)))
+	}
+}
+
 func TestAnExpiredSaIsReplacedAndStaysAway(t *testing.T) {
 	g := newGateway(t)
 	g.see()
