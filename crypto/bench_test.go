@@ -23,6 +23,8 @@ func benchmark(b *testing.B, run func(*Engine, []Job), open bool) {
 		{"aes256gcm", "aes-gcm-16-256"},
 		{"aes256cbc-sha256", "aes-cbc-256/hmac-sha2-256-128"},
 		{"aes256cbc-sha384", "aes-cbc-256/hmac-sha2-384-192"},
+		{"aes256cbc-sha512", "aes-cbc-256/hmac-sha2-512-256"},
+		{"aes256ctr-sha256", "aes-ctr-256/hmac-sha2-256-128"},
 		{"chacha20poly1305", "chacha20-poly1305"},
 	} {
 		for _, size := range []int{48, 64, 128, 256, 512, 1024, 1420, 8192} {
