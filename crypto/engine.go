@@ -48,35 +48,48 @@ func (e *Engine) Open(jobs []Job) {
 }
 
 // run gives each suite's kernel its jobs together, so that a kernel can work
-// on several packets at once.
+// on several packets at once. Mostly all are of one suite: one pass does.
 func (e *Engine) run(jobs []Job, seal bool) {
-	n := 0
+	var s *Suite
+	same, rest := 0, 0
 	for i := range jobs {
-		jobs[i].OK = false
-		if jobs[i].fits() {
-			e.left[n] = uint8(i)
-			n++
+		j := &jobs[i]
+		j.OK = false
+		switch {
+		case !j.fits():
+		case s == nil || s == j.Key.suite:
+			s = j.Key.suite
+			e.group[same%MaxBatch] = uint8(i)
+			same++
+		default:
+			e.left[rest%MaxBatch] = uint8(i)
+			rest++
 		}
 	}
-	for n > 0 {
-		s := jobs[e.left[0]].Key.suite
-		same, rest := 0, 0
-		for _, i := range e.left[:n] {
-			if jobs[i].Key.suite == s {
-				e.group[same] = i
-				same++
-			} else {
-				e.left[rest] = i
-				rest++
-			}
-		}
-		n = rest
+	for same > 0 {
 		if seal {
 			s.seal(e, jobs, e.group[:same])
 		} else {
 			s.open(e, jobs, e.group[:same])
 		}
+		s, same, rest = e.regroup(jobs, rest)
 	}
+}
+
+// regroup takes the jobs of one more suite out of what is left.
+func (e *Engine) regroup(jobs []Job, left int) (s *Suite, same, rest int) {
+	for _, i := range e.left[:left] {
+		switch suite := jobs[i].Key.suite; {
+		case s == nil || s == suite:
+			s = suite
+			e.group[same] = i
+			same++
+		default:
+			e.left[rest] = i
+			rest++
+		}
+	}
+	return s, same, rest
 }
 
 // fits tells whether the job has a living key and a packet that its suite can
@@ -87,8 +100,9 @@ func (j *Job) fits() bool {
 	if k == nil || !k.alive {
 		return false
 	}
-	n := len(j.Pkt) - k.suite.overhead
-	return n > 0 && n&(k.suite.cipher.align-1) == 0
+	s := k.suite
+	n := len(j.Pkt) - s.overhead
+	return n > 0 && n&s.unaligned == 0
 }
 
 // seq is the extended sequence number; its high half is 0 without ESN.

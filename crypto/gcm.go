@@ -10,7 +10,7 @@ const gcmPowers = 52
 // lie: see _asm/gcm/layout.go.
 type gcmKey struct {
 	powers [gcmPowers][16]byte // of H, the highest first, times x, bit-reversed (NIST SP 800-38D, section 6.3)
-	rounds [15][16]byte        // the round keys that the key's size has; the salt is added to the first
+	rounds [15][4][16]byte     // the round keys that the key's size has, each four times; the salt is added to the first
 }
 
 // gcmKernel is AES-GCM on one tier; that of Std is empty. Seal and open are by
@@ -46,7 +46,8 @@ func (e *Engine) sealGCM(jobs []Job, group []uint8) {
 	}
 	for _, i := range group {
 		j := &jobs[i]
-		binary.BigEndian.PutUint64(j.Pkt[headerLen:], j.seq())
+		iv := (*[aeadIVLen]byte)(j.Pkt[headerLen:])
+		binary.BigEndian.PutUint64(iv[:], j.seq())
 	}
 	e.gcm.run(&k.seal[s.gcmSize()], jobs, group)
 }
@@ -69,14 +70,11 @@ type gcmLists [len(gcmSizes{})][MaxBatch]uint8
 // run gives each of the functions its packets.
 func (l *gcmLists) run(f *gcmSizes, jobs []Job, group []uint8) {
 	const any = len(gcmSizes{}) - 1
-	var n [len(gcmSizes{})]int
-	for _, i := range group {
-		size := any
-		if f[0] != nil {
-			size = min((len(jobs[i].Pkt)-aeadTagLen-1)/64, any)
-		}
-		l[size][n[size]%MaxBatch] = i
-		n[size]++
+	n := [len(gcmSizes{})]int{any: len(group)}
+	if f[0] == nil {
+		copy(l[any][:], group)
+	} else {
+		n = l.sort(jobs, group)
 	}
 	for size := range any {
 		if n[size]%gcmFours == 1 { // for one alone, the function for any is faster
@@ -93,4 +91,23 @@ func (l *gcmLists) run(f *gcmSizes, jobs []Job, group []uint8) {
 			f[size](&jobs[0], &l[size][0], n[size])
 		}
 	}
+}
+
+// sort fills the lists and tells their lengths.
+func (l *gcmLists) sort(jobs []Job, group []uint8) [len(gcmSizes{})]int {
+	var one, two, more int
+	for _, i := range group {
+		switch n := len(jobs[i].Pkt) - aeadTagLen; {
+		case n > 128:
+			l[2][more%MaxBatch] = i
+			more++
+		case n > 64:
+			l[1][two%MaxBatch] = i
+			two++
+		default:
+			l[0][one%MaxBatch] = i
+			one++
+		}
+	}
+	return [len(gcmSizes{})]int{one, two, more}
 }

@@ -1114,12 +1114,12 @@ TEXT ·gcmSetup(SB), NOSPLIT, $0-16
 	MOVQ    key+0(FP), R9
 	MOVQ    rounds+8(FP), CX
 	VMOVDQU 832(R9), X0
-	LEAQ    848(R9), AX
+	LEAQ    896(R9), AX
 	DECQ    CX
 
 round:
 	VAESENC     (AX), X0, X0
-	ADDQ        $0x10, AX
+	ADDQ        $0x40, AX
 	DECQ        CX
 	JNZ         round
 	VAESENCLAST (AX), X0, X0
@@ -1178,19 +1178,18 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   832(R9), Z13
-	VPXORQ            Z14, Z13, Z13
+	VPXORQ            832(R9), Z14, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   848(R9), Z17
-	VBROADCASTI32X4   864(R9), Z18
-	VBROADCASTI32X4   880(R9), Z19
-	VBROADCASTI32X4   896(R9), Z20
-	VBROADCASTI32X4   912(R9), Z21
-	VBROADCASTI32X4   928(R9), Z22
-	VBROADCASTI32X4   944(R9), Z23
-	VBROADCASTI32X4   960(R9), Z24
-	VBROADCASTI32X4   976(R9), Z25
-	VBROADCASTI32X4   992(R9), Z26
+	VMOVDQU64         896(R9), Z17
+	VMOVDQU64         960(R9), Z18
+	VMOVDQU64         1024(R9), Z19
+	VMOVDQU64         1088(R9), Z20
+	VMOVDQU64         1152(R9), Z21
+	VMOVDQU64         1216(R9), Z22
+	VMOVDQU64         1280(R9), Z23
+	VMOVDQU64         1344(R9), Z24
+	VMOVDQU64         1408(R9), Z25
+	VMOVDQU64         1472(R9), Z26
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -2227,17 +2226,15 @@ esn4false:
 
 // func gcmSeal128vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -2248,15 +2245,11 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -2264,19 +2257,14 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -2284,19 +2272,14 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -2304,301 +2287,620 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R9), Z2, Z2
+	VAESENC           896(R10), Z4, Z4
+	VAESENC           896(R11), Z6, Z6
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R9), Z2, Z2
+	VAESENC           960(R10), Z4, Z4
+	VAESENC           960(R11), Z6, Z6
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R9), Z2, Z2
+	VAESENC           1024(R10), Z4, Z4
+	VAESENC           1024(R11), Z6, Z6
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R9), Z2, Z2
+	VAESENC           1088(R10), Z4, Z4
+	VAESENC           1088(R11), Z6, Z6
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R9), Z2, Z2
+	VAESENC           1152(R10), Z4, Z4
+	VAESENC           1152(R11), Z6, Z6
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R9), Z2, Z2
+	VAESENC           1216(R10), Z4, Z4
+	VAESENC           1216(R11), Z6, Z6
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R9), Z2, Z2
+	VAESENC           1280(R10), Z4, Z4
+	VAESENC           1280(R11), Z6, Z6
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R9), Z2, Z2
+	VAESENC           1344(R10), Z4, Z4
+	VAESENC           1344(R11), Z6, Z6
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R9), Z2, Z2
+	VAESENC           1408(R10), Z4, Z4
+	VAESENC           1408(R11), Z6, Z6
+	VAESENCLAST       1472(R8), Z0, Z0
+	VAESENCLAST       1472(R9), Z2, Z2
+	VAESENCLAST       1472(R10), Z4, Z4
+	VAESENCLAST       1472(R11), Z6, Z6
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU8.Z        (R12), K1, Z8
-	VMOVDQU8.Z        (R13), K2, Z10
-	VMOVDQU8.Z        (R14), K3, Z12
-	VMOVDQU8.Z        (R15), K4, Z14
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
 	VMOVDQU8.Z        Z0, K1, Z0
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
 	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
+firstAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
 	VMOVDQU8.Z   Z2, K2, Z2
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
-	MOVQ         24(SP), AX
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
 	CMPB         38(AX), $0x00
-	JNE          esn1
+	JNE          firstESN1
 
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+firstAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
 	VMOVDQU8.Z   Z4, K3, Z4
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	MOVQ         40(SP), AX
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
 	CMPB         38(AX), $0x00
-	JNE          esn2
+	JNE          firstESN2
 
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
+firstAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
 	VMOVDQU8.Z   Z6, K4, Z6
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
-	MOVQ         56(SP), AX
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
 	CMPB         38(AX), $0x00
-	JNE          esn3
+	JNE          firstESN3
 
-aad3:
-	MOVQ          (SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R12, AX
-	MOVQ          AX, R12
-	ANDQ          $-16, CX
-	SUBQ          CX, R8
-	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
-	VPXORQ        Z20, Z9, Z9
-	MOVQ          16(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R13, AX
-	MOVQ          AX, R13
-	ANDQ          $-16, CX
-	SUBQ          CX, R9
-	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
-	VPXORQ        Z20, Z12, Z12
-	MOVQ          32(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R14, AX
-	MOVQ          AX, R14
-	ANDQ          $-16, CX
-	SUBQ          CX, R10
-	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
-	VPXORQ        Z20, Z15, Z15
-	MOVQ          48(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R15, AX
-	MOVQ          AX, R15
-	ANDQ          $-16, CX
-	SUBQ          CX, R11
-	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
-	VPXORQ        Z20, Z18, Z18
-	VSHUFI64X2    $0xee, Z11, Z8, Z27
-	VSHUFI64X2    $0x44, Z11, Z8, Z8
-	VPXORQ        Z27, Z8, Z8
-	VSHUFI64X2    $0xee, Z17, Z14, Z28
-	VSHUFI64X2    $0x44, Z17, Z14, Z14
-	VPXORQ        Z28, Z14, Z14
-	VSHUFI64X2    $0xdd, Z14, Z8, Z29
-	VSHUFI64X2    $0x88, Z14, Z8, Z8
-	VPXORQ        Z29, Z8, Z8
-	VSHUFI64X2    $0xee, Z12, Z9, Z27
-	VSHUFI64X2    $0x44, Z12, Z9, Z9
-	VPXORQ        Z27, Z9, Z9
-	VSHUFI64X2    $0xee, Z18, Z15, Z28
-	VSHUFI64X2    $0x44, Z18, Z15, Z15
-	VPXORQ        Z28, Z15, Z15
-	VSHUFI64X2    $0xdd, Z15, Z9, Z29
-	VSHUFI64X2    $0x88, Z15, Z9, Z9
-	VPXORQ        Z29, Z9, Z9
-	VSHUFI64X2    $0xee, Z13, Z10, Z27
-	VSHUFI64X2    $0x44, Z13, Z10, Z10
-	VPXORQ        Z27, Z10, Z10
-	VSHUFI64X2    $0xee, Z19, Z16, Z28
-	VSHUFI64X2    $0x44, Z19, Z16, Z16
-	VPXORQ        Z28, Z16, Z16
-	VSHUFI64X2    $0xdd, Z16, Z10, Z29
-	VSHUFI64X2    $0x88, Z16, Z10, Z10
-	VPXORQ        Z29, Z10, Z10
-	VPCLMULQDQ    $0x01, Z25, Z24, Z20
-	VPCLMULQDQ    $0x10, Z25, Z24, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z9
-	VPCLMULQDQ    $0x00, Z25, Z24, Z22
-	VPCLMULQDQ    $0x11, Z25, Z24, Z23
-	VPXORQ        Z22, Z8, Z8
-	VPXORQ        Z23, Z10, Z10
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z20, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z20, Z9, Z10
-	VPSHUFB       reverse<>+0(SB), Z10, Z10
-	VPXORQ        Z26, Z10, Z10
-	VMOVDQU       X10, (R12)
-	VEXTRACTI64X2 $0x01, Z10, (R13)
-	VEXTRACTI64X2 $0x02, Z10, (R14)
-	VEXTRACTI64X2 $0x03, Z10, (R15)
-	MOVQ          8(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          24(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          40(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          56(SP), AX
-	MOVB          $0x01, 36(AX)
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	MOVQ              16(SP), AX
+	VPCLMULQDQ        $0x01, (AX), Z1, Z13
+	VAESENC           896(R9), Z2, Z2
+	VPCLMULQDQ        $0x10, (AX), Z1, Z15
+	VPCLMULQDQ        $0x00, (AX), Z1, Z12
+	VAESENC           896(R10), Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z1, Z14
+	VPXORQ            Z15, Z13, Z13
+	VAESENC           896(R11), Z6, Z6
+	MOVQ              56(SP), AX
+	VPCLMULQDQ        $0x01, (AX), Z3, Z17
+	VAESENC           960(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, (AX), Z3, Z19
+	VPCLMULQDQ        $0x00, (AX), Z3, Z16
+	VAESENC           960(R9), Z2, Z2
+	VPCLMULQDQ        $0x11, (AX), Z3, Z18
+	VPXORQ            Z19, Z17, Z17
+	VAESENC           960(R10), Z4, Z4
+	VSHUFI64X2        $0xee, Z16, Z12, Z20
+	VSHUFI64X2        $0x44, Z16, Z12, Z12
+	VAESENC           960(R11), Z6, Z6
+	VPXORQ            Z20, Z12, Z12
+	VSHUFI64X2        $0xee, Z17, Z13, Z20
+	VAESENC           1024(R8), Z0, Z0
+	VSHUFI64X2        $0x44, Z17, Z13, Z13
+	VPXORQ            Z20, Z13, Z13
+	VAESENC           1024(R9), Z2, Z2
+	VSHUFI64X2        $0xee, Z18, Z14, Z20
+	VSHUFI64X2        $0x44, Z18, Z14, Z14
+	VAESENC           1024(R10), Z4, Z4
+	VPXORQ            Z20, Z14, Z14
+	MOVQ              96(SP), AX
+	VAESENC           1024(R11), Z6, Z6
+	VPCLMULQDQ        $0x01, (AX), Z5, Z21
+	VPCLMULQDQ        $0x10, (AX), Z5, Z23
+	VAESENC           1088(R8), Z0, Z0
+	VPCLMULQDQ        $0x00, (AX), Z5, Z20
+	VPCLMULQDQ        $0x11, (AX), Z5, Z22
+	VAESENC           1088(R9), Z2, Z2
+	VPXORQ            Z23, Z21, Z21
+	MOVQ              136(SP), AX
+	VAESENC           1088(R10), Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z7, Z25
+	VPCLMULQDQ        $0x10, (AX), Z7, Z27
+	VAESENC           1088(R11), Z6, Z6
+	VPCLMULQDQ        $0x00, (AX), Z7, Z24
+	VPCLMULQDQ        $0x11, (AX), Z7, Z26
+	VAESENC           1152(R8), Z0, Z0
+	VPXORQ            Z27, Z25, Z25
+	VSHUFI64X2        $0xee, Z24, Z20, Z28
+	VAESENC           1152(R9), Z2, Z2
+	VSHUFI64X2        $0x44, Z24, Z20, Z20
+	VPXORQ            Z28, Z20, Z20
+	VAESENC           1152(R10), Z4, Z4
+	VSHUFI64X2        $0xee, Z25, Z21, Z28
+	VSHUFI64X2        $0x44, Z25, Z21, Z21
+	VAESENC           1152(R11), Z6, Z6
+	VPXORQ            Z28, Z21, Z21
+	VSHUFI64X2        $0xee, Z26, Z22, Z28
+	VSHUFI64X2        $0x44, Z26, Z22, Z22
+	VAESENC           1216(R8), Z0, Z0
+	VPXORQ            Z28, Z22, Z22
+	VSHUFI64X2        $0xdd, Z20, Z12, Z28
+	VAESENC           1216(R9), Z2, Z2
+	VSHUFI64X2        $0x88, Z20, Z12, Z12
+	VPXORQ            Z28, Z12, Z12
+	VAESENC           1216(R10), Z4, Z4
+	VSHUFI64X2        $0xdd, Z21, Z13, Z28
+	VSHUFI64X2        $0x88, Z21, Z13, Z13
+	VAESENC           1216(R11), Z6, Z6
+	VPXORQ            Z28, Z13, Z13
+	VSHUFI64X2        $0xdd, Z22, Z14, Z28
+	VAESENC           1280(R8), Z0, Z0
+	VSHUFI64X2        $0x88, Z22, Z14, Z14
+	VPXORQ            Z28, Z14, Z14
+	VAESENC           1280(R9), Z2, Z2
+	VPCLMULQDQ        $0x01, Z9, Z8, Z28
+	VPCLMULQDQ        $0x10, Z9, Z8, Z29
+	VAESENC           1280(R10), Z4, Z4
+	VPTERNLOGQ        $0x96, Z28, Z29, Z13
+	VPCLMULQDQ        $0x00, Z9, Z8, Z30
+	VAESENC           1280(R11), Z6, Z6
+	VPCLMULQDQ        $0x11, Z9, Z8, Z31
+	VPXORQ            Z30, Z12, Z12
+	VAESENC           1344(R8), Z0, Z0
+	VPXORQ            Z31, Z14, Z14
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
+	VAESENC           1344(R9), Z2, Z2
+	VPSHUFD           $0x4e, Z12, Z12
+	VPTERNLOGQ        $0x96, Z1, Z12, Z13
+	VAESENC           1344(R10), Z4, Z4
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
+	VPSHUFD           $0x4e, Z13, Z13
+	VAESENC           1344(R11), Z6, Z6
+	VPTERNLOGQ        $0x96, Z1, Z13, Z14
+	VPSHUFB           reverse<>+0(SB), Z14, Z14
+	VAESENC           1408(R8), Z0, Z0
+	VPXORQ            Z10, Z14, Z14
+	MOVQ              24(SP), AX
+	VAESENC           1408(R9), Z2, Z2
+	VEXTRACTI64X2     $0x00, Z14, (AX)
+	MOVQ              32(SP), AX
+	VAESENC           1408(R10), Z4, Z4
+	MOVB              $0x01, 36(AX)
+	MOVQ              64(SP), AX
+	VAESENC           1408(R11), Z6, Z6
+	VEXTRACTI64X2     $0x01, Z14, (AX)
+	MOVQ              72(SP), AX
+	VAESENCLAST       1472(R8), Z0, Z0
+	MOVB              $0x01, 36(AX)
+	MOVQ              104(SP), AX
+	VAESENCLAST       1472(R9), Z2, Z2
+	VEXTRACTI64X2     $0x02, Z14, (AX)
+	MOVQ              112(SP), AX
+	VAESENCLAST       1472(R10), Z4, Z4
+	MOVB              $0x01, 36(AX)
+	MOVQ              144(SP), AX
+	VAESENCLAST       1472(R11), Z6, Z6
+	VEXTRACTI64X2     $0x03, Z14, (AX)
+	MOVQ              152(SP), AX
+	MOVB              $0x01, 36(AX)
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VMOVDQU8.Z        Z0, K1, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VMOVDQU8.Z   Z2, K2, Z2
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VMOVDQU8.Z   Z4, K3, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VMOVDQU8.Z   Z6, K4, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
 	SUBQ          $0x04, DX
-	JA            group
+	JA            loop
+	MOVQ          16(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z1, Z13
+	VPCLMULQDQ    $0x10, (AX), Z1, Z15
+	VPCLMULQDQ    $0x00, (AX), Z1, Z12
+	VPCLMULQDQ    $0x11, (AX), Z1, Z14
+	VPXORQ        Z15, Z13, Z13
+	MOVQ          56(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z3, Z17
+	VPCLMULQDQ    $0x10, (AX), Z3, Z19
+	VPCLMULQDQ    $0x00, (AX), Z3, Z16
+	VPCLMULQDQ    $0x11, (AX), Z3, Z18
+	VPXORQ        Z19, Z17, Z17
+	VSHUFI64X2    $0xee, Z16, Z12, Z20
+	VSHUFI64X2    $0x44, Z16, Z12, Z12
+	VPXORQ        Z20, Z12, Z12
+	VSHUFI64X2    $0xee, Z17, Z13, Z20
+	VSHUFI64X2    $0x44, Z17, Z13, Z13
+	VPXORQ        Z20, Z13, Z13
+	VSHUFI64X2    $0xee, Z18, Z14, Z20
+	VSHUFI64X2    $0x44, Z18, Z14, Z14
+	VPXORQ        Z20, Z14, Z14
+	MOVQ          96(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z5, Z21
+	VPCLMULQDQ    $0x10, (AX), Z5, Z23
+	VPCLMULQDQ    $0x00, (AX), Z5, Z20
+	VPCLMULQDQ    $0x11, (AX), Z5, Z22
+	VPXORQ        Z23, Z21, Z21
+	MOVQ          136(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z7, Z25
+	VPCLMULQDQ    $0x10, (AX), Z7, Z27
+	VPCLMULQDQ    $0x00, (AX), Z7, Z24
+	VPCLMULQDQ    $0x11, (AX), Z7, Z26
+	VPXORQ        Z27, Z25, Z25
+	VSHUFI64X2    $0xee, Z24, Z20, Z28
+	VSHUFI64X2    $0x44, Z24, Z20, Z20
+	VPXORQ        Z28, Z20, Z20
+	VSHUFI64X2    $0xee, Z25, Z21, Z28
+	VSHUFI64X2    $0x44, Z25, Z21, Z21
+	VPXORQ        Z28, Z21, Z21
+	VSHUFI64X2    $0xee, Z26, Z22, Z28
+	VSHUFI64X2    $0x44, Z26, Z22, Z22
+	VPXORQ        Z28, Z22, Z22
+	VSHUFI64X2    $0xdd, Z20, Z12, Z28
+	VSHUFI64X2    $0x88, Z20, Z12, Z12
+	VPXORQ        Z28, Z12, Z12
+	VSHUFI64X2    $0xdd, Z21, Z13, Z28
+	VSHUFI64X2    $0x88, Z21, Z13, Z13
+	VPXORQ        Z28, Z13, Z13
+	VSHUFI64X2    $0xdd, Z22, Z14, Z28
+	VSHUFI64X2    $0x88, Z22, Z14, Z14
+	VPXORQ        Z28, Z14, Z14
+	VPCLMULQDQ    $0x01, Z9, Z8, Z28
+	VPCLMULQDQ    $0x10, Z9, Z8, Z29
+	VPTERNLOGQ    $0x96, Z28, Z29, Z13
+	VPCLMULQDQ    $0x00, Z9, Z8, Z30
+	VPCLMULQDQ    $0x11, Z9, Z8, Z31
+	VPXORQ        Z30, Z12, Z12
+	VPXORQ        Z31, Z14, Z14
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z1
+	VPSHUFD       $0x4e, Z12, Z12
+	VPTERNLOGQ    $0x96, Z1, Z12, Z13
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z1
+	VPSHUFD       $0x4e, Z13, Z13
+	VPTERNLOGQ    $0x96, Z1, Z13, Z14
+	VPSHUFB       reverse<>+0(SB), Z14, Z14
+	VPXORQ        Z10, Z14, Z14
+	MOVQ          24(SP), AX
+	VEXTRACTI64X2 $0x00, Z14, (AX)
+	MOVQ          32(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          64(SP), AX
+	VEXTRACTI64X2 $0x01, Z14, (AX)
+	MOVQ          72(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          104(SP), AX
+	VEXTRACTI64X2 $0x02, Z14, (AX)
+	MOVQ          112(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          144(SP), AX
+	VEXTRACTI64X2 $0x03, Z14, (AX)
+	MOVQ          152(SP), AX
+	MOVB          $0x01, 36(AX)
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD3
 
 // func gcmSeal128vaes512of2(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -2609,18 +2911,13 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VMOVDQA64         Z0, Z1
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -2628,22 +2925,16 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VMOVDQA64         Z2, Z3
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -2651,22 +2942,16 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VMOVDQA64         Z4, Z5
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -2674,374 +2959,786 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VMOVDQA64         Z6, Z7
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R8), Z1, Z1
+	VAESENC           896(R9), Z4, Z4
+	VAESENC           896(R9), Z5, Z5
+	VAESENC           896(R10), Z8, Z8
+	VAESENC           896(R10), Z9, Z9
+	VAESENC           896(R11), Z12, Z12
+	VAESENC           896(R11), Z13, Z13
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R8), Z1, Z1
+	VAESENC           960(R9), Z4, Z4
+	VAESENC           960(R9), Z5, Z5
+	VAESENC           960(R10), Z8, Z8
+	VAESENC           960(R10), Z9, Z9
+	VAESENC           960(R11), Z12, Z12
+	VAESENC           960(R11), Z13, Z13
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R8), Z1, Z1
+	VAESENC           1024(R9), Z4, Z4
+	VAESENC           1024(R9), Z5, Z5
+	VAESENC           1024(R10), Z8, Z8
+	VAESENC           1024(R10), Z9, Z9
+	VAESENC           1024(R11), Z12, Z12
+	VAESENC           1024(R11), Z13, Z13
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R8), Z1, Z1
+	VAESENC           1088(R9), Z4, Z4
+	VAESENC           1088(R9), Z5, Z5
+	VAESENC           1088(R10), Z8, Z8
+	VAESENC           1088(R10), Z9, Z9
+	VAESENC           1088(R11), Z12, Z12
+	VAESENC           1088(R11), Z13, Z13
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R8), Z1, Z1
+	VAESENC           1152(R9), Z4, Z4
+	VAESENC           1152(R9), Z5, Z5
+	VAESENC           1152(R10), Z8, Z8
+	VAESENC           1152(R10), Z9, Z9
+	VAESENC           1152(R11), Z12, Z12
+	VAESENC           1152(R11), Z13, Z13
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R8), Z1, Z1
+	VAESENC           1216(R9), Z4, Z4
+	VAESENC           1216(R9), Z5, Z5
+	VAESENC           1216(R10), Z8, Z8
+	VAESENC           1216(R10), Z9, Z9
+	VAESENC           1216(R11), Z12, Z12
+	VAESENC           1216(R11), Z13, Z13
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R8), Z1, Z1
+	VAESENC           1280(R9), Z4, Z4
+	VAESENC           1280(R9), Z5, Z5
+	VAESENC           1280(R10), Z8, Z8
+	VAESENC           1280(R10), Z9, Z9
+	VAESENC           1280(R11), Z12, Z12
+	VAESENC           1280(R11), Z13, Z13
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R8), Z1, Z1
+	VAESENC           1344(R9), Z4, Z4
+	VAESENC           1344(R9), Z5, Z5
+	VAESENC           1344(R10), Z8, Z8
+	VAESENC           1344(R10), Z9, Z9
+	VAESENC           1344(R11), Z12, Z12
+	VAESENC           1344(R11), Z13, Z13
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R8), Z1, Z1
+	VAESENC           1408(R9), Z4, Z4
+	VAESENC           1408(R9), Z5, Z5
+	VAESENC           1408(R10), Z8, Z8
+	VAESENC           1408(R10), Z9, Z9
+	VAESENC           1408(R11), Z12, Z12
+	VAESENC           1408(R11), Z13, Z13
+	VAESENCLAST       1472(R8), Z0, Z0
+	VAESENCLAST       1472(R8), Z1, Z1
+	VAESENCLAST       1472(R9), Z4, Z4
+	VAESENCLAST       1472(R9), Z5, Z5
+	VAESENCLAST       1472(R10), Z8, Z8
+	VAESENCLAST       1472(R10), Z9, Z9
+	VAESENCLAST       1472(R11), Z12, Z12
+	VAESENCLAST       1472(R11), Z13, Z13
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VAESENCLAST       Z27, Z1, Z1
-	VAESENCLAST       Z28, Z3, Z3
-	VAESENCLAST       Z29, Z5, Z5
-	VAESENCLAST       Z30, Z7, Z7
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU64         (R12), Z8
-	VMOVDQU8.Z        64(R12), K1, Z9
-	VMOVDQU64         (R13), Z10
-	VMOVDQU8.Z        64(R13), K2, Z11
-	VMOVDQU64         (R14), Z12
-	VMOVDQU8.Z        64(R14), K3, Z13
-	VMOVDQU64         (R15), Z14
-	VMOVDQU8.Z        64(R15), K4, Z15
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
-	VPXORQ            Z9, Z1, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
 	VMOVDQU8.Z        Z1, K1, Z1
-	VPSHUFB           reverse<>+0(SB), Z1, Z1
-	MOVQ              8(SP), AX
+	VPSHUFB           reverse<>+0(SB), Z1, Z3
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
-	VMOVDQU64    Z2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
-	VPXORQ       Z11, Z3, Z3
-	VMOVDQU8     Z3, K2, 64(R13)
-	VMOVDQU8.Z   Z3, K2, Z3
-	VPSHUFB      reverse<>+0(SB), Z3, Z3
-	MOVQ         24(SP), AX
+firstAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VMOVDQU8.Z   Z5, K2, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z7
 	CMPB         38(AX), $0x00
-	JNE          esn1
+	JNE          firstESN1
 
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	VMOVDQU64    Z4, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VPXORQ       Z13, Z5, Z5
-	VMOVDQU8     Z5, K3, 64(R14)
-	VMOVDQU8.Z   Z5, K3, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	MOVQ         40(SP), AX
+firstAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VMOVDQU8.Z   Z9, K3, Z9
+	VPSHUFB      reverse<>+0(SB), Z9, Z11
 	CMPB         38(AX), $0x00
-	JNE          esn2
+	JNE          firstESN2
 
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
-	VMOVDQU64    Z6, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
-	VPXORQ       Z15, Z7, Z7
-	VMOVDQU8     Z7, K4, 64(R15)
-	VMOVDQU8.Z   Z7, K4, Z7
-	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	MOVQ         56(SP), AX
+firstAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VMOVDQU8.Z   Z13, K4, Z13
+	VPSHUFB      reverse<>+0(SB), Z13, Z15
 	CMPB         38(AX), $0x00
-	JNE          esn3
+	JNE          firstESN3
 
-aad3:
-	MOVQ          (SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R12, AX
-	MOVQ          AX, R12
-	ANDQ          $-16, CX
-	SUBQ          CX, R8
-	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
-	VPCLMULQDQ    $0x01, 880(R8), Z1, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z9
-	VPCLMULQDQ    $0x10, 880(R8), Z1, Z22
-	VPCLMULQDQ    $0x00, 880(R8), Z1, Z23
-	VPCLMULQDQ    $0x11, 880(R8), Z1, Z20
-	VPXORQ        Z23, Z8, Z8
-	VPXORQ        Z22, Z9, Z9
-	VPXORQ        Z20, Z10, Z10
-	MOVQ          16(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R13, AX
-	MOVQ          AX, R13
-	ANDQ          $-16, CX
-	SUBQ          CX, R9
-	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
-	VPCLMULQDQ    $0x01, 880(R9), Z3, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z12
-	VPCLMULQDQ    $0x10, 880(R9), Z3, Z22
-	VPCLMULQDQ    $0x00, 880(R9), Z3, Z23
-	VPCLMULQDQ    $0x11, 880(R9), Z3, Z20
-	VPXORQ        Z23, Z11, Z11
-	VPXORQ        Z22, Z12, Z12
-	VPXORQ        Z20, Z13, Z13
-	MOVQ          32(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R14, AX
-	MOVQ          AX, R14
-	ANDQ          $-16, CX
-	SUBQ          CX, R10
-	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
-	VPCLMULQDQ    $0x01, 880(R10), Z5, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z15
-	VPCLMULQDQ    $0x10, 880(R10), Z5, Z22
-	VPCLMULQDQ    $0x00, 880(R10), Z5, Z23
-	VPCLMULQDQ    $0x11, 880(R10), Z5, Z20
-	VPXORQ        Z23, Z14, Z14
-	VPXORQ        Z22, Z15, Z15
-	VPXORQ        Z20, Z16, Z16
-	MOVQ          48(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R15, AX
-	MOVQ          AX, R15
-	ANDQ          $-16, CX
-	SUBQ          CX, R11
-	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
-	VPCLMULQDQ    $0x01, 880(R11), Z7, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z18
-	VPCLMULQDQ    $0x10, 880(R11), Z7, Z22
-	VPCLMULQDQ    $0x00, 880(R11), Z7, Z23
-	VPCLMULQDQ    $0x11, 880(R11), Z7, Z20
-	VPXORQ        Z23, Z17, Z17
-	VPXORQ        Z22, Z18, Z18
-	VPXORQ        Z20, Z19, Z19
-	VSHUFI64X2    $0xee, Z11, Z8, Z27
-	VSHUFI64X2    $0x44, Z11, Z8, Z8
-	VPXORQ        Z27, Z8, Z8
-	VSHUFI64X2    $0xee, Z17, Z14, Z28
-	VSHUFI64X2    $0x44, Z17, Z14, Z14
-	VPXORQ        Z28, Z14, Z14
-	VSHUFI64X2    $0xdd, Z14, Z8, Z29
-	VSHUFI64X2    $0x88, Z14, Z8, Z8
-	VPXORQ        Z29, Z8, Z8
-	VSHUFI64X2    $0xee, Z12, Z9, Z27
-	VSHUFI64X2    $0x44, Z12, Z9, Z9
-	VPXORQ        Z27, Z9, Z9
-	VSHUFI64X2    $0xee, Z18, Z15, Z28
-	VSHUFI64X2    $0x44, Z18, Z15, Z15
-	VPXORQ        Z28, Z15, Z15
-	VSHUFI64X2    $0xdd, Z15, Z9, Z29
-	VSHUFI64X2    $0x88, Z15, Z9, Z9
-	VPXORQ        Z29, Z9, Z9
-	VSHUFI64X2    $0xee, Z13, Z10, Z27
-	VSHUFI64X2    $0x44, Z13, Z10, Z10
-	VPXORQ        Z27, Z10, Z10
-	VSHUFI64X2    $0xee, Z19, Z16, Z28
-	VSHUFI64X2    $0x44, Z19, Z16, Z16
-	VPXORQ        Z28, Z16, Z16
-	VSHUFI64X2    $0xdd, Z16, Z10, Z29
-	VSHUFI64X2    $0x88, Z16, Z10, Z10
-	VPXORQ        Z29, Z10, Z10
-	VPCLMULQDQ    $0x01, Z25, Z24, Z20
-	VPCLMULQDQ    $0x10, Z25, Z24, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z9
-	VPCLMULQDQ    $0x00, Z25, Z24, Z22
-	VPCLMULQDQ    $0x11, Z25, Z24, Z23
-	VPXORQ        Z22, Z8, Z8
-	VPXORQ        Z23, Z10, Z10
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z20, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z20, Z9, Z10
-	VPSHUFB       reverse<>+0(SB), Z10, Z10
-	VPXORQ        Z26, Z10, Z10
-	VMOVDQU       X10, (R12)
-	VEXTRACTI64X2 $0x01, Z10, (R13)
-	VEXTRACTI64X2 $0x02, Z10, (R14)
-	VEXTRACTI64X2 $0x03, Z10, (R15)
-	MOVQ          8(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          24(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          40(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          56(SP), AX
-	MOVB          $0x01, 36(AX)
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	MOVQ              16(SP), AX
+	VAESENC           896(R8), Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z2, Z21
+	VAESENC           896(R9), Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z2, Z23
+	VPCLMULQDQ        $0x00, (AX), Z2, Z20
+	VAESENC           896(R9), Z5, Z5
+	VPCLMULQDQ        $0x11, (AX), Z2, Z22
+	VAESENC           896(R10), Z8, Z8
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
+	VAESENC           896(R10), Z9, Z9
+	VPTERNLOGQ        $0x96, Z23, Z24, Z21
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
+	VAESENC           896(R11), Z12, Z12
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
+	VAESENC           896(R11), Z13, Z13
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
+	VPXORQ            Z26, Z20, Z20
+	VAESENC           960(R8), Z0, Z0
+	VPXORQ            Z25, Z21, Z21
+	VAESENC           960(R8), Z1, Z1
+	VPXORQ            Z27, Z22, Z22
+	VAESENC           960(R9), Z4, Z4
+	MOVQ              56(SP), AX
+	VPCLMULQDQ        $0x01, (AX), Z6, Z29
+	VAESENC           960(R9), Z5, Z5
+	VPCLMULQDQ        $0x10, (AX), Z6, Z31
+	VAESENC           960(R10), Z8, Z8
+	VPCLMULQDQ        $0x00, (AX), Z6, Z28
+	VAESENC           960(R10), Z9, Z9
+	VPCLMULQDQ        $0x11, (AX), Z6, Z30
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
+	VAESENC           960(R11), Z12, Z12
+	VPTERNLOGQ        $0x96, Z31, Z2, Z29
+	VAESENC           960(R11), Z13, Z13
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
+	VAESENC           1024(R8), Z0, Z0
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
+	VAESENC           1024(R8), Z1, Z1
+	VPXORQ            Z24, Z28, Z28
+	VAESENC           1024(R9), Z4, Z4
+	VPXORQ            Z23, Z29, Z29
+	VPXORQ            Z3, Z30, Z30
+	VAESENC           1024(R9), Z5, Z5
+	VSHUFI64X2        $0xee, Z28, Z20, Z26
+	VAESENC           1024(R10), Z8, Z8
+	VSHUFI64X2        $0x44, Z28, Z20, Z20
+	VAESENC           1024(R10), Z9, Z9
+	VPXORQ            Z26, Z20, Z20
+	VSHUFI64X2        $0xee, Z29, Z21, Z26
+	VAESENC           1024(R11), Z12, Z12
+	VSHUFI64X2        $0x44, Z29, Z21, Z21
+	VAESENC           1024(R11), Z13, Z13
+	VPXORQ            Z26, Z21, Z21
+	VSHUFI64X2        $0xee, Z30, Z22, Z26
+	VAESENC           1088(R8), Z0, Z0
+	VSHUFI64X2        $0x44, Z30, Z22, Z22
+	VAESENC           1088(R8), Z1, Z1
+	VPXORQ            Z26, Z22, Z22
+	VAESENC           1088(R9), Z4, Z4
+	MOVQ              96(SP), AX
+	VPCLMULQDQ        $0x01, (AX), Z10, Z25
+	VAESENC           1088(R9), Z5, Z5
+	VPCLMULQDQ        $0x10, (AX), Z10, Z6
+	VAESENC           1088(R10), Z8, Z8
+	VPCLMULQDQ        $0x00, (AX), Z10, Z26
+	VAESENC           1088(R10), Z9, Z9
+	VPCLMULQDQ        $0x11, (AX), Z10, Z27
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
+	VAESENC           1088(R11), Z12, Z12
+	VPTERNLOGQ        $0x96, Z6, Z31, Z25
+	VAESENC           1088(R11), Z13, Z13
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
+	VAESENC           1152(R8), Z0, Z0
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
+	VAESENC           1152(R8), Z1, Z1
+	VPXORQ            Z7, Z26, Z26
+	VAESENC           1152(R9), Z4, Z4
+	VPXORQ            Z2, Z25, Z25
+	VPXORQ            Z24, Z27, Z27
+	VAESENC           1152(R9), Z5, Z5
+	MOVQ              136(SP), AX
+	VAESENC           1152(R10), Z8, Z8
+	VPCLMULQDQ        $0x01, (AX), Z14, Z3
+	VAESENC           1152(R10), Z9, Z9
+	VPCLMULQDQ        $0x10, (AX), Z14, Z29
+	VPCLMULQDQ        $0x00, (AX), Z14, Z23
+	VAESENC           1152(R11), Z12, Z12
+	VPCLMULQDQ        $0x11, (AX), Z14, Z28
+	VAESENC           1152(R11), Z13, Z13
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
+	VPTERNLOGQ        $0x96, Z29, Z30, Z3
+	VAESENC           1216(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
+	VAESENC           1216(R8), Z1, Z1
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
+	VAESENC           1216(R9), Z4, Z4
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
+	VPXORQ            Z6, Z23, Z23
+	VAESENC           1216(R9), Z5, Z5
+	VPXORQ            Z10, Z3, Z3
+	VAESENC           1216(R10), Z8, Z8
+	VPXORQ            Z31, Z28, Z28
+	VAESENC           1216(R10), Z9, Z9
+	VSHUFI64X2        $0xee, Z23, Z26, Z11
+	VSHUFI64X2        $0x44, Z23, Z26, Z26
+	VAESENC           1216(R11), Z12, Z12
+	VPXORQ            Z11, Z26, Z26
+	VAESENC           1216(R11), Z13, Z13
+	VSHUFI64X2        $0xee, Z3, Z25, Z11
+	VSHUFI64X2        $0x44, Z3, Z25, Z25
+	VAESENC           1280(R8), Z0, Z0
+	VPXORQ            Z11, Z25, Z25
+	VAESENC           1280(R8), Z1, Z1
+	VSHUFI64X2        $0xee, Z28, Z27, Z11
+	VAESENC           1280(R9), Z4, Z4
+	VSHUFI64X2        $0x44, Z28, Z27, Z27
+	VPXORQ            Z11, Z27, Z27
+	VAESENC           1280(R9), Z5, Z5
+	VSHUFI64X2        $0xdd, Z26, Z20, Z11
+	VAESENC           1280(R10), Z8, Z8
+	VSHUFI64X2        $0x88, Z26, Z20, Z20
+	VAESENC           1280(R10), Z9, Z9
+	VPXORQ            Z11, Z20, Z20
+	VSHUFI64X2        $0xdd, Z25, Z21, Z11
+	VAESENC           1280(R11), Z12, Z12
+	VSHUFI64X2        $0x88, Z25, Z21, Z21
+	VAESENC           1280(R11), Z13, Z13
+	VPXORQ            Z11, Z21, Z21
+	VSHUFI64X2        $0xdd, Z27, Z22, Z11
+	VAESENC           1344(R8), Z0, Z0
+	VSHUFI64X2        $0x88, Z27, Z22, Z22
+	VAESENC           1344(R8), Z1, Z1
+	VPXORQ            Z11, Z22, Z22
+	VAESENC           1344(R9), Z4, Z4
+	VPCLMULQDQ        $0x01, Z17, Z16, Z11
+	VPCLMULQDQ        $0x10, Z17, Z16, Z7
+	VAESENC           1344(R9), Z5, Z5
+	VPTERNLOGQ        $0x96, Z11, Z7, Z21
+	VAESENC           1344(R10), Z8, Z8
+	VPCLMULQDQ        $0x00, Z17, Z16, Z2
+	VAESENC           1344(R10), Z9, Z9
+	VPCLMULQDQ        $0x11, Z17, Z16, Z24
+	VPXORQ            Z2, Z20, Z20
+	VAESENC           1344(R11), Z12, Z12
+	VPXORQ            Z24, Z22, Z22
+	VAESENC           1344(R11), Z13, Z13
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
+	VPSHUFD           $0x4e, Z20, Z20
+	VAESENC           1408(R8), Z0, Z0
+	VPTERNLOGQ        $0x96, Z14, Z20, Z21
+	VAESENC           1408(R8), Z1, Z1
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
+	VAESENC           1408(R9), Z4, Z4
+	VPSHUFD           $0x4e, Z21, Z21
+	VPTERNLOGQ        $0x96, Z14, Z21, Z22
+	VAESENC           1408(R9), Z5, Z5
+	VPSHUFB           reverse<>+0(SB), Z22, Z22
+	VAESENC           1408(R10), Z8, Z8
+	VPXORQ            Z18, Z22, Z22
+	VAESENC           1408(R10), Z9, Z9
+	MOVQ              24(SP), AX
+	VEXTRACTI64X2     $0x00, Z22, (AX)
+	VAESENC           1408(R11), Z12, Z12
+	MOVQ              32(SP), AX
+	VAESENC           1408(R11), Z13, Z13
+	MOVB              $0x01, 36(AX)
+	MOVQ              64(SP), AX
+	VAESENCLAST       1472(R8), Z0, Z0
+	VEXTRACTI64X2     $0x01, Z22, (AX)
+	VAESENCLAST       1472(R8), Z1, Z1
+	MOVQ              72(SP), AX
+	VAESENCLAST       1472(R9), Z4, Z4
+	MOVB              $0x01, 36(AX)
+	MOVQ              104(SP), AX
+	VAESENCLAST       1472(R9), Z5, Z5
+	VEXTRACTI64X2     $0x02, Z22, (AX)
+	VAESENCLAST       1472(R10), Z8, Z8
+	MOVQ              112(SP), AX
+	VAESENCLAST       1472(R10), Z9, Z9
+	MOVB              $0x01, 36(AX)
+	MOVQ              144(SP), AX
+	VAESENCLAST       1472(R11), Z12, Z12
+	VEXTRACTI64X2     $0x03, Z22, (AX)
+	VAESENCLAST       1472(R11), Z13, Z13
+	MOVQ              152(SP), AX
+	MOVB              $0x01, 36(AX)
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VMOVDQU8.Z        Z1, K1, Z1
+	VPSHUFB           reverse<>+0(SB), Z1, Z3
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VMOVDQU8.Z   Z5, K2, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z7
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VMOVDQU8.Z   Z9, K3, Z9
+	VPSHUFB      reverse<>+0(SB), Z9, Z11
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VMOVDQU8.Z   Z13, K4, Z13
+	VPSHUFB      reverse<>+0(SB), Z13, Z15
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
 	SUBQ          $0x04, DX
-	JA            group
+	JA            loop
+	MOVQ          16(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z2, Z21
+	VPCLMULQDQ    $0x10, (AX), Z2, Z23
+	VPCLMULQDQ    $0x00, (AX), Z2, Z20
+	VPCLMULQDQ    $0x11, (AX), Z2, Z22
+	VPCLMULQDQ    $0x01, 64(AX), Z3, Z24
+	VPTERNLOGQ    $0x96, Z23, Z24, Z21
+	VPCLMULQDQ    $0x10, 64(AX), Z3, Z25
+	VPCLMULQDQ    $0x00, 64(AX), Z3, Z26
+	VPCLMULQDQ    $0x11, 64(AX), Z3, Z27
+	VPXORQ        Z26, Z20, Z20
+	VPXORQ        Z25, Z21, Z21
+	VPXORQ        Z27, Z22, Z22
+	MOVQ          56(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z6, Z29
+	VPCLMULQDQ    $0x10, (AX), Z6, Z31
+	VPCLMULQDQ    $0x00, (AX), Z6, Z28
+	VPCLMULQDQ    $0x11, (AX), Z6, Z30
+	VPCLMULQDQ    $0x01, 64(AX), Z7, Z2
+	VPTERNLOGQ    $0x96, Z31, Z2, Z29
+	VPCLMULQDQ    $0x10, 64(AX), Z7, Z23
+	VPCLMULQDQ    $0x00, 64(AX), Z7, Z24
+	VPCLMULQDQ    $0x11, 64(AX), Z7, Z3
+	VPXORQ        Z24, Z28, Z28
+	VPXORQ        Z23, Z29, Z29
+	VPXORQ        Z3, Z30, Z30
+	VSHUFI64X2    $0xee, Z28, Z20, Z26
+	VSHUFI64X2    $0x44, Z28, Z20, Z20
+	VPXORQ        Z26, Z20, Z20
+	VSHUFI64X2    $0xee, Z29, Z21, Z26
+	VSHUFI64X2    $0x44, Z29, Z21, Z21
+	VPXORQ        Z26, Z21, Z21
+	VSHUFI64X2    $0xee, Z30, Z22, Z26
+	VSHUFI64X2    $0x44, Z30, Z22, Z22
+	VPXORQ        Z26, Z22, Z22
+	MOVQ          96(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z10, Z25
+	VPCLMULQDQ    $0x10, (AX), Z10, Z6
+	VPCLMULQDQ    $0x00, (AX), Z10, Z26
+	VPCLMULQDQ    $0x11, (AX), Z10, Z27
+	VPCLMULQDQ    $0x01, 64(AX), Z11, Z31
+	VPTERNLOGQ    $0x96, Z6, Z31, Z25
+	VPCLMULQDQ    $0x10, 64(AX), Z11, Z2
+	VPCLMULQDQ    $0x00, 64(AX), Z11, Z7
+	VPCLMULQDQ    $0x11, 64(AX), Z11, Z24
+	VPXORQ        Z7, Z26, Z26
+	VPXORQ        Z2, Z25, Z25
+	VPXORQ        Z24, Z27, Z27
+	MOVQ          136(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z14, Z3
+	VPCLMULQDQ    $0x10, (AX), Z14, Z29
+	VPCLMULQDQ    $0x00, (AX), Z14, Z23
+	VPCLMULQDQ    $0x11, (AX), Z14, Z28
+	VPCLMULQDQ    $0x01, 64(AX), Z15, Z30
+	VPTERNLOGQ    $0x96, Z29, Z30, Z3
+	VPCLMULQDQ    $0x10, 64(AX), Z15, Z10
+	VPCLMULQDQ    $0x00, 64(AX), Z15, Z6
+	VPCLMULQDQ    $0x11, 64(AX), Z15, Z31
+	VPXORQ        Z6, Z23, Z23
+	VPXORQ        Z10, Z3, Z3
+	VPXORQ        Z31, Z28, Z28
+	VSHUFI64X2    $0xee, Z23, Z26, Z11
+	VSHUFI64X2    $0x44, Z23, Z26, Z26
+	VPXORQ        Z11, Z26, Z26
+	VSHUFI64X2    $0xee, Z3, Z25, Z11
+	VSHUFI64X2    $0x44, Z3, Z25, Z25
+	VPXORQ        Z11, Z25, Z25
+	VSHUFI64X2    $0xee, Z28, Z27, Z11
+	VSHUFI64X2    $0x44, Z28, Z27, Z27
+	VPXORQ        Z11, Z27, Z27
+	VSHUFI64X2    $0xdd, Z26, Z20, Z11
+	VSHUFI64X2    $0x88, Z26, Z20, Z20
+	VPXORQ        Z11, Z20, Z20
+	VSHUFI64X2    $0xdd, Z25, Z21, Z11
+	VSHUFI64X2    $0x88, Z25, Z21, Z21
+	VPXORQ        Z11, Z21, Z21
+	VSHUFI64X2    $0xdd, Z27, Z22, Z11
+	VSHUFI64X2    $0x88, Z27, Z22, Z22
+	VPXORQ        Z11, Z22, Z22
+	VPCLMULQDQ    $0x01, Z17, Z16, Z11
+	VPCLMULQDQ    $0x10, Z17, Z16, Z7
+	VPTERNLOGQ    $0x96, Z11, Z7, Z21
+	VPCLMULQDQ    $0x00, Z17, Z16, Z2
+	VPCLMULQDQ    $0x11, Z17, Z16, Z24
+	VPXORQ        Z2, Z20, Z20
+	VPXORQ        Z24, Z22, Z22
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z14
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z14, Z20, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z14
+	VPSHUFD       $0x4e, Z21, Z21
+	VPTERNLOGQ    $0x96, Z14, Z21, Z22
+	VPSHUFB       reverse<>+0(SB), Z22, Z22
+	VPXORQ        Z18, Z22, Z22
+	MOVQ          24(SP), AX
+	VEXTRACTI64X2 $0x00, Z22, (AX)
+	MOVQ          32(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          64(SP), AX
+	VEXTRACTI64X2 $0x01, Z22, (AX)
+	MOVQ          72(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          104(SP), AX
+	VEXTRACTI64X2 $0x02, Z22, (AX)
+	MOVQ          112(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          144(SP), AX
+	VEXTRACTI64X2 $0x03, Z22, (AX)
+	MOVQ          152(SP), AX
+	MOVB          $0x01, 36(AX)
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD3
 
 // func gcmSeal192vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
@@ -3065,21 +3762,20 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   832(R9), Z13
-	VPXORQ            Z14, Z13, Z13
+	VPXORQ            832(R9), Z14, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   848(R9), Z17
-	VBROADCASTI32X4   864(R9), Z18
-	VBROADCASTI32X4   880(R9), Z19
-	VBROADCASTI32X4   896(R9), Z20
-	VBROADCASTI32X4   912(R9), Z21
-	VBROADCASTI32X4   928(R9), Z22
-	VBROADCASTI32X4   944(R9), Z23
-	VBROADCASTI32X4   960(R9), Z24
-	VBROADCASTI32X4   976(R9), Z25
-	VBROADCASTI32X4   992(R9), Z26
-	VBROADCASTI32X4   1008(R9), Z27
-	VBROADCASTI32X4   1024(R9), Z28
+	VMOVDQU64         896(R9), Z17
+	VMOVDQU64         960(R9), Z18
+	VMOVDQU64         1024(R9), Z19
+	VMOVDQU64         1088(R9), Z20
+	VMOVDQU64         1152(R9), Z21
+	VMOVDQU64         1216(R9), Z22
+	VMOVDQU64         1280(R9), Z23
+	VMOVDQU64         1344(R9), Z24
+	VMOVDQU64         1408(R9), Z25
+	VMOVDQU64         1472(R9), Z26
+	VMOVDQU64         1536(R9), Z27
+	VMOVDQU64         1600(R9), Z28
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -4172,17 +4868,15 @@ esn4false:
 
 // func gcmSeal192vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -4193,15 +4887,11 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -4209,19 +4899,14 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -4229,19 +4914,14 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -4249,317 +4929,636 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R9), Z2, Z2
+	VAESENC           896(R10), Z4, Z4
+	VAESENC           896(R11), Z6, Z6
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R9), Z2, Z2
+	VAESENC           960(R10), Z4, Z4
+	VAESENC           960(R11), Z6, Z6
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R9), Z2, Z2
+	VAESENC           1024(R10), Z4, Z4
+	VAESENC           1024(R11), Z6, Z6
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R9), Z2, Z2
+	VAESENC           1088(R10), Z4, Z4
+	VAESENC           1088(R11), Z6, Z6
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R9), Z2, Z2
+	VAESENC           1152(R10), Z4, Z4
+	VAESENC           1152(R11), Z6, Z6
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R9), Z2, Z2
+	VAESENC           1216(R10), Z4, Z4
+	VAESENC           1216(R11), Z6, Z6
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R9), Z2, Z2
+	VAESENC           1280(R10), Z4, Z4
+	VAESENC           1280(R11), Z6, Z6
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R9), Z2, Z2
+	VAESENC           1344(R10), Z4, Z4
+	VAESENC           1344(R11), Z6, Z6
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R9), Z2, Z2
+	VAESENC           1408(R10), Z4, Z4
+	VAESENC           1408(R11), Z6, Z6
+	VAESENC           1472(R8), Z0, Z0
+	VAESENC           1472(R9), Z2, Z2
+	VAESENC           1472(R10), Z4, Z4
+	VAESENC           1472(R11), Z6, Z6
+	VAESENC           1536(R8), Z0, Z0
+	VAESENC           1536(R9), Z2, Z2
+	VAESENC           1536(R10), Z4, Z4
+	VAESENC           1536(R11), Z6, Z6
+	VAESENCLAST       1600(R8), Z0, Z0
+	VAESENCLAST       1600(R9), Z2, Z2
+	VAESENCLAST       1600(R10), Z4, Z4
+	VAESENCLAST       1600(R11), Z6, Z6
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1008(R8), Z27
-	VBROADCASTI32X4   1008(R9), Z28
-	VBROADCASTI32X4   1008(R10), Z29
-	VBROADCASTI32X4   1008(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1024(R8), Z27
-	VBROADCASTI32X4   1024(R9), Z28
-	VBROADCASTI32X4   1024(R10), Z29
-	VBROADCASTI32X4   1024(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU8.Z        (R12), K1, Z8
-	VMOVDQU8.Z        (R13), K2, Z10
-	VMOVDQU8.Z        (R14), K3, Z12
-	VMOVDQU8.Z        (R15), K4, Z14
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
 	VMOVDQU8.Z        Z0, K1, Z0
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
 	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
+firstAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
 	VMOVDQU8.Z   Z2, K2, Z2
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
-	MOVQ         24(SP), AX
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
 	CMPB         38(AX), $0x00
-	JNE          esn1
+	JNE          firstESN1
 
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+firstAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
 	VMOVDQU8.Z   Z4, K3, Z4
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	MOVQ         40(SP), AX
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
 	CMPB         38(AX), $0x00
-	JNE          esn2
+	JNE          firstESN2
 
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
+firstAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
 	VMOVDQU8.Z   Z6, K4, Z6
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
-	MOVQ         56(SP), AX
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
 	CMPB         38(AX), $0x00
-	JNE          esn3
+	JNE          firstESN3
 
-aad3:
-	MOVQ          (SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R12, AX
-	MOVQ          AX, R12
-	ANDQ          $-16, CX
-	SUBQ          CX, R8
-	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
-	VPXORQ        Z20, Z9, Z9
-	MOVQ          16(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R13, AX
-	MOVQ          AX, R13
-	ANDQ          $-16, CX
-	SUBQ          CX, R9
-	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
-	VPXORQ        Z20, Z12, Z12
-	MOVQ          32(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R14, AX
-	MOVQ          AX, R14
-	ANDQ          $-16, CX
-	SUBQ          CX, R10
-	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
-	VPXORQ        Z20, Z15, Z15
-	MOVQ          48(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R15, AX
-	MOVQ          AX, R15
-	ANDQ          $-16, CX
-	SUBQ          CX, R11
-	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
-	VPXORQ        Z20, Z18, Z18
-	VSHUFI64X2    $0xee, Z11, Z8, Z27
-	VSHUFI64X2    $0x44, Z11, Z8, Z8
-	VPXORQ        Z27, Z8, Z8
-	VSHUFI64X2    $0xee, Z17, Z14, Z28
-	VSHUFI64X2    $0x44, Z17, Z14, Z14
-	VPXORQ        Z28, Z14, Z14
-	VSHUFI64X2    $0xdd, Z14, Z8, Z29
-	VSHUFI64X2    $0x88, Z14, Z8, Z8
-	VPXORQ        Z29, Z8, Z8
-	VSHUFI64X2    $0xee, Z12, Z9, Z27
-	VSHUFI64X2    $0x44, Z12, Z9, Z9
-	VPXORQ        Z27, Z9, Z9
-	VSHUFI64X2    $0xee, Z18, Z15, Z28
-	VSHUFI64X2    $0x44, Z18, Z15, Z15
-	VPXORQ        Z28, Z15, Z15
-	VSHUFI64X2    $0xdd, Z15, Z9, Z29
-	VSHUFI64X2    $0x88, Z15, Z9, Z9
-	VPXORQ        Z29, Z9, Z9
-	VSHUFI64X2    $0xee, Z13, Z10, Z27
-	VSHUFI64X2    $0x44, Z13, Z10, Z10
-	VPXORQ        Z27, Z10, Z10
-	VSHUFI64X2    $0xee, Z19, Z16, Z28
-	VSHUFI64X2    $0x44, Z19, Z16, Z16
-	VPXORQ        Z28, Z16, Z16
-	VSHUFI64X2    $0xdd, Z16, Z10, Z29
-	VSHUFI64X2    $0x88, Z16, Z10, Z10
-	VPXORQ        Z29, Z10, Z10
-	VPCLMULQDQ    $0x01, Z25, Z24, Z20
-	VPCLMULQDQ    $0x10, Z25, Z24, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z9
-	VPCLMULQDQ    $0x00, Z25, Z24, Z22
-	VPCLMULQDQ    $0x11, Z25, Z24, Z23
-	VPXORQ        Z22, Z8, Z8
-	VPXORQ        Z23, Z10, Z10
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z20, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z20, Z9, Z10
-	VPSHUFB       reverse<>+0(SB), Z10, Z10
-	VPXORQ        Z26, Z10, Z10
-	VMOVDQU       X10, (R12)
-	VEXTRACTI64X2 $0x01, Z10, (R13)
-	VEXTRACTI64X2 $0x02, Z10, (R14)
-	VEXTRACTI64X2 $0x03, Z10, (R15)
-	MOVQ          8(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          24(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          40(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          56(SP), AX
-	MOVB          $0x01, 36(AX)
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	MOVQ              16(SP), AX
+	VAESENC           896(R9), Z2, Z2
+	VPCLMULQDQ        $0x01, (AX), Z1, Z13
+	VPCLMULQDQ        $0x10, (AX), Z1, Z15
+	VAESENC           896(R10), Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z1, Z12
+	VPCLMULQDQ        $0x11, (AX), Z1, Z14
+	VAESENC           896(R11), Z6, Z6
+	VPXORQ            Z15, Z13, Z13
+	VAESENC           960(R8), Z0, Z0
+	MOVQ              56(SP), AX
+	VPCLMULQDQ        $0x01, (AX), Z3, Z17
+	VAESENC           960(R9), Z2, Z2
+	VPCLMULQDQ        $0x10, (AX), Z3, Z19
+	VPCLMULQDQ        $0x00, (AX), Z3, Z16
+	VAESENC           960(R10), Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z3, Z18
+	VAESENC           960(R11), Z6, Z6
+	VPXORQ            Z19, Z17, Z17
+	VSHUFI64X2        $0xee, Z16, Z12, Z20
+	VAESENC           1024(R8), Z0, Z0
+	VSHUFI64X2        $0x44, Z16, Z12, Z12
+	VPXORQ            Z20, Z12, Z12
+	VAESENC           1024(R9), Z2, Z2
+	VSHUFI64X2        $0xee, Z17, Z13, Z20
+	VSHUFI64X2        $0x44, Z17, Z13, Z13
+	VAESENC           1024(R10), Z4, Z4
+	VPXORQ            Z20, Z13, Z13
+	VAESENC           1024(R11), Z6, Z6
+	VSHUFI64X2        $0xee, Z18, Z14, Z20
+	VSHUFI64X2        $0x44, Z18, Z14, Z14
+	VAESENC           1088(R8), Z0, Z0
+	VPXORQ            Z20, Z14, Z14
+	MOVQ              96(SP), AX
+	VAESENC           1088(R9), Z2, Z2
+	VPCLMULQDQ        $0x01, (AX), Z5, Z21
+	VAESENC           1088(R10), Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z5, Z23
+	VPCLMULQDQ        $0x00, (AX), Z5, Z20
+	VAESENC           1088(R11), Z6, Z6
+	VPCLMULQDQ        $0x11, (AX), Z5, Z22
+	VPXORQ            Z23, Z21, Z21
+	VAESENC           1152(R8), Z0, Z0
+	MOVQ              136(SP), AX
+	VPCLMULQDQ        $0x01, (AX), Z7, Z25
+	VAESENC           1152(R9), Z2, Z2
+	VPCLMULQDQ        $0x10, (AX), Z7, Z27
+	VAESENC           1152(R10), Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z7, Z24
+	VPCLMULQDQ        $0x11, (AX), Z7, Z26
+	VAESENC           1152(R11), Z6, Z6
+	VPXORQ            Z27, Z25, Z25
+	VSHUFI64X2        $0xee, Z24, Z20, Z28
+	VAESENC           1216(R8), Z0, Z0
+	VSHUFI64X2        $0x44, Z24, Z20, Z20
+	VAESENC           1216(R9), Z2, Z2
+	VPXORQ            Z28, Z20, Z20
+	VSHUFI64X2        $0xee, Z25, Z21, Z28
+	VAESENC           1216(R10), Z4, Z4
+	VSHUFI64X2        $0x44, Z25, Z21, Z21
+	VPXORQ            Z28, Z21, Z21
+	VAESENC           1216(R11), Z6, Z6
+	VSHUFI64X2        $0xee, Z26, Z22, Z28
+	VSHUFI64X2        $0x44, Z26, Z22, Z22
+	VAESENC           1280(R8), Z0, Z0
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           1280(R9), Z2, Z2
+	VSHUFI64X2        $0xdd, Z20, Z12, Z28
+	VSHUFI64X2        $0x88, Z20, Z12, Z12
+	VAESENC           1280(R10), Z4, Z4
+	VPXORQ            Z28, Z12, Z12
+	VSHUFI64X2        $0xdd, Z21, Z13, Z28
+	VAESENC           1280(R11), Z6, Z6
+	VSHUFI64X2        $0x88, Z21, Z13, Z13
+	VAESENC           1344(R8), Z0, Z0
+	VPXORQ            Z28, Z13, Z13
+	VSHUFI64X2        $0xdd, Z22, Z14, Z28
+	VAESENC           1344(R9), Z2, Z2
+	VSHUFI64X2        $0x88, Z22, Z14, Z14
+	VPXORQ            Z28, Z14, Z14
+	VAESENC           1344(R10), Z4, Z4
+	VPCLMULQDQ        $0x01, Z9, Z8, Z28
+	VAESENC           1344(R11), Z6, Z6
+	VPCLMULQDQ        $0x10, Z9, Z8, Z29
+	VPTERNLOGQ        $0x96, Z28, Z29, Z13
+	VAESENC           1408(R8), Z0, Z0
+	VPCLMULQDQ        $0x00, Z9, Z8, Z30
+	VPCLMULQDQ        $0x11, Z9, Z8, Z31
+	VAESENC           1408(R9), Z2, Z2
+	VPXORQ            Z30, Z12, Z12
+	VPXORQ            Z31, Z14, Z14
+	VAESENC           1408(R10), Z4, Z4
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
+	VAESENC           1408(R11), Z6, Z6
+	VPSHUFD           $0x4e, Z12, Z12
+	VPTERNLOGQ        $0x96, Z1, Z12, Z13
+	VAESENC           1472(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
+	VPSHUFD           $0x4e, Z13, Z13
+	VAESENC           1472(R9), Z2, Z2
+	VPTERNLOGQ        $0x96, Z1, Z13, Z14
+	VAESENC           1472(R10), Z4, Z4
+	VPSHUFB           reverse<>+0(SB), Z14, Z14
+	VPXORQ            Z10, Z14, Z14
+	VAESENC           1472(R11), Z6, Z6
+	MOVQ              24(SP), AX
+	VEXTRACTI64X2     $0x00, Z14, (AX)
+	VAESENC           1536(R8), Z0, Z0
+	MOVQ              32(SP), AX
+	MOVB              $0x01, 36(AX)
+	VAESENC           1536(R9), Z2, Z2
+	MOVQ              64(SP), AX
+	VAESENC           1536(R10), Z4, Z4
+	VEXTRACTI64X2     $0x01, Z14, (AX)
+	MOVQ              72(SP), AX
+	VAESENC           1536(R11), Z6, Z6
+	MOVB              $0x01, 36(AX)
+	MOVQ              104(SP), AX
+	VAESENCLAST       1600(R8), Z0, Z0
+	VEXTRACTI64X2     $0x02, Z14, (AX)
+	VAESENCLAST       1600(R9), Z2, Z2
+	MOVQ              112(SP), AX
+	MOVB              $0x01, 36(AX)
+	VAESENCLAST       1600(R10), Z4, Z4
+	MOVQ              144(SP), AX
+	VEXTRACTI64X2     $0x03, Z14, (AX)
+	VAESENCLAST       1600(R11), Z6, Z6
+	MOVQ              152(SP), AX
+	MOVB              $0x01, 36(AX)
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VMOVDQU8.Z        Z0, K1, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VMOVDQU8.Z   Z2, K2, Z2
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VMOVDQU8.Z   Z4, K3, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VMOVDQU8.Z   Z6, K4, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
 	SUBQ          $0x04, DX
-	JA            group
+	JA            loop
+	MOVQ          16(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z1, Z13
+	VPCLMULQDQ    $0x10, (AX), Z1, Z15
+	VPCLMULQDQ    $0x00, (AX), Z1, Z12
+	VPCLMULQDQ    $0x11, (AX), Z1, Z14
+	VPXORQ        Z15, Z13, Z13
+	MOVQ          56(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z3, Z17
+	VPCLMULQDQ    $0x10, (AX), Z3, Z19
+	VPCLMULQDQ    $0x00, (AX), Z3, Z16
+	VPCLMULQDQ    $0x11, (AX), Z3, Z18
+	VPXORQ        Z19, Z17, Z17
+	VSHUFI64X2    $0xee, Z16, Z12, Z20
+	VSHUFI64X2    $0x44, Z16, Z12, Z12
+	VPXORQ        Z20, Z12, Z12
+	VSHUFI64X2    $0xee, Z17, Z13, Z20
+	VSHUFI64X2    $0x44, Z17, Z13, Z13
+	VPXORQ        Z20, Z13, Z13
+	VSHUFI64X2    $0xee, Z18, Z14, Z20
+	VSHUFI64X2    $0x44, Z18, Z14, Z14
+	VPXORQ        Z20, Z14, Z14
+	MOVQ          96(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z5, Z21
+	VPCLMULQDQ    $0x10, (AX), Z5, Z23
+	VPCLMULQDQ    $0x00, (AX), Z5, Z20
+	VPCLMULQDQ    $0x11, (AX), Z5, Z22
+	VPXORQ        Z23, Z21, Z21
+	MOVQ          136(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z7, Z25
+	VPCLMULQDQ    $0x10, (AX), Z7, Z27
+	VPCLMULQDQ    $0x00, (AX), Z7, Z24
+	VPCLMULQDQ    $0x11, (AX), Z7, Z26
+	VPXORQ        Z27, Z25, Z25
+	VSHUFI64X2    $0xee, Z24, Z20, Z28
+	VSHUFI64X2    $0x44, Z24, Z20, Z20
+	VPXORQ        Z28, Z20, Z20
+	VSHUFI64X2    $0xee, Z25, Z21, Z28
+	VSHUFI64X2    $0x44, Z25, Z21, Z21
+	VPXORQ        Z28, Z21, Z21
+	VSHUFI64X2    $0xee, Z26, Z22, Z28
+	VSHUFI64X2    $0x44, Z26, Z22, Z22
+	VPXORQ        Z28, Z22, Z22
+	VSHUFI64X2    $0xdd, Z20, Z12, Z28
+	VSHUFI64X2    $0x88, Z20, Z12, Z12
+	VPXORQ        Z28, Z12, Z12
+	VSHUFI64X2    $0xdd, Z21, Z13, Z28
+	VSHUFI64X2    $0x88, Z21, Z13, Z13
+	VPXORQ        Z28, Z13, Z13
+	VSHUFI64X2    $0xdd, Z22, Z14, Z28
+	VSHUFI64X2    $0x88, Z22, Z14, Z14
+	VPXORQ        Z28, Z14, Z14
+	VPCLMULQDQ    $0x01, Z9, Z8, Z28
+	VPCLMULQDQ    $0x10, Z9, Z8, Z29
+	VPTERNLOGQ    $0x96, Z28, Z29, Z13
+	VPCLMULQDQ    $0x00, Z9, Z8, Z30
+	VPCLMULQDQ    $0x11, Z9, Z8, Z31
+	VPXORQ        Z30, Z12, Z12
+	VPXORQ        Z31, Z14, Z14
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z1
+	VPSHUFD       $0x4e, Z12, Z12
+	VPTERNLOGQ    $0x96, Z1, Z12, Z13
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z1
+	VPSHUFD       $0x4e, Z13, Z13
+	VPTERNLOGQ    $0x96, Z1, Z13, Z14
+	VPSHUFB       reverse<>+0(SB), Z14, Z14
+	VPXORQ        Z10, Z14, Z14
+	MOVQ          24(SP), AX
+	VEXTRACTI64X2 $0x00, Z14, (AX)
+	MOVQ          32(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          64(SP), AX
+	VEXTRACTI64X2 $0x01, Z14, (AX)
+	MOVQ          72(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          104(SP), AX
+	VEXTRACTI64X2 $0x02, Z14, (AX)
+	MOVQ          112(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          144(SP), AX
+	VEXTRACTI64X2 $0x03, Z14, (AX)
+	MOVQ          152(SP), AX
+	MOVB          $0x01, 36(AX)
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD3
 
 // func gcmSeal192vaes512of2(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -4570,18 +5569,13 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VMOVDQA64         Z0, Z1
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -4589,22 +5583,16 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VMOVDQA64         Z2, Z3
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -4612,22 +5600,16 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VMOVDQA64         Z4, Z5
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -4635,398 +5617,818 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VMOVDQA64         Z6, Z7
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R8), Z1, Z1
+	VAESENC           896(R9), Z4, Z4
+	VAESENC           896(R9), Z5, Z5
+	VAESENC           896(R10), Z8, Z8
+	VAESENC           896(R10), Z9, Z9
+	VAESENC           896(R11), Z12, Z12
+	VAESENC           896(R11), Z13, Z13
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R8), Z1, Z1
+	VAESENC           960(R9), Z4, Z4
+	VAESENC           960(R9), Z5, Z5
+	VAESENC           960(R10), Z8, Z8
+	VAESENC           960(R10), Z9, Z9
+	VAESENC           960(R11), Z12, Z12
+	VAESENC           960(R11), Z13, Z13
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R8), Z1, Z1
+	VAESENC           1024(R9), Z4, Z4
+	VAESENC           1024(R9), Z5, Z5
+	VAESENC           1024(R10), Z8, Z8
+	VAESENC           1024(R10), Z9, Z9
+	VAESENC           1024(R11), Z12, Z12
+	VAESENC           1024(R11), Z13, Z13
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R8), Z1, Z1
+	VAESENC           1088(R9), Z4, Z4
+	VAESENC           1088(R9), Z5, Z5
+	VAESENC           1088(R10), Z8, Z8
+	VAESENC           1088(R10), Z9, Z9
+	VAESENC           1088(R11), Z12, Z12
+	VAESENC           1088(R11), Z13, Z13
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R8), Z1, Z1
+	VAESENC           1152(R9), Z4, Z4
+	VAESENC           1152(R9), Z5, Z5
+	VAESENC           1152(R10), Z8, Z8
+	VAESENC           1152(R10), Z9, Z9
+	VAESENC           1152(R11), Z12, Z12
+	VAESENC           1152(R11), Z13, Z13
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R8), Z1, Z1
+	VAESENC           1216(R9), Z4, Z4
+	VAESENC           1216(R9), Z5, Z5
+	VAESENC           1216(R10), Z8, Z8
+	VAESENC           1216(R10), Z9, Z9
+	VAESENC           1216(R11), Z12, Z12
+	VAESENC           1216(R11), Z13, Z13
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R8), Z1, Z1
+	VAESENC           1280(R9), Z4, Z4
+	VAESENC           1280(R9), Z5, Z5
+	VAESENC           1280(R10), Z8, Z8
+	VAESENC           1280(R10), Z9, Z9
+	VAESENC           1280(R11), Z12, Z12
+	VAESENC           1280(R11), Z13, Z13
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R8), Z1, Z1
+	VAESENC           1344(R9), Z4, Z4
+	VAESENC           1344(R9), Z5, Z5
+	VAESENC           1344(R10), Z8, Z8
+	VAESENC           1344(R10), Z9, Z9
+	VAESENC           1344(R11), Z12, Z12
+	VAESENC           1344(R11), Z13, Z13
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R8), Z1, Z1
+	VAESENC           1408(R9), Z4, Z4
+	VAESENC           1408(R9), Z5, Z5
+	VAESENC           1408(R10), Z8, Z8
+	VAESENC           1408(R10), Z9, Z9
+	VAESENC           1408(R11), Z12, Z12
+	VAESENC           1408(R11), Z13, Z13
+	VAESENC           1472(R8), Z0, Z0
+	VAESENC           1472(R8), Z1, Z1
+	VAESENC           1472(R9), Z4, Z4
+	VAESENC           1472(R9), Z5, Z5
+	VAESENC           1472(R10), Z8, Z8
+	VAESENC           1472(R10), Z9, Z9
+	VAESENC           1472(R11), Z12, Z12
+	VAESENC           1472(R11), Z13, Z13
+	VAESENC           1536(R8), Z0, Z0
+	VAESENC           1536(R8), Z1, Z1
+	VAESENC           1536(R9), Z4, Z4
+	VAESENC           1536(R9), Z5, Z5
+	VAESENC           1536(R10), Z8, Z8
+	VAESENC           1536(R10), Z9, Z9
+	VAESENC           1536(R11), Z12, Z12
+	VAESENC           1536(R11), Z13, Z13
+	VAESENCLAST       1600(R8), Z0, Z0
+	VAESENCLAST       1600(R8), Z1, Z1
+	VAESENCLAST       1600(R9), Z4, Z4
+	VAESENCLAST       1600(R9), Z5, Z5
+	VAESENCLAST       1600(R10), Z8, Z8
+	VAESENCLAST       1600(R10), Z9, Z9
+	VAESENCLAST       1600(R11), Z12, Z12
+	VAESENCLAST       1600(R11), Z13, Z13
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1008(R8), Z27
-	VBROADCASTI32X4   1008(R9), Z28
-	VBROADCASTI32X4   1008(R10), Z29
-	VBROADCASTI32X4   1008(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1024(R8), Z27
-	VBROADCASTI32X4   1024(R9), Z28
-	VBROADCASTI32X4   1024(R10), Z29
-	VBROADCASTI32X4   1024(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VAESENCLAST       Z27, Z1, Z1
-	VAESENCLAST       Z28, Z3, Z3
-	VAESENCLAST       Z29, Z5, Z5
-	VAESENCLAST       Z30, Z7, Z7
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU64         (R12), Z8
-	VMOVDQU8.Z        64(R12), K1, Z9
-	VMOVDQU64         (R13), Z10
-	VMOVDQU8.Z        64(R13), K2, Z11
-	VMOVDQU64         (R14), Z12
-	VMOVDQU8.Z        64(R14), K3, Z13
-	VMOVDQU64         (R15), Z14
-	VMOVDQU8.Z        64(R15), K4, Z15
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
-	VPXORQ            Z9, Z1, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
 	VMOVDQU8.Z        Z1, K1, Z1
-	VPSHUFB           reverse<>+0(SB), Z1, Z1
-	MOVQ              8(SP), AX
+	VPSHUFB           reverse<>+0(SB), Z1, Z3
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
-	VMOVDQU64    Z2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
-	VPXORQ       Z11, Z3, Z3
-	VMOVDQU8     Z3, K2, 64(R13)
-	VMOVDQU8.Z   Z3, K2, Z3
-	VPSHUFB      reverse<>+0(SB), Z3, Z3
-	MOVQ         24(SP), AX
+firstAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VMOVDQU8.Z   Z5, K2, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z7
 	CMPB         38(AX), $0x00
-	JNE          esn1
+	JNE          firstESN1
 
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	VMOVDQU64    Z4, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VPXORQ       Z13, Z5, Z5
-	VMOVDQU8     Z5, K3, 64(R14)
-	VMOVDQU8.Z   Z5, K3, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	MOVQ         40(SP), AX
+firstAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VMOVDQU8.Z   Z9, K3, Z9
+	VPSHUFB      reverse<>+0(SB), Z9, Z11
 	CMPB         38(AX), $0x00
-	JNE          esn2
+	JNE          firstESN2
 
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
-	VMOVDQU64    Z6, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
-	VPXORQ       Z15, Z7, Z7
-	VMOVDQU8     Z7, K4, 64(R15)
-	VMOVDQU8.Z   Z7, K4, Z7
-	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	MOVQ         56(SP), AX
+firstAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VMOVDQU8.Z   Z13, K4, Z13
+	VPSHUFB      reverse<>+0(SB), Z13, Z15
 	CMPB         38(AX), $0x00
-	JNE          esn3
+	JNE          firstESN3
 
-aad3:
-	MOVQ          (SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R12, AX
-	MOVQ          AX, R12
-	ANDQ          $-16, CX
-	SUBQ          CX, R8
-	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
-	VPCLMULQDQ    $0x01, 880(R8), Z1, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z9
-	VPCLMULQDQ    $0x10, 880(R8), Z1, Z22
-	VPCLMULQDQ    $0x00, 880(R8), Z1, Z23
-	VPCLMULQDQ    $0x11, 880(R8), Z1, Z20
-	VPXORQ        Z23, Z8, Z8
-	VPXORQ        Z22, Z9, Z9
-	VPXORQ        Z20, Z10, Z10
-	MOVQ          16(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R13, AX
-	MOVQ          AX, R13
-	ANDQ          $-16, CX
-	SUBQ          CX, R9
-	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
-	VPCLMULQDQ    $0x01, 880(R9), Z3, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z12
-	VPCLMULQDQ    $0x10, 880(R9), Z3, Z22
-	VPCLMULQDQ    $0x00, 880(R9), Z3, Z23
-	VPCLMULQDQ    $0x11, 880(R9), Z3, Z20
-	VPXORQ        Z23, Z11, Z11
-	VPXORQ        Z22, Z12, Z12
-	VPXORQ        Z20, Z13, Z13
-	MOVQ          32(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R14, AX
-	MOVQ          AX, R14
-	ANDQ          $-16, CX
-	SUBQ          CX, R10
-	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
-	VPCLMULQDQ    $0x01, 880(R10), Z5, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z15
-	VPCLMULQDQ    $0x10, 880(R10), Z5, Z22
-	VPCLMULQDQ    $0x00, 880(R10), Z5, Z23
-	VPCLMULQDQ    $0x11, 880(R10), Z5, Z20
-	VPXORQ        Z23, Z14, Z14
-	VPXORQ        Z22, Z15, Z15
-	VPXORQ        Z20, Z16, Z16
-	MOVQ          48(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R15, AX
-	MOVQ          AX, R15
-	ANDQ          $-16, CX
-	SUBQ          CX, R11
-	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
-	VPCLMULQDQ    $0x01, 880(R11), Z7, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z18
-	VPCLMULQDQ    $0x10, 880(R11), Z7, Z22
-	VPCLMULQDQ    $0x00, 880(R11), Z7, Z23
-	VPCLMULQDQ    $0x11, 880(R11), Z7, Z20
-	VPXORQ        Z23, Z17, Z17
-	VPXORQ        Z22, Z18, Z18
-	VPXORQ        Z20, Z19, Z19
-	VSHUFI64X2    $0xee, Z11, Z8, Z27
-	VSHUFI64X2    $0x44, Z11, Z8, Z8
-	VPXORQ        Z27, Z8, Z8
-	VSHUFI64X2    $0xee, Z17, Z14, Z28
-	VSHUFI64X2    $0x44, Z17, Z14, Z14
-	VPXORQ        Z28, Z14, Z14
-	VSHUFI64X2    $0xdd, Z14, Z8, Z29
-	VSHUFI64X2    $0x88, Z14, Z8, Z8
-	VPXORQ        Z29, Z8, Z8
-	VSHUFI64X2    $0xee, Z12, Z9, Z27
-	VSHUFI64X2    $0x44, Z12, Z9, Z9
-	VPXORQ        Z27, Z9, Z9
-	VSHUFI64X2    $0xee, Z18, Z15, Z28
-	VSHUFI64X2    $0x44, Z18, Z15, Z15
-	VPXORQ        Z28, Z15, Z15
-	VSHUFI64X2    $0xdd, Z15, Z9, Z29
-	VSHUFI64X2    $0x88, Z15, Z9, Z9
-	VPXORQ        Z29, Z9, Z9
-	VSHUFI64X2    $0xee, Z13, Z10, Z27
-	VSHUFI64X2    $0x44, Z13, Z10, Z10
-	VPXORQ        Z27, Z10, Z10
-	VSHUFI64X2    $0xee, Z19, Z16, Z28
-	VSHUFI64X2    $0x44, Z19, Z16, Z16
-	VPXORQ        Z28, Z16, Z16
-	VSHUFI64X2    $0xdd, Z16, Z10, Z29
-	VSHUFI64X2    $0x88, Z16, Z10, Z10
-	VPXORQ        Z29, Z10, Z10
-	VPCLMULQDQ    $0x01, Z25, Z24, Z20
-	VPCLMULQDQ    $0x10, Z25, Z24, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z9
-	VPCLMULQDQ    $0x00, Z25, Z24, Z22
-	VPCLMULQDQ    $0x11, Z25, Z24, Z23
-	VPXORQ        Z22, Z8, Z8
-	VPXORQ        Z23, Z10, Z10
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z20, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z20, Z9, Z10
-	VPSHUFB       reverse<>+0(SB), Z10, Z10
-	VPXORQ        Z26, Z10, Z10
-	VMOVDQU       X10, (R12)
-	VEXTRACTI64X2 $0x01, Z10, (R13)
-	VEXTRACTI64X2 $0x02, Z10, (R14)
-	VEXTRACTI64X2 $0x03, Z10, (R15)
-	MOVQ          8(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          24(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          40(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          56(SP), AX
-	MOVB          $0x01, 36(AX)
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	MOVQ              16(SP), AX
+	VAESENC           896(R8), Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z2, Z21
+	VAESENC           896(R9), Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z2, Z23
+	VAESENC           896(R9), Z5, Z5
+	VPCLMULQDQ        $0x00, (AX), Z2, Z20
+	VAESENC           896(R10), Z8, Z8
+	VPCLMULQDQ        $0x11, (AX), Z2, Z22
+	VAESENC           896(R10), Z9, Z9
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
+	VAESENC           896(R11), Z12, Z12
+	VPTERNLOGQ        $0x96, Z23, Z24, Z21
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
+	VAESENC           896(R11), Z13, Z13
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
+	VAESENC           960(R8), Z0, Z0
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
+	VAESENC           960(R8), Z1, Z1
+	VPXORQ            Z26, Z20, Z20
+	VAESENC           960(R9), Z4, Z4
+	VPXORQ            Z25, Z21, Z21
+	VAESENC           960(R9), Z5, Z5
+	VPXORQ            Z27, Z22, Z22
+	VAESENC           960(R10), Z8, Z8
+	MOVQ              56(SP), AX
+	VAESENC           960(R10), Z9, Z9
+	VPCLMULQDQ        $0x01, (AX), Z6, Z29
+	VPCLMULQDQ        $0x10, (AX), Z6, Z31
+	VAESENC           960(R11), Z12, Z12
+	VPCLMULQDQ        $0x00, (AX), Z6, Z28
+	VAESENC           960(R11), Z13, Z13
+	VPCLMULQDQ        $0x11, (AX), Z6, Z30
+	VAESENC           1024(R8), Z0, Z0
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
+	VAESENC           1024(R8), Z1, Z1
+	VPTERNLOGQ        $0x96, Z31, Z2, Z29
+	VAESENC           1024(R9), Z4, Z4
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
+	VAESENC           1024(R9), Z5, Z5
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
+	VAESENC           1024(R10), Z8, Z8
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
+	VPXORQ            Z24, Z28, Z28
+	VAESENC           1024(R10), Z9, Z9
+	VPXORQ            Z23, Z29, Z29
+	VAESENC           1024(R11), Z12, Z12
+	VPXORQ            Z3, Z30, Z30
+	VAESENC           1024(R11), Z13, Z13
+	VSHUFI64X2        $0xee, Z28, Z20, Z26
+	VAESENC           1088(R8), Z0, Z0
+	VSHUFI64X2        $0x44, Z28, Z20, Z20
+	VAESENC           1088(R8), Z1, Z1
+	VPXORQ            Z26, Z20, Z20
+	VAESENC           1088(R9), Z4, Z4
+	VSHUFI64X2        $0xee, Z29, Z21, Z26
+	VAESENC           1088(R9), Z5, Z5
+	VSHUFI64X2        $0x44, Z29, Z21, Z21
+	VPXORQ            Z26, Z21, Z21
+	VAESENC           1088(R10), Z8, Z8
+	VSHUFI64X2        $0xee, Z30, Z22, Z26
+	VAESENC           1088(R10), Z9, Z9
+	VSHUFI64X2        $0x44, Z30, Z22, Z22
+	VAESENC           1088(R11), Z12, Z12
+	VPXORQ            Z26, Z22, Z22
+	VAESENC           1088(R11), Z13, Z13
+	MOVQ              96(SP), AX
+	VAESENC           1152(R8), Z0, Z0
+	VPCLMULQDQ        $0x01, (AX), Z10, Z25
+	VAESENC           1152(R8), Z1, Z1
+	VPCLMULQDQ        $0x10, (AX), Z10, Z6
+	VAESENC           1152(R9), Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z10, Z26
+	VPCLMULQDQ        $0x11, (AX), Z10, Z27
+	VAESENC           1152(R9), Z5, Z5
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
+	VAESENC           1152(R10), Z8, Z8
+	VPTERNLOGQ        $0x96, Z6, Z31, Z25
+	VAESENC           1152(R10), Z9, Z9
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
+	VAESENC           1152(R11), Z12, Z12
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
+	VAESENC           1152(R11), Z13, Z13
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
+	VAESENC           1216(R8), Z0, Z0
+	VPXORQ            Z7, Z26, Z26
+	VAESENC           1216(R8), Z1, Z1
+	VPXORQ            Z2, Z25, Z25
+	VPXORQ            Z24, Z27, Z27
+	VAESENC           1216(R9), Z4, Z4
+	MOVQ              136(SP), AX
+	VAESENC           1216(R9), Z5, Z5
+	VPCLMULQDQ        $0x01, (AX), Z14, Z3
+	VAESENC           1216(R10), Z8, Z8
+	VPCLMULQDQ        $0x10, (AX), Z14, Z29
+	VAESENC           1216(R10), Z9, Z9
+	VPCLMULQDQ        $0x00, (AX), Z14, Z23
+	VAESENC           1216(R11), Z12, Z12
+	VPCLMULQDQ        $0x11, (AX), Z14, Z28
+	VAESENC           1216(R11), Z13, Z13
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
+	VPTERNLOGQ        $0x96, Z29, Z30, Z3
+	VAESENC           1280(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
+	VAESENC           1280(R8), Z1, Z1
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
+	VAESENC           1280(R9), Z4, Z4
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
+	VAESENC           1280(R9), Z5, Z5
+	VPXORQ            Z6, Z23, Z23
+	VAESENC           1280(R10), Z8, Z8
+	VPXORQ            Z10, Z3, Z3
+	VAESENC           1280(R10), Z9, Z9
+	VPXORQ            Z31, Z28, Z28
+	VAESENC           1280(R11), Z12, Z12
+	VSHUFI64X2        $0xee, Z23, Z26, Z11
+	VSHUFI64X2        $0x44, Z23, Z26, Z26
+	VAESENC           1280(R11), Z13, Z13
+	VPXORQ            Z11, Z26, Z26
+	VAESENC           1344(R8), Z0, Z0
+	VSHUFI64X2        $0xee, Z3, Z25, Z11
+	VAESENC           1344(R8), Z1, Z1
+	VSHUFI64X2        $0x44, Z3, Z25, Z25
+	VAESENC           1344(R9), Z4, Z4
+	VPXORQ            Z11, Z25, Z25
+	VAESENC           1344(R9), Z5, Z5
+	VSHUFI64X2        $0xee, Z28, Z27, Z11
+	VAESENC           1344(R10), Z8, Z8
+	VSHUFI64X2        $0x44, Z28, Z27, Z27
+	VAESENC           1344(R10), Z9, Z9
+	VPXORQ            Z11, Z27, Z27
+	VSHUFI64X2        $0xdd, Z26, Z20, Z11
+	VAESENC           1344(R11), Z12, Z12
+	VSHUFI64X2        $0x88, Z26, Z20, Z20
+	VAESENC           1344(R11), Z13, Z13
+	VPXORQ            Z11, Z20, Z20
+	VAESENC           1408(R8), Z0, Z0
+	VSHUFI64X2        $0xdd, Z25, Z21, Z11
+	VAESENC           1408(R8), Z1, Z1
+	VSHUFI64X2        $0x88, Z25, Z21, Z21
+	VAESENC           1408(R9), Z4, Z4
+	VPXORQ            Z11, Z21, Z21
+	VAESENC           1408(R9), Z5, Z5
+	VSHUFI64X2        $0xdd, Z27, Z22, Z11
+	VAESENC           1408(R10), Z8, Z8
+	VSHUFI64X2        $0x88, Z27, Z22, Z22
+	VPXORQ            Z11, Z22, Z22
+	VAESENC           1408(R10), Z9, Z9
+	VPCLMULQDQ        $0x01, Z17, Z16, Z11
+	VAESENC           1408(R11), Z12, Z12
+	VPCLMULQDQ        $0x10, Z17, Z16, Z7
+	VAESENC           1408(R11), Z13, Z13
+	VPTERNLOGQ        $0x96, Z11, Z7, Z21
+	VAESENC           1472(R8), Z0, Z0
+	VPCLMULQDQ        $0x00, Z17, Z16, Z2
+	VAESENC           1472(R8), Z1, Z1
+	VPCLMULQDQ        $0x11, Z17, Z16, Z24
+	VAESENC           1472(R9), Z4, Z4
+	VPXORQ            Z2, Z20, Z20
+	VAESENC           1472(R9), Z5, Z5
+	VPXORQ            Z24, Z22, Z22
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
+	VAESENC           1472(R10), Z8, Z8
+	VPSHUFD           $0x4e, Z20, Z20
+	VAESENC           1472(R10), Z9, Z9
+	VPTERNLOGQ        $0x96, Z14, Z20, Z21
+	VAESENC           1472(R11), Z12, Z12
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
+	VAESENC           1472(R11), Z13, Z13
+	VPSHUFD           $0x4e, Z21, Z21
+	VAESENC           1536(R8), Z0, Z0
+	VPTERNLOGQ        $0x96, Z14, Z21, Z22
+	VAESENC           1536(R8), Z1, Z1
+	VPSHUFB           reverse<>+0(SB), Z22, Z22
+	VAESENC           1536(R9), Z4, Z4
+	VPXORQ            Z18, Z22, Z22
+	MOVQ              24(SP), AX
+	VAESENC           1536(R9), Z5, Z5
+	VEXTRACTI64X2     $0x00, Z22, (AX)
+	VAESENC           1536(R10), Z8, Z8
+	MOVQ              32(SP), AX
+	VAESENC           1536(R10), Z9, Z9
+	MOVB              $0x01, 36(AX)
+	VAESENC           1536(R11), Z12, Z12
+	MOVQ              64(SP), AX
+	VAESENC           1536(R11), Z13, Z13
+	VEXTRACTI64X2     $0x01, Z22, (AX)
+	VAESENCLAST       1600(R8), Z0, Z0
+	MOVQ              72(SP), AX
+	VAESENCLAST       1600(R8), Z1, Z1
+	MOVB              $0x01, 36(AX)
+	MOVQ              104(SP), AX
+	VAESENCLAST       1600(R9), Z4, Z4
+	VEXTRACTI64X2     $0x02, Z22, (AX)
+	VAESENCLAST       1600(R9), Z5, Z5
+	MOVQ              112(SP), AX
+	VAESENCLAST       1600(R10), Z8, Z8
+	MOVB              $0x01, 36(AX)
+	VAESENCLAST       1600(R10), Z9, Z9
+	MOVQ              144(SP), AX
+	VAESENCLAST       1600(R11), Z12, Z12
+	VEXTRACTI64X2     $0x03, Z22, (AX)
+	VAESENCLAST       1600(R11), Z13, Z13
+	MOVQ              152(SP), AX
+	MOVB              $0x01, 36(AX)
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VMOVDQU8.Z        Z1, K1, Z1
+	VPSHUFB           reverse<>+0(SB), Z1, Z3
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VMOVDQU8.Z   Z5, K2, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z7
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VMOVDQU8.Z   Z9, K3, Z9
+	VPSHUFB      reverse<>+0(SB), Z9, Z11
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VMOVDQU8.Z   Z13, K4, Z13
+	VPSHUFB      reverse<>+0(SB), Z13, Z15
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
 	SUBQ          $0x04, DX
-	JA            group
+	JA            loop
+	MOVQ          16(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z2, Z21
+	VPCLMULQDQ    $0x10, (AX), Z2, Z23
+	VPCLMULQDQ    $0x00, (AX), Z2, Z20
+	VPCLMULQDQ    $0x11, (AX), Z2, Z22
+	VPCLMULQDQ    $0x01, 64(AX), Z3, Z24
+	VPTERNLOGQ    $0x96, Z23, Z24, Z21
+	VPCLMULQDQ    $0x10, 64(AX), Z3, Z25
+	VPCLMULQDQ    $0x00, 64(AX), Z3, Z26
+	VPCLMULQDQ    $0x11, 64(AX), Z3, Z27
+	VPXORQ        Z26, Z20, Z20
+	VPXORQ        Z25, Z21, Z21
+	VPXORQ        Z27, Z22, Z22
+	MOVQ          56(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z6, Z29
+	VPCLMULQDQ    $0x10, (AX), Z6, Z31
+	VPCLMULQDQ    $0x00, (AX), Z6, Z28
+	VPCLMULQDQ    $0x11, (AX), Z6, Z30
+	VPCLMULQDQ    $0x01, 64(AX), Z7, Z2
+	VPTERNLOGQ    $0x96, Z31, Z2, Z29
+	VPCLMULQDQ    $0x10, 64(AX), Z7, Z23
+	VPCLMULQDQ    $0x00, 64(AX), Z7, Z24
+	VPCLMULQDQ    $0x11, 64(AX), Z7, Z3
+	VPXORQ        Z24, Z28, Z28
+	VPXORQ        Z23, Z29, Z29
+	VPXORQ        Z3, Z30, Z30
+	VSHUFI64X2    $0xee, Z28, Z20, Z26
+	VSHUFI64X2    $0x44, Z28, Z20, Z20
+	VPXORQ        Z26, Z20, Z20
+	VSHUFI64X2    $0xee, Z29, Z21, Z26
+	VSHUFI64X2    $0x44, Z29, Z21, Z21
+	VPXORQ        Z26, Z21, Z21
+	VSHUFI64X2    $0xee, Z30, Z22, Z26
+	VSHUFI64X2    $0x44, Z30, Z22, Z22
+	VPXORQ        Z26, Z22, Z22
+	MOVQ          96(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z10, Z25
+	VPCLMULQDQ    $0x10, (AX), Z10, Z6
+	VPCLMULQDQ    $0x00, (AX), Z10, Z26
+	VPCLMULQDQ    $0x11, (AX), Z10, Z27
+	VPCLMULQDQ    $0x01, 64(AX), Z11, Z31
+	VPTERNLOGQ    $0x96, Z6, Z31, Z25
+	VPCLMULQDQ    $0x10, 64(AX), Z11, Z2
+	VPCLMULQDQ    $0x00, 64(AX), Z11, Z7
+	VPCLMULQDQ    $0x11, 64(AX), Z11, Z24
+	VPXORQ        Z7, Z26, Z26
+	VPXORQ        Z2, Z25, Z25
+	VPXORQ        Z24, Z27, Z27
+	MOVQ          136(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z14, Z3
+	VPCLMULQDQ    $0x10, (AX), Z14, Z29
+	VPCLMULQDQ    $0x00, (AX), Z14, Z23
+	VPCLMULQDQ    $0x11, (AX), Z14, Z28
+	VPCLMULQDQ    $0x01, 64(AX), Z15, Z30
+	VPTERNLOGQ    $0x96, Z29, Z30, Z3
+	VPCLMULQDQ    $0x10, 64(AX), Z15, Z10
+	VPCLMULQDQ    $0x00, 64(AX), Z15, Z6
+	VPCLMULQDQ    $0x11, 64(AX), Z15, Z31
+	VPXORQ        Z6, Z23, Z23
+	VPXORQ        Z10, Z3, Z3
+	VPXORQ        Z31, Z28, Z28
+	VSHUFI64X2    $0xee, Z23, Z26, Z11
+	VSHUFI64X2    $0x44, Z23, Z26, Z26
+	VPXORQ        Z11, Z26, Z26
+	VSHUFI64X2    $0xee, Z3, Z25, Z11
+	VSHUFI64X2    $0x44, Z3, Z25, Z25
+	VPXORQ        Z11, Z25, Z25
+	VSHUFI64X2    $0xee, Z28, Z27, Z11
+	VSHUFI64X2    $0x44, Z28, Z27, Z27
+	VPXORQ        Z11, Z27, Z27
+	VSHUFI64X2    $0xdd, Z26, Z20, Z11
+	VSHUFI64X2    $0x88, Z26, Z20, Z20
+	VPXORQ        Z11, Z20, Z20
+	VSHUFI64X2    $0xdd, Z25, Z21, Z11
+	VSHUFI64X2    $0x88, Z25, Z21, Z21
+	VPXORQ        Z11, Z21, Z21
+	VSHUFI64X2    $0xdd, Z27, Z22, Z11
+	VSHUFI64X2    $0x88, Z27, Z22, Z22
+	VPXORQ        Z11, Z22, Z22
+	VPCLMULQDQ    $0x01, Z17, Z16, Z11
+	VPCLMULQDQ    $0x10, Z17, Z16, Z7
+	VPTERNLOGQ    $0x96, Z11, Z7, Z21
+	VPCLMULQDQ    $0x00, Z17, Z16, Z2
+	VPCLMULQDQ    $0x11, Z17, Z16, Z24
+	VPXORQ        Z2, Z20, Z20
+	VPXORQ        Z24, Z22, Z22
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z14
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z14, Z20, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z14
+	VPSHUFD       $0x4e, Z21, Z21
+	VPTERNLOGQ    $0x96, Z14, Z21, Z22
+	VPSHUFB       reverse<>+0(SB), Z22, Z22
+	VPXORQ        Z18, Z22, Z22
+	MOVQ          24(SP), AX
+	VEXTRACTI64X2 $0x00, Z22, (AX)
+	MOVQ          32(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          64(SP), AX
+	VEXTRACTI64X2 $0x01, Z22, (AX)
+	MOVQ          72(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          104(SP), AX
+	VEXTRACTI64X2 $0x02, Z22, (AX)
+	MOVQ          112(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          144(SP), AX
+	VEXTRACTI64X2 $0x03, Z22, (AX)
+	MOVQ          152(SP), AX
+	MOVB          $0x01, 36(AX)
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD3
 
 // func gcmSeal256vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
@@ -5050,23 +6452,22 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   832(R9), Z13
-	VPXORQ            Z14, Z13, Z13
+	VPXORQ            832(R9), Z14, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   848(R9), Z17
-	VBROADCASTI32X4   864(R9), Z18
-	VBROADCASTI32X4   880(R9), Z19
-	VBROADCASTI32X4   896(R9), Z20
-	VBROADCASTI32X4   912(R9), Z21
-	VBROADCASTI32X4   928(R9), Z22
-	VBROADCASTI32X4   944(R9), Z23
-	VBROADCASTI32X4   960(R9), Z24
-	VBROADCASTI32X4   976(R9), Z25
-	VBROADCASTI32X4   992(R9), Z26
-	VBROADCASTI32X4   1008(R9), Z27
-	VBROADCASTI32X4   1024(R9), Z28
-	VBROADCASTI32X4   1040(R9), Z29
-	VBROADCASTI32X4   1056(R9), Z30
+	VMOVDQU64         896(R9), Z17
+	VMOVDQU64         960(R9), Z18
+	VMOVDQU64         1024(R9), Z19
+	VMOVDQU64         1088(R9), Z20
+	VMOVDQU64         1152(R9), Z21
+	VMOVDQU64         1216(R9), Z22
+	VMOVDQU64         1280(R9), Z23
+	VMOVDQU64         1344(R9), Z24
+	VMOVDQU64         1408(R9), Z25
+	VMOVDQU64         1472(R9), Z26
+	VMOVDQU64         1536(R9), Z27
+	VMOVDQU64         1600(R9), Z28
+	VMOVDQU64         1664(R9), Z29
+	VMOVDQU64         1728(R9), Z30
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -6215,17 +7616,15 @@ esn4false:
 
 // func gcmSeal256vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -6236,15 +7635,11 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -6252,19 +7647,14 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -6272,19 +7662,14 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -6292,333 +7677,652 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R9), Z2, Z2
+	VAESENC           896(R10), Z4, Z4
+	VAESENC           896(R11), Z6, Z6
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R9), Z2, Z2
+	VAESENC           960(R10), Z4, Z4
+	VAESENC           960(R11), Z6, Z6
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R9), Z2, Z2
+	VAESENC           1024(R10), Z4, Z4
+	VAESENC           1024(R11), Z6, Z6
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R9), Z2, Z2
+	VAESENC           1088(R10), Z4, Z4
+	VAESENC           1088(R11), Z6, Z6
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R9), Z2, Z2
+	VAESENC           1152(R10), Z4, Z4
+	VAESENC           1152(R11), Z6, Z6
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R9), Z2, Z2
+	VAESENC           1216(R10), Z4, Z4
+	VAESENC           1216(R11), Z6, Z6
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R9), Z2, Z2
+	VAESENC           1280(R10), Z4, Z4
+	VAESENC           1280(R11), Z6, Z6
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R9), Z2, Z2
+	VAESENC           1344(R10), Z4, Z4
+	VAESENC           1344(R11), Z6, Z6
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R9), Z2, Z2
+	VAESENC           1408(R10), Z4, Z4
+	VAESENC           1408(R11), Z6, Z6
+	VAESENC           1472(R8), Z0, Z0
+	VAESENC           1472(R9), Z2, Z2
+	VAESENC           1472(R10), Z4, Z4
+	VAESENC           1472(R11), Z6, Z6
+	VAESENC           1536(R8), Z0, Z0
+	VAESENC           1536(R9), Z2, Z2
+	VAESENC           1536(R10), Z4, Z4
+	VAESENC           1536(R11), Z6, Z6
+	VAESENC           1600(R8), Z0, Z0
+	VAESENC           1600(R9), Z2, Z2
+	VAESENC           1600(R10), Z4, Z4
+	VAESENC           1600(R11), Z6, Z6
+	VAESENC           1664(R8), Z0, Z0
+	VAESENC           1664(R9), Z2, Z2
+	VAESENC           1664(R10), Z4, Z4
+	VAESENC           1664(R11), Z6, Z6
+	VAESENCLAST       1728(R8), Z0, Z0
+	VAESENCLAST       1728(R9), Z2, Z2
+	VAESENCLAST       1728(R10), Z4, Z4
+	VAESENCLAST       1728(R11), Z6, Z6
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1008(R8), Z27
-	VBROADCASTI32X4   1008(R9), Z28
-	VBROADCASTI32X4   1008(R10), Z29
-	VBROADCASTI32X4   1008(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1024(R8), Z27
-	VBROADCASTI32X4   1024(R9), Z28
-	VBROADCASTI32X4   1024(R10), Z29
-	VBROADCASTI32X4   1024(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1040(R8), Z27
-	VBROADCASTI32X4   1040(R9), Z28
-	VBROADCASTI32X4   1040(R10), Z29
-	VBROADCASTI32X4   1040(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1056(R8), Z27
-	VBROADCASTI32X4   1056(R9), Z28
-	VBROADCASTI32X4   1056(R10), Z29
-	VBROADCASTI32X4   1056(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU8.Z        (R12), K1, Z8
-	VMOVDQU8.Z        (R13), K2, Z10
-	VMOVDQU8.Z        (R14), K3, Z12
-	VMOVDQU8.Z        (R15), K4, Z14
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
 	VMOVDQU8.Z        Z0, K1, Z0
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
 	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
+firstAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
 	VMOVDQU8.Z   Z2, K2, Z2
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
-	MOVQ         24(SP), AX
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
 	CMPB         38(AX), $0x00
-	JNE          esn1
+	JNE          firstESN1
 
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
+firstAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
 	VMOVDQU8.Z   Z4, K3, Z4
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	MOVQ         40(SP), AX
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
 	CMPB         38(AX), $0x00
-	JNE          esn2
+	JNE          firstESN2
 
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
+firstAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
 	VMOVDQU8.Z   Z6, K4, Z6
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
-	MOVQ         56(SP), AX
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
 	CMPB         38(AX), $0x00
-	JNE          esn3
+	JNE          firstESN3
 
-aad3:
-	MOVQ          (SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R12, AX
-	MOVQ          AX, R12
-	ANDQ          $-16, CX
-	SUBQ          CX, R8
-	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
-	VPXORQ        Z20, Z9, Z9
-	MOVQ          16(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R13, AX
-	MOVQ          AX, R13
-	ANDQ          $-16, CX
-	SUBQ          CX, R9
-	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
-	VPXORQ        Z20, Z12, Z12
-	MOVQ          32(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R14, AX
-	MOVQ          AX, R14
-	ANDQ          $-16, CX
-	SUBQ          CX, R10
-	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
-	VPXORQ        Z20, Z15, Z15
-	MOVQ          48(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R15, AX
-	MOVQ          AX, R15
-	ANDQ          $-16, CX
-	SUBQ          CX, R11
-	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
-	VPXORQ        Z20, Z18, Z18
-	VSHUFI64X2    $0xee, Z11, Z8, Z27
-	VSHUFI64X2    $0x44, Z11, Z8, Z8
-	VPXORQ        Z27, Z8, Z8
-	VSHUFI64X2    $0xee, Z17, Z14, Z28
-	VSHUFI64X2    $0x44, Z17, Z14, Z14
-	VPXORQ        Z28, Z14, Z14
-	VSHUFI64X2    $0xdd, Z14, Z8, Z29
-	VSHUFI64X2    $0x88, Z14, Z8, Z8
-	VPXORQ        Z29, Z8, Z8
-	VSHUFI64X2    $0xee, Z12, Z9, Z27
-	VSHUFI64X2    $0x44, Z12, Z9, Z9
-	VPXORQ        Z27, Z9, Z9
-	VSHUFI64X2    $0xee, Z18, Z15, Z28
-	VSHUFI64X2    $0x44, Z18, Z15, Z15
-	VPXORQ        Z28, Z15, Z15
-	VSHUFI64X2    $0xdd, Z15, Z9, Z29
-	VSHUFI64X2    $0x88, Z15, Z9, Z9
-	VPXORQ        Z29, Z9, Z9
-	VSHUFI64X2    $0xee, Z13, Z10, Z27
-	VSHUFI64X2    $0x44, Z13, Z10, Z10
-	VPXORQ        Z27, Z10, Z10
-	VSHUFI64X2    $0xee, Z19, Z16, Z28
-	VSHUFI64X2    $0x44, Z19, Z16, Z16
-	VPXORQ        Z28, Z16, Z16
-	VSHUFI64X2    $0xdd, Z16, Z10, Z29
-	VSHUFI64X2    $0x88, Z16, Z10, Z10
-	VPXORQ        Z29, Z10, Z10
-	VPCLMULQDQ    $0x01, Z25, Z24, Z20
-	VPCLMULQDQ    $0x10, Z25, Z24, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z9
-	VPCLMULQDQ    $0x00, Z25, Z24, Z22
-	VPCLMULQDQ    $0x11, Z25, Z24, Z23
-	VPXORQ        Z22, Z8, Z8
-	VPXORQ        Z23, Z10, Z10
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z20, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z20, Z9, Z10
-	VPSHUFB       reverse<>+0(SB), Z10, Z10
-	VPXORQ        Z26, Z10, Z10
-	VMOVDQU       X10, (R12)
-	VEXTRACTI64X2 $0x01, Z10, (R13)
-	VEXTRACTI64X2 $0x02, Z10, (R14)
-	VEXTRACTI64X2 $0x03, Z10, (R15)
-	MOVQ          8(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          24(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          40(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          56(SP), AX
-	MOVB          $0x01, 36(AX)
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	MOVQ              16(SP), AX
+	VAESENC           896(R9), Z2, Z2
+	VPCLMULQDQ        $0x01, (AX), Z1, Z13
+	VAESENC           896(R10), Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z1, Z15
+	VPCLMULQDQ        $0x00, (AX), Z1, Z12
+	VAESENC           896(R11), Z6, Z6
+	VPCLMULQDQ        $0x11, (AX), Z1, Z14
+	VAESENC           960(R8), Z0, Z0
+	VPXORQ            Z15, Z13, Z13
+	MOVQ              56(SP), AX
+	VAESENC           960(R9), Z2, Z2
+	VPCLMULQDQ        $0x01, (AX), Z3, Z17
+	VAESENC           960(R10), Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z3, Z19
+	VPCLMULQDQ        $0x00, (AX), Z3, Z16
+	VAESENC           960(R11), Z6, Z6
+	VPCLMULQDQ        $0x11, (AX), Z3, Z18
+	VAESENC           1024(R8), Z0, Z0
+	VPXORQ            Z19, Z17, Z17
+	VSHUFI64X2        $0xee, Z16, Z12, Z20
+	VAESENC           1024(R9), Z2, Z2
+	VSHUFI64X2        $0x44, Z16, Z12, Z12
+	VAESENC           1024(R10), Z4, Z4
+	VPXORQ            Z20, Z12, Z12
+	VSHUFI64X2        $0xee, Z17, Z13, Z20
+	VAESENC           1024(R11), Z6, Z6
+	VSHUFI64X2        $0x44, Z17, Z13, Z13
+	VAESENC           1088(R8), Z0, Z0
+	VPXORQ            Z20, Z13, Z13
+	VSHUFI64X2        $0xee, Z18, Z14, Z20
+	VAESENC           1088(R9), Z2, Z2
+	VSHUFI64X2        $0x44, Z18, Z14, Z14
+	VAESENC           1088(R10), Z4, Z4
+	VPXORQ            Z20, Z14, Z14
+	VAESENC           1088(R11), Z6, Z6
+	MOVQ              96(SP), AX
+	VPCLMULQDQ        $0x01, (AX), Z5, Z21
+	VAESENC           1152(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, (AX), Z5, Z23
+	VAESENC           1152(R9), Z2, Z2
+	VPCLMULQDQ        $0x00, (AX), Z5, Z20
+	VPCLMULQDQ        $0x11, (AX), Z5, Z22
+	VAESENC           1152(R10), Z4, Z4
+	VPXORQ            Z23, Z21, Z21
+	VAESENC           1152(R11), Z6, Z6
+	MOVQ              136(SP), AX
+	VPCLMULQDQ        $0x01, (AX), Z7, Z25
+	VAESENC           1216(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, (AX), Z7, Z27
+	VAESENC           1216(R9), Z2, Z2
+	VPCLMULQDQ        $0x00, (AX), Z7, Z24
+	VPCLMULQDQ        $0x11, (AX), Z7, Z26
+	VAESENC           1216(R10), Z4, Z4
+	VPXORQ            Z27, Z25, Z25
+	VAESENC           1216(R11), Z6, Z6
+	VSHUFI64X2        $0xee, Z24, Z20, Z28
+	VSHUFI64X2        $0x44, Z24, Z20, Z20
+	VAESENC           1280(R8), Z0, Z0
+	VPXORQ            Z28, Z20, Z20
+	VAESENC           1280(R9), Z2, Z2
+	VSHUFI64X2        $0xee, Z25, Z21, Z28
+	VSHUFI64X2        $0x44, Z25, Z21, Z21
+	VAESENC           1280(R10), Z4, Z4
+	VPXORQ            Z28, Z21, Z21
+	VAESENC           1280(R11), Z6, Z6
+	VSHUFI64X2        $0xee, Z26, Z22, Z28
+	VSHUFI64X2        $0x44, Z26, Z22, Z22
+	VAESENC           1344(R8), Z0, Z0
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           1344(R9), Z2, Z2
+	VSHUFI64X2        $0xdd, Z20, Z12, Z28
+	VAESENC           1344(R10), Z4, Z4
+	VSHUFI64X2        $0x88, Z20, Z12, Z12
+	VPXORQ            Z28, Z12, Z12
+	VAESENC           1344(R11), Z6, Z6
+	VSHUFI64X2        $0xdd, Z21, Z13, Z28
+	VAESENC           1408(R8), Z0, Z0
+	VSHUFI64X2        $0x88, Z21, Z13, Z13
+	VPXORQ            Z28, Z13, Z13
+	VAESENC           1408(R9), Z2, Z2
+	VSHUFI64X2        $0xdd, Z22, Z14, Z28
+	VAESENC           1408(R10), Z4, Z4
+	VSHUFI64X2        $0x88, Z22, Z14, Z14
+	VPXORQ            Z28, Z14, Z14
+	VAESENC           1408(R11), Z6, Z6
+	VPCLMULQDQ        $0x01, Z9, Z8, Z28
+	VAESENC           1472(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, Z9, Z8, Z29
+	VPTERNLOGQ        $0x96, Z28, Z29, Z13
+	VAESENC           1472(R9), Z2, Z2
+	VPCLMULQDQ        $0x00, Z9, Z8, Z30
+	VAESENC           1472(R10), Z4, Z4
+	VPCLMULQDQ        $0x11, Z9, Z8, Z31
+	VPXORQ            Z30, Z12, Z12
+	VAESENC           1472(R11), Z6, Z6
+	VPXORQ            Z31, Z14, Z14
+	VAESENC           1536(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
+	VPSHUFD           $0x4e, Z12, Z12
+	VAESENC           1536(R9), Z2, Z2
+	VPTERNLOGQ        $0x96, Z1, Z12, Z13
+	VAESENC           1536(R10), Z4, Z4
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
+	VAESENC           1536(R11), Z6, Z6
+	VPSHUFD           $0x4e, Z13, Z13
+	VPTERNLOGQ        $0x96, Z1, Z13, Z14
+	VAESENC           1600(R8), Z0, Z0
+	VPSHUFB           reverse<>+0(SB), Z14, Z14
+	VAESENC           1600(R9), Z2, Z2
+	VPXORQ            Z10, Z14, Z14
+	MOVQ              24(SP), AX
+	VAESENC           1600(R10), Z4, Z4
+	VEXTRACTI64X2     $0x00, Z14, (AX)
+	VAESENC           1600(R11), Z6, Z6
+	MOVQ              32(SP), AX
+	MOVB              $0x01, 36(AX)
+	VAESENC           1664(R8), Z0, Z0
+	MOVQ              64(SP), AX
+	VAESENC           1664(R9), Z2, Z2
+	VEXTRACTI64X2     $0x01, Z14, (AX)
+	MOVQ              72(SP), AX
+	VAESENC           1664(R10), Z4, Z4
+	MOVB              $0x01, 36(AX)
+	VAESENC           1664(R11), Z6, Z6
+	MOVQ              104(SP), AX
+	VEXTRACTI64X2     $0x02, Z14, (AX)
+	VAESENCLAST       1728(R8), Z0, Z0
+	MOVQ              112(SP), AX
+	VAESENCLAST       1728(R9), Z2, Z2
+	MOVB              $0x01, 36(AX)
+	MOVQ              144(SP), AX
+	VAESENCLAST       1728(R10), Z4, Z4
+	VEXTRACTI64X2     $0x03, Z14, (AX)
+	VAESENCLAST       1728(R11), Z6, Z6
+	MOVQ              152(SP), AX
+	MOVB              $0x01, 36(AX)
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VMOVDQU8.Z        Z0, K1, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VMOVDQU8.Z   Z2, K2, Z2
+	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VMOVDQU8.Z   Z4, K3, Z4
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VMOVDQU8.Z   Z6, K4, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
 	SUBQ          $0x04, DX
-	JA            group
+	JA            loop
+	MOVQ          16(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z1, Z13
+	VPCLMULQDQ    $0x10, (AX), Z1, Z15
+	VPCLMULQDQ    $0x00, (AX), Z1, Z12
+	VPCLMULQDQ    $0x11, (AX), Z1, Z14
+	VPXORQ        Z15, Z13, Z13
+	MOVQ          56(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z3, Z17
+	VPCLMULQDQ    $0x10, (AX), Z3, Z19
+	VPCLMULQDQ    $0x00, (AX), Z3, Z16
+	VPCLMULQDQ    $0x11, (AX), Z3, Z18
+	VPXORQ        Z19, Z17, Z17
+	VSHUFI64X2    $0xee, Z16, Z12, Z20
+	VSHUFI64X2    $0x44, Z16, Z12, Z12
+	VPXORQ        Z20, Z12, Z12
+	VSHUFI64X2    $0xee, Z17, Z13, Z20
+	VSHUFI64X2    $0x44, Z17, Z13, Z13
+	VPXORQ        Z20, Z13, Z13
+	VSHUFI64X2    $0xee, Z18, Z14, Z20
+	VSHUFI64X2    $0x44, Z18, Z14, Z14
+	VPXORQ        Z20, Z14, Z14
+	MOVQ          96(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z5, Z21
+	VPCLMULQDQ    $0x10, (AX), Z5, Z23
+	VPCLMULQDQ    $0x00, (AX), Z5, Z20
+	VPCLMULQDQ    $0x11, (AX), Z5, Z22
+	VPXORQ        Z23, Z21, Z21
+	MOVQ          136(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z7, Z25
+	VPCLMULQDQ    $0x10, (AX), Z7, Z27
+	VPCLMULQDQ    $0x00, (AX), Z7, Z24
+	VPCLMULQDQ    $0x11, (AX), Z7, Z26
+	VPXORQ        Z27, Z25, Z25
+	VSHUFI64X2    $0xee, Z24, Z20, Z28
+	VSHUFI64X2    $0x44, Z24, Z20, Z20
+	VPXORQ        Z28, Z20, Z20
+	VSHUFI64X2    $0xee, Z25, Z21, Z28
+	VSHUFI64X2    $0x44, Z25, Z21, Z21
+	VPXORQ        Z28, Z21, Z21
+	VSHUFI64X2    $0xee, Z26, Z22, Z28
+	VSHUFI64X2    $0x44, Z26, Z22, Z22
+	VPXORQ        Z28, Z22, Z22
+	VSHUFI64X2    $0xdd, Z20, Z12, Z28
+	VSHUFI64X2    $0x88, Z20, Z12, Z12
+	VPXORQ        Z28, Z12, Z12
+	VSHUFI64X2    $0xdd, Z21, Z13, Z28
+	VSHUFI64X2    $0x88, Z21, Z13, Z13
+	VPXORQ        Z28, Z13, Z13
+	VSHUFI64X2    $0xdd, Z22, Z14, Z28
+	VSHUFI64X2    $0x88, Z22, Z14, Z14
+	VPXORQ        Z28, Z14, Z14
+	VPCLMULQDQ    $0x01, Z9, Z8, Z28
+	VPCLMULQDQ    $0x10, Z9, Z8, Z29
+	VPTERNLOGQ    $0x96, Z28, Z29, Z13
+	VPCLMULQDQ    $0x00, Z9, Z8, Z30
+	VPCLMULQDQ    $0x11, Z9, Z8, Z31
+	VPXORQ        Z30, Z12, Z12
+	VPXORQ        Z31, Z14, Z14
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z1
+	VPSHUFD       $0x4e, Z12, Z12
+	VPTERNLOGQ    $0x96, Z1, Z12, Z13
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z1
+	VPSHUFD       $0x4e, Z13, Z13
+	VPTERNLOGQ    $0x96, Z1, Z13, Z14
+	VPSHUFB       reverse<>+0(SB), Z14, Z14
+	VPXORQ        Z10, Z14, Z14
+	MOVQ          24(SP), AX
+	VEXTRACTI64X2 $0x00, Z14, (AX)
+	MOVQ          32(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          64(SP), AX
+	VEXTRACTI64X2 $0x01, Z14, (AX)
+	MOVQ          72(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          104(SP), AX
+	VEXTRACTI64X2 $0x02, Z14, (AX)
+	MOVQ          112(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          144(SP), AX
+	VEXTRACTI64X2 $0x03, Z14, (AX)
+	MOVQ          152(SP), AX
+	MOVB          $0x01, 36(AX)
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD3
 
 // func gcmSeal256vaes512of2(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -6629,18 +8333,13 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VMOVDQA64         Z0, Z1
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -6648,22 +8347,16 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VMOVDQA64         Z2, Z3
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -6671,22 +8364,16 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VMOVDQA64         Z4, Z5
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -6694,422 +8381,850 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VMOVDQA64         Z6, Z7
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R8), Z1, Z1
+	VAESENC           896(R9), Z4, Z4
+	VAESENC           896(R9), Z5, Z5
+	VAESENC           896(R10), Z8, Z8
+	VAESENC           896(R10), Z9, Z9
+	VAESENC           896(R11), Z12, Z12
+	VAESENC           896(R11), Z13, Z13
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R8), Z1, Z1
+	VAESENC           960(R9), Z4, Z4
+	VAESENC           960(R9), Z5, Z5
+	VAESENC           960(R10), Z8, Z8
+	VAESENC           960(R10), Z9, Z9
+	VAESENC           960(R11), Z12, Z12
+	VAESENC           960(R11), Z13, Z13
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R8), Z1, Z1
+	VAESENC           1024(R9), Z4, Z4
+	VAESENC           1024(R9), Z5, Z5
+	VAESENC           1024(R10), Z8, Z8
+	VAESENC           1024(R10), Z9, Z9
+	VAESENC           1024(R11), Z12, Z12
+	VAESENC           1024(R11), Z13, Z13
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R8), Z1, Z1
+	VAESENC           1088(R9), Z4, Z4
+	VAESENC           1088(R9), Z5, Z5
+	VAESENC           1088(R10), Z8, Z8
+	VAESENC           1088(R10), Z9, Z9
+	VAESENC           1088(R11), Z12, Z12
+	VAESENC           1088(R11), Z13, Z13
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R8), Z1, Z1
+	VAESENC           1152(R9), Z4, Z4
+	VAESENC           1152(R9), Z5, Z5
+	VAESENC           1152(R10), Z8, Z8
+	VAESENC           1152(R10), Z9, Z9
+	VAESENC           1152(R11), Z12, Z12
+	VAESENC           1152(R11), Z13, Z13
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R8), Z1, Z1
+	VAESENC           1216(R9), Z4, Z4
+	VAESENC           1216(R9), Z5, Z5
+	VAESENC           1216(R10), Z8, Z8
+	VAESENC           1216(R10), Z9, Z9
+	VAESENC           1216(R11), Z12, Z12
+	VAESENC           1216(R11), Z13, Z13
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R8), Z1, Z1
+	VAESENC           1280(R9), Z4, Z4
+	VAESENC           1280(R9), Z5, Z5
+	VAESENC           1280(R10), Z8, Z8
+	VAESENC           1280(R10), Z9, Z9
+	VAESENC           1280(R11), Z12, Z12
+	VAESENC           1280(R11), Z13, Z13
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R8), Z1, Z1
+	VAESENC           1344(R9), Z4, Z4
+	VAESENC           1344(R9), Z5, Z5
+	VAESENC           1344(R10), Z8, Z8
+	VAESENC           1344(R10), Z9, Z9
+	VAESENC           1344(R11), Z12, Z12
+	VAESENC           1344(R11), Z13, Z13
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R8), Z1, Z1
+	VAESENC           1408(R9), Z4, Z4
+	VAESENC           1408(R9), Z5, Z5
+	VAESENC           1408(R10), Z8, Z8
+	VAESENC           1408(R10), Z9, Z9
+	VAESENC           1408(R11), Z12, Z12
+	VAESENC           1408(R11), Z13, Z13
+	VAESENC           1472(R8), Z0, Z0
+	VAESENC           1472(R8), Z1, Z1
+	VAESENC           1472(R9), Z4, Z4
+	VAESENC           1472(R9), Z5, Z5
+	VAESENC           1472(R10), Z8, Z8
+	VAESENC           1472(R10), Z9, Z9
+	VAESENC           1472(R11), Z12, Z12
+	VAESENC           1472(R11), Z13, Z13
+	VAESENC           1536(R8), Z0, Z0
+	VAESENC           1536(R8), Z1, Z1
+	VAESENC           1536(R9), Z4, Z4
+	VAESENC           1536(R9), Z5, Z5
+	VAESENC           1536(R10), Z8, Z8
+	VAESENC           1536(R10), Z9, Z9
+	VAESENC           1536(R11), Z12, Z12
+	VAESENC           1536(R11), Z13, Z13
+	VAESENC           1600(R8), Z0, Z0
+	VAESENC           1600(R8), Z1, Z1
+	VAESENC           1600(R9), Z4, Z4
+	VAESENC           1600(R9), Z5, Z5
+	VAESENC           1600(R10), Z8, Z8
+	VAESENC           1600(R10), Z9, Z9
+	VAESENC           1600(R11), Z12, Z12
+	VAESENC           1600(R11), Z13, Z13
+	VAESENC           1664(R8), Z0, Z0
+	VAESENC           1664(R8), Z1, Z1
+	VAESENC           1664(R9), Z4, Z4
+	VAESENC           1664(R9), Z5, Z5
+	VAESENC           1664(R10), Z8, Z8
+	VAESENC           1664(R10), Z9, Z9
+	VAESENC           1664(R11), Z12, Z12
+	VAESENC           1664(R11), Z13, Z13
+	VAESENCLAST       1728(R8), Z0, Z0
+	VAESENCLAST       1728(R8), Z1, Z1
+	VAESENCLAST       1728(R9), Z4, Z4
+	VAESENCLAST       1728(R9), Z5, Z5
+	VAESENCLAST       1728(R10), Z8, Z8
+	VAESENCLAST       1728(R10), Z9, Z9
+	VAESENCLAST       1728(R11), Z12, Z12
+	VAESENCLAST       1728(R11), Z13, Z13
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1008(R8), Z27
-	VBROADCASTI32X4   1008(R9), Z28
-	VBROADCASTI32X4   1008(R10), Z29
-	VBROADCASTI32X4   1008(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1024(R8), Z27
-	VBROADCASTI32X4   1024(R9), Z28
-	VBROADCASTI32X4   1024(R10), Z29
-	VBROADCASTI32X4   1024(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1040(R8), Z27
-	VBROADCASTI32X4   1040(R9), Z28
-	VBROADCASTI32X4   1040(R10), Z29
-	VBROADCASTI32X4   1040(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1056(R8), Z27
-	VBROADCASTI32X4   1056(R9), Z28
-	VBROADCASTI32X4   1056(R10), Z29
-	VBROADCASTI32X4   1056(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VAESENCLAST       Z27, Z1, Z1
-	VAESENCLAST       Z28, Z3, Z3
-	VAESENCLAST       Z29, Z5, Z5
-	VAESENCLAST       Z30, Z7, Z7
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU64         (R12), Z8
-	VMOVDQU8.Z        64(R12), K1, Z9
-	VMOVDQU64         (R13), Z10
-	VMOVDQU8.Z        64(R13), K2, Z11
-	VMOVDQU64         (R14), Z12
-	VMOVDQU8.Z        64(R14), K3, Z13
-	VMOVDQU64         (R15), Z14
-	VMOVDQU8.Z        64(R15), K4, Z15
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z0
-	VPXORQ            Z9, Z1, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
 	VMOVDQU8.Z        Z1, K1, Z1
-	VPSHUFB           reverse<>+0(SB), Z1, Z1
-	MOVQ              8(SP), AX
+	VPSHUFB           reverse<>+0(SB), Z1, Z3
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
-	VMOVDQU64    Z2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z2
-	VPXORQ       Z11, Z3, Z3
-	VMOVDQU8     Z3, K2, 64(R13)
-	VMOVDQU8.Z   Z3, K2, Z3
-	VPSHUFB      reverse<>+0(SB), Z3, Z3
-	MOVQ         24(SP), AX
+firstAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VMOVDQU8.Z   Z5, K2, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z7
 	CMPB         38(AX), $0x00
-	JNE          esn1
+	JNE          firstESN1
 
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	VMOVDQU64    Z4, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VPXORQ       Z13, Z5, Z5
-	VMOVDQU8     Z5, K3, 64(R14)
-	VMOVDQU8.Z   Z5, K3, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	MOVQ         40(SP), AX
+firstAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VMOVDQU8.Z   Z9, K3, Z9
+	VPSHUFB      reverse<>+0(SB), Z9, Z11
 	CMPB         38(AX), $0x00
-	JNE          esn2
+	JNE          firstESN2
 
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
-	VMOVDQU64    Z6, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z6
-	VPXORQ       Z15, Z7, Z7
-	VMOVDQU8     Z7, K4, 64(R15)
-	VMOVDQU8.Z   Z7, K4, Z7
-	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	MOVQ         56(SP), AX
+firstAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VMOVDQU8.Z   Z13, K4, Z13
+	VPSHUFB      reverse<>+0(SB), Z13, Z15
 	CMPB         38(AX), $0x00
-	JNE          esn3
+	JNE          firstESN3
 
-aad3:
-	MOVQ          (SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R12, AX
-	MOVQ          AX, R12
-	ANDQ          $-16, CX
-	SUBQ          CX, R8
-	VPCLMULQDQ    $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ    $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ    $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ    $0x11, 816(R8), Z0, Z10
-	VPCLMULQDQ    $0x01, 880(R8), Z1, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z9
-	VPCLMULQDQ    $0x10, 880(R8), Z1, Z22
-	VPCLMULQDQ    $0x00, 880(R8), Z1, Z23
-	VPCLMULQDQ    $0x11, 880(R8), Z1, Z20
-	VPXORQ        Z23, Z8, Z8
-	VPXORQ        Z22, Z9, Z9
-	VPXORQ        Z20, Z10, Z10
-	MOVQ          16(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R13, AX
-	MOVQ          AX, R13
-	ANDQ          $-16, CX
-	SUBQ          CX, R9
-	VPCLMULQDQ    $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ    $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ    $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ    $0x11, 816(R9), Z2, Z13
-	VPCLMULQDQ    $0x01, 880(R9), Z3, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z12
-	VPCLMULQDQ    $0x10, 880(R9), Z3, Z22
-	VPCLMULQDQ    $0x00, 880(R9), Z3, Z23
-	VPCLMULQDQ    $0x11, 880(R9), Z3, Z20
-	VPXORQ        Z23, Z11, Z11
-	VPXORQ        Z22, Z12, Z12
-	VPXORQ        Z20, Z13, Z13
-	MOVQ          32(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R14, AX
-	MOVQ          AX, R14
-	ANDQ          $-16, CX
-	SUBQ          CX, R10
-	VPCLMULQDQ    $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ    $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ    $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ    $0x11, 816(R10), Z4, Z16
-	VPCLMULQDQ    $0x01, 880(R10), Z5, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z15
-	VPCLMULQDQ    $0x10, 880(R10), Z5, Z22
-	VPCLMULQDQ    $0x00, 880(R10), Z5, Z23
-	VPCLMULQDQ    $0x11, 880(R10), Z5, Z20
-	VPXORQ        Z23, Z14, Z14
-	VPXORQ        Z22, Z15, Z15
-	VPXORQ        Z20, Z16, Z16
-	MOVQ          48(SP), AX
-	LEAQ          15(AX), CX
-	ADDQ          R15, AX
-	MOVQ          AX, R15
-	ANDQ          $-16, CX
-	SUBQ          CX, R11
-	VPCLMULQDQ    $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ    $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ    $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ    $0x11, 816(R11), Z6, Z19
-	VPCLMULQDQ    $0x01, 880(R11), Z7, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z18
-	VPCLMULQDQ    $0x10, 880(R11), Z7, Z22
-	VPCLMULQDQ    $0x00, 880(R11), Z7, Z23
-	VPCLMULQDQ    $0x11, 880(R11), Z7, Z20
-	VPXORQ        Z23, Z17, Z17
-	VPXORQ        Z22, Z18, Z18
-	VPXORQ        Z20, Z19, Z19
-	VSHUFI64X2    $0xee, Z11, Z8, Z27
-	VSHUFI64X2    $0x44, Z11, Z8, Z8
-	VPXORQ        Z27, Z8, Z8
-	VSHUFI64X2    $0xee, Z17, Z14, Z28
-	VSHUFI64X2    $0x44, Z17, Z14, Z14
-	VPXORQ        Z28, Z14, Z14
-	VSHUFI64X2    $0xdd, Z14, Z8, Z29
-	VSHUFI64X2    $0x88, Z14, Z8, Z8
-	VPXORQ        Z29, Z8, Z8
-	VSHUFI64X2    $0xee, Z12, Z9, Z27
-	VSHUFI64X2    $0x44, Z12, Z9, Z9
-	VPXORQ        Z27, Z9, Z9
-	VSHUFI64X2    $0xee, Z18, Z15, Z28
-	VSHUFI64X2    $0x44, Z18, Z15, Z15
-	VPXORQ        Z28, Z15, Z15
-	VSHUFI64X2    $0xdd, Z15, Z9, Z29
-	VSHUFI64X2    $0x88, Z15, Z9, Z9
-	VPXORQ        Z29, Z9, Z9
-	VSHUFI64X2    $0xee, Z13, Z10, Z27
-	VSHUFI64X2    $0x44, Z13, Z10, Z10
-	VPXORQ        Z27, Z10, Z10
-	VSHUFI64X2    $0xee, Z19, Z16, Z28
-	VSHUFI64X2    $0x44, Z19, Z16, Z16
-	VPXORQ        Z28, Z16, Z16
-	VSHUFI64X2    $0xdd, Z16, Z10, Z29
-	VSHUFI64X2    $0x88, Z16, Z10, Z10
-	VPXORQ        Z29, Z10, Z10
-	VPCLMULQDQ    $0x01, Z25, Z24, Z20
-	VPCLMULQDQ    $0x10, Z25, Z24, Z21
-	VPTERNLOGQ    $0x96, Z20, Z21, Z9
-	VPCLMULQDQ    $0x00, Z25, Z24, Z22
-	VPCLMULQDQ    $0x11, Z25, Z24, Z23
-	VPXORQ        Z22, Z8, Z8
-	VPXORQ        Z23, Z10, Z10
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z20, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z20, Z9, Z10
-	VPSHUFB       reverse<>+0(SB), Z10, Z10
-	VPXORQ        Z26, Z10, Z10
-	VMOVDQU       X10, (R12)
-	VEXTRACTI64X2 $0x01, Z10, (R13)
-	VEXTRACTI64X2 $0x02, Z10, (R14)
-	VEXTRACTI64X2 $0x03, Z10, (R15)
-	MOVQ          8(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          24(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          40(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          56(SP), AX
-	MOVB          $0x01, 36(AX)
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R8), Z1, Z1
+	MOVQ              16(SP), AX
+	VAESENC           896(R9), Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z2, Z21
+	VAESENC           896(R9), Z5, Z5
+	VPCLMULQDQ        $0x10, (AX), Z2, Z23
+	VAESENC           896(R10), Z8, Z8
+	VPCLMULQDQ        $0x00, (AX), Z2, Z20
+	VAESENC           896(R10), Z9, Z9
+	VPCLMULQDQ        $0x11, (AX), Z2, Z22
+	VAESENC           896(R11), Z12, Z12
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
+	VAESENC           896(R11), Z13, Z13
+	VPTERNLOGQ        $0x96, Z23, Z24, Z21
+	VAESENC           960(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
+	VAESENC           960(R8), Z1, Z1
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
+	VAESENC           960(R9), Z4, Z4
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
+	VAESENC           960(R9), Z5, Z5
+	VPXORQ            Z26, Z20, Z20
+	VAESENC           960(R10), Z8, Z8
+	VPXORQ            Z25, Z21, Z21
+	VAESENC           960(R10), Z9, Z9
+	VPXORQ            Z27, Z22, Z22
+	VAESENC           960(R11), Z12, Z12
+	MOVQ              56(SP), AX
+	VAESENC           960(R11), Z13, Z13
+	VPCLMULQDQ        $0x01, (AX), Z6, Z29
+	VAESENC           1024(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, (AX), Z6, Z31
+	VAESENC           1024(R8), Z1, Z1
+	VPCLMULQDQ        $0x00, (AX), Z6, Z28
+	VAESENC           1024(R9), Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z6, Z30
+	VAESENC           1024(R9), Z5, Z5
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
+	VAESENC           1024(R10), Z8, Z8
+	VPTERNLOGQ        $0x96, Z31, Z2, Z29
+	VAESENC           1024(R10), Z9, Z9
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
+	VAESENC           1024(R11), Z12, Z12
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
+	VAESENC           1024(R11), Z13, Z13
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
+	VAESENC           1088(R8), Z0, Z0
+	VPXORQ            Z24, Z28, Z28
+	VAESENC           1088(R8), Z1, Z1
+	VPXORQ            Z23, Z29, Z29
+	VAESENC           1088(R9), Z4, Z4
+	VPXORQ            Z3, Z30, Z30
+	VAESENC           1088(R9), Z5, Z5
+	VSHUFI64X2        $0xee, Z28, Z20, Z26
+	VAESENC           1088(R10), Z8, Z8
+	VSHUFI64X2        $0x44, Z28, Z20, Z20
+	VAESENC           1088(R10), Z9, Z9
+	VPXORQ            Z26, Z20, Z20
+	VAESENC           1088(R11), Z12, Z12
+	VSHUFI64X2        $0xee, Z29, Z21, Z26
+	VAESENC           1088(R11), Z13, Z13
+	VSHUFI64X2        $0x44, Z29, Z21, Z21
+	VAESENC           1152(R8), Z0, Z0
+	VPXORQ            Z26, Z21, Z21
+	VAESENC           1152(R8), Z1, Z1
+	VSHUFI64X2        $0xee, Z30, Z22, Z26
+	VAESENC           1152(R9), Z4, Z4
+	VSHUFI64X2        $0x44, Z30, Z22, Z22
+	VAESENC           1152(R9), Z5, Z5
+	VPXORQ            Z26, Z22, Z22
+	VAESENC           1152(R10), Z8, Z8
+	MOVQ              96(SP), AX
+	VAESENC           1152(R10), Z9, Z9
+	VPCLMULQDQ        $0x01, (AX), Z10, Z25
+	VAESENC           1152(R11), Z12, Z12
+	VPCLMULQDQ        $0x10, (AX), Z10, Z6
+	VAESENC           1152(R11), Z13, Z13
+	VPCLMULQDQ        $0x00, (AX), Z10, Z26
+	VAESENC           1216(R8), Z0, Z0
+	VPCLMULQDQ        $0x11, (AX), Z10, Z27
+	VAESENC           1216(R8), Z1, Z1
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
+	VAESENC           1216(R9), Z4, Z4
+	VPTERNLOGQ        $0x96, Z6, Z31, Z25
+	VAESENC           1216(R9), Z5, Z5
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
+	VAESENC           1216(R10), Z8, Z8
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
+	VAESENC           1216(R10), Z9, Z9
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
+	VAESENC           1216(R11), Z12, Z12
+	VPXORQ            Z7, Z26, Z26
+	VAESENC           1216(R11), Z13, Z13
+	VPXORQ            Z2, Z25, Z25
+	VAESENC           1280(R8), Z0, Z0
+	VPXORQ            Z24, Z27, Z27
+	VAESENC           1280(R8), Z1, Z1
+	MOVQ              136(SP), AX
+	VAESENC           1280(R9), Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z14, Z3
+	VAESENC           1280(R9), Z5, Z5
+	VPCLMULQDQ        $0x10, (AX), Z14, Z29
+	VAESENC           1280(R10), Z8, Z8
+	VPCLMULQDQ        $0x00, (AX), Z14, Z23
+	VAESENC           1280(R10), Z9, Z9
+	VPCLMULQDQ        $0x11, (AX), Z14, Z28
+	VAESENC           1280(R11), Z12, Z12
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
+	VAESENC           1280(R11), Z13, Z13
+	VPTERNLOGQ        $0x96, Z29, Z30, Z3
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R8), Z1, Z1
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
+	VAESENC           1344(R9), Z4, Z4
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
+	VAESENC           1344(R9), Z5, Z5
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
+	VAESENC           1344(R10), Z8, Z8
+	VPXORQ            Z6, Z23, Z23
+	VAESENC           1344(R10), Z9, Z9
+	VPXORQ            Z10, Z3, Z3
+	VAESENC           1344(R11), Z12, Z12
+	VPXORQ            Z31, Z28, Z28
+	VAESENC           1344(R11), Z13, Z13
+	VSHUFI64X2        $0xee, Z23, Z26, Z11
+	VAESENC           1408(R8), Z0, Z0
+	VSHUFI64X2        $0x44, Z23, Z26, Z26
+	VAESENC           1408(R8), Z1, Z1
+	VPXORQ            Z11, Z26, Z26
+	VAESENC           1408(R9), Z4, Z4
+	VSHUFI64X2        $0xee, Z3, Z25, Z11
+	VAESENC           1408(R9), Z5, Z5
+	VSHUFI64X2        $0x44, Z3, Z25, Z25
+	VAESENC           1408(R10), Z8, Z8
+	VPXORQ            Z11, Z25, Z25
+	VAESENC           1408(R10), Z9, Z9
+	VSHUFI64X2        $0xee, Z28, Z27, Z11
+	VAESENC           1408(R11), Z12, Z12
+	VSHUFI64X2        $0x44, Z28, Z27, Z27
+	VAESENC           1408(R11), Z13, Z13
+	VPXORQ            Z11, Z27, Z27
+	VAESENC           1472(R8), Z0, Z0
+	VSHUFI64X2        $0xdd, Z26, Z20, Z11
+	VAESENC           1472(R8), Z1, Z1
+	VSHUFI64X2        $0x88, Z26, Z20, Z20
+	VAESENC           1472(R9), Z4, Z4
+	VPXORQ            Z11, Z20, Z20
+	VAESENC           1472(R9), Z5, Z5
+	VSHUFI64X2        $0xdd, Z25, Z21, Z11
+	VAESENC           1472(R10), Z8, Z8
+	VSHUFI64X2        $0x88, Z25, Z21, Z21
+	VAESENC           1472(R10), Z9, Z9
+	VPXORQ            Z11, Z21, Z21
+	VAESENC           1472(R11), Z12, Z12
+	VSHUFI64X2        $0xdd, Z27, Z22, Z11
+	VAESENC           1472(R11), Z13, Z13
+	VSHUFI64X2        $0x88, Z27, Z22, Z22
+	VAESENC           1536(R8), Z0, Z0
+	VPXORQ            Z11, Z22, Z22
+	VAESENC           1536(R8), Z1, Z1
+	VPCLMULQDQ        $0x01, Z17, Z16, Z11
+	VAESENC           1536(R9), Z4, Z4
+	VPCLMULQDQ        $0x10, Z17, Z16, Z7
+	VAESENC           1536(R9), Z5, Z5
+	VPTERNLOGQ        $0x96, Z11, Z7, Z21
+	VAESENC           1536(R10), Z8, Z8
+	VPCLMULQDQ        $0x00, Z17, Z16, Z2
+	VAESENC           1536(R10), Z9, Z9
+	VPCLMULQDQ        $0x11, Z17, Z16, Z24
+	VAESENC           1536(R11), Z12, Z12
+	VPXORQ            Z2, Z20, Z20
+	VAESENC           1536(R11), Z13, Z13
+	VPXORQ            Z24, Z22, Z22
+	VAESENC           1600(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
+	VAESENC           1600(R8), Z1, Z1
+	VPSHUFD           $0x4e, Z20, Z20
+	VAESENC           1600(R9), Z4, Z4
+	VPTERNLOGQ        $0x96, Z14, Z20, Z21
+	VAESENC           1600(R9), Z5, Z5
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
+	VAESENC           1600(R10), Z8, Z8
+	VPSHUFD           $0x4e, Z21, Z21
+	VAESENC           1600(R10), Z9, Z9
+	VPTERNLOGQ        $0x96, Z14, Z21, Z22
+	VAESENC           1600(R11), Z12, Z12
+	VPSHUFB           reverse<>+0(SB), Z22, Z22
+	VAESENC           1600(R11), Z13, Z13
+	VPXORQ            Z18, Z22, Z22
+	VAESENC           1664(R8), Z0, Z0
+	MOVQ              24(SP), AX
+	VAESENC           1664(R8), Z1, Z1
+	VEXTRACTI64X2     $0x00, Z22, (AX)
+	VAESENC           1664(R9), Z4, Z4
+	MOVQ              32(SP), AX
+	VAESENC           1664(R9), Z5, Z5
+	MOVB              $0x01, 36(AX)
+	VAESENC           1664(R10), Z8, Z8
+	MOVQ              64(SP), AX
+	VAESENC           1664(R10), Z9, Z9
+	VEXTRACTI64X2     $0x01, Z22, (AX)
+	VAESENC           1664(R11), Z12, Z12
+	MOVQ              72(SP), AX
+	VAESENC           1664(R11), Z13, Z13
+	MOVB              $0x01, 36(AX)
+	VAESENCLAST       1728(R8), Z0, Z0
+	MOVQ              104(SP), AX
+	VAESENCLAST       1728(R8), Z1, Z1
+	VEXTRACTI64X2     $0x02, Z22, (AX)
+	VAESENCLAST       1728(R9), Z4, Z4
+	MOVQ              112(SP), AX
+	VAESENCLAST       1728(R9), Z5, Z5
+	MOVB              $0x01, 36(AX)
+	VAESENCLAST       1728(R10), Z8, Z8
+	MOVQ              144(SP), AX
+	VAESENCLAST       1728(R10), Z9, Z9
+	VEXTRACTI64X2     $0x03, Z22, (AX)
+	VAESENCLAST       1728(R11), Z12, Z12
+	MOVQ              152(SP), AX
+	VAESENCLAST       1728(R11), Z13, Z13
+	MOVB              $0x01, 36(AX)
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VMOVDQU8.Z        Z1, K1, Z1
+	VPSHUFB           reverse<>+0(SB), Z1, Z3
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VMOVDQU8.Z   Z5, K2, Z5
+	VPSHUFB      reverse<>+0(SB), Z5, Z7
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VMOVDQU8.Z   Z9, K3, Z9
+	VPSHUFB      reverse<>+0(SB), Z9, Z11
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VMOVDQU8.Z   Z13, K4, Z13
+	VPSHUFB      reverse<>+0(SB), Z13, Z15
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
 	SUBQ          $0x04, DX
-	JA            group
+	JA            loop
+	MOVQ          16(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z2, Z21
+	VPCLMULQDQ    $0x10, (AX), Z2, Z23
+	VPCLMULQDQ    $0x00, (AX), Z2, Z20
+	VPCLMULQDQ    $0x11, (AX), Z2, Z22
+	VPCLMULQDQ    $0x01, 64(AX), Z3, Z24
+	VPTERNLOGQ    $0x96, Z23, Z24, Z21
+	VPCLMULQDQ    $0x10, 64(AX), Z3, Z25
+	VPCLMULQDQ    $0x00, 64(AX), Z3, Z26
+	VPCLMULQDQ    $0x11, 64(AX), Z3, Z27
+	VPXORQ        Z26, Z20, Z20
+	VPXORQ        Z25, Z21, Z21
+	VPXORQ        Z27, Z22, Z22
+	MOVQ          56(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z6, Z29
+	VPCLMULQDQ    $0x10, (AX), Z6, Z31
+	VPCLMULQDQ    $0x00, (AX), Z6, Z28
+	VPCLMULQDQ    $0x11, (AX), Z6, Z30
+	VPCLMULQDQ    $0x01, 64(AX), Z7, Z2
+	VPTERNLOGQ    $0x96, Z31, Z2, Z29
+	VPCLMULQDQ    $0x10, 64(AX), Z7, Z23
+	VPCLMULQDQ    $0x00, 64(AX), Z7, Z24
+	VPCLMULQDQ    $0x11, 64(AX), Z7, Z3
+	VPXORQ        Z24, Z28, Z28
+	VPXORQ        Z23, Z29, Z29
+	VPXORQ        Z3, Z30, Z30
+	VSHUFI64X2    $0xee, Z28, Z20, Z26
+	VSHUFI64X2    $0x44, Z28, Z20, Z20
+	VPXORQ        Z26, Z20, Z20
+	VSHUFI64X2    $0xee, Z29, Z21, Z26
+	VSHUFI64X2    $0x44, Z29, Z21, Z21
+	VPXORQ        Z26, Z21, Z21
+	VSHUFI64X2    $0xee, Z30, Z22, Z26
+	VSHUFI64X2    $0x44, Z30, Z22, Z22
+	VPXORQ        Z26, Z22, Z22
+	MOVQ          96(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z10, Z25
+	VPCLMULQDQ    $0x10, (AX), Z10, Z6
+	VPCLMULQDQ    $0x00, (AX), Z10, Z26
+	VPCLMULQDQ    $0x11, (AX), Z10, Z27
+	VPCLMULQDQ    $0x01, 64(AX), Z11, Z31
+	VPTERNLOGQ    $0x96, Z6, Z31, Z25
+	VPCLMULQDQ    $0x10, 64(AX), Z11, Z2
+	VPCLMULQDQ    $0x00, 64(AX), Z11, Z7
+	VPCLMULQDQ    $0x11, 64(AX), Z11, Z24
+	VPXORQ        Z7, Z26, Z26
+	VPXORQ        Z2, Z25, Z25
+	VPXORQ        Z24, Z27, Z27
+	MOVQ          136(SP), AX
+	VPCLMULQDQ    $0x01, (AX), Z14, Z3
+	VPCLMULQDQ    $0x10, (AX), Z14, Z29
+	VPCLMULQDQ    $0x00, (AX), Z14, Z23
+	VPCLMULQDQ    $0x11, (AX), Z14, Z28
+	VPCLMULQDQ    $0x01, 64(AX), Z15, Z30
+	VPTERNLOGQ    $0x96, Z29, Z30, Z3
+	VPCLMULQDQ    $0x10, 64(AX), Z15, Z10
+	VPCLMULQDQ    $0x00, 64(AX), Z15, Z6
+	VPCLMULQDQ    $0x11, 64(AX), Z15, Z31
+	VPXORQ        Z6, Z23, Z23
+	VPXORQ        Z10, Z3, Z3
+	VPXORQ        Z31, Z28, Z28
+	VSHUFI64X2    $0xee, Z23, Z26, Z11
+	VSHUFI64X2    $0x44, Z23, Z26, Z26
+	VPXORQ        Z11, Z26, Z26
+	VSHUFI64X2    $0xee, Z3, Z25, Z11
+	VSHUFI64X2    $0x44, Z3, Z25, Z25
+	VPXORQ        Z11, Z25, Z25
+	VSHUFI64X2    $0xee, Z28, Z27, Z11
+	VSHUFI64X2    $0x44, Z28, Z27, Z27
+	VPXORQ        Z11, Z27, Z27
+	VSHUFI64X2    $0xdd, Z26, Z20, Z11
+	VSHUFI64X2    $0x88, Z26, Z20, Z20
+	VPXORQ        Z11, Z20, Z20
+	VSHUFI64X2    $0xdd, Z25, Z21, Z11
+	VSHUFI64X2    $0x88, Z25, Z21, Z21
+	VPXORQ        Z11, Z21, Z21
+	VSHUFI64X2    $0xdd, Z27, Z22, Z11
+	VSHUFI64X2    $0x88, Z27, Z22, Z22
+	VPXORQ        Z11, Z22, Z22
+	VPCLMULQDQ    $0x01, Z17, Z16, Z11
+	VPCLMULQDQ    $0x10, Z17, Z16, Z7
+	VPTERNLOGQ    $0x96, Z11, Z7, Z21
+	VPCLMULQDQ    $0x00, Z17, Z16, Z2
+	VPCLMULQDQ    $0x11, Z17, Z16, Z24
+	VPXORQ        Z2, Z20, Z20
+	VPXORQ        Z24, Z22, Z22
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z14
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z14, Z20, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z14
+	VPSHUFD       $0x4e, Z21, Z21
+	VPTERNLOGQ    $0x96, Z14, Z21, Z22
+	VPSHUFB       reverse<>+0(SB), Z22, Z22
+	VPXORQ        Z18, Z22, Z22
+	MOVQ          24(SP), AX
+	VEXTRACTI64X2 $0x00, Z22, (AX)
+	MOVQ          32(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          64(SP), AX
+	VEXTRACTI64X2 $0x01, Z22, (AX)
+	MOVQ          72(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          104(SP), AX
+	VEXTRACTI64X2 $0x02, Z22, (AX)
+	MOVQ          112(SP), AX
+	MOVB          $0x01, 36(AX)
+	MOVQ          144(SP), AX
+	VEXTRACTI64X2 $0x03, Z22, (AX)
+	MOVQ          152(SP), AX
+	MOVB          $0x01, 36(AX)
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD3
 
 // func gcmOpen128vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
@@ -7133,19 +9248,18 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   832(R9), Z13
-	VPXORQ            Z14, Z13, Z13
+	VPXORQ            832(R9), Z14, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   848(R9), Z17
-	VBROADCASTI32X4   864(R9), Z18
-	VBROADCASTI32X4   880(R9), Z19
-	VBROADCASTI32X4   896(R9), Z20
-	VBROADCASTI32X4   912(R9), Z21
-	VBROADCASTI32X4   928(R9), Z22
-	VBROADCASTI32X4   944(R9), Z23
-	VBROADCASTI32X4   960(R9), Z24
-	VBROADCASTI32X4   976(R9), Z25
-	VBROADCASTI32X4   992(R9), Z26
+	VMOVDQU64         896(R9), Z17
+	VMOVDQU64         960(R9), Z18
+	VMOVDQU64         1024(R9), Z19
+	VMOVDQU64         1088(R9), Z20
+	VMOVDQU64         1152(R9), Z21
+	VMOVDQU64         1216(R9), Z22
+	VMOVDQU64         1280(R9), Z23
+	VMOVDQU64         1344(R9), Z24
+	VMOVDQU64         1408(R9), Z25
+	VMOVDQU64         1472(R9), Z26
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -8175,17 +10289,15 @@ esn4false:
 
 // func gcmOpen128vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -8196,15 +10308,11 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -8212,19 +10320,14 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -8232,19 +10335,14 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -8252,307 +10350,632 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R9), Z2, Z2
+	VAESENC           896(R10), Z4, Z4
+	VAESENC           896(R11), Z6, Z6
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R9), Z2, Z2
+	VAESENC           960(R10), Z4, Z4
+	VAESENC           960(R11), Z6, Z6
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R9), Z2, Z2
+	VAESENC           1024(R10), Z4, Z4
+	VAESENC           1024(R11), Z6, Z6
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R9), Z2, Z2
+	VAESENC           1088(R10), Z4, Z4
+	VAESENC           1088(R11), Z6, Z6
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R9), Z2, Z2
+	VAESENC           1152(R10), Z4, Z4
+	VAESENC           1152(R11), Z6, Z6
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R9), Z2, Z2
+	VAESENC           1216(R10), Z4, Z4
+	VAESENC           1216(R11), Z6, Z6
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R9), Z2, Z2
+	VAESENC           1280(R10), Z4, Z4
+	VAESENC           1280(R11), Z6, Z6
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R9), Z2, Z2
+	VAESENC           1344(R10), Z4, Z4
+	VAESENC           1344(R11), Z6, Z6
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R9), Z2, Z2
+	VAESENC           1408(R10), Z4, Z4
+	VAESENC           1408(R11), Z6, Z6
+	VAESENCLAST       1472(R8), Z0, Z0
+	VAESENCLAST       1472(R9), Z2, Z2
+	VAESENCLAST       1472(R10), Z4, Z4
+	VAESENCLAST       1472(R11), Z6, Z6
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU8.Z        (R12), K1, Z8
-	VMOVDQU8.Z        (R13), K2, Z10
-	VMOVDQU8.Z        (R14), K3, Z12
-	VMOVDQU8.Z        (R15), K4, Z14
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
 	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
+firstAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
-	MOVQ         24(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn1
-
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
-	MOVQ         40(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn2
-
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
-	MOVQ         56(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn3
-
-aad3:
-	MOVQ         (SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R12, AX
-	MOVQ         AX, R12
-	ANDQ         $-16, CX
-	SUBQ         CX, R8
-	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
-	VPXORQ       Z20, Z9, Z9
-	MOVQ         16(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R13, AX
-	MOVQ         AX, R13
-	ANDQ         $-16, CX
-	SUBQ         CX, R9
-	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
-	VPXORQ       Z20, Z12, Z12
-	MOVQ         32(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R14, AX
-	MOVQ         AX, R14
-	ANDQ         $-16, CX
-	SUBQ         CX, R10
-	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
-	VPXORQ       Z20, Z15, Z15
+	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
 	MOVQ         48(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R15, AX
-	MOVQ         AX, R15
-	ANDQ         $-16, CX
-	SUBQ         CX, R11
-	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
-	VPXORQ       Z20, Z18, Z18
-	VSHUFI64X2   $0xee, Z11, Z8, Z27
-	VSHUFI64X2   $0x44, Z11, Z8, Z8
-	VPXORQ       Z27, Z8, Z8
-	VSHUFI64X2   $0xee, Z17, Z14, Z28
-	VSHUFI64X2   $0x44, Z17, Z14, Z14
+	MOVQ         AX, 72(SP)
+	CMPB         38(AX), $0x00
+	JNE          firstESN1
+
+firstAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	CMPB         38(AX), $0x00
+	JNE          firstESN2
+
+firstAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	CMPB         38(AX), $0x00
+	JNE          firstESN3
+
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	MOVQ              16(SP), AX
+	VPCLMULQDQ        $0x01, (AX), Z1, Z13
+	VAESENC           896(R9), Z2, Z2
+	VPCLMULQDQ        $0x10, (AX), Z1, Z15
+	VPCLMULQDQ        $0x00, (AX), Z1, Z12
+	VAESENC           896(R10), Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z1, Z14
+	VPXORQ            Z15, Z13, Z13
+	VAESENC           896(R11), Z6, Z6
+	MOVQ              56(SP), AX
+	VPCLMULQDQ        $0x01, (AX), Z3, Z17
+	VAESENC           960(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, (AX), Z3, Z19
+	VPCLMULQDQ        $0x00, (AX), Z3, Z16
+	VPCLMULQDQ        $0x11, (AX), Z3, Z18
+	VAESENC           960(R9), Z2, Z2
+	VPXORQ            Z19, Z17, Z17
+	VSHUFI64X2        $0xee, Z16, Z12, Z20
+	VAESENC           960(R10), Z4, Z4
+	VSHUFI64X2        $0x44, Z16, Z12, Z12
+	VPXORQ            Z20, Z12, Z12
+	VAESENC           960(R11), Z6, Z6
+	VSHUFI64X2        $0xee, Z17, Z13, Z20
+	VSHUFI64X2        $0x44, Z17, Z13, Z13
+	VAESENC           1024(R8), Z0, Z0
+	VPXORQ            Z20, Z13, Z13
+	VSHUFI64X2        $0xee, Z18, Z14, Z20
+	VAESENC           1024(R9), Z2, Z2
+	VSHUFI64X2        $0x44, Z18, Z14, Z14
+	VPXORQ            Z20, Z14, Z14
+	MOVQ              96(SP), AX
+	VAESENC           1024(R10), Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z5, Z21
+	VPCLMULQDQ        $0x10, (AX), Z5, Z23
+	VAESENC           1024(R11), Z6, Z6
+	VPCLMULQDQ        $0x00, (AX), Z5, Z20
+	VPCLMULQDQ        $0x11, (AX), Z5, Z22
+	VAESENC           1088(R8), Z0, Z0
+	VPXORQ            Z23, Z21, Z21
+	MOVQ              136(SP), AX
+	VAESENC           1088(R9), Z2, Z2
+	VPCLMULQDQ        $0x01, (AX), Z7, Z25
+	VPCLMULQDQ        $0x10, (AX), Z7, Z27
+	VAESENC           1088(R10), Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z7, Z24
+	VPCLMULQDQ        $0x11, (AX), Z7, Z26
+	VPXORQ            Z27, Z25, Z25
+	VAESENC           1088(R11), Z6, Z6
+	VSHUFI64X2        $0xee, Z24, Z20, Z28
+	VSHUFI64X2        $0x44, Z24, Z20, Z20
+	VAESENC           1152(R8), Z0, Z0
+	VPXORQ            Z28, Z20, Z20
+	VSHUFI64X2        $0xee, Z25, Z21, Z28
+	VAESENC           1152(R9), Z2, Z2
+	VSHUFI64X2        $0x44, Z25, Z21, Z21
+	VPXORQ            Z28, Z21, Z21
+	VAESENC           1152(R10), Z4, Z4
+	VSHUFI64X2        $0xee, Z26, Z22, Z28
+	VSHUFI64X2        $0x44, Z26, Z22, Z22
+	VAESENC           1152(R11), Z6, Z6
+	VPXORQ            Z28, Z22, Z22
+	VSHUFI64X2        $0xdd, Z20, Z12, Z28
+	VSHUFI64X2        $0x88, Z20, Z12, Z12
+	VAESENC           1216(R8), Z0, Z0
+	VPXORQ            Z28, Z12, Z12
+	VSHUFI64X2        $0xdd, Z21, Z13, Z28
+	VAESENC           1216(R9), Z2, Z2
+	VSHUFI64X2        $0x88, Z21, Z13, Z13
+	VPXORQ            Z28, Z13, Z13
+	VAESENC           1216(R10), Z4, Z4
+	VSHUFI64X2        $0xdd, Z22, Z14, Z28
+	VSHUFI64X2        $0x88, Z22, Z14, Z14
+	VAESENC           1216(R11), Z6, Z6
+	VPXORQ            Z28, Z14, Z14
+	VPCLMULQDQ        $0x01, Z9, Z8, Z28
+	VAESENC           1280(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, Z9, Z8, Z29
+	VPTERNLOGQ        $0x96, Z28, Z29, Z13
+	VPCLMULQDQ        $0x00, Z9, Z8, Z30
+	VAESENC           1280(R9), Z2, Z2
+	VPCLMULQDQ        $0x11, Z9, Z8, Z31
+	VPXORQ            Z30, Z12, Z12
+	VAESENC           1280(R10), Z4, Z4
+	VPXORQ            Z31, Z14, Z14
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
+	VAESENC           1280(R11), Z6, Z6
+	VPSHUFD           $0x4e, Z12, Z12
+	VPTERNLOGQ        $0x96, Z1, Z12, Z13
+	VAESENC           1344(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
+	VPSHUFD           $0x4e, Z13, Z13
+	VAESENC           1344(R9), Z2, Z2
+	VPTERNLOGQ        $0x96, Z1, Z13, Z14
+	VPSHUFB           reverse<>+0(SB), Z14, Z14
+	VPXORQ            Z10, Z14, Z14
+	VAESENC           1344(R10), Z4, Z4
+	MOVQ              24(SP), AX
+	VMOVDQU64         (AX), X28
+	VAESENC           1344(R11), Z6, Z6
+	MOVQ              64(SP), AX
+	VINSERTI64X2      $0x01, (AX), Z28, Z28
+	VAESENC           1408(R8), Z0, Z0
+	MOVQ              104(SP), AX
+	VINSERTI64X2      $0x02, (AX), Z28, Z28
+	VAESENC           1408(R9), Z2, Z2
+	MOVQ              144(SP), AX
+	VINSERTI64X2      $0x03, (AX), Z28, Z28
+	VAESENC           1408(R10), Z4, Z4
+	VPXORQ            Z28, Z14, Z14
+	VPTESTNMQ         Z14, Z14, K7
+	KMOVB             K7, CX
+	VAESENC           1408(R11), Z6, Z6
+	MOVL              CX, AX
+	SHRL              $0x01, AX
+	VAESENCLAST       1472(R8), Z0, Z0
+	ANDL              AX, CX
+	MOVQ              32(SP), AX
+	VAESENCLAST       1472(R9), Z2, Z2
+	BTL               $0x00, CX
+	SETCS             36(AX)
+	MOVQ              72(SP), AX
+	VAESENCLAST       1472(R10), Z4, Z4
+	BTL               $0x02, CX
+	SETCS             36(AX)
+	MOVQ              112(SP), AX
+	VAESENCLAST       1472(R11), Z6, Z6
+	BTL               $0x04, CX
+	SETCS             36(AX)
+	MOVQ              152(SP), AX
+	BTL               $0x06, CX
+	SETCS             36(AX)
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
+	SUBQ         $0x04, DX
+	JA           loop
+	MOVQ         16(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z1, Z13
+	VPCLMULQDQ   $0x10, (AX), Z1, Z15
+	VPCLMULQDQ   $0x00, (AX), Z1, Z12
+	VPCLMULQDQ   $0x11, (AX), Z1, Z14
+	VPXORQ       Z15, Z13, Z13
+	MOVQ         56(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z3, Z17
+	VPCLMULQDQ   $0x10, (AX), Z3, Z19
+	VPCLMULQDQ   $0x00, (AX), Z3, Z16
+	VPCLMULQDQ   $0x11, (AX), Z3, Z18
+	VPXORQ       Z19, Z17, Z17
+	VSHUFI64X2   $0xee, Z16, Z12, Z20
+	VSHUFI64X2   $0x44, Z16, Z12, Z12
+	VPXORQ       Z20, Z12, Z12
+	VSHUFI64X2   $0xee, Z17, Z13, Z20
+	VSHUFI64X2   $0x44, Z17, Z13, Z13
+	VPXORQ       Z20, Z13, Z13
+	VSHUFI64X2   $0xee, Z18, Z14, Z20
+	VSHUFI64X2   $0x44, Z18, Z14, Z14
+	VPXORQ       Z20, Z14, Z14
+	MOVQ         96(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z5, Z21
+	VPCLMULQDQ   $0x10, (AX), Z5, Z23
+	VPCLMULQDQ   $0x00, (AX), Z5, Z20
+	VPCLMULQDQ   $0x11, (AX), Z5, Z22
+	VPXORQ       Z23, Z21, Z21
+	MOVQ         136(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z7, Z25
+	VPCLMULQDQ   $0x10, (AX), Z7, Z27
+	VPCLMULQDQ   $0x00, (AX), Z7, Z24
+	VPCLMULQDQ   $0x11, (AX), Z7, Z26
+	VPXORQ       Z27, Z25, Z25
+	VSHUFI64X2   $0xee, Z24, Z20, Z28
+	VSHUFI64X2   $0x44, Z24, Z20, Z20
+	VPXORQ       Z28, Z20, Z20
+	VSHUFI64X2   $0xee, Z25, Z21, Z28
+	VSHUFI64X2   $0x44, Z25, Z21, Z21
+	VPXORQ       Z28, Z21, Z21
+	VSHUFI64X2   $0xee, Z26, Z22, Z28
+	VSHUFI64X2   $0x44, Z26, Z22, Z22
+	VPXORQ       Z28, Z22, Z22
+	VSHUFI64X2   $0xdd, Z20, Z12, Z28
+	VSHUFI64X2   $0x88, Z20, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VSHUFI64X2   $0xdd, Z21, Z13, Z28
+	VSHUFI64X2   $0x88, Z21, Z13, Z13
+	VPXORQ       Z28, Z13, Z13
+	VSHUFI64X2   $0xdd, Z22, Z14, Z28
+	VSHUFI64X2   $0x88, Z22, Z14, Z14
 	VPXORQ       Z28, Z14, Z14
-	VSHUFI64X2   $0xdd, Z14, Z8, Z29
-	VSHUFI64X2   $0x88, Z14, Z8, Z8
-	VPXORQ       Z29, Z8, Z8
-	VSHUFI64X2   $0xee, Z12, Z9, Z27
-	VSHUFI64X2   $0x44, Z12, Z9, Z9
-	VPXORQ       Z27, Z9, Z9
-	VSHUFI64X2   $0xee, Z18, Z15, Z28
-	VSHUFI64X2   $0x44, Z18, Z15, Z15
-	VPXORQ       Z28, Z15, Z15
-	VSHUFI64X2   $0xdd, Z15, Z9, Z29
-	VSHUFI64X2   $0x88, Z15, Z9, Z9
-	VPXORQ       Z29, Z9, Z9
-	VSHUFI64X2   $0xee, Z13, Z10, Z27
-	VSHUFI64X2   $0x44, Z13, Z10, Z10
-	VPXORQ       Z27, Z10, Z10
-	VSHUFI64X2   $0xee, Z19, Z16, Z28
-	VSHUFI64X2   $0x44, Z19, Z16, Z16
-	VPXORQ       Z28, Z16, Z16
-	VSHUFI64X2   $0xdd, Z16, Z10, Z29
-	VSHUFI64X2   $0x88, Z16, Z10, Z10
-	VPXORQ       Z29, Z10, Z10
-	VPCLMULQDQ   $0x01, Z25, Z24, Z20
-	VPCLMULQDQ   $0x10, Z25, Z24, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z9
-	VPCLMULQDQ   $0x00, Z25, Z24, Z22
-	VPCLMULQDQ   $0x11, Z25, Z24, Z23
-	VPXORQ       Z22, Z8, Z8
-	VPXORQ       Z23, Z10, Z10
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD      $0x4e, Z8, Z8
-	VPTERNLOGQ   $0x96, Z20, Z8, Z9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD      $0x4e, Z9, Z9
-	VPTERNLOGQ   $0x96, Z20, Z9, Z10
-	VPSHUFB      reverse<>+0(SB), Z10, Z10
-	VPXORQ       Z26, Z10, Z10
-	VMOVDQU64    (R12), X27
-	VINSERTI64X2 $0x01, (R13), Z27, Z27
-	VINSERTI64X2 $0x02, (R14), Z27, Z27
-	VINSERTI64X2 $0x03, (R15), Z27, Z27
-	VPXORQ       Z27, Z10, Z10
-	VPTESTNMQ    Z10, Z10, K7
+	VPCLMULQDQ   $0x01, Z9, Z8, Z28
+	VPCLMULQDQ   $0x10, Z9, Z8, Z29
+	VPTERNLOGQ   $0x96, Z28, Z29, Z13
+	VPCLMULQDQ   $0x00, Z9, Z8, Z30
+	VPCLMULQDQ   $0x11, Z9, Z8, Z31
+	VPXORQ       Z30, Z12, Z12
+	VPXORQ       Z31, Z14, Z14
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z12, Z1
+	VPSHUFD      $0x4e, Z12, Z12
+	VPTERNLOGQ   $0x96, Z1, Z12, Z13
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z13, Z1
+	VPSHUFD      $0x4e, Z13, Z13
+	VPTERNLOGQ   $0x96, Z1, Z13, Z14
+	VPSHUFB      reverse<>+0(SB), Z14, Z14
+	VPXORQ       Z10, Z14, Z14
+	MOVQ         24(SP), AX
+	VMOVDQU64    (AX), X28
+	MOVQ         64(SP), AX
+	VINSERTI64X2 $0x01, (AX), Z28, Z28
+	MOVQ         104(SP), AX
+	VINSERTI64X2 $0x02, (AX), Z28, Z28
+	MOVQ         144(SP), AX
+	VINSERTI64X2 $0x03, (AX), Z28, Z28
+	VPXORQ       Z28, Z14, Z14
+	VPTESTNMQ    Z14, Z14, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
 	ANDL         AX, CX
-	MOVQ         8(SP), AX
+	MOVQ         32(SP), AX
 	BTL          $0x00, CX
 	SETCS        36(AX)
-	MOVQ         24(SP), AX
+	MOVQ         72(SP), AX
 	BTL          $0x02, CX
 	SETCS        36(AX)
-	MOVQ         40(SP), AX
+	MOVQ         112(SP), AX
 	BTL          $0x04, CX
 	SETCS        36(AX)
-	MOVQ         56(SP), AX
+	MOVQ         152(SP), AX
 	BTL          $0x06, CX
 	SETCS        36(AX)
-	SUBQ         $0x04, DX
-	JA           group
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD3
 
 // func gcmOpen128vaes512of2(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of2(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmOpen128vaes512of2(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -8563,18 +10986,13 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VMOVDQA64         Z0, Z1
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -8582,22 +11000,16 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VMOVDQA64         Z2, Z3
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -8605,22 +11017,16 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VMOVDQA64         Z4, Z5
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -8628,380 +11034,798 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VMOVDQA64         Z6, Z7
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R8), Z1, Z1
+	VAESENC           896(R9), Z4, Z4
+	VAESENC           896(R9), Z5, Z5
+	VAESENC           896(R10), Z8, Z8
+	VAESENC           896(R10), Z9, Z9
+	VAESENC           896(R11), Z12, Z12
+	VAESENC           896(R11), Z13, Z13
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R8), Z1, Z1
+	VAESENC           960(R9), Z4, Z4
+	VAESENC           960(R9), Z5, Z5
+	VAESENC           960(R10), Z8, Z8
+	VAESENC           960(R10), Z9, Z9
+	VAESENC           960(R11), Z12, Z12
+	VAESENC           960(R11), Z13, Z13
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R8), Z1, Z1
+	VAESENC           1024(R9), Z4, Z4
+	VAESENC           1024(R9), Z5, Z5
+	VAESENC           1024(R10), Z8, Z8
+	VAESENC           1024(R10), Z9, Z9
+	VAESENC           1024(R11), Z12, Z12
+	VAESENC           1024(R11), Z13, Z13
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R8), Z1, Z1
+	VAESENC           1088(R9), Z4, Z4
+	VAESENC           1088(R9), Z5, Z5
+	VAESENC           1088(R10), Z8, Z8
+	VAESENC           1088(R10), Z9, Z9
+	VAESENC           1088(R11), Z12, Z12
+	VAESENC           1088(R11), Z13, Z13
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R8), Z1, Z1
+	VAESENC           1152(R9), Z4, Z4
+	VAESENC           1152(R9), Z5, Z5
+	VAESENC           1152(R10), Z8, Z8
+	VAESENC           1152(R10), Z9, Z9
+	VAESENC           1152(R11), Z12, Z12
+	VAESENC           1152(R11), Z13, Z13
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R8), Z1, Z1
+	VAESENC           1216(R9), Z4, Z4
+	VAESENC           1216(R9), Z5, Z5
+	VAESENC           1216(R10), Z8, Z8
+	VAESENC           1216(R10), Z9, Z9
+	VAESENC           1216(R11), Z12, Z12
+	VAESENC           1216(R11), Z13, Z13
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R8), Z1, Z1
+	VAESENC           1280(R9), Z4, Z4
+	VAESENC           1280(R9), Z5, Z5
+	VAESENC           1280(R10), Z8, Z8
+	VAESENC           1280(R10), Z9, Z9
+	VAESENC           1280(R11), Z12, Z12
+	VAESENC           1280(R11), Z13, Z13
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R8), Z1, Z1
+	VAESENC           1344(R9), Z4, Z4
+	VAESENC           1344(R9), Z5, Z5
+	VAESENC           1344(R10), Z8, Z8
+	VAESENC           1344(R10), Z9, Z9
+	VAESENC           1344(R11), Z12, Z12
+	VAESENC           1344(R11), Z13, Z13
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R8), Z1, Z1
+	VAESENC           1408(R9), Z4, Z4
+	VAESENC           1408(R9), Z5, Z5
+	VAESENC           1408(R10), Z8, Z8
+	VAESENC           1408(R10), Z9, Z9
+	VAESENC           1408(R11), Z12, Z12
+	VAESENC           1408(R11), Z13, Z13
+	VAESENCLAST       1472(R8), Z0, Z0
+	VAESENCLAST       1472(R8), Z1, Z1
+	VAESENCLAST       1472(R9), Z4, Z4
+	VAESENCLAST       1472(R9), Z5, Z5
+	VAESENCLAST       1472(R10), Z8, Z8
+	VAESENCLAST       1472(R10), Z9, Z9
+	VAESENCLAST       1472(R11), Z12, Z12
+	VAESENCLAST       1472(R11), Z13, Z13
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VAESENCLAST       Z27, Z1, Z1
-	VAESENCLAST       Z28, Z3, Z3
-	VAESENCLAST       Z29, Z5, Z5
-	VAESENCLAST       Z30, Z7, Z7
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU64         (R12), Z8
-	VMOVDQU8.Z        64(R12), K1, Z9
-	VMOVDQU64         (R13), Z10
-	VMOVDQU8.Z        64(R13), K2, Z11
-	VMOVDQU64         (R14), Z12
-	VMOVDQU8.Z        64(R14), K3, Z13
-	VMOVDQU64         (R15), Z14
-	VMOVDQU8.Z        64(R15), K4, Z15
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
-	VPXORQ            Z9, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z9, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
 	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VPSHUFB           reverse<>+0(SB), Z21, Z3
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
-	VMOVDQU64    Z2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
-	VPXORQ       Z11, Z3, Z3
-	VMOVDQU8     Z3, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z11, Z3
-	MOVQ         24(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn1
-
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	VMOVDQU64    Z4, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
-	VPXORQ       Z13, Z5, Z5
-	VMOVDQU8     Z5, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z13, Z5
-	MOVQ         40(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn2
-
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
-	VMOVDQU64    Z6, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
-	VPXORQ       Z15, Z7, Z7
-	VMOVDQU8     Z7, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z15, Z7
-	MOVQ         56(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn3
-
-aad3:
-	MOVQ         (SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R12, AX
-	MOVQ         AX, R12
-	ANDQ         $-16, CX
-	SUBQ         CX, R8
-	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
-	VPCLMULQDQ   $0x01, 880(R8), Z1, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z9
-	VPCLMULQDQ   $0x10, 880(R8), Z1, Z22
-	VPCLMULQDQ   $0x00, 880(R8), Z1, Z23
-	VPCLMULQDQ   $0x11, 880(R8), Z1, Z20
-	VPXORQ       Z23, Z8, Z8
-	VPXORQ       Z22, Z9, Z9
-	VPXORQ       Z20, Z10, Z10
-	MOVQ         16(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R13, AX
-	MOVQ         AX, R13
-	ANDQ         $-16, CX
-	SUBQ         CX, R9
-	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
-	VPCLMULQDQ   $0x01, 880(R9), Z3, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z12
-	VPCLMULQDQ   $0x10, 880(R9), Z3, Z22
-	VPCLMULQDQ   $0x00, 880(R9), Z3, Z23
-	VPCLMULQDQ   $0x11, 880(R9), Z3, Z20
-	VPXORQ       Z23, Z11, Z11
-	VPXORQ       Z22, Z12, Z12
-	VPXORQ       Z20, Z13, Z13
-	MOVQ         32(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R14, AX
-	MOVQ         AX, R14
-	ANDQ         $-16, CX
-	SUBQ         CX, R10
-	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
-	VPCLMULQDQ   $0x01, 880(R10), Z5, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z15
-	VPCLMULQDQ   $0x10, 880(R10), Z5, Z22
-	VPCLMULQDQ   $0x00, 880(R10), Z5, Z23
-	VPCLMULQDQ   $0x11, 880(R10), Z5, Z20
-	VPXORQ       Z23, Z14, Z14
-	VPXORQ       Z22, Z15, Z15
-	VPXORQ       Z20, Z16, Z16
+firstAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
 	MOVQ         48(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R15, AX
-	MOVQ         AX, R15
-	ANDQ         $-16, CX
-	SUBQ         CX, R11
-	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
-	VPCLMULQDQ   $0x01, 880(R11), Z7, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z18
-	VPCLMULQDQ   $0x10, 880(R11), Z7, Z22
-	VPCLMULQDQ   $0x00, 880(R11), Z7, Z23
-	VPCLMULQDQ   $0x11, 880(R11), Z7, Z20
-	VPXORQ       Z23, Z17, Z17
-	VPXORQ       Z22, Z18, Z18
-	VPXORQ       Z20, Z19, Z19
-	VSHUFI64X2   $0xee, Z11, Z8, Z27
-	VSHUFI64X2   $0x44, Z11, Z8, Z8
-	VPXORQ       Z27, Z8, Z8
-	VSHUFI64X2   $0xee, Z17, Z14, Z28
-	VSHUFI64X2   $0x44, Z17, Z14, Z14
-	VPXORQ       Z28, Z14, Z14
-	VSHUFI64X2   $0xdd, Z14, Z8, Z29
-	VSHUFI64X2   $0x88, Z14, Z8, Z8
-	VPXORQ       Z29, Z8, Z8
-	VSHUFI64X2   $0xee, Z12, Z9, Z27
-	VSHUFI64X2   $0x44, Z12, Z9, Z9
-	VPXORQ       Z27, Z9, Z9
-	VSHUFI64X2   $0xee, Z18, Z15, Z28
-	VSHUFI64X2   $0x44, Z18, Z15, Z15
-	VPXORQ       Z28, Z15, Z15
-	VSHUFI64X2   $0xdd, Z15, Z9, Z29
-	VSHUFI64X2   $0x88, Z15, Z9, Z9
-	VPXORQ       Z29, Z9, Z9
-	VSHUFI64X2   $0xee, Z13, Z10, Z27
-	VSHUFI64X2   $0x44, Z13, Z10, Z10
-	VPXORQ       Z27, Z10, Z10
-	VSHUFI64X2   $0xee, Z19, Z16, Z28
-	VSHUFI64X2   $0x44, Z19, Z16, Z16
-	VPXORQ       Z28, Z16, Z16
-	VSHUFI64X2   $0xdd, Z16, Z10, Z29
-	VSHUFI64X2   $0x88, Z16, Z10, Z10
-	VPXORQ       Z29, Z10, Z10
-	VPCLMULQDQ   $0x01, Z25, Z24, Z20
-	VPCLMULQDQ   $0x10, Z25, Z24, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z9
-	VPCLMULQDQ   $0x00, Z25, Z24, Z22
-	VPCLMULQDQ   $0x11, Z25, Z24, Z23
-	VPXORQ       Z22, Z8, Z8
-	VPXORQ       Z23, Z10, Z10
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD      $0x4e, Z8, Z8
-	VPTERNLOGQ   $0x96, Z20, Z8, Z9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD      $0x4e, Z9, Z9
-	VPTERNLOGQ   $0x96, Z20, Z9, Z10
-	VPSHUFB      reverse<>+0(SB), Z10, Z10
-	VPXORQ       Z26, Z10, Z10
-	VMOVDQU64    (R12), X27
-	VINSERTI64X2 $0x01, (R13), Z27, Z27
-	VINSERTI64X2 $0x02, (R14), Z27, Z27
-	VINSERTI64X2 $0x03, (R15), Z27, Z27
-	VPXORQ       Z27, Z10, Z10
-	VPTESTNMQ    Z10, Z10, K7
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	CMPB         38(AX), $0x00
+	JNE          firstESN1
+
+firstAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	CMPB         38(AX), $0x00
+	JNE          firstESN2
+
+firstAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	CMPB         38(AX), $0x00
+	JNE          firstESN3
+
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	MOVQ              16(SP), AX
+	VAESENC           896(R8), Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z2, Z21
+	VAESENC           896(R9), Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z2, Z23
+	VPCLMULQDQ        $0x00, (AX), Z2, Z20
+	VAESENC           896(R9), Z5, Z5
+	VPCLMULQDQ        $0x11, (AX), Z2, Z22
+	VAESENC           896(R10), Z8, Z8
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
+	VPTERNLOGQ        $0x96, Z23, Z24, Z21
+	VAESENC           896(R10), Z9, Z9
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
+	VAESENC           896(R11), Z12, Z12
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
+	VAESENC           896(R11), Z13, Z13
+	VPXORQ            Z26, Z20, Z20
+	VAESENC           960(R8), Z0, Z0
+	VPXORQ            Z25, Z21, Z21
+	VPXORQ            Z27, Z22, Z22
+	VAESENC           960(R8), Z1, Z1
+	MOVQ              56(SP), AX
+	VAESENC           960(R9), Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z6, Z29
+	VAESENC           960(R9), Z5, Z5
+	VPCLMULQDQ        $0x10, (AX), Z6, Z31
+	VPCLMULQDQ        $0x00, (AX), Z6, Z28
+	VAESENC           960(R10), Z8, Z8
+	VPCLMULQDQ        $0x11, (AX), Z6, Z30
+	VAESENC           960(R10), Z9, Z9
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
+	VPTERNLOGQ        $0x96, Z31, Z2, Z29
+	VAESENC           960(R11), Z12, Z12
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
+	VAESENC           960(R11), Z13, Z13
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
+	VAESENC           1024(R8), Z0, Z0
+	VPXORQ            Z24, Z28, Z28
+	VAESENC           1024(R8), Z1, Z1
+	VPXORQ            Z23, Z29, Z29
+	VPXORQ            Z3, Z30, Z30
+	VAESENC           1024(R9), Z4, Z4
+	VSHUFI64X2        $0xee, Z28, Z20, Z26
+	VAESENC           1024(R9), Z5, Z5
+	VSHUFI64X2        $0x44, Z28, Z20, Z20
+	VPXORQ            Z26, Z20, Z20
+	VAESENC           1024(R10), Z8, Z8
+	VSHUFI64X2        $0xee, Z29, Z21, Z26
+	VAESENC           1024(R10), Z9, Z9
+	VSHUFI64X2        $0x44, Z29, Z21, Z21
+	VAESENC           1024(R11), Z12, Z12
+	VPXORQ            Z26, Z21, Z21
+	VSHUFI64X2        $0xee, Z30, Z22, Z26
+	VAESENC           1024(R11), Z13, Z13
+	VSHUFI64X2        $0x44, Z30, Z22, Z22
+	VAESENC           1088(R8), Z0, Z0
+	VPXORQ            Z26, Z22, Z22
+	MOVQ              96(SP), AX
+	VAESENC           1088(R8), Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z10, Z25
+	VAESENC           1088(R9), Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z10, Z6
+	VPCLMULQDQ        $0x00, (AX), Z10, Z26
+	VAESENC           1088(R9), Z5, Z5
+	VPCLMULQDQ        $0x11, (AX), Z10, Z27
+	VAESENC           1088(R10), Z8, Z8
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
+	VPTERNLOGQ        $0x96, Z6, Z31, Z25
+	VAESENC           1088(R10), Z9, Z9
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
+	VAESENC           1088(R11), Z12, Z12
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
+	VAESENC           1088(R11), Z13, Z13
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
+	VPXORQ            Z7, Z26, Z26
+	VAESENC           1152(R8), Z0, Z0
+	VPXORQ            Z2, Z25, Z25
+	VAESENC           1152(R8), Z1, Z1
+	VPXORQ            Z24, Z27, Z27
+	MOVQ              136(SP), AX
+	VAESENC           1152(R9), Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z14, Z3
+	VAESENC           1152(R9), Z5, Z5
+	VPCLMULQDQ        $0x10, (AX), Z14, Z29
+	VPCLMULQDQ        $0x00, (AX), Z14, Z23
+	VAESENC           1152(R10), Z8, Z8
+	VPCLMULQDQ        $0x11, (AX), Z14, Z28
+	VAESENC           1152(R10), Z9, Z9
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
+	VPTERNLOGQ        $0x96, Z29, Z30, Z3
+	VAESENC           1152(R11), Z12, Z12
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
+	VAESENC           1152(R11), Z13, Z13
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
+	VAESENC           1216(R8), Z0, Z0
+	VPXORQ            Z6, Z23, Z23
+	VAESENC           1216(R8), Z1, Z1
+	VPXORQ            Z10, Z3, Z3
+	VAESENC           1216(R9), Z4, Z4
+	VPXORQ            Z31, Z28, Z28
+	VSHUFI64X2        $0xee, Z23, Z26, Z11
+	VAESENC           1216(R9), Z5, Z5
+	VSHUFI64X2        $0x44, Z23, Z26, Z26
+	VAESENC           1216(R10), Z8, Z8
+	VPXORQ            Z11, Z26, Z26
+	VSHUFI64X2        $0xee, Z3, Z25, Z11
+	VAESENC           1216(R10), Z9, Z9
+	VSHUFI64X2        $0x44, Z3, Z25, Z25
+	VAESENC           1216(R11), Z12, Z12
+	VPXORQ            Z11, Z25, Z25
+	VSHUFI64X2        $0xee, Z28, Z27, Z11
+	VAESENC           1216(R11), Z13, Z13
+	VSHUFI64X2        $0x44, Z28, Z27, Z27
+	VAESENC           1280(R8), Z0, Z0
+	VPXORQ            Z11, Z27, Z27
+	VSHUFI64X2        $0xdd, Z26, Z20, Z11
+	VAESENC           1280(R8), Z1, Z1
+	VSHUFI64X2        $0x88, Z26, Z20, Z20
+	VAESENC           1280(R9), Z4, Z4
+	VPXORQ            Z11, Z20, Z20
+	VAESENC           1280(R9), Z5, Z5
+	VSHUFI64X2        $0xdd, Z25, Z21, Z11
+	VSHUFI64X2        $0x88, Z25, Z21, Z21
+	VAESENC           1280(R10), Z8, Z8
+	VPXORQ            Z11, Z21, Z21
+	VAESENC           1280(R10), Z9, Z9
+	VSHUFI64X2        $0xdd, Z27, Z22, Z11
+	VSHUFI64X2        $0x88, Z27, Z22, Z22
+	VAESENC           1280(R11), Z12, Z12
+	VPXORQ            Z11, Z22, Z22
+	VAESENC           1280(R11), Z13, Z13
+	VPCLMULQDQ        $0x01, Z17, Z16, Z11
+	VPCLMULQDQ        $0x10, Z17, Z16, Z7
+	VAESENC           1344(R8), Z0, Z0
+	VPTERNLOGQ        $0x96, Z11, Z7, Z21
+	VAESENC           1344(R8), Z1, Z1
+	VPCLMULQDQ        $0x00, Z17, Z16, Z2
+	VPCLMULQDQ        $0x11, Z17, Z16, Z24
+	VAESENC           1344(R9), Z4, Z4
+	VPXORQ            Z2, Z20, Z20
+	VAESENC           1344(R9), Z5, Z5
+	VPXORQ            Z24, Z22, Z22
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
+	VAESENC           1344(R10), Z8, Z8
+	VPSHUFD           $0x4e, Z20, Z20
+	VAESENC           1344(R10), Z9, Z9
+	VPTERNLOGQ        $0x96, Z14, Z20, Z21
+	VAESENC           1344(R11), Z12, Z12
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
+	VPSHUFD           $0x4e, Z21, Z21
+	VAESENC           1344(R11), Z13, Z13
+	VPTERNLOGQ        $0x96, Z14, Z21, Z22
+	VAESENC           1408(R8), Z0, Z0
+	VPSHUFB           reverse<>+0(SB), Z22, Z22
+	VPXORQ            Z18, Z22, Z22
+	VAESENC           1408(R8), Z1, Z1
+	MOVQ              24(SP), AX
+	VAESENC           1408(R9), Z4, Z4
+	VMOVDQU64         (AX), X11
+	MOVQ              64(SP), AX
+	VAESENC           1408(R9), Z5, Z5
+	VINSERTI64X2      $0x01, (AX), Z11, Z11
+	VAESENC           1408(R10), Z8, Z8
+	MOVQ              104(SP), AX
+	VINSERTI64X2      $0x02, (AX), Z11, Z11
+	VAESENC           1408(R10), Z9, Z9
+	MOVQ              144(SP), AX
+	VAESENC           1408(R11), Z12, Z12
+	VINSERTI64X2      $0x03, (AX), Z11, Z11
+	VAESENC           1408(R11), Z13, Z13
+	VPXORQ            Z11, Z22, Z22
+	VPTESTNMQ         Z22, Z22, K7
+	VAESENCLAST       1472(R8), Z0, Z0
+	KMOVB             K7, CX
+	VAESENCLAST       1472(R8), Z1, Z1
+	MOVL              CX, AX
+	SHRL              $0x01, AX
+	VAESENCLAST       1472(R9), Z4, Z4
+	ANDL              AX, CX
+	VAESENCLAST       1472(R9), Z5, Z5
+	MOVQ              32(SP), AX
+	BTL               $0x00, CX
+	SETCS             36(AX)
+	VAESENCLAST       1472(R10), Z8, Z8
+	MOVQ              72(SP), AX
+	VAESENCLAST       1472(R10), Z9, Z9
+	BTL               $0x02, CX
+	SETCS             36(AX)
+	MOVQ              112(SP), AX
+	VAESENCLAST       1472(R11), Z12, Z12
+	BTL               $0x04, CX
+	SETCS             36(AX)
+	VAESENCLAST       1472(R11), Z13, Z13
+	MOVQ              152(SP), AX
+	BTL               $0x06, CX
+	SETCS             36(AX)
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VPSHUFB           reverse<>+0(SB), Z21, Z3
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
+	SUBQ         $0x04, DX
+	JA           loop
+	MOVQ         16(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z2, Z21
+	VPCLMULQDQ   $0x10, (AX), Z2, Z23
+	VPCLMULQDQ   $0x00, (AX), Z2, Z20
+	VPCLMULQDQ   $0x11, (AX), Z2, Z22
+	VPCLMULQDQ   $0x01, 64(AX), Z3, Z24
+	VPTERNLOGQ   $0x96, Z23, Z24, Z21
+	VPCLMULQDQ   $0x10, 64(AX), Z3, Z25
+	VPCLMULQDQ   $0x00, 64(AX), Z3, Z26
+	VPCLMULQDQ   $0x11, 64(AX), Z3, Z27
+	VPXORQ       Z26, Z20, Z20
+	VPXORQ       Z25, Z21, Z21
+	VPXORQ       Z27, Z22, Z22
+	MOVQ         56(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z6, Z29
+	VPCLMULQDQ   $0x10, (AX), Z6, Z31
+	VPCLMULQDQ   $0x00, (AX), Z6, Z28
+	VPCLMULQDQ   $0x11, (AX), Z6, Z30
+	VPCLMULQDQ   $0x01, 64(AX), Z7, Z2
+	VPTERNLOGQ   $0x96, Z31, Z2, Z29
+	VPCLMULQDQ   $0x10, 64(AX), Z7, Z23
+	VPCLMULQDQ   $0x00, 64(AX), Z7, Z24
+	VPCLMULQDQ   $0x11, 64(AX), Z7, Z3
+	VPXORQ       Z24, Z28, Z28
+	VPXORQ       Z23, Z29, Z29
+	VPXORQ       Z3, Z30, Z30
+	VSHUFI64X2   $0xee, Z28, Z20, Z26
+	VSHUFI64X2   $0x44, Z28, Z20, Z20
+	VPXORQ       Z26, Z20, Z20
+	VSHUFI64X2   $0xee, Z29, Z21, Z26
+	VSHUFI64X2   $0x44, Z29, Z21, Z21
+	VPXORQ       Z26, Z21, Z21
+	VSHUFI64X2   $0xee, Z30, Z22, Z26
+	VSHUFI64X2   $0x44, Z30, Z22, Z22
+	VPXORQ       Z26, Z22, Z22
+	MOVQ         96(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z10, Z25
+	VPCLMULQDQ   $0x10, (AX), Z10, Z6
+	VPCLMULQDQ   $0x00, (AX), Z10, Z26
+	VPCLMULQDQ   $0x11, (AX), Z10, Z27
+	VPCLMULQDQ   $0x01, 64(AX), Z11, Z31
+	VPTERNLOGQ   $0x96, Z6, Z31, Z25
+	VPCLMULQDQ   $0x10, 64(AX), Z11, Z2
+	VPCLMULQDQ   $0x00, 64(AX), Z11, Z7
+	VPCLMULQDQ   $0x11, 64(AX), Z11, Z24
+	VPXORQ       Z7, Z26, Z26
+	VPXORQ       Z2, Z25, Z25
+	VPXORQ       Z24, Z27, Z27
+	MOVQ         136(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z14, Z3
+	VPCLMULQDQ   $0x10, (AX), Z14, Z29
+	VPCLMULQDQ   $0x00, (AX), Z14, Z23
+	VPCLMULQDQ   $0x11, (AX), Z14, Z28
+	VPCLMULQDQ   $0x01, 64(AX), Z15, Z30
+	VPTERNLOGQ   $0x96, Z29, Z30, Z3
+	VPCLMULQDQ   $0x10, 64(AX), Z15, Z10
+	VPCLMULQDQ   $0x00, 64(AX), Z15, Z6
+	VPCLMULQDQ   $0x11, 64(AX), Z15, Z31
+	VPXORQ       Z6, Z23, Z23
+	VPXORQ       Z10, Z3, Z3
+	VPXORQ       Z31, Z28, Z28
+	VSHUFI64X2   $0xee, Z23, Z26, Z11
+	VSHUFI64X2   $0x44, Z23, Z26, Z26
+	VPXORQ       Z11, Z26, Z26
+	VSHUFI64X2   $0xee, Z3, Z25, Z11
+	VSHUFI64X2   $0x44, Z3, Z25, Z25
+	VPXORQ       Z11, Z25, Z25
+	VSHUFI64X2   $0xee, Z28, Z27, Z11
+	VSHUFI64X2   $0x44, Z28, Z27, Z27
+	VPXORQ       Z11, Z27, Z27
+	VSHUFI64X2   $0xdd, Z26, Z20, Z11
+	VSHUFI64X2   $0x88, Z26, Z20, Z20
+	VPXORQ       Z11, Z20, Z20
+	VSHUFI64X2   $0xdd, Z25, Z21, Z11
+	VSHUFI64X2   $0x88, Z25, Z21, Z21
+	VPXORQ       Z11, Z21, Z21
+	VSHUFI64X2   $0xdd, Z27, Z22, Z11
+	VSHUFI64X2   $0x88, Z27, Z22, Z22
+	VPXORQ       Z11, Z22, Z22
+	VPCLMULQDQ   $0x01, Z17, Z16, Z11
+	VPCLMULQDQ   $0x10, Z17, Z16, Z7
+	VPTERNLOGQ   $0x96, Z11, Z7, Z21
+	VPCLMULQDQ   $0x00, Z17, Z16, Z2
+	VPCLMULQDQ   $0x11, Z17, Z16, Z24
+	VPXORQ       Z2, Z20, Z20
+	VPXORQ       Z24, Z22, Z22
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z14
+	VPSHUFD      $0x4e, Z20, Z20
+	VPTERNLOGQ   $0x96, Z14, Z20, Z21
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z14
+	VPSHUFD      $0x4e, Z21, Z21
+	VPTERNLOGQ   $0x96, Z14, Z21, Z22
+	VPSHUFB      reverse<>+0(SB), Z22, Z22
+	VPXORQ       Z18, Z22, Z22
+	MOVQ         24(SP), AX
+	VMOVDQU64    (AX), X11
+	MOVQ         64(SP), AX
+	VINSERTI64X2 $0x01, (AX), Z11, Z11
+	MOVQ         104(SP), AX
+	VINSERTI64X2 $0x02, (AX), Z11, Z11
+	MOVQ         144(SP), AX
+	VINSERTI64X2 $0x03, (AX), Z11, Z11
+	VPXORQ       Z11, Z22, Z22
+	VPTESTNMQ    Z22, Z22, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
 	ANDL         AX, CX
-	MOVQ         8(SP), AX
+	MOVQ         32(SP), AX
 	BTL          $0x00, CX
 	SETCS        36(AX)
-	MOVQ         24(SP), AX
+	MOVQ         72(SP), AX
 	BTL          $0x02, CX
 	SETCS        36(AX)
-	MOVQ         40(SP), AX
+	MOVQ         112(SP), AX
 	BTL          $0x04, CX
 	SETCS        36(AX)
-	MOVQ         56(SP), AX
+	MOVQ         152(SP), AX
 	BTL          $0x06, CX
 	SETCS        36(AX)
-	SUBQ         $0x04, DX
-	JA           group
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD3
 
 // func gcmOpen192vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
@@ -9025,21 +11849,20 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   832(R9), Z13
-	VPXORQ            Z14, Z13, Z13
+	VPXORQ            832(R9), Z14, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   848(R9), Z17
-	VBROADCASTI32X4   864(R9), Z18
-	VBROADCASTI32X4   880(R9), Z19
-	VBROADCASTI32X4   896(R9), Z20
-	VBROADCASTI32X4   912(R9), Z21
-	VBROADCASTI32X4   928(R9), Z22
-	VBROADCASTI32X4   944(R9), Z23
-	VBROADCASTI32X4   960(R9), Z24
-	VBROADCASTI32X4   976(R9), Z25
-	VBROADCASTI32X4   992(R9), Z26
-	VBROADCASTI32X4   1008(R9), Z27
-	VBROADCASTI32X4   1024(R9), Z28
+	VMOVDQU64         896(R9), Z17
+	VMOVDQU64         960(R9), Z18
+	VMOVDQU64         1024(R9), Z19
+	VMOVDQU64         1088(R9), Z20
+	VMOVDQU64         1152(R9), Z21
+	VMOVDQU64         1216(R9), Z22
+	VMOVDQU64         1280(R9), Z23
+	VMOVDQU64         1344(R9), Z24
+	VMOVDQU64         1408(R9), Z25
+	VMOVDQU64         1472(R9), Z26
+	VMOVDQU64         1536(R9), Z27
+	VMOVDQU64         1600(R9), Z28
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -10125,17 +12948,15 @@ esn4false:
 
 // func gcmOpen192vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of1(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmOpen192vaes512of1(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -10146,15 +12967,11 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -10162,19 +12979,14 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -10182,19 +12994,14 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -10202,323 +13009,648 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R9), Z2, Z2
+	VAESENC           896(R10), Z4, Z4
+	VAESENC           896(R11), Z6, Z6
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R9), Z2, Z2
+	VAESENC           960(R10), Z4, Z4
+	VAESENC           960(R11), Z6, Z6
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R9), Z2, Z2
+	VAESENC           1024(R10), Z4, Z4
+	VAESENC           1024(R11), Z6, Z6
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R9), Z2, Z2
+	VAESENC           1088(R10), Z4, Z4
+	VAESENC           1088(R11), Z6, Z6
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R9), Z2, Z2
+	VAESENC           1152(R10), Z4, Z4
+	VAESENC           1152(R11), Z6, Z6
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R9), Z2, Z2
+	VAESENC           1216(R10), Z4, Z4
+	VAESENC           1216(R11), Z6, Z6
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R9), Z2, Z2
+	VAESENC           1280(R10), Z4, Z4
+	VAESENC           1280(R11), Z6, Z6
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R9), Z2, Z2
+	VAESENC           1344(R10), Z4, Z4
+	VAESENC           1344(R11), Z6, Z6
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R9), Z2, Z2
+	VAESENC           1408(R10), Z4, Z4
+	VAESENC           1408(R11), Z6, Z6
+	VAESENC           1472(R8), Z0, Z0
+	VAESENC           1472(R9), Z2, Z2
+	VAESENC           1472(R10), Z4, Z4
+	VAESENC           1472(R11), Z6, Z6
+	VAESENC           1536(R8), Z0, Z0
+	VAESENC           1536(R9), Z2, Z2
+	VAESENC           1536(R10), Z4, Z4
+	VAESENC           1536(R11), Z6, Z6
+	VAESENCLAST       1600(R8), Z0, Z0
+	VAESENCLAST       1600(R9), Z2, Z2
+	VAESENCLAST       1600(R10), Z4, Z4
+	VAESENCLAST       1600(R11), Z6, Z6
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1008(R8), Z27
-	VBROADCASTI32X4   1008(R9), Z28
-	VBROADCASTI32X4   1008(R10), Z29
-	VBROADCASTI32X4   1008(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1024(R8), Z27
-	VBROADCASTI32X4   1024(R9), Z28
-	VBROADCASTI32X4   1024(R10), Z29
-	VBROADCASTI32X4   1024(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU8.Z        (R12), K1, Z8
-	VMOVDQU8.Z        (R13), K2, Z10
-	VMOVDQU8.Z        (R14), K3, Z12
-	VMOVDQU8.Z        (R15), K4, Z14
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
 	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
+firstAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
-	MOVQ         24(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn1
-
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
-	MOVQ         40(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn2
-
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
-	MOVQ         56(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn3
-
-aad3:
-	MOVQ         (SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R12, AX
-	MOVQ         AX, R12
-	ANDQ         $-16, CX
-	SUBQ         CX, R8
-	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
-	VPXORQ       Z20, Z9, Z9
-	MOVQ         16(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R13, AX
-	MOVQ         AX, R13
-	ANDQ         $-16, CX
-	SUBQ         CX, R9
-	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
-	VPXORQ       Z20, Z12, Z12
-	MOVQ         32(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R14, AX
-	MOVQ         AX, R14
-	ANDQ         $-16, CX
-	SUBQ         CX, R10
-	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
-	VPXORQ       Z20, Z15, Z15
+	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
 	MOVQ         48(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R15, AX
-	MOVQ         AX, R15
-	ANDQ         $-16, CX
-	SUBQ         CX, R11
-	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
-	VPXORQ       Z20, Z18, Z18
-	VSHUFI64X2   $0xee, Z11, Z8, Z27
-	VSHUFI64X2   $0x44, Z11, Z8, Z8
-	VPXORQ       Z27, Z8, Z8
-	VSHUFI64X2   $0xee, Z17, Z14, Z28
-	VSHUFI64X2   $0x44, Z17, Z14, Z14
+	MOVQ         AX, 72(SP)
+	CMPB         38(AX), $0x00
+	JNE          firstESN1
+
+firstAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	CMPB         38(AX), $0x00
+	JNE          firstESN2
+
+firstAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	CMPB         38(AX), $0x00
+	JNE          firstESN3
+
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	MOVQ              16(SP), AX
+	VAESENC           896(R9), Z2, Z2
+	VPCLMULQDQ        $0x01, (AX), Z1, Z13
+	VPCLMULQDQ        $0x10, (AX), Z1, Z15
+	VAESENC           896(R10), Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z1, Z12
+	VPCLMULQDQ        $0x11, (AX), Z1, Z14
+	VAESENC           896(R11), Z6, Z6
+	VPXORQ            Z15, Z13, Z13
+	MOVQ              56(SP), AX
+	VAESENC           960(R8), Z0, Z0
+	VPCLMULQDQ        $0x01, (AX), Z3, Z17
+	VPCLMULQDQ        $0x10, (AX), Z3, Z19
+	VAESENC           960(R9), Z2, Z2
+	VPCLMULQDQ        $0x00, (AX), Z3, Z16
+	VPCLMULQDQ        $0x11, (AX), Z3, Z18
+	VAESENC           960(R10), Z4, Z4
+	VPXORQ            Z19, Z17, Z17
+	VAESENC           960(R11), Z6, Z6
+	VSHUFI64X2        $0xee, Z16, Z12, Z20
+	VSHUFI64X2        $0x44, Z16, Z12, Z12
+	VAESENC           1024(R8), Z0, Z0
+	VPXORQ            Z20, Z12, Z12
+	VSHUFI64X2        $0xee, Z17, Z13, Z20
+	VAESENC           1024(R9), Z2, Z2
+	VSHUFI64X2        $0x44, Z17, Z13, Z13
+	VPXORQ            Z20, Z13, Z13
+	VAESENC           1024(R10), Z4, Z4
+	VSHUFI64X2        $0xee, Z18, Z14, Z20
+	VSHUFI64X2        $0x44, Z18, Z14, Z14
+	VAESENC           1024(R11), Z6, Z6
+	VPXORQ            Z20, Z14, Z14
+	MOVQ              96(SP), AX
+	VAESENC           1088(R8), Z0, Z0
+	VPCLMULQDQ        $0x01, (AX), Z5, Z21
+	VAESENC           1088(R9), Z2, Z2
+	VPCLMULQDQ        $0x10, (AX), Z5, Z23
+	VPCLMULQDQ        $0x00, (AX), Z5, Z20
+	VAESENC           1088(R10), Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z5, Z22
+	VPXORQ            Z23, Z21, Z21
+	VAESENC           1088(R11), Z6, Z6
+	MOVQ              136(SP), AX
+	VPCLMULQDQ        $0x01, (AX), Z7, Z25
+	VAESENC           1152(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, (AX), Z7, Z27
+	VPCLMULQDQ        $0x00, (AX), Z7, Z24
+	VAESENC           1152(R9), Z2, Z2
+	VPCLMULQDQ        $0x11, (AX), Z7, Z26
+	VPXORQ            Z27, Z25, Z25
+	VAESENC           1152(R10), Z4, Z4
+	VSHUFI64X2        $0xee, Z24, Z20, Z28
+	VAESENC           1152(R11), Z6, Z6
+	VSHUFI64X2        $0x44, Z24, Z20, Z20
+	VPXORQ            Z28, Z20, Z20
+	VAESENC           1216(R8), Z0, Z0
+	VSHUFI64X2        $0xee, Z25, Z21, Z28
+	VSHUFI64X2        $0x44, Z25, Z21, Z21
+	VAESENC           1216(R9), Z2, Z2
+	VPXORQ            Z28, Z21, Z21
+	VSHUFI64X2        $0xee, Z26, Z22, Z28
+	VAESENC           1216(R10), Z4, Z4
+	VSHUFI64X2        $0x44, Z26, Z22, Z22
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           1216(R11), Z6, Z6
+	VSHUFI64X2        $0xdd, Z20, Z12, Z28
+	VSHUFI64X2        $0x88, Z20, Z12, Z12
+	VAESENC           1280(R8), Z0, Z0
+	VPXORQ            Z28, Z12, Z12
+	VAESENC           1280(R9), Z2, Z2
+	VSHUFI64X2        $0xdd, Z21, Z13, Z28
+	VSHUFI64X2        $0x88, Z21, Z13, Z13
+	VAESENC           1280(R10), Z4, Z4
+	VPXORQ            Z28, Z13, Z13
+	VSHUFI64X2        $0xdd, Z22, Z14, Z28
+	VAESENC           1280(R11), Z6, Z6
+	VSHUFI64X2        $0x88, Z22, Z14, Z14
+	VPXORQ            Z28, Z14, Z14
+	VAESENC           1344(R8), Z0, Z0
+	VPCLMULQDQ        $0x01, Z9, Z8, Z28
+	VPCLMULQDQ        $0x10, Z9, Z8, Z29
+	VAESENC           1344(R9), Z2, Z2
+	VPTERNLOGQ        $0x96, Z28, Z29, Z13
+	VPCLMULQDQ        $0x00, Z9, Z8, Z30
+	VAESENC           1344(R10), Z4, Z4
+	VPCLMULQDQ        $0x11, Z9, Z8, Z31
+	VAESENC           1344(R11), Z6, Z6
+	VPXORQ            Z30, Z12, Z12
+	VPXORQ            Z31, Z14, Z14
+	VAESENC           1408(R8), Z0, Z0
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
+	VPSHUFD           $0x4e, Z12, Z12
+	VAESENC           1408(R9), Z2, Z2
+	VPTERNLOGQ        $0x96, Z1, Z12, Z13
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
+	VAESENC           1408(R10), Z4, Z4
+	VPSHUFD           $0x4e, Z13, Z13
+	VPTERNLOGQ        $0x96, Z1, Z13, Z14
+	VAESENC           1408(R11), Z6, Z6
+	VPSHUFB           reverse<>+0(SB), Z14, Z14
+	VPXORQ            Z10, Z14, Z14
+	VAESENC           1472(R8), Z0, Z0
+	MOVQ              24(SP), AX
+	VAESENC           1472(R9), Z2, Z2
+	VMOVDQU64         (AX), X28
+	MOVQ              64(SP), AX
+	VAESENC           1472(R10), Z4, Z4
+	VINSERTI64X2      $0x01, (AX), Z28, Z28
+	MOVQ              104(SP), AX
+	VAESENC           1472(R11), Z6, Z6
+	VINSERTI64X2      $0x02, (AX), Z28, Z28
+	MOVQ              144(SP), AX
+	VAESENC           1536(R8), Z0, Z0
+	VINSERTI64X2      $0x03, (AX), Z28, Z28
+	VPXORQ            Z28, Z14, Z14
+	VAESENC           1536(R9), Z2, Z2
+	VPTESTNMQ         Z14, Z14, K7
+	KMOVB             K7, CX
+	VAESENC           1536(R10), Z4, Z4
+	MOVL              CX, AX
+	VAESENC           1536(R11), Z6, Z6
+	SHRL              $0x01, AX
+	ANDL              AX, CX
+	VAESENCLAST       1600(R8), Z0, Z0
+	MOVQ              32(SP), AX
+	BTL               $0x00, CX
+	SETCS             36(AX)
+	VAESENCLAST       1600(R9), Z2, Z2
+	MOVQ              72(SP), AX
+	BTL               $0x02, CX
+	SETCS             36(AX)
+	VAESENCLAST       1600(R10), Z4, Z4
+	MOVQ              112(SP), AX
+	BTL               $0x04, CX
+	SETCS             36(AX)
+	VAESENCLAST       1600(R11), Z6, Z6
+	MOVQ              152(SP), AX
+	BTL               $0x06, CX
+	SETCS             36(AX)
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
+	SUBQ         $0x04, DX
+	JA           loop
+	MOVQ         16(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z1, Z13
+	VPCLMULQDQ   $0x10, (AX), Z1, Z15
+	VPCLMULQDQ   $0x00, (AX), Z1, Z12
+	VPCLMULQDQ   $0x11, (AX), Z1, Z14
+	VPXORQ       Z15, Z13, Z13
+	MOVQ         56(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z3, Z17
+	VPCLMULQDQ   $0x10, (AX), Z3, Z19
+	VPCLMULQDQ   $0x00, (AX), Z3, Z16
+	VPCLMULQDQ   $0x11, (AX), Z3, Z18
+	VPXORQ       Z19, Z17, Z17
+	VSHUFI64X2   $0xee, Z16, Z12, Z20
+	VSHUFI64X2   $0x44, Z16, Z12, Z12
+	VPXORQ       Z20, Z12, Z12
+	VSHUFI64X2   $0xee, Z17, Z13, Z20
+	VSHUFI64X2   $0x44, Z17, Z13, Z13
+	VPXORQ       Z20, Z13, Z13
+	VSHUFI64X2   $0xee, Z18, Z14, Z20
+	VSHUFI64X2   $0x44, Z18, Z14, Z14
+	VPXORQ       Z20, Z14, Z14
+	MOVQ         96(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z5, Z21
+	VPCLMULQDQ   $0x10, (AX), Z5, Z23
+	VPCLMULQDQ   $0x00, (AX), Z5, Z20
+	VPCLMULQDQ   $0x11, (AX), Z5, Z22
+	VPXORQ       Z23, Z21, Z21
+	MOVQ         136(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z7, Z25
+	VPCLMULQDQ   $0x10, (AX), Z7, Z27
+	VPCLMULQDQ   $0x00, (AX), Z7, Z24
+	VPCLMULQDQ   $0x11, (AX), Z7, Z26
+	VPXORQ       Z27, Z25, Z25
+	VSHUFI64X2   $0xee, Z24, Z20, Z28
+	VSHUFI64X2   $0x44, Z24, Z20, Z20
+	VPXORQ       Z28, Z20, Z20
+	VSHUFI64X2   $0xee, Z25, Z21, Z28
+	VSHUFI64X2   $0x44, Z25, Z21, Z21
+	VPXORQ       Z28, Z21, Z21
+	VSHUFI64X2   $0xee, Z26, Z22, Z28
+	VSHUFI64X2   $0x44, Z26, Z22, Z22
+	VPXORQ       Z28, Z22, Z22
+	VSHUFI64X2   $0xdd, Z20, Z12, Z28
+	VSHUFI64X2   $0x88, Z20, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VSHUFI64X2   $0xdd, Z21, Z13, Z28
+	VSHUFI64X2   $0x88, Z21, Z13, Z13
+	VPXORQ       Z28, Z13, Z13
+	VSHUFI64X2   $0xdd, Z22, Z14, Z28
+	VSHUFI64X2   $0x88, Z22, Z14, Z14
 	VPXORQ       Z28, Z14, Z14
-	VSHUFI64X2   $0xdd, Z14, Z8, Z29
-	VSHUFI64X2   $0x88, Z14, Z8, Z8
-	VPXORQ       Z29, Z8, Z8
-	VSHUFI64X2   $0xee, Z12, Z9, Z27
-	VSHUFI64X2   $0x44, Z12, Z9, Z9
-	VPXORQ       Z27, Z9, Z9
-	VSHUFI64X2   $0xee, Z18, Z15, Z28
-	VSHUFI64X2   $0x44, Z18, Z15, Z15
-	VPXORQ       Z28, Z15, Z15
-	VSHUFI64X2   $0xdd, Z15, Z9, Z29
-	VSHUFI64X2   $0x88, Z15, Z9, Z9
-	VPXORQ       Z29, Z9, Z9
-	VSHUFI64X2   $0xee, Z13, Z10, Z27
-	VSHUFI64X2   $0x44, Z13, Z10, Z10
-	VPXORQ       Z27, Z10, Z10
-	VSHUFI64X2   $0xee, Z19, Z16, Z28
-	VSHUFI64X2   $0x44, Z19, Z16, Z16
-	VPXORQ       Z28, Z16, Z16
-	VSHUFI64X2   $0xdd, Z16, Z10, Z29
-	VSHUFI64X2   $0x88, Z16, Z10, Z10
-	VPXORQ       Z29, Z10, Z10
-	VPCLMULQDQ   $0x01, Z25, Z24, Z20
-	VPCLMULQDQ   $0x10, Z25, Z24, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z9
-	VPCLMULQDQ   $0x00, Z25, Z24, Z22
-	VPCLMULQDQ   $0x11, Z25, Z24, Z23
-	VPXORQ       Z22, Z8, Z8
-	VPXORQ       Z23, Z10, Z10
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD      $0x4e, Z8, Z8
-	VPTERNLOGQ   $0x96, Z20, Z8, Z9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD      $0x4e, Z9, Z9
-	VPTERNLOGQ   $0x96, Z20, Z9, Z10
-	VPSHUFB      reverse<>+0(SB), Z10, Z10
-	VPXORQ       Z26, Z10, Z10
-	VMOVDQU64    (R12), X27
-	VINSERTI64X2 $0x01, (R13), Z27, Z27
-	VINSERTI64X2 $0x02, (R14), Z27, Z27
-	VINSERTI64X2 $0x03, (R15), Z27, Z27
-	VPXORQ       Z27, Z10, Z10
-	VPTESTNMQ    Z10, Z10, K7
+	VPCLMULQDQ   $0x01, Z9, Z8, Z28
+	VPCLMULQDQ   $0x10, Z9, Z8, Z29
+	VPTERNLOGQ   $0x96, Z28, Z29, Z13
+	VPCLMULQDQ   $0x00, Z9, Z8, Z30
+	VPCLMULQDQ   $0x11, Z9, Z8, Z31
+	VPXORQ       Z30, Z12, Z12
+	VPXORQ       Z31, Z14, Z14
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z12, Z1
+	VPSHUFD      $0x4e, Z12, Z12
+	VPTERNLOGQ   $0x96, Z1, Z12, Z13
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z13, Z1
+	VPSHUFD      $0x4e, Z13, Z13
+	VPTERNLOGQ   $0x96, Z1, Z13, Z14
+	VPSHUFB      reverse<>+0(SB), Z14, Z14
+	VPXORQ       Z10, Z14, Z14
+	MOVQ         24(SP), AX
+	VMOVDQU64    (AX), X28
+	MOVQ         64(SP), AX
+	VINSERTI64X2 $0x01, (AX), Z28, Z28
+	MOVQ         104(SP), AX
+	VINSERTI64X2 $0x02, (AX), Z28, Z28
+	MOVQ         144(SP), AX
+	VINSERTI64X2 $0x03, (AX), Z28, Z28
+	VPXORQ       Z28, Z14, Z14
+	VPTESTNMQ    Z14, Z14, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
 	ANDL         AX, CX
-	MOVQ         8(SP), AX
+	MOVQ         32(SP), AX
 	BTL          $0x00, CX
 	SETCS        36(AX)
-	MOVQ         24(SP), AX
+	MOVQ         72(SP), AX
 	BTL          $0x02, CX
 	SETCS        36(AX)
-	MOVQ         40(SP), AX
+	MOVQ         112(SP), AX
 	BTL          $0x04, CX
 	SETCS        36(AX)
-	MOVQ         56(SP), AX
+	MOVQ         152(SP), AX
 	BTL          $0x06, CX
 	SETCS        36(AX)
-	SUBQ         $0x04, DX
-	JA           group
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD3
 
 // func gcmOpen192vaes512of2(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of2(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmOpen192vaes512of2(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -10529,18 +13661,13 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VMOVDQA64         Z0, Z1
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -10548,22 +13675,16 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VMOVDQA64         Z2, Z3
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -10571,22 +13692,16 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VMOVDQA64         Z4, Z5
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -10594,404 +13709,830 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VMOVDQA64         Z6, Z7
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R8), Z1, Z1
+	VAESENC           896(R9), Z4, Z4
+	VAESENC           896(R9), Z5, Z5
+	VAESENC           896(R10), Z8, Z8
+	VAESENC           896(R10), Z9, Z9
+	VAESENC           896(R11), Z12, Z12
+	VAESENC           896(R11), Z13, Z13
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R8), Z1, Z1
+	VAESENC           960(R9), Z4, Z4
+	VAESENC           960(R9), Z5, Z5
+	VAESENC           960(R10), Z8, Z8
+	VAESENC           960(R10), Z9, Z9
+	VAESENC           960(R11), Z12, Z12
+	VAESENC           960(R11), Z13, Z13
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R8), Z1, Z1
+	VAESENC           1024(R9), Z4, Z4
+	VAESENC           1024(R9), Z5, Z5
+	VAESENC           1024(R10), Z8, Z8
+	VAESENC           1024(R10), Z9, Z9
+	VAESENC           1024(R11), Z12, Z12
+	VAESENC           1024(R11), Z13, Z13
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R8), Z1, Z1
+	VAESENC           1088(R9), Z4, Z4
+	VAESENC           1088(R9), Z5, Z5
+	VAESENC           1088(R10), Z8, Z8
+	VAESENC           1088(R10), Z9, Z9
+	VAESENC           1088(R11), Z12, Z12
+	VAESENC           1088(R11), Z13, Z13
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R8), Z1, Z1
+	VAESENC           1152(R9), Z4, Z4
+	VAESENC           1152(R9), Z5, Z5
+	VAESENC           1152(R10), Z8, Z8
+	VAESENC           1152(R10), Z9, Z9
+	VAESENC           1152(R11), Z12, Z12
+	VAESENC           1152(R11), Z13, Z13
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R8), Z1, Z1
+	VAESENC           1216(R9), Z4, Z4
+	VAESENC           1216(R9), Z5, Z5
+	VAESENC           1216(R10), Z8, Z8
+	VAESENC           1216(R10), Z9, Z9
+	VAESENC           1216(R11), Z12, Z12
+	VAESENC           1216(R11), Z13, Z13
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R8), Z1, Z1
+	VAESENC           1280(R9), Z4, Z4
+	VAESENC           1280(R9), Z5, Z5
+	VAESENC           1280(R10), Z8, Z8
+	VAESENC           1280(R10), Z9, Z9
+	VAESENC           1280(R11), Z12, Z12
+	VAESENC           1280(R11), Z13, Z13
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R8), Z1, Z1
+	VAESENC           1344(R9), Z4, Z4
+	VAESENC           1344(R9), Z5, Z5
+	VAESENC           1344(R10), Z8, Z8
+	VAESENC           1344(R10), Z9, Z9
+	VAESENC           1344(R11), Z12, Z12
+	VAESENC           1344(R11), Z13, Z13
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R8), Z1, Z1
+	VAESENC           1408(R9), Z4, Z4
+	VAESENC           1408(R9), Z5, Z5
+	VAESENC           1408(R10), Z8, Z8
+	VAESENC           1408(R10), Z9, Z9
+	VAESENC           1408(R11), Z12, Z12
+	VAESENC           1408(R11), Z13, Z13
+	VAESENC           1472(R8), Z0, Z0
+	VAESENC           1472(R8), Z1, Z1
+	VAESENC           1472(R9), Z4, Z4
+	VAESENC           1472(R9), Z5, Z5
+	VAESENC           1472(R10), Z8, Z8
+	VAESENC           1472(R10), Z9, Z9
+	VAESENC           1472(R11), Z12, Z12
+	VAESENC           1472(R11), Z13, Z13
+	VAESENC           1536(R8), Z0, Z0
+	VAESENC           1536(R8), Z1, Z1
+	VAESENC           1536(R9), Z4, Z4
+	VAESENC           1536(R9), Z5, Z5
+	VAESENC           1536(R10), Z8, Z8
+	VAESENC           1536(R10), Z9, Z9
+	VAESENC           1536(R11), Z12, Z12
+	VAESENC           1536(R11), Z13, Z13
+	VAESENCLAST       1600(R8), Z0, Z0
+	VAESENCLAST       1600(R8), Z1, Z1
+	VAESENCLAST       1600(R9), Z4, Z4
+	VAESENCLAST       1600(R9), Z5, Z5
+	VAESENCLAST       1600(R10), Z8, Z8
+	VAESENCLAST       1600(R10), Z9, Z9
+	VAESENCLAST       1600(R11), Z12, Z12
+	VAESENCLAST       1600(R11), Z13, Z13
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1008(R8), Z27
-	VBROADCASTI32X4   1008(R9), Z28
-	VBROADCASTI32X4   1008(R10), Z29
-	VBROADCASTI32X4   1008(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1024(R8), Z27
-	VBROADCASTI32X4   1024(R9), Z28
-	VBROADCASTI32X4   1024(R10), Z29
-	VBROADCASTI32X4   1024(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VAESENCLAST       Z27, Z1, Z1
-	VAESENCLAST       Z28, Z3, Z3
-	VAESENCLAST       Z29, Z5, Z5
-	VAESENCLAST       Z30, Z7, Z7
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU64         (R12), Z8
-	VMOVDQU8.Z        64(R12), K1, Z9
-	VMOVDQU64         (R13), Z10
-	VMOVDQU8.Z        64(R13), K2, Z11
-	VMOVDQU64         (R14), Z12
-	VMOVDQU8.Z        64(R14), K3, Z13
-	VMOVDQU64         (R15), Z14
-	VMOVDQU8.Z        64(R15), K4, Z15
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
-	VPXORQ            Z9, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z9, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
 	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VPSHUFB           reverse<>+0(SB), Z21, Z3
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
-	VMOVDQU64    Z2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
-	VPXORQ       Z11, Z3, Z3
-	VMOVDQU8     Z3, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z11, Z3
-	MOVQ         24(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn1
-
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	VMOVDQU64    Z4, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
-	VPXORQ       Z13, Z5, Z5
-	VMOVDQU8     Z5, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z13, Z5
-	MOVQ         40(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn2
-
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
-	VMOVDQU64    Z6, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
-	VPXORQ       Z15, Z7, Z7
-	VMOVDQU8     Z7, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z15, Z7
-	MOVQ         56(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn3
-
-aad3:
-	MOVQ         (SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R12, AX
-	MOVQ         AX, R12
-	ANDQ         $-16, CX
-	SUBQ         CX, R8
-	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
-	VPCLMULQDQ   $0x01, 880(R8), Z1, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z9
-	VPCLMULQDQ   $0x10, 880(R8), Z1, Z22
-	VPCLMULQDQ   $0x00, 880(R8), Z1, Z23
-	VPCLMULQDQ   $0x11, 880(R8), Z1, Z20
-	VPXORQ       Z23, Z8, Z8
-	VPXORQ       Z22, Z9, Z9
-	VPXORQ       Z20, Z10, Z10
-	MOVQ         16(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R13, AX
-	MOVQ         AX, R13
-	ANDQ         $-16, CX
-	SUBQ         CX, R9
-	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
-	VPCLMULQDQ   $0x01, 880(R9), Z3, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z12
-	VPCLMULQDQ   $0x10, 880(R9), Z3, Z22
-	VPCLMULQDQ   $0x00, 880(R9), Z3, Z23
-	VPCLMULQDQ   $0x11, 880(R9), Z3, Z20
-	VPXORQ       Z23, Z11, Z11
-	VPXORQ       Z22, Z12, Z12
-	VPXORQ       Z20, Z13, Z13
-	MOVQ         32(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R14, AX
-	MOVQ         AX, R14
-	ANDQ         $-16, CX
-	SUBQ         CX, R10
-	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
-	VPCLMULQDQ   $0x01, 880(R10), Z5, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z15
-	VPCLMULQDQ   $0x10, 880(R10), Z5, Z22
-	VPCLMULQDQ   $0x00, 880(R10), Z5, Z23
-	VPCLMULQDQ   $0x11, 880(R10), Z5, Z20
-	VPXORQ       Z23, Z14, Z14
-	VPXORQ       Z22, Z15, Z15
-	VPXORQ       Z20, Z16, Z16
+firstAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
 	MOVQ         48(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R15, AX
-	MOVQ         AX, R15
-	ANDQ         $-16, CX
-	SUBQ         CX, R11
-	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
-	VPCLMULQDQ   $0x01, 880(R11), Z7, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z18
-	VPCLMULQDQ   $0x10, 880(R11), Z7, Z22
-	VPCLMULQDQ   $0x00, 880(R11), Z7, Z23
-	VPCLMULQDQ   $0x11, 880(R11), Z7, Z20
-	VPXORQ       Z23, Z17, Z17
-	VPXORQ       Z22, Z18, Z18
-	VPXORQ       Z20, Z19, Z19
-	VSHUFI64X2   $0xee, Z11, Z8, Z27
-	VSHUFI64X2   $0x44, Z11, Z8, Z8
-	VPXORQ       Z27, Z8, Z8
-	VSHUFI64X2   $0xee, Z17, Z14, Z28
-	VSHUFI64X2   $0x44, Z17, Z14, Z14
-	VPXORQ       Z28, Z14, Z14
-	VSHUFI64X2   $0xdd, Z14, Z8, Z29
-	VSHUFI64X2   $0x88, Z14, Z8, Z8
-	VPXORQ       Z29, Z8, Z8
-	VSHUFI64X2   $0xee, Z12, Z9, Z27
-	VSHUFI64X2   $0x44, Z12, Z9, Z9
-	VPXORQ       Z27, Z9, Z9
-	VSHUFI64X2   $0xee, Z18, Z15, Z28
-	VSHUFI64X2   $0x44, Z18, Z15, Z15
-	VPXORQ       Z28, Z15, Z15
-	VSHUFI64X2   $0xdd, Z15, Z9, Z29
-	VSHUFI64X2   $0x88, Z15, Z9, Z9
-	VPXORQ       Z29, Z9, Z9
-	VSHUFI64X2   $0xee, Z13, Z10, Z27
-	VSHUFI64X2   $0x44, Z13, Z10, Z10
-	VPXORQ       Z27, Z10, Z10
-	VSHUFI64X2   $0xee, Z19, Z16, Z28
-	VSHUFI64X2   $0x44, Z19, Z16, Z16
-	VPXORQ       Z28, Z16, Z16
-	VSHUFI64X2   $0xdd, Z16, Z10, Z29
-	VSHUFI64X2   $0x88, Z16, Z10, Z10
-	VPXORQ       Z29, Z10, Z10
-	VPCLMULQDQ   $0x01, Z25, Z24, Z20
-	VPCLMULQDQ   $0x10, Z25, Z24, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z9
-	VPCLMULQDQ   $0x00, Z25, Z24, Z22
-	VPCLMULQDQ   $0x11, Z25, Z24, Z23
-	VPXORQ       Z22, Z8, Z8
-	VPXORQ       Z23, Z10, Z10
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD      $0x4e, Z8, Z8
-	VPTERNLOGQ   $0x96, Z20, Z8, Z9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD      $0x4e, Z9, Z9
-	VPTERNLOGQ   $0x96, Z20, Z9, Z10
-	VPSHUFB      reverse<>+0(SB), Z10, Z10
-	VPXORQ       Z26, Z10, Z10
-	VMOVDQU64    (R12), X27
-	VINSERTI64X2 $0x01, (R13), Z27, Z27
-	VINSERTI64X2 $0x02, (R14), Z27, Z27
-	VINSERTI64X2 $0x03, (R15), Z27, Z27
-	VPXORQ       Z27, Z10, Z10
-	VPTESTNMQ    Z10, Z10, K7
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	CMPB         38(AX), $0x00
+	JNE          firstESN1
+
+firstAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	CMPB         38(AX), $0x00
+	JNE          firstESN2
+
+firstAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	CMPB         38(AX), $0x00
+	JNE          firstESN3
+
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	MOVQ              16(SP), AX
+	VAESENC           896(R8), Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z2, Z21
+	VAESENC           896(R9), Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z2, Z23
+	VAESENC           896(R9), Z5, Z5
+	VPCLMULQDQ        $0x00, (AX), Z2, Z20
+	VAESENC           896(R10), Z8, Z8
+	VPCLMULQDQ        $0x11, (AX), Z2, Z22
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
+	VAESENC           896(R10), Z9, Z9
+	VPTERNLOGQ        $0x96, Z23, Z24, Z21
+	VAESENC           896(R11), Z12, Z12
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
+	VAESENC           896(R11), Z13, Z13
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
+	VAESENC           960(R8), Z0, Z0
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
+	VAESENC           960(R8), Z1, Z1
+	VPXORQ            Z26, Z20, Z20
+	VPXORQ            Z25, Z21, Z21
+	VAESENC           960(R9), Z4, Z4
+	VPXORQ            Z27, Z22, Z22
+	VAESENC           960(R9), Z5, Z5
+	MOVQ              56(SP), AX
+	VAESENC           960(R10), Z8, Z8
+	VPCLMULQDQ        $0x01, (AX), Z6, Z29
+	VAESENC           960(R10), Z9, Z9
+	VPCLMULQDQ        $0x10, (AX), Z6, Z31
+	VAESENC           960(R11), Z12, Z12
+	VPCLMULQDQ        $0x00, (AX), Z6, Z28
+	VPCLMULQDQ        $0x11, (AX), Z6, Z30
+	VAESENC           960(R11), Z13, Z13
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
+	VAESENC           1024(R8), Z0, Z0
+	VPTERNLOGQ        $0x96, Z31, Z2, Z29
+	VAESENC           1024(R8), Z1, Z1
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
+	VAESENC           1024(R9), Z4, Z4
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
+	VAESENC           1024(R9), Z5, Z5
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
+	VPXORQ            Z24, Z28, Z28
+	VAESENC           1024(R10), Z8, Z8
+	VPXORQ            Z23, Z29, Z29
+	VAESENC           1024(R10), Z9, Z9
+	VPXORQ            Z3, Z30, Z30
+	VAESENC           1024(R11), Z12, Z12
+	VSHUFI64X2        $0xee, Z28, Z20, Z26
+	VAESENC           1024(R11), Z13, Z13
+	VSHUFI64X2        $0x44, Z28, Z20, Z20
+	VPXORQ            Z26, Z20, Z20
+	VAESENC           1088(R8), Z0, Z0
+	VSHUFI64X2        $0xee, Z29, Z21, Z26
+	VAESENC           1088(R8), Z1, Z1
+	VSHUFI64X2        $0x44, Z29, Z21, Z21
+	VAESENC           1088(R9), Z4, Z4
+	VPXORQ            Z26, Z21, Z21
+	VAESENC           1088(R9), Z5, Z5
+	VSHUFI64X2        $0xee, Z30, Z22, Z26
+	VAESENC           1088(R10), Z8, Z8
+	VSHUFI64X2        $0x44, Z30, Z22, Z22
+	VPXORQ            Z26, Z22, Z22
+	VAESENC           1088(R10), Z9, Z9
+	MOVQ              96(SP), AX
+	VAESENC           1088(R11), Z12, Z12
+	VPCLMULQDQ        $0x01, (AX), Z10, Z25
+	VAESENC           1088(R11), Z13, Z13
+	VPCLMULQDQ        $0x10, (AX), Z10, Z6
+	VAESENC           1152(R8), Z0, Z0
+	VPCLMULQDQ        $0x00, (AX), Z10, Z26
+	VAESENC           1152(R8), Z1, Z1
+	VPCLMULQDQ        $0x11, (AX), Z10, Z27
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
+	VAESENC           1152(R9), Z4, Z4
+	VPTERNLOGQ        $0x96, Z6, Z31, Z25
+	VAESENC           1152(R9), Z5, Z5
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
+	VAESENC           1152(R10), Z8, Z8
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
+	VAESENC           1152(R10), Z9, Z9
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
+	VAESENC           1152(R11), Z12, Z12
+	VPXORQ            Z7, Z26, Z26
+	VPXORQ            Z2, Z25, Z25
+	VAESENC           1152(R11), Z13, Z13
+	VPXORQ            Z24, Z27, Z27
+	VAESENC           1216(R8), Z0, Z0
+	MOVQ              136(SP), AX
+	VAESENC           1216(R8), Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z14, Z3
+	VAESENC           1216(R9), Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z14, Z29
+	VAESENC           1216(R9), Z5, Z5
+	VPCLMULQDQ        $0x00, (AX), Z14, Z23
+	VPCLMULQDQ        $0x11, (AX), Z14, Z28
+	VAESENC           1216(R10), Z8, Z8
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
+	VAESENC           1216(R10), Z9, Z9
+	VPTERNLOGQ        $0x96, Z29, Z30, Z3
+	VAESENC           1216(R11), Z12, Z12
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
+	VAESENC           1216(R11), Z13, Z13
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
+	VAESENC           1280(R8), Z0, Z0
+	VPXORQ            Z6, Z23, Z23
+	VAESENC           1280(R8), Z1, Z1
+	VPXORQ            Z10, Z3, Z3
+	VAESENC           1280(R9), Z4, Z4
+	VPXORQ            Z31, Z28, Z28
+	VAESENC           1280(R9), Z5, Z5
+	VSHUFI64X2        $0xee, Z23, Z26, Z11
+	VAESENC           1280(R10), Z8, Z8
+	VSHUFI64X2        $0x44, Z23, Z26, Z26
+	VPXORQ            Z11, Z26, Z26
+	VAESENC           1280(R10), Z9, Z9
+	VSHUFI64X2        $0xee, Z3, Z25, Z11
+	VAESENC           1280(R11), Z12, Z12
+	VSHUFI64X2        $0x44, Z3, Z25, Z25
+	VAESENC           1280(R11), Z13, Z13
+	VPXORQ            Z11, Z25, Z25
+	VAESENC           1344(R8), Z0, Z0
+	VSHUFI64X2        $0xee, Z28, Z27, Z11
+	VAESENC           1344(R8), Z1, Z1
+	VSHUFI64X2        $0x44, Z28, Z27, Z27
+	VPXORQ            Z11, Z27, Z27
+	VAESENC           1344(R9), Z4, Z4
+	VSHUFI64X2        $0xdd, Z26, Z20, Z11
+	VAESENC           1344(R9), Z5, Z5
+	VSHUFI64X2        $0x88, Z26, Z20, Z20
+	VAESENC           1344(R10), Z8, Z8
+	VPXORQ            Z11, Z20, Z20
+	VAESENC           1344(R10), Z9, Z9
+	VSHUFI64X2        $0xdd, Z25, Z21, Z11
+	VAESENC           1344(R11), Z12, Z12
+	VSHUFI64X2        $0x88, Z25, Z21, Z21
+	VPXORQ            Z11, Z21, Z21
+	VAESENC           1344(R11), Z13, Z13
+	VSHUFI64X2        $0xdd, Z27, Z22, Z11
+	VAESENC           1408(R8), Z0, Z0
+	VSHUFI64X2        $0x88, Z27, Z22, Z22
+	VAESENC           1408(R8), Z1, Z1
+	VPXORQ            Z11, Z22, Z22
+	VAESENC           1408(R9), Z4, Z4
+	VPCLMULQDQ        $0x01, Z17, Z16, Z11
+	VAESENC           1408(R9), Z5, Z5
+	VPCLMULQDQ        $0x10, Z17, Z16, Z7
+	VPTERNLOGQ        $0x96, Z11, Z7, Z21
+	VAESENC           1408(R10), Z8, Z8
+	VPCLMULQDQ        $0x00, Z17, Z16, Z2
+	VAESENC           1408(R10), Z9, Z9
+	VPCLMULQDQ        $0x11, Z17, Z16, Z24
+	VAESENC           1408(R11), Z12, Z12
+	VPXORQ            Z2, Z20, Z20
+	VAESENC           1408(R11), Z13, Z13
+	VPXORQ            Z24, Z22, Z22
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
+	VAESENC           1472(R8), Z0, Z0
+	VPSHUFD           $0x4e, Z20, Z20
+	VAESENC           1472(R8), Z1, Z1
+	VPTERNLOGQ        $0x96, Z14, Z20, Z21
+	VAESENC           1472(R9), Z4, Z4
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
+	VAESENC           1472(R9), Z5, Z5
+	VPSHUFD           $0x4e, Z21, Z21
+	VAESENC           1472(R10), Z8, Z8
+	VPTERNLOGQ        $0x96, Z14, Z21, Z22
+	VPSHUFB           reverse<>+0(SB), Z22, Z22
+	VAESENC           1472(R10), Z9, Z9
+	VPXORQ            Z18, Z22, Z22
+	VAESENC           1472(R11), Z12, Z12
+	MOVQ              24(SP), AX
+	VAESENC           1472(R11), Z13, Z13
+	VMOVDQU64         (AX), X11
+	VAESENC           1536(R8), Z0, Z0
+	MOVQ              64(SP), AX
+	VAESENC           1536(R8), Z1, Z1
+	VINSERTI64X2      $0x01, (AX), Z11, Z11
+	MOVQ              104(SP), AX
+	VAESENC           1536(R9), Z4, Z4
+	VINSERTI64X2      $0x02, (AX), Z11, Z11
+	VAESENC           1536(R9), Z5, Z5
+	MOVQ              144(SP), AX
+	VAESENC           1536(R10), Z8, Z8
+	VINSERTI64X2      $0x03, (AX), Z11, Z11
+	VAESENC           1536(R10), Z9, Z9
+	VPXORQ            Z11, Z22, Z22
+	VAESENC           1536(R11), Z12, Z12
+	VPTESTNMQ         Z22, Z22, K7
+	KMOVB             K7, CX
+	VAESENC           1536(R11), Z13, Z13
+	MOVL              CX, AX
+	VAESENCLAST       1600(R8), Z0, Z0
+	SHRL              $0x01, AX
+	VAESENCLAST       1600(R8), Z1, Z1
+	ANDL              AX, CX
+	VAESENCLAST       1600(R9), Z4, Z4
+	MOVQ              32(SP), AX
+	VAESENCLAST       1600(R9), Z5, Z5
+	BTL               $0x00, CX
+	SETCS             36(AX)
+	MOVQ              72(SP), AX
+	VAESENCLAST       1600(R10), Z8, Z8
+	BTL               $0x02, CX
+	SETCS             36(AX)
+	VAESENCLAST       1600(R10), Z9, Z9
+	MOVQ              112(SP), AX
+	VAESENCLAST       1600(R11), Z12, Z12
+	BTL               $0x04, CX
+	SETCS             36(AX)
+	VAESENCLAST       1600(R11), Z13, Z13
+	MOVQ              152(SP), AX
+	BTL               $0x06, CX
+	SETCS             36(AX)
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VPSHUFB           reverse<>+0(SB), Z21, Z3
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
+	SUBQ         $0x04, DX
+	JA           loop
+	MOVQ         16(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z2, Z21
+	VPCLMULQDQ   $0x10, (AX), Z2, Z23
+	VPCLMULQDQ   $0x00, (AX), Z2, Z20
+	VPCLMULQDQ   $0x11, (AX), Z2, Z22
+	VPCLMULQDQ   $0x01, 64(AX), Z3, Z24
+	VPTERNLOGQ   $0x96, Z23, Z24, Z21
+	VPCLMULQDQ   $0x10, 64(AX), Z3, Z25
+	VPCLMULQDQ   $0x00, 64(AX), Z3, Z26
+	VPCLMULQDQ   $0x11, 64(AX), Z3, Z27
+	VPXORQ       Z26, Z20, Z20
+	VPXORQ       Z25, Z21, Z21
+	VPXORQ       Z27, Z22, Z22
+	MOVQ         56(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z6, Z29
+	VPCLMULQDQ   $0x10, (AX), Z6, Z31
+	VPCLMULQDQ   $0x00, (AX), Z6, Z28
+	VPCLMULQDQ   $0x11, (AX), Z6, Z30
+	VPCLMULQDQ   $0x01, 64(AX), Z7, Z2
+	VPTERNLOGQ   $0x96, Z31, Z2, Z29
+	VPCLMULQDQ   $0x10, 64(AX), Z7, Z23
+	VPCLMULQDQ   $0x00, 64(AX), Z7, Z24
+	VPCLMULQDQ   $0x11, 64(AX), Z7, Z3
+	VPXORQ       Z24, Z28, Z28
+	VPXORQ       Z23, Z29, Z29
+	VPXORQ       Z3, Z30, Z30
+	VSHUFI64X2   $0xee, Z28, Z20, Z26
+	VSHUFI64X2   $0x44, Z28, Z20, Z20
+	VPXORQ       Z26, Z20, Z20
+	VSHUFI64X2   $0xee, Z29, Z21, Z26
+	VSHUFI64X2   $0x44, Z29, Z21, Z21
+	VPXORQ       Z26, Z21, Z21
+	VSHUFI64X2   $0xee, Z30, Z22, Z26
+	VSHUFI64X2   $0x44, Z30, Z22, Z22
+	VPXORQ       Z26, Z22, Z22
+	MOVQ         96(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z10, Z25
+	VPCLMULQDQ   $0x10, (AX), Z10, Z6
+	VPCLMULQDQ   $0x00, (AX), Z10, Z26
+	VPCLMULQDQ   $0x11, (AX), Z10, Z27
+	VPCLMULQDQ   $0x01, 64(AX), Z11, Z31
+	VPTERNLOGQ   $0x96, Z6, Z31, Z25
+	VPCLMULQDQ   $0x10, 64(AX), Z11, Z2
+	VPCLMULQDQ   $0x00, 64(AX), Z11, Z7
+	VPCLMULQDQ   $0x11, 64(AX), Z11, Z24
+	VPXORQ       Z7, Z26, Z26
+	VPXORQ       Z2, Z25, Z25
+	VPXORQ       Z24, Z27, Z27
+	MOVQ         136(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z14, Z3
+	VPCLMULQDQ   $0x10, (AX), Z14, Z29
+	VPCLMULQDQ   $0x00, (AX), Z14, Z23
+	VPCLMULQDQ   $0x11, (AX), Z14, Z28
+	VPCLMULQDQ   $0x01, 64(AX), Z15, Z30
+	VPTERNLOGQ   $0x96, Z29, Z30, Z3
+	VPCLMULQDQ   $0x10, 64(AX), Z15, Z10
+	VPCLMULQDQ   $0x00, 64(AX), Z15, Z6
+	VPCLMULQDQ   $0x11, 64(AX), Z15, Z31
+	VPXORQ       Z6, Z23, Z23
+	VPXORQ       Z10, Z3, Z3
+	VPXORQ       Z31, Z28, Z28
+	VSHUFI64X2   $0xee, Z23, Z26, Z11
+	VSHUFI64X2   $0x44, Z23, Z26, Z26
+	VPXORQ       Z11, Z26, Z26
+	VSHUFI64X2   $0xee, Z3, Z25, Z11
+	VSHUFI64X2   $0x44, Z3, Z25, Z25
+	VPXORQ       Z11, Z25, Z25
+	VSHUFI64X2   $0xee, Z28, Z27, Z11
+	VSHUFI64X2   $0x44, Z28, Z27, Z27
+	VPXORQ       Z11, Z27, Z27
+	VSHUFI64X2   $0xdd, Z26, Z20, Z11
+	VSHUFI64X2   $0x88, Z26, Z20, Z20
+	VPXORQ       Z11, Z20, Z20
+	VSHUFI64X2   $0xdd, Z25, Z21, Z11
+	VSHUFI64X2   $0x88, Z25, Z21, Z21
+	VPXORQ       Z11, Z21, Z21
+	VSHUFI64X2   $0xdd, Z27, Z22, Z11
+	VSHUFI64X2   $0x88, Z27, Z22, Z22
+	VPXORQ       Z11, Z22, Z22
+	VPCLMULQDQ   $0x01, Z17, Z16, Z11
+	VPCLMULQDQ   $0x10, Z17, Z16, Z7
+	VPTERNLOGQ   $0x96, Z11, Z7, Z21
+	VPCLMULQDQ   $0x00, Z17, Z16, Z2
+	VPCLMULQDQ   $0x11, Z17, Z16, Z24
+	VPXORQ       Z2, Z20, Z20
+	VPXORQ       Z24, Z22, Z22
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z14
+	VPSHUFD      $0x4e, Z20, Z20
+	VPTERNLOGQ   $0x96, Z14, Z20, Z21
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z14
+	VPSHUFD      $0x4e, Z21, Z21
+	VPTERNLOGQ   $0x96, Z14, Z21, Z22
+	VPSHUFB      reverse<>+0(SB), Z22, Z22
+	VPXORQ       Z18, Z22, Z22
+	MOVQ         24(SP), AX
+	VMOVDQU64    (AX), X11
+	MOVQ         64(SP), AX
+	VINSERTI64X2 $0x01, (AX), Z11, Z11
+	MOVQ         104(SP), AX
+	VINSERTI64X2 $0x02, (AX), Z11, Z11
+	MOVQ         144(SP), AX
+	VINSERTI64X2 $0x03, (AX), Z11, Z11
+	VPXORQ       Z11, Z22, Z22
+	VPTESTNMQ    Z22, Z22, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
 	ANDL         AX, CX
-	MOVQ         8(SP), AX
+	MOVQ         32(SP), AX
 	BTL          $0x00, CX
 	SETCS        36(AX)
-	MOVQ         24(SP), AX
+	MOVQ         72(SP), AX
 	BTL          $0x02, CX
 	SETCS        36(AX)
-	MOVQ         40(SP), AX
+	MOVQ         112(SP), AX
 	BTL          $0x04, CX
 	SETCS        36(AX)
-	MOVQ         56(SP), AX
+	MOVQ         152(SP), AX
 	BTL          $0x06, CX
 	SETCS        36(AX)
-	SUBQ         $0x04, DX
-	JA           group
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD3
 
 // func gcmOpen256vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
@@ -11015,23 +14556,22 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   832(R9), Z13
-	VPXORQ            Z14, Z13, Z13
+	VPXORQ            832(R9), Z14, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   848(R9), Z17
-	VBROADCASTI32X4   864(R9), Z18
-	VBROADCASTI32X4   880(R9), Z19
-	VBROADCASTI32X4   896(R9), Z20
-	VBROADCASTI32X4   912(R9), Z21
-	VBROADCASTI32X4   928(R9), Z22
-	VBROADCASTI32X4   944(R9), Z23
-	VBROADCASTI32X4   960(R9), Z24
-	VBROADCASTI32X4   976(R9), Z25
-	VBROADCASTI32X4   992(R9), Z26
-	VBROADCASTI32X4   1008(R9), Z27
-	VBROADCASTI32X4   1024(R9), Z28
-	VBROADCASTI32X4   1040(R9), Z29
-	VBROADCASTI32X4   1056(R9), Z30
+	VMOVDQU64         896(R9), Z17
+	VMOVDQU64         960(R9), Z18
+	VMOVDQU64         1024(R9), Z19
+	VMOVDQU64         1088(R9), Z20
+	VMOVDQU64         1152(R9), Z21
+	VMOVDQU64         1216(R9), Z22
+	VMOVDQU64         1280(R9), Z23
+	VMOVDQU64         1344(R9), Z24
+	VMOVDQU64         1408(R9), Z25
+	VMOVDQU64         1472(R9), Z26
+	VMOVDQU64         1536(R9), Z27
+	VMOVDQU64         1600(R9), Z28
+	VMOVDQU64         1664(R9), Z29
+	VMOVDQU64         1728(R9), Z30
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -12173,17 +15713,15 @@ esn4false:
 
 // func gcmOpen256vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of1(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmOpen256vaes512of1(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -12194,15 +15732,11 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -12210,19 +15744,14 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -12230,19 +15759,14 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -12250,339 +15774,664 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	BZHIQ             CX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R9), Z2, Z2
+	VAESENC           896(R10), Z4, Z4
+	VAESENC           896(R11), Z6, Z6
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R9), Z2, Z2
+	VAESENC           960(R10), Z4, Z4
+	VAESENC           960(R11), Z6, Z6
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R9), Z2, Z2
+	VAESENC           1024(R10), Z4, Z4
+	VAESENC           1024(R11), Z6, Z6
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R9), Z2, Z2
+	VAESENC           1088(R10), Z4, Z4
+	VAESENC           1088(R11), Z6, Z6
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R9), Z2, Z2
+	VAESENC           1152(R10), Z4, Z4
+	VAESENC           1152(R11), Z6, Z6
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R9), Z2, Z2
+	VAESENC           1216(R10), Z4, Z4
+	VAESENC           1216(R11), Z6, Z6
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R9), Z2, Z2
+	VAESENC           1280(R10), Z4, Z4
+	VAESENC           1280(R11), Z6, Z6
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R9), Z2, Z2
+	VAESENC           1344(R10), Z4, Z4
+	VAESENC           1344(R11), Z6, Z6
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R9), Z2, Z2
+	VAESENC           1408(R10), Z4, Z4
+	VAESENC           1408(R11), Z6, Z6
+	VAESENC           1472(R8), Z0, Z0
+	VAESENC           1472(R9), Z2, Z2
+	VAESENC           1472(R10), Z4, Z4
+	VAESENC           1472(R11), Z6, Z6
+	VAESENC           1536(R8), Z0, Z0
+	VAESENC           1536(R9), Z2, Z2
+	VAESENC           1536(R10), Z4, Z4
+	VAESENC           1536(R11), Z6, Z6
+	VAESENC           1600(R8), Z0, Z0
+	VAESENC           1600(R9), Z2, Z2
+	VAESENC           1600(R10), Z4, Z4
+	VAESENC           1600(R11), Z6, Z6
+	VAESENC           1664(R8), Z0, Z0
+	VAESENC           1664(R9), Z2, Z2
+	VAESENC           1664(R10), Z4, Z4
+	VAESENC           1664(R11), Z6, Z6
+	VAESENCLAST       1728(R8), Z0, Z0
+	VAESENCLAST       1728(R9), Z2, Z2
+	VAESENCLAST       1728(R10), Z4, Z4
+	VAESENCLAST       1728(R11), Z6, Z6
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1008(R8), Z27
-	VBROADCASTI32X4   1008(R9), Z28
-	VBROADCASTI32X4   1008(R10), Z29
-	VBROADCASTI32X4   1008(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1024(R8), Z27
-	VBROADCASTI32X4   1024(R9), Z28
-	VBROADCASTI32X4   1024(R10), Z29
-	VBROADCASTI32X4   1024(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1040(R8), Z27
-	VBROADCASTI32X4   1040(R9), Z28
-	VBROADCASTI32X4   1040(R10), Z29
-	VBROADCASTI32X4   1040(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VBROADCASTI32X4   1056(R8), Z27
-	VBROADCASTI32X4   1056(R9), Z28
-	VBROADCASTI32X4   1056(R10), Z29
-	VBROADCASTI32X4   1056(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU8.Z        (R12), K1, Z8
-	VMOVDQU8.Z        (R13), K2, Z10
-	VMOVDQU8.Z        (R14), K3, Z12
-	VMOVDQU8.Z        (R15), K4, Z14
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
+	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
 	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
+firstAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
-	MOVQ         24(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn1
-
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
-	MOVQ         40(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn2
-
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
-	MOVQ         56(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn3
-
-aad3:
-	MOVQ         (SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R12, AX
-	MOVQ         AX, R12
-	ANDQ         $-16, CX
-	SUBQ         CX, R8
-	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
-	VPXORQ       Z20, Z9, Z9
-	MOVQ         16(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R13, AX
-	MOVQ         AX, R13
-	ANDQ         $-16, CX
-	SUBQ         CX, R9
-	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
-	VPXORQ       Z20, Z12, Z12
-	MOVQ         32(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R14, AX
-	MOVQ         AX, R14
-	ANDQ         $-16, CX
-	SUBQ         CX, R10
-	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
-	VPXORQ       Z20, Z15, Z15
+	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
 	MOVQ         48(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R15, AX
-	MOVQ         AX, R15
-	ANDQ         $-16, CX
-	SUBQ         CX, R11
-	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
-	VPXORQ       Z20, Z18, Z18
-	VSHUFI64X2   $0xee, Z11, Z8, Z27
-	VSHUFI64X2   $0x44, Z11, Z8, Z8
-	VPXORQ       Z27, Z8, Z8
-	VSHUFI64X2   $0xee, Z17, Z14, Z28
-	VSHUFI64X2   $0x44, Z17, Z14, Z14
+	MOVQ         AX, 72(SP)
+	CMPB         38(AX), $0x00
+	JNE          firstESN1
+
+firstAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	CMPB         38(AX), $0x00
+	JNE          firstESN2
+
+firstAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	CMPB         38(AX), $0x00
+	JNE          firstESN3
+
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z11
+	VPXORQ            832(R8), Z11, Z0
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z11
+	VPXORQ            832(R9), Z11, Z2
+	VPXORQ            counters<>+0(SB), Z2, Z2
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z11
+	VPXORQ            832(R10), Z11, Z4
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z11
+	VPXORQ            832(R11), Z11, Z6
+	VPXORQ            counters<>+0(SB), Z6, Z6
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	MOVQ              16(SP), AX
+	VAESENC           896(R9), Z2, Z2
+	VPCLMULQDQ        $0x01, (AX), Z1, Z13
+	VPCLMULQDQ        $0x10, (AX), Z1, Z15
+	VAESENC           896(R10), Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z1, Z12
+	VAESENC           896(R11), Z6, Z6
+	VPCLMULQDQ        $0x11, (AX), Z1, Z14
+	VPXORQ            Z15, Z13, Z13
+	VAESENC           960(R8), Z0, Z0
+	MOVQ              56(SP), AX
+	VAESENC           960(R9), Z2, Z2
+	VPCLMULQDQ        $0x01, (AX), Z3, Z17
+	VPCLMULQDQ        $0x10, (AX), Z3, Z19
+	VAESENC           960(R10), Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z3, Z16
+	VPCLMULQDQ        $0x11, (AX), Z3, Z18
+	VAESENC           960(R11), Z6, Z6
+	VPXORQ            Z19, Z17, Z17
+	VAESENC           1024(R8), Z0, Z0
+	VSHUFI64X2        $0xee, Z16, Z12, Z20
+	VSHUFI64X2        $0x44, Z16, Z12, Z12
+	VAESENC           1024(R9), Z2, Z2
+	VPXORQ            Z20, Z12, Z12
+	VAESENC           1024(R10), Z4, Z4
+	VSHUFI64X2        $0xee, Z17, Z13, Z20
+	VSHUFI64X2        $0x44, Z17, Z13, Z13
+	VAESENC           1024(R11), Z6, Z6
+	VPXORQ            Z20, Z13, Z13
+	VAESENC           1088(R8), Z0, Z0
+	VSHUFI64X2        $0xee, Z18, Z14, Z20
+	VSHUFI64X2        $0x44, Z18, Z14, Z14
+	VAESENC           1088(R9), Z2, Z2
+	VPXORQ            Z20, Z14, Z14
+	MOVQ              96(SP), AX
+	VAESENC           1088(R10), Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z5, Z21
+	VAESENC           1088(R11), Z6, Z6
+	VPCLMULQDQ        $0x10, (AX), Z5, Z23
+	VPCLMULQDQ        $0x00, (AX), Z5, Z20
+	VAESENC           1152(R8), Z0, Z0
+	VPCLMULQDQ        $0x11, (AX), Z5, Z22
+	VAESENC           1152(R9), Z2, Z2
+	VPXORQ            Z23, Z21, Z21
+	MOVQ              136(SP), AX
+	VAESENC           1152(R10), Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z7, Z25
+	VAESENC           1152(R11), Z6, Z6
+	VPCLMULQDQ        $0x10, (AX), Z7, Z27
+	VPCLMULQDQ        $0x00, (AX), Z7, Z24
+	VAESENC           1216(R8), Z0, Z0
+	VPCLMULQDQ        $0x11, (AX), Z7, Z26
+	VPXORQ            Z27, Z25, Z25
+	VAESENC           1216(R9), Z2, Z2
+	VSHUFI64X2        $0xee, Z24, Z20, Z28
+	VAESENC           1216(R10), Z4, Z4
+	VSHUFI64X2        $0x44, Z24, Z20, Z20
+	VPXORQ            Z28, Z20, Z20
+	VAESENC           1216(R11), Z6, Z6
+	VSHUFI64X2        $0xee, Z25, Z21, Z28
+	VAESENC           1280(R8), Z0, Z0
+	VSHUFI64X2        $0x44, Z25, Z21, Z21
+	VPXORQ            Z28, Z21, Z21
+	VAESENC           1280(R9), Z2, Z2
+	VSHUFI64X2        $0xee, Z26, Z22, Z28
+	VAESENC           1280(R10), Z4, Z4
+	VSHUFI64X2        $0x44, Z26, Z22, Z22
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           1280(R11), Z6, Z6
+	VSHUFI64X2        $0xdd, Z20, Z12, Z28
+	VSHUFI64X2        $0x88, Z20, Z12, Z12
+	VAESENC           1344(R8), Z0, Z0
+	VPXORQ            Z28, Z12, Z12
+	VAESENC           1344(R9), Z2, Z2
+	VSHUFI64X2        $0xdd, Z21, Z13, Z28
+	VSHUFI64X2        $0x88, Z21, Z13, Z13
+	VAESENC           1344(R10), Z4, Z4
+	VPXORQ            Z28, Z13, Z13
+	VAESENC           1344(R11), Z6, Z6
+	VSHUFI64X2        $0xdd, Z22, Z14, Z28
+	VSHUFI64X2        $0x88, Z22, Z14, Z14
+	VAESENC           1408(R8), Z0, Z0
+	VPXORQ            Z28, Z14, Z14
+	VAESENC           1408(R9), Z2, Z2
+	VPCLMULQDQ        $0x01, Z9, Z8, Z28
+	VPCLMULQDQ        $0x10, Z9, Z8, Z29
+	VAESENC           1408(R10), Z4, Z4
+	VPTERNLOGQ        $0x96, Z28, Z29, Z13
+	VPCLMULQDQ        $0x00, Z9, Z8, Z30
+	VAESENC           1408(R11), Z6, Z6
+	VPCLMULQDQ        $0x11, Z9, Z8, Z31
+	VAESENC           1472(R8), Z0, Z0
+	VPXORQ            Z30, Z12, Z12
+	VPXORQ            Z31, Z14, Z14
+	VAESENC           1472(R9), Z2, Z2
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
+	VAESENC           1472(R10), Z4, Z4
+	VPSHUFD           $0x4e, Z12, Z12
+	VPTERNLOGQ        $0x96, Z1, Z12, Z13
+	VAESENC           1472(R11), Z6, Z6
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
+	VAESENC           1536(R8), Z0, Z0
+	VPSHUFD           $0x4e, Z13, Z13
+	VPTERNLOGQ        $0x96, Z1, Z13, Z14
+	VAESENC           1536(R9), Z2, Z2
+	VPSHUFB           reverse<>+0(SB), Z14, Z14
+	VPXORQ            Z10, Z14, Z14
+	VAESENC           1536(R10), Z4, Z4
+	MOVQ              24(SP), AX
+	VAESENC           1536(R11), Z6, Z6
+	VMOVDQU64         (AX), X28
+	MOVQ              64(SP), AX
+	VAESENC           1600(R8), Z0, Z0
+	VINSERTI64X2      $0x01, (AX), Z28, Z28
+	VAESENC           1600(R9), Z2, Z2
+	MOVQ              104(SP), AX
+	VINSERTI64X2      $0x02, (AX), Z28, Z28
+	VAESENC           1600(R10), Z4, Z4
+	MOVQ              144(SP), AX
+	VAESENC           1600(R11), Z6, Z6
+	VINSERTI64X2      $0x03, (AX), Z28, Z28
+	VPXORQ            Z28, Z14, Z14
+	VAESENC           1664(R8), Z0, Z0
+	VPTESTNMQ         Z14, Z14, K7
+	KMOVB             K7, CX
+	VAESENC           1664(R9), Z2, Z2
+	MOVL              CX, AX
+	VAESENC           1664(R10), Z4, Z4
+	SHRL              $0x01, AX
+	ANDL              AX, CX
+	VAESENC           1664(R11), Z6, Z6
+	MOVQ              32(SP), AX
+	VAESENCLAST       1728(R8), Z0, Z0
+	BTL               $0x00, CX
+	SETCS             36(AX)
+	MOVQ              72(SP), AX
+	VAESENCLAST       1728(R9), Z2, Z2
+	BTL               $0x02, CX
+	SETCS             36(AX)
+	VAESENCLAST       1728(R10), Z4, Z4
+	MOVQ              112(SP), AX
+	BTL               $0x04, CX
+	SETCS             36(AX)
+	VAESENCLAST       1728(R11), Z6, Z6
+	MOVQ              152(SP), AX
+	BTL               $0x06, CX
+	SETCS             36(AX)
+	VMOVDQA64         X0, X10
+	VINSERTI64X2      $0x01, X2, Z10, Z10
+	VINSERTI64X2      $0x02, X4, Z10, Z10
+	VINSERTI64X2      $0x03, X6, Z10, Z10
+	VMOVDQU8.Z        (R12), K1, Z12
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X8
+	VMOVDQU64         816(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z13
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x01, X11, Z8, Z8
+	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z14
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x02, X11, Z8, Z8
+	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z15
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X11
+	VINSERTI64X2      $0x03, X11, Z8, Z8
+	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VPORQ             aadBits<>+0(SB), Z8, Z8
+	VPXORQ            Z12, Z0, Z0
+	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VMOVDQU8          Z0, K1, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z13, Z2, Z2
+	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VMOVDQU8     Z2, K2, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z14, Z4, Z4
+	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VMOVDQU8     Z4, K3, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z15, Z6, Z6
+	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VMOVDQU8     Z6, K4, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
+	SUBQ         $0x04, DX
+	JA           loop
+	MOVQ         16(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z1, Z13
+	VPCLMULQDQ   $0x10, (AX), Z1, Z15
+	VPCLMULQDQ   $0x00, (AX), Z1, Z12
+	VPCLMULQDQ   $0x11, (AX), Z1, Z14
+	VPXORQ       Z15, Z13, Z13
+	MOVQ         56(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z3, Z17
+	VPCLMULQDQ   $0x10, (AX), Z3, Z19
+	VPCLMULQDQ   $0x00, (AX), Z3, Z16
+	VPCLMULQDQ   $0x11, (AX), Z3, Z18
+	VPXORQ       Z19, Z17, Z17
+	VSHUFI64X2   $0xee, Z16, Z12, Z20
+	VSHUFI64X2   $0x44, Z16, Z12, Z12
+	VPXORQ       Z20, Z12, Z12
+	VSHUFI64X2   $0xee, Z17, Z13, Z20
+	VSHUFI64X2   $0x44, Z17, Z13, Z13
+	VPXORQ       Z20, Z13, Z13
+	VSHUFI64X2   $0xee, Z18, Z14, Z20
+	VSHUFI64X2   $0x44, Z18, Z14, Z14
+	VPXORQ       Z20, Z14, Z14
+	MOVQ         96(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z5, Z21
+	VPCLMULQDQ   $0x10, (AX), Z5, Z23
+	VPCLMULQDQ   $0x00, (AX), Z5, Z20
+	VPCLMULQDQ   $0x11, (AX), Z5, Z22
+	VPXORQ       Z23, Z21, Z21
+	MOVQ         136(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z7, Z25
+	VPCLMULQDQ   $0x10, (AX), Z7, Z27
+	VPCLMULQDQ   $0x00, (AX), Z7, Z24
+	VPCLMULQDQ   $0x11, (AX), Z7, Z26
+	VPXORQ       Z27, Z25, Z25
+	VSHUFI64X2   $0xee, Z24, Z20, Z28
+	VSHUFI64X2   $0x44, Z24, Z20, Z20
+	VPXORQ       Z28, Z20, Z20
+	VSHUFI64X2   $0xee, Z25, Z21, Z28
+	VSHUFI64X2   $0x44, Z25, Z21, Z21
+	VPXORQ       Z28, Z21, Z21
+	VSHUFI64X2   $0xee, Z26, Z22, Z28
+	VSHUFI64X2   $0x44, Z26, Z22, Z22
+	VPXORQ       Z28, Z22, Z22
+	VSHUFI64X2   $0xdd, Z20, Z12, Z28
+	VSHUFI64X2   $0x88, Z20, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VSHUFI64X2   $0xdd, Z21, Z13, Z28
+	VSHUFI64X2   $0x88, Z21, Z13, Z13
+	VPXORQ       Z28, Z13, Z13
+	VSHUFI64X2   $0xdd, Z22, Z14, Z28
+	VSHUFI64X2   $0x88, Z22, Z14, Z14
 	VPXORQ       Z28, Z14, Z14
-	VSHUFI64X2   $0xdd, Z14, Z8, Z29
-	VSHUFI64X2   $0x88, Z14, Z8, Z8
-	VPXORQ       Z29, Z8, Z8
-	VSHUFI64X2   $0xee, Z12, Z9, Z27
-	VSHUFI64X2   $0x44, Z12, Z9, Z9
-	VPXORQ       Z27, Z9, Z9
-	VSHUFI64X2   $0xee, Z18, Z15, Z28
-	VSHUFI64X2   $0x44, Z18, Z15, Z15
-	VPXORQ       Z28, Z15, Z15
-	VSHUFI64X2   $0xdd, Z15, Z9, Z29
-	VSHUFI64X2   $0x88, Z15, Z9, Z9
-	VPXORQ       Z29, Z9, Z9
-	VSHUFI64X2   $0xee, Z13, Z10, Z27
-	VSHUFI64X2   $0x44, Z13, Z10, Z10
-	VPXORQ       Z27, Z10, Z10
-	VSHUFI64X2   $0xee, Z19, Z16, Z28
-	VSHUFI64X2   $0x44, Z19, Z16, Z16
-	VPXORQ       Z28, Z16, Z16
-	VSHUFI64X2   $0xdd, Z16, Z10, Z29
-	VSHUFI64X2   $0x88, Z16, Z10, Z10
-	VPXORQ       Z29, Z10, Z10
-	VPCLMULQDQ   $0x01, Z25, Z24, Z20
-	VPCLMULQDQ   $0x10, Z25, Z24, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z9
-	VPCLMULQDQ   $0x00, Z25, Z24, Z22
-	VPCLMULQDQ   $0x11, Z25, Z24, Z23
-	VPXORQ       Z22, Z8, Z8
-	VPXORQ       Z23, Z10, Z10
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD      $0x4e, Z8, Z8
-	VPTERNLOGQ   $0x96, Z20, Z8, Z9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD      $0x4e, Z9, Z9
-	VPTERNLOGQ   $0x96, Z20, Z9, Z10
-	VPSHUFB      reverse<>+0(SB), Z10, Z10
-	VPXORQ       Z26, Z10, Z10
-	VMOVDQU64    (R12), X27
-	VINSERTI64X2 $0x01, (R13), Z27, Z27
-	VINSERTI64X2 $0x02, (R14), Z27, Z27
-	VINSERTI64X2 $0x03, (R15), Z27, Z27
-	VPXORQ       Z27, Z10, Z10
-	VPTESTNMQ    Z10, Z10, K7
+	VPCLMULQDQ   $0x01, Z9, Z8, Z28
+	VPCLMULQDQ   $0x10, Z9, Z8, Z29
+	VPTERNLOGQ   $0x96, Z28, Z29, Z13
+	VPCLMULQDQ   $0x00, Z9, Z8, Z30
+	VPCLMULQDQ   $0x11, Z9, Z8, Z31
+	VPXORQ       Z30, Z12, Z12
+	VPXORQ       Z31, Z14, Z14
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z12, Z1
+	VPSHUFD      $0x4e, Z12, Z12
+	VPTERNLOGQ   $0x96, Z1, Z12, Z13
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z13, Z1
+	VPSHUFD      $0x4e, Z13, Z13
+	VPTERNLOGQ   $0x96, Z1, Z13, Z14
+	VPSHUFB      reverse<>+0(SB), Z14, Z14
+	VPXORQ       Z10, Z14, Z14
+	MOVQ         24(SP), AX
+	VMOVDQU64    (AX), X28
+	MOVQ         64(SP), AX
+	VINSERTI64X2 $0x01, (AX), Z28, Z28
+	MOVQ         104(SP), AX
+	VINSERTI64X2 $0x02, (AX), Z28, Z28
+	MOVQ         144(SP), AX
+	VINSERTI64X2 $0x03, (AX), Z28, Z28
+	VPXORQ       Z28, Z14, Z14
+	VPTESTNMQ    Z14, Z14, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
 	ANDL         AX, CX
-	MOVQ         8(SP), AX
+	MOVQ         32(SP), AX
 	BTL          $0x00, CX
 	SETCS        36(AX)
-	MOVQ         24(SP), AX
+	MOVQ         72(SP), AX
 	BTL          $0x02, CX
 	SETCS        36(AX)
-	MOVQ         40(SP), AX
+	MOVQ         112(SP), AX
 	BTL          $0x04, CX
 	SETCS        36(AX)
-	MOVQ         56(SP), AX
+	MOVQ         152(SP), AX
 	BTL          $0x06, CX
 	SETCS        36(AX)
-	SUBQ         $0x04, DX
-	JA           group
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X1, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z1, Z1
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X3, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z3, Z3
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X5, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z5, Z5
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X7, X11
+	VPINSRD      $0x02, 32(AX), X11, X11
+	VINSERTI64X2 $0x00, X11, Z7, Z7
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
+	JMP          nextAAD3
 
 // func gcmOpen256vaes512of2(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of2(SB), NOSPLIT, $64-24
-	MOVQ  jobs+0(FP), DI
-	MOVQ  group+8(FP), SI
-	MOVQ  n+16(FP), DX
-	MOVQ  $-1, BX
-	MOVL  $0x00006666, CX
-	KMOVW CX, K5
-	MOVQ  $-256, CX
-	KMOVQ CX, K6
-
-group:
+TEXT ·gcmOpen256vaes512of2(SB), NOSPLIT, $160-24
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              n+16(FP), DX
+	MOVQ              $-1, BX
+	MOVL              $0x00006666, CX
+	KMOVW             CX, K5
+	MOVQ              $-256, CX
+	KMOVQ             CX, K6
 	MOVBLZX           (SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -12593,18 +16442,13 @@ group:
 	MOVQ              AX, 8(SP)
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z0
-	VBROADCASTI32X4   832(R8), Z27
-	VMOVDQA64         Z0, Z1
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z1
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z0
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K1
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X24
-	VMOVDQU64         816(R8), X25
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
 	MOVBLZX           1(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -12612,22 +16456,16 @@ group:
 	MOVQ              8(AX), R13
 	MOVQ              16(AX), CX
 	MOVQ              8(R9), R9
-	MOVQ              AX, 24(SP)
+	MOVQ              AX, 48(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 16(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z2
-	VBROADCASTI32X4   832(R9), Z27
-	VMOVDQA64         Z2, Z3
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z3
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z2
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K2
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x01, X28, Z24, Z24
-	VINSERTI64X2      $0x01, 816(R9), Z25, Z25
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
 	MOVBLZX           2(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -12635,22 +16473,16 @@ group:
 	MOVQ              8(AX), R14
 	MOVQ              16(AX), CX
 	MOVQ              8(R10), R10
-	MOVQ              AX, 40(SP)
+	MOVQ              AX, 88(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 32(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z4
-	VBROADCASTI32X4   832(R10), Z27
-	VMOVDQA64         Z4, Z5
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z5
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z4
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K3
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x02, X28, Z24, Z24
-	VINSERTI64X2      $0x02, 816(R10), Z25, Z25
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
 	MOVBLZX           3(SI), AX
 	LEAQ              (AX)(AX*4), AX
 	LEAQ              (DI)(AX*8), AX
@@ -12658,425 +16490,859 @@ group:
 	MOVQ              8(AX), R15
 	MOVQ              16(AX), CX
 	MOVQ              8(R11), R11
-	MOVQ              AX, 56(SP)
+	MOVQ              AX, 128(SP)
 	SUBQ              $0x10, CX
-	MOVQ              CX, 48(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z6
-	VBROADCASTI32X4   832(R11), Z27
-	VMOVDQA64         Z6, Z7
-	VPTERNLOGQ        $0x96, counters<>+64(SB), Z27, Z7
-	VPTERNLOGQ        $0x96, counters<>+0(SB), Z27, Z6
-	LEAL              -64(CX), AX
-	BZHIQ             AX, BX, AX
-	KMOVQ             AX, K4
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	VAESENC           896(R8), Z1, Z1
+	VAESENC           896(R9), Z4, Z4
+	VAESENC           896(R9), Z5, Z5
+	VAESENC           896(R10), Z8, Z8
+	VAESENC           896(R10), Z9, Z9
+	VAESENC           896(R11), Z12, Z12
+	VAESENC           896(R11), Z13, Z13
+	VAESENC           960(R8), Z0, Z0
+	VAESENC           960(R8), Z1, Z1
+	VAESENC           960(R9), Z4, Z4
+	VAESENC           960(R9), Z5, Z5
+	VAESENC           960(R10), Z8, Z8
+	VAESENC           960(R10), Z9, Z9
+	VAESENC           960(R11), Z12, Z12
+	VAESENC           960(R11), Z13, Z13
+	VAESENC           1024(R8), Z0, Z0
+	VAESENC           1024(R8), Z1, Z1
+	VAESENC           1024(R9), Z4, Z4
+	VAESENC           1024(R9), Z5, Z5
+	VAESENC           1024(R10), Z8, Z8
+	VAESENC           1024(R10), Z9, Z9
+	VAESENC           1024(R11), Z12, Z12
+	VAESENC           1024(R11), Z13, Z13
+	VAESENC           1088(R8), Z0, Z0
+	VAESENC           1088(R8), Z1, Z1
+	VAESENC           1088(R9), Z4, Z4
+	VAESENC           1088(R9), Z5, Z5
+	VAESENC           1088(R10), Z8, Z8
+	VAESENC           1088(R10), Z9, Z9
+	VAESENC           1088(R11), Z12, Z12
+	VAESENC           1088(R11), Z13, Z13
+	VAESENC           1152(R8), Z0, Z0
+	VAESENC           1152(R8), Z1, Z1
+	VAESENC           1152(R9), Z4, Z4
+	VAESENC           1152(R9), Z5, Z5
+	VAESENC           1152(R10), Z8, Z8
+	VAESENC           1152(R10), Z9, Z9
+	VAESENC           1152(R11), Z12, Z12
+	VAESENC           1152(R11), Z13, Z13
+	VAESENC           1216(R8), Z0, Z0
+	VAESENC           1216(R8), Z1, Z1
+	VAESENC           1216(R9), Z4, Z4
+	VAESENC           1216(R9), Z5, Z5
+	VAESENC           1216(R10), Z8, Z8
+	VAESENC           1216(R10), Z9, Z9
+	VAESENC           1216(R11), Z12, Z12
+	VAESENC           1216(R11), Z13, Z13
+	VAESENC           1280(R8), Z0, Z0
+	VAESENC           1280(R8), Z1, Z1
+	VAESENC           1280(R9), Z4, Z4
+	VAESENC           1280(R9), Z5, Z5
+	VAESENC           1280(R10), Z8, Z8
+	VAESENC           1280(R10), Z9, Z9
+	VAESENC           1280(R11), Z12, Z12
+	VAESENC           1280(R11), Z13, Z13
+	VAESENC           1344(R8), Z0, Z0
+	VAESENC           1344(R8), Z1, Z1
+	VAESENC           1344(R9), Z4, Z4
+	VAESENC           1344(R9), Z5, Z5
+	VAESENC           1344(R10), Z8, Z8
+	VAESENC           1344(R10), Z9, Z9
+	VAESENC           1344(R11), Z12, Z12
+	VAESENC           1344(R11), Z13, Z13
+	VAESENC           1408(R8), Z0, Z0
+	VAESENC           1408(R8), Z1, Z1
+	VAESENC           1408(R9), Z4, Z4
+	VAESENC           1408(R9), Z5, Z5
+	VAESENC           1408(R10), Z8, Z8
+	VAESENC           1408(R10), Z9, Z9
+	VAESENC           1408(R11), Z12, Z12
+	VAESENC           1408(R11), Z13, Z13
+	VAESENC           1472(R8), Z0, Z0
+	VAESENC           1472(R8), Z1, Z1
+	VAESENC           1472(R9), Z4, Z4
+	VAESENC           1472(R9), Z5, Z5
+	VAESENC           1472(R10), Z8, Z8
+	VAESENC           1472(R10), Z9, Z9
+	VAESENC           1472(R11), Z12, Z12
+	VAESENC           1472(R11), Z13, Z13
+	VAESENC           1536(R8), Z0, Z0
+	VAESENC           1536(R8), Z1, Z1
+	VAESENC           1536(R9), Z4, Z4
+	VAESENC           1536(R9), Z5, Z5
+	VAESENC           1536(R10), Z8, Z8
+	VAESENC           1536(R10), Z9, Z9
+	VAESENC           1536(R11), Z12, Z12
+	VAESENC           1536(R11), Z13, Z13
+	VAESENC           1600(R8), Z0, Z0
+	VAESENC           1600(R8), Z1, Z1
+	VAESENC           1600(R9), Z4, Z4
+	VAESENC           1600(R9), Z5, Z5
+	VAESENC           1600(R10), Z8, Z8
+	VAESENC           1600(R10), Z9, Z9
+	VAESENC           1600(R11), Z12, Z12
+	VAESENC           1600(R11), Z13, Z13
+	VAESENC           1664(R8), Z0, Z0
+	VAESENC           1664(R8), Z1, Z1
+	VAESENC           1664(R9), Z4, Z4
+	VAESENC           1664(R9), Z5, Z5
+	VAESENC           1664(R10), Z8, Z8
+	VAESENC           1664(R10), Z9, Z9
+	VAESENC           1664(R11), Z12, Z12
+	VAESENC           1664(R11), Z13, Z13
+	VAESENCLAST       1728(R8), Z0, Z0
+	VAESENCLAST       1728(R8), Z1, Z1
+	VAESENCLAST       1728(R9), Z4, Z4
+	VAESENCLAST       1728(R9), Z5, Z5
+	VAESENCLAST       1728(R10), Z8, Z8
+	VAESENCLAST       1728(R10), Z9, Z9
+	VAESENCLAST       1728(R11), Z12, Z12
+	VAESENCLAST       1728(R11), Z13, Z13
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
-	VMOVQ             CX, X28
-	VINSERTI64X2      $0x03, X28, Z24, Z24
-	VINSERTI64X2      $0x03, 816(R11), Z25, Z25
-	ADDQ              $0x04, SI
-	VPORQ             aadBits<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   848(R8), Z27
-	VBROADCASTI32X4   848(R9), Z28
-	VBROADCASTI32X4   848(R10), Z29
-	VBROADCASTI32X4   848(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   864(R8), Z27
-	VBROADCASTI32X4   864(R9), Z28
-	VBROADCASTI32X4   864(R10), Z29
-	VBROADCASTI32X4   864(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   880(R8), Z27
-	VBROADCASTI32X4   880(R9), Z28
-	VBROADCASTI32X4   880(R10), Z29
-	VBROADCASTI32X4   880(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   896(R8), Z27
-	VBROADCASTI32X4   896(R9), Z28
-	VBROADCASTI32X4   896(R10), Z29
-	VBROADCASTI32X4   896(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   912(R8), Z27
-	VBROADCASTI32X4   912(R9), Z28
-	VBROADCASTI32X4   912(R10), Z29
-	VBROADCASTI32X4   912(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   928(R8), Z27
-	VBROADCASTI32X4   928(R9), Z28
-	VBROADCASTI32X4   928(R10), Z29
-	VBROADCASTI32X4   928(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   944(R8), Z27
-	VBROADCASTI32X4   944(R9), Z28
-	VBROADCASTI32X4   944(R10), Z29
-	VBROADCASTI32X4   944(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   960(R8), Z27
-	VBROADCASTI32X4   960(R9), Z28
-	VBROADCASTI32X4   960(R10), Z29
-	VBROADCASTI32X4   960(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   976(R8), Z27
-	VBROADCASTI32X4   976(R9), Z28
-	VBROADCASTI32X4   976(R10), Z29
-	VBROADCASTI32X4   976(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   992(R8), Z27
-	VBROADCASTI32X4   992(R9), Z28
-	VBROADCASTI32X4   992(R10), Z29
-	VBROADCASTI32X4   992(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1008(R8), Z27
-	VBROADCASTI32X4   1008(R9), Z28
-	VBROADCASTI32X4   1008(R10), Z29
-	VBROADCASTI32X4   1008(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1024(R8), Z27
-	VBROADCASTI32X4   1024(R9), Z28
-	VBROADCASTI32X4   1024(R10), Z29
-	VBROADCASTI32X4   1024(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1040(R8), Z27
-	VBROADCASTI32X4   1040(R9), Z28
-	VBROADCASTI32X4   1040(R10), Z29
-	VBROADCASTI32X4   1040(R11), Z30
-	VAESENC           Z27, Z0, Z0
-	VAESENC           Z28, Z2, Z2
-	VAESENC           Z29, Z4, Z4
-	VAESENC           Z30, Z6, Z6
-	VAESENC           Z27, Z1, Z1
-	VAESENC           Z28, Z3, Z3
-	VAESENC           Z29, Z5, Z5
-	VAESENC           Z30, Z7, Z7
-	VBROADCASTI32X4   1056(R8), Z27
-	VBROADCASTI32X4   1056(R9), Z28
-	VBROADCASTI32X4   1056(R10), Z29
-	VBROADCASTI32X4   1056(R11), Z30
-	VAESENCLAST       Z27, Z0, Z0
-	VAESENCLAST       Z28, Z2, Z2
-	VAESENCLAST       Z29, Z4, Z4
-	VAESENCLAST       Z30, Z6, Z6
-	VAESENCLAST       Z27, Z1, Z1
-	VAESENCLAST       Z28, Z3, Z3
-	VAESENCLAST       Z29, Z5, Z5
-	VAESENCLAST       Z30, Z7, Z7
-	VMOVDQA64         X0, X26
-	VINSERTI64X2      $0x01, X2, Z26, Z26
-	VINSERTI64X2      $0x02, X4, Z26, Z26
-	VINSERTI64X2      $0x03, X6, Z26, Z26
-	VMOVDQU64         (R12), Z8
-	VMOVDQU8.Z        64(R12), K1, Z9
-	VMOVDQU64         (R13), Z10
-	VMOVDQU8.Z        64(R13), K2, Z11
-	VMOVDQU64         (R14), Z12
-	VMOVDQU8.Z        64(R14), K3, Z13
-	VMOVDQU64         (R15), Z14
-	VMOVDQU8.Z        64(R15), K4, Z15
-	VPXORQ            Z8, Z0, Z0
-	VINSERTI64X2      $0x00, X8, Z0, Z0
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z8, K6, Z0
-	VPXORQ            Z9, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z9, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
 	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VPSHUFB           reverse<>+0(SB), Z21, Z3
 	CMPB              38(AX), $0x00
-	JNE               esn0
+	JNE               firstESN0
 
-aad0:
-	VPXORQ       Z10, Z2, Z2
-	VINSERTI64X2 $0x00, X10, Z2, Z2
-	VMOVDQU64    Z2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z10, K6, Z2
-	VPXORQ       Z11, Z3, Z3
-	VMOVDQU8     Z3, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z11, Z3
-	MOVQ         24(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn1
-
-aad1:
-	VPXORQ       Z12, Z4, Z4
-	VINSERTI64X2 $0x00, X12, Z4, Z4
-	VMOVDQU64    Z4, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z4
-	VPXORQ       Z13, Z5, Z5
-	VMOVDQU8     Z5, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z13, Z5
-	MOVQ         40(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn2
-
-aad2:
-	VPXORQ       Z14, Z6, Z6
-	VINSERTI64X2 $0x00, X14, Z6, Z6
-	VMOVDQU64    Z6, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z6
-	VPXORQ       Z15, Z7, Z7
-	VMOVDQU8     Z7, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z15, Z7
-	MOVQ         56(SP), AX
-	CMPB         38(AX), $0x00
-	JNE          esn3
-
-aad3:
-	MOVQ         (SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R12, AX
-	MOVQ         AX, R12
-	ANDQ         $-16, CX
-	SUBQ         CX, R8
-	VPCLMULQDQ   $0x01, 816(R8), Z0, Z9
-	VPCLMULQDQ   $0x10, 816(R8), Z0, Z20
-	VPCLMULQDQ   $0x00, 816(R8), Z0, Z8
-	VPCLMULQDQ   $0x11, 816(R8), Z0, Z10
-	VPCLMULQDQ   $0x01, 880(R8), Z1, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z9
-	VPCLMULQDQ   $0x10, 880(R8), Z1, Z22
-	VPCLMULQDQ   $0x00, 880(R8), Z1, Z23
-	VPCLMULQDQ   $0x11, 880(R8), Z1, Z20
-	VPXORQ       Z23, Z8, Z8
-	VPXORQ       Z22, Z9, Z9
-	VPXORQ       Z20, Z10, Z10
-	MOVQ         16(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R13, AX
-	MOVQ         AX, R13
-	ANDQ         $-16, CX
-	SUBQ         CX, R9
-	VPCLMULQDQ   $0x01, 816(R9), Z2, Z12
-	VPCLMULQDQ   $0x10, 816(R9), Z2, Z20
-	VPCLMULQDQ   $0x00, 816(R9), Z2, Z11
-	VPCLMULQDQ   $0x11, 816(R9), Z2, Z13
-	VPCLMULQDQ   $0x01, 880(R9), Z3, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z12
-	VPCLMULQDQ   $0x10, 880(R9), Z3, Z22
-	VPCLMULQDQ   $0x00, 880(R9), Z3, Z23
-	VPCLMULQDQ   $0x11, 880(R9), Z3, Z20
-	VPXORQ       Z23, Z11, Z11
-	VPXORQ       Z22, Z12, Z12
-	VPXORQ       Z20, Z13, Z13
-	MOVQ         32(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R14, AX
-	MOVQ         AX, R14
-	ANDQ         $-16, CX
-	SUBQ         CX, R10
-	VPCLMULQDQ   $0x01, 816(R10), Z4, Z15
-	VPCLMULQDQ   $0x10, 816(R10), Z4, Z20
-	VPCLMULQDQ   $0x00, 816(R10), Z4, Z14
-	VPCLMULQDQ   $0x11, 816(R10), Z4, Z16
-	VPCLMULQDQ   $0x01, 880(R10), Z5, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z15
-	VPCLMULQDQ   $0x10, 880(R10), Z5, Z22
-	VPCLMULQDQ   $0x00, 880(R10), Z5, Z23
-	VPCLMULQDQ   $0x11, 880(R10), Z5, Z20
-	VPXORQ       Z23, Z14, Z14
-	VPXORQ       Z22, Z15, Z15
-	VPXORQ       Z20, Z16, Z16
+firstAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
 	MOVQ         48(SP), AX
-	LEAQ         15(AX), CX
-	ADDQ         R15, AX
-	MOVQ         AX, R15
-	ANDQ         $-16, CX
-	SUBQ         CX, R11
-	VPCLMULQDQ   $0x01, 816(R11), Z6, Z18
-	VPCLMULQDQ   $0x10, 816(R11), Z6, Z20
-	VPCLMULQDQ   $0x00, 816(R11), Z6, Z17
-	VPCLMULQDQ   $0x11, 816(R11), Z6, Z19
-	VPCLMULQDQ   $0x01, 880(R11), Z7, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z18
-	VPCLMULQDQ   $0x10, 880(R11), Z7, Z22
-	VPCLMULQDQ   $0x00, 880(R11), Z7, Z23
-	VPCLMULQDQ   $0x11, 880(R11), Z7, Z20
-	VPXORQ       Z23, Z17, Z17
-	VPXORQ       Z22, Z18, Z18
-	VPXORQ       Z20, Z19, Z19
-	VSHUFI64X2   $0xee, Z11, Z8, Z27
-	VSHUFI64X2   $0x44, Z11, Z8, Z8
-	VPXORQ       Z27, Z8, Z8
-	VSHUFI64X2   $0xee, Z17, Z14, Z28
-	VSHUFI64X2   $0x44, Z17, Z14, Z14
-	VPXORQ       Z28, Z14, Z14
-	VSHUFI64X2   $0xdd, Z14, Z8, Z29
-	VSHUFI64X2   $0x88, Z14, Z8, Z8
-	VPXORQ       Z29, Z8, Z8
-	VSHUFI64X2   $0xee, Z12, Z9, Z27
-	VSHUFI64X2   $0x44, Z12, Z9, Z9
-	VPXORQ       Z27, Z9, Z9
-	VSHUFI64X2   $0xee, Z18, Z15, Z28
-	VSHUFI64X2   $0x44, Z18, Z15, Z15
-	VPXORQ       Z28, Z15, Z15
-	VSHUFI64X2   $0xdd, Z15, Z9, Z29
-	VSHUFI64X2   $0x88, Z15, Z9, Z9
-	VPXORQ       Z29, Z9, Z9
-	VSHUFI64X2   $0xee, Z13, Z10, Z27
-	VSHUFI64X2   $0x44, Z13, Z10, Z10
-	VPXORQ       Z27, Z10, Z10
-	VSHUFI64X2   $0xee, Z19, Z16, Z28
-	VSHUFI64X2   $0x44, Z19, Z16, Z16
-	VPXORQ       Z28, Z16, Z16
-	VSHUFI64X2   $0xdd, Z16, Z10, Z29
-	VSHUFI64X2   $0x88, Z16, Z10, Z10
-	VPXORQ       Z29, Z10, Z10
-	VPCLMULQDQ   $0x01, Z25, Z24, Z20
-	VPCLMULQDQ   $0x10, Z25, Z24, Z21
-	VPTERNLOGQ   $0x96, Z20, Z21, Z9
-	VPCLMULQDQ   $0x00, Z25, Z24, Z22
-	VPCLMULQDQ   $0x11, Z25, Z24, Z23
-	VPXORQ       Z22, Z8, Z8
-	VPXORQ       Z23, Z10, Z10
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z8, Z20
-	VPSHUFD      $0x4e, Z8, Z8
-	VPTERNLOGQ   $0x96, Z20, Z8, Z9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z9, Z20
-	VPSHUFD      $0x4e, Z9, Z9
-	VPTERNLOGQ   $0x96, Z20, Z9, Z10
-	VPSHUFB      reverse<>+0(SB), Z10, Z10
-	VPXORQ       Z26, Z10, Z10
-	VMOVDQU64    (R12), X27
-	VINSERTI64X2 $0x01, (R13), Z27, Z27
-	VINSERTI64X2 $0x02, (R14), Z27, Z27
-	VINSERTI64X2 $0x03, (R15), Z27, Z27
-	VPXORQ       Z27, Z10, Z10
-	VPTESTNMQ    Z10, Z10, K7
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	CMPB         38(AX), $0x00
+	JNE          firstESN1
+
+firstAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	CMPB         38(AX), $0x00
+	JNE          firstESN2
+
+firstAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	CMPB         38(AX), $0x00
+	JNE          firstESN3
+
+firstAAD3:
+	JMP check
+
+loop:
+	MOVBLZX           (SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R8
+	MOVQ              8(AX), R12
+	MOVQ              16(AX), CX
+	MOVQ              8(R8), R8
+	MOVQ              AX, 8(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, (SP)
+	VBROADCASTI32X4.Z 4(R12), K5, Z19
+	VPXORQ            832(R8), Z19, Z0
+	VPXORQ            counters<>+64(SB), Z0, Z1
+	VPXORQ            counters<>+0(SB), Z0, Z0
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K1
+	MOVBLZX           1(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R9
+	MOVQ              8(AX), R13
+	MOVQ              16(AX), CX
+	MOVQ              8(R9), R9
+	MOVQ              AX, 48(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 40(SP)
+	VBROADCASTI32X4.Z 4(R13), K5, Z19
+	VPXORQ            832(R9), Z19, Z4
+	VPXORQ            counters<>+64(SB), Z4, Z5
+	VPXORQ            counters<>+0(SB), Z4, Z4
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K2
+	MOVBLZX           2(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R10
+	MOVQ              8(AX), R14
+	MOVQ              16(AX), CX
+	MOVQ              8(R10), R10
+	MOVQ              AX, 88(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 80(SP)
+	VBROADCASTI32X4.Z 4(R14), K5, Z19
+	VPXORQ            832(R10), Z19, Z8
+	VPXORQ            counters<>+64(SB), Z8, Z9
+	VPXORQ            counters<>+0(SB), Z8, Z8
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K3
+	MOVBLZX           3(SI), AX
+	LEAQ              (AX)(AX*4), AX
+	LEAQ              (DI)(AX*8), AX
+	MOVQ              (AX), R11
+	MOVQ              8(AX), R15
+	MOVQ              16(AX), CX
+	MOVQ              8(R11), R11
+	MOVQ              AX, 128(SP)
+	SUBQ              $0x10, CX
+	MOVQ              CX, 120(SP)
+	VBROADCASTI32X4.Z 4(R15), K5, Z19
+	VPXORQ            832(R11), Z19, Z12
+	VPXORQ            counters<>+64(SB), Z12, Z13
+	VPXORQ            counters<>+0(SB), Z12, Z12
+	SUBQ              $0x40, CX
+	BZHIQ             CX, BX, CX
+	KMOVQ             CX, K4
+	ADDQ              $0x04, SI
+	VAESENC           896(R8), Z0, Z0
+	MOVQ              16(SP), AX
+	VAESENC           896(R8), Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z2, Z21
+	VAESENC           896(R9), Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z2, Z23
+	VAESENC           896(R9), Z5, Z5
+	VPCLMULQDQ        $0x00, (AX), Z2, Z20
+	VAESENC           896(R10), Z8, Z8
+	VPCLMULQDQ        $0x11, (AX), Z2, Z22
+	VAESENC           896(R10), Z9, Z9
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
+	VAESENC           896(R11), Z12, Z12
+	VPTERNLOGQ        $0x96, Z23, Z24, Z21
+	VAESENC           896(R11), Z13, Z13
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
+	VAESENC           960(R8), Z0, Z0
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
+	VAESENC           960(R8), Z1, Z1
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
+	VAESENC           960(R9), Z4, Z4
+	VPXORQ            Z26, Z20, Z20
+	VAESENC           960(R9), Z5, Z5
+	VPXORQ            Z25, Z21, Z21
+	VAESENC           960(R10), Z8, Z8
+	VPXORQ            Z27, Z22, Z22
+	VAESENC           960(R10), Z9, Z9
+	MOVQ              56(SP), AX
+	VAESENC           960(R11), Z12, Z12
+	VPCLMULQDQ        $0x01, (AX), Z6, Z29
+	VAESENC           960(R11), Z13, Z13
+	VPCLMULQDQ        $0x10, (AX), Z6, Z31
+	VAESENC           1024(R8), Z0, Z0
+	VPCLMULQDQ        $0x00, (AX), Z6, Z28
+	VAESENC           1024(R8), Z1, Z1
+	VPCLMULQDQ        $0x11, (AX), Z6, Z30
+	VAESENC           1024(R9), Z4, Z4
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
+	VAESENC           1024(R9), Z5, Z5
+	VPTERNLOGQ        $0x96, Z31, Z2, Z29
+	VAESENC           1024(R10), Z8, Z8
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
+	VAESENC           1024(R10), Z9, Z9
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
+	VAESENC           1024(R11), Z12, Z12
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
+	VAESENC           1024(R11), Z13, Z13
+	VPXORQ            Z24, Z28, Z28
+	VAESENC           1088(R8), Z0, Z0
+	VPXORQ            Z23, Z29, Z29
+	VAESENC           1088(R8), Z1, Z1
+	VPXORQ            Z3, Z30, Z30
+	VAESENC           1088(R9), Z4, Z4
+	VSHUFI64X2        $0xee, Z28, Z20, Z26
+	VAESENC           1088(R9), Z5, Z5
+	VSHUFI64X2        $0x44, Z28, Z20, Z20
+	VPXORQ            Z26, Z20, Z20
+	VAESENC           1088(R10), Z8, Z8
+	VSHUFI64X2        $0xee, Z29, Z21, Z26
+	VAESENC           1088(R10), Z9, Z9
+	VSHUFI64X2        $0x44, Z29, Z21, Z21
+	VAESENC           1088(R11), Z12, Z12
+	VPXORQ            Z26, Z21, Z21
+	VAESENC           1088(R11), Z13, Z13
+	VSHUFI64X2        $0xee, Z30, Z22, Z26
+	VAESENC           1152(R8), Z0, Z0
+	VSHUFI64X2        $0x44, Z30, Z22, Z22
+	VAESENC           1152(R8), Z1, Z1
+	VPXORQ            Z26, Z22, Z22
+	VAESENC           1152(R9), Z4, Z4
+	MOVQ              96(SP), AX
+	VAESENC           1152(R9), Z5, Z5
+	VPCLMULQDQ        $0x01, (AX), Z10, Z25
+	VAESENC           1152(R10), Z8, Z8
+	VPCLMULQDQ        $0x10, (AX), Z10, Z6
+	VAESENC           1152(R10), Z9, Z9
+	VPCLMULQDQ        $0x00, (AX), Z10, Z26
+	VAESENC           1152(R11), Z12, Z12
+	VPCLMULQDQ        $0x11, (AX), Z10, Z27
+	VAESENC           1152(R11), Z13, Z13
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
+	VAESENC           1216(R8), Z0, Z0
+	VPTERNLOGQ        $0x96, Z6, Z31, Z25
+	VAESENC           1216(R8), Z1, Z1
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
+	VAESENC           1216(R9), Z4, Z4
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
+	VAESENC           1216(R9), Z5, Z5
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
+	VAESENC           1216(R10), Z8, Z8
+	VPXORQ            Z7, Z26, Z26
+	VAESENC           1216(R10), Z9, Z9
+	VPXORQ            Z2, Z25, Z25
+	VAESENC           1216(R11), Z12, Z12
+	VPXORQ            Z24, Z27, Z27
+	VAESENC           1216(R11), Z13, Z13
+	MOVQ              136(SP), AX
+	VAESENC           1280(R8), Z0, Z0
+	VPCLMULQDQ        $0x01, (AX), Z14, Z3
+	VAESENC           1280(R8), Z1, Z1
+	VPCLMULQDQ        $0x10, (AX), Z14, Z29
+	VAESENC           1280(R9), Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z14, Z23
+	VAESENC           1280(R9), Z5, Z5
+	VPCLMULQDQ        $0x11, (AX), Z14, Z28
+	VAESENC           1280(R10), Z8, Z8
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
+	VAESENC           1280(R10), Z9, Z9
+	VPTERNLOGQ        $0x96, Z29, Z30, Z3
+	VAESENC           1280(R11), Z12, Z12
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
+	VAESENC           1280(R11), Z13, Z13
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
+	VAESENC           1344(R8), Z0, Z0
+	VPXORQ            Z6, Z23, Z23
+	VAESENC           1344(R8), Z1, Z1
+	VPXORQ            Z10, Z3, Z3
+	VAESENC           1344(R9), Z4, Z4
+	VPXORQ            Z31, Z28, Z28
+	VAESENC           1344(R9), Z5, Z5
+	VSHUFI64X2        $0xee, Z23, Z26, Z11
+	VAESENC           1344(R10), Z8, Z8
+	VSHUFI64X2        $0x44, Z23, Z26, Z26
+	VAESENC           1344(R10), Z9, Z9
+	VPXORQ            Z11, Z26, Z26
+	VAESENC           1344(R11), Z12, Z12
+	VSHUFI64X2        $0xee, Z3, Z25, Z11
+	VAESENC           1344(R11), Z13, Z13
+	VSHUFI64X2        $0x44, Z3, Z25, Z25
+	VAESENC           1408(R8), Z0, Z0
+	VPXORQ            Z11, Z25, Z25
+	VAESENC           1408(R8), Z1, Z1
+	VSHUFI64X2        $0xee, Z28, Z27, Z11
+	VAESENC           1408(R9), Z4, Z4
+	VSHUFI64X2        $0x44, Z28, Z27, Z27
+	VAESENC           1408(R9), Z5, Z5
+	VPXORQ            Z11, Z27, Z27
+	VAESENC           1408(R10), Z8, Z8
+	VSHUFI64X2        $0xdd, Z26, Z20, Z11
+	VAESENC           1408(R10), Z9, Z9
+	VSHUFI64X2        $0x88, Z26, Z20, Z20
+	VAESENC           1408(R11), Z12, Z12
+	VPXORQ            Z11, Z20, Z20
+	VAESENC           1408(R11), Z13, Z13
+	VSHUFI64X2        $0xdd, Z25, Z21, Z11
+	VAESENC           1472(R8), Z0, Z0
+	VSHUFI64X2        $0x88, Z25, Z21, Z21
+	VAESENC           1472(R8), Z1, Z1
+	VPXORQ            Z11, Z21, Z21
+	VAESENC           1472(R9), Z4, Z4
+	VSHUFI64X2        $0xdd, Z27, Z22, Z11
+	VAESENC           1472(R9), Z5, Z5
+	VSHUFI64X2        $0x88, Z27, Z22, Z22
+	VAESENC           1472(R10), Z8, Z8
+	VPXORQ            Z11, Z22, Z22
+	VAESENC           1472(R10), Z9, Z9
+	VPCLMULQDQ        $0x01, Z17, Z16, Z11
+	VAESENC           1472(R11), Z12, Z12
+	VPCLMULQDQ        $0x10, Z17, Z16, Z7
+	VAESENC           1472(R11), Z13, Z13
+	VPTERNLOGQ        $0x96, Z11, Z7, Z21
+	VAESENC           1536(R8), Z0, Z0
+	VPCLMULQDQ        $0x00, Z17, Z16, Z2
+	VAESENC           1536(R8), Z1, Z1
+	VPCLMULQDQ        $0x11, Z17, Z16, Z24
+	VAESENC           1536(R9), Z4, Z4
+	VPXORQ            Z2, Z20, Z20
+	VAESENC           1536(R9), Z5, Z5
+	VPXORQ            Z24, Z22, Z22
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
+	VAESENC           1536(R10), Z8, Z8
+	VPSHUFD           $0x4e, Z20, Z20
+	VAESENC           1536(R10), Z9, Z9
+	VPTERNLOGQ        $0x96, Z14, Z20, Z21
+	VAESENC           1536(R11), Z12, Z12
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
+	VAESENC           1536(R11), Z13, Z13
+	VPSHUFD           $0x4e, Z21, Z21
+	VAESENC           1600(R8), Z0, Z0
+	VPTERNLOGQ        $0x96, Z14, Z21, Z22
+	VAESENC           1600(R8), Z1, Z1
+	VPSHUFB           reverse<>+0(SB), Z22, Z22
+	VAESENC           1600(R9), Z4, Z4
+	VPXORQ            Z18, Z22, Z22
+	VAESENC           1600(R9), Z5, Z5
+	MOVQ              24(SP), AX
+	VAESENC           1600(R10), Z8, Z8
+	VMOVDQU64         (AX), X11
+	VAESENC           1600(R10), Z9, Z9
+	MOVQ              64(SP), AX
+	VAESENC           1600(R11), Z12, Z12
+	VINSERTI64X2      $0x01, (AX), Z11, Z11
+	VAESENC           1600(R11), Z13, Z13
+	MOVQ              104(SP), AX
+	VAESENC           1664(R8), Z0, Z0
+	VINSERTI64X2      $0x02, (AX), Z11, Z11
+	VAESENC           1664(R8), Z1, Z1
+	MOVQ              144(SP), AX
+	VAESENC           1664(R9), Z4, Z4
+	VINSERTI64X2      $0x03, (AX), Z11, Z11
+	VAESENC           1664(R9), Z5, Z5
+	VPXORQ            Z11, Z22, Z22
+	VAESENC           1664(R10), Z8, Z8
+	VPTESTNMQ         Z22, Z22, K7
+	VAESENC           1664(R10), Z9, Z9
+	KMOVB             K7, CX
+	VAESENC           1664(R11), Z12, Z12
+	MOVL              CX, AX
+	VAESENC           1664(R11), Z13, Z13
+	SHRL              $0x01, AX
+	VAESENCLAST       1728(R8), Z0, Z0
+	ANDL              AX, CX
+	VAESENCLAST       1728(R8), Z1, Z1
+	MOVQ              32(SP), AX
+	VAESENCLAST       1728(R9), Z4, Z4
+	BTL               $0x00, CX
+	SETCS             36(AX)
+	VAESENCLAST       1728(R9), Z5, Z5
+	MOVQ              72(SP), AX
+	VAESENCLAST       1728(R10), Z8, Z8
+	BTL               $0x02, CX
+	SETCS             36(AX)
+	VAESENCLAST       1728(R10), Z9, Z9
+	MOVQ              112(SP), AX
+	VAESENCLAST       1728(R11), Z12, Z12
+	BTL               $0x04, CX
+	SETCS             36(AX)
+	VAESENCLAST       1728(R11), Z13, Z13
+	MOVQ              152(SP), AX
+	BTL               $0x06, CX
+	SETCS             36(AX)
+	VMOVDQA64         X0, X18
+	VINSERTI64X2      $0x01, X4, Z18, Z18
+	VINSERTI64X2      $0x02, X8, Z18, Z18
+	VINSERTI64X2      $0x03, X12, Z18, Z18
+	VMOVDQU64         (R12), Z20
+	VMOVDQU8.Z        64(R12), K1, Z21
+	MOVQ              (SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R8)(AX*1), AX
+	MOVQ              AX, 16(SP)
+	LEAQ              (R12)(CX*1), AX
+	MOVQ              AX, 24(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X16
+	VMOVDQU64         816(R8), X17
+	VMOVDQU64         (R13), Z22
+	VMOVDQU8.Z        64(R13), K2, Z23
+	MOVQ              40(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R9)(AX*1), AX
+	MOVQ              AX, 56(SP)
+	LEAQ              (R13)(CX*1), AX
+	MOVQ              AX, 64(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x01, X19, Z16, Z16
+	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
+	VMOVDQU64         (R14), Z24
+	VMOVDQU8.Z        64(R14), K3, Z25
+	MOVQ              80(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R10)(AX*1), AX
+	MOVQ              AX, 96(SP)
+	LEAQ              (R14)(CX*1), AX
+	MOVQ              AX, 104(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x02, X19, Z16, Z16
+	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
+	VMOVDQU64         (R15), Z26
+	VMOVDQU8.Z        64(R15), K4, Z27
+	MOVQ              120(SP), CX
+	LEAQ              15(CX), AX
+	ANDQ              $-16, AX
+	NEGQ              AX
+	LEAQ              816(R11)(AX*1), AX
+	MOVQ              AX, 136(SP)
+	LEAQ              (R15)(CX*1), AX
+	MOVQ              AX, 144(SP)
+	SUBQ              $0x10, CX
+	SHLQ              $0x03, CX
+	VMOVQ             CX, X19
+	VINSERTI64X2      $0x03, X19, Z16, Z16
+	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VPORQ             aadBits<>+0(SB), Z16, Z16
+	VPXORQ            Z20, Z0, Z0
+	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VMOVDQU64         Z0, (R12)
+	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
+	MOVQ              8(SP), AX
+	MOVQ              AX, 32(SP)
+	VPXORQ            Z21, Z1, Z1
+	VMOVDQU8          Z1, K1, 64(R12)
+	VPSHUFB           reverse<>+0(SB), Z21, Z3
+	CMPB              38(AX), $0x00
+	JNE               nextESN0
+
+nextAAD0:
+	VPXORQ       Z22, Z4, Z4
+	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VMOVDQU64    Z4, (R13)
+	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
+	MOVQ         48(SP), AX
+	MOVQ         AX, 72(SP)
+	VPXORQ       Z23, Z5, Z5
+	VMOVDQU8     Z5, K2, 64(R13)
+	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	CMPB         38(AX), $0x00
+	JNE          nextESN1
+
+nextAAD1:
+	VPXORQ       Z24, Z8, Z8
+	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VMOVDQU64    Z8, (R14)
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	MOVQ         88(SP), AX
+	MOVQ         AX, 112(SP)
+	VPXORQ       Z25, Z9, Z9
+	VMOVDQU8     Z9, K3, 64(R14)
+	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	CMPB         38(AX), $0x00
+	JNE          nextESN2
+
+nextAAD2:
+	VPXORQ       Z26, Z12, Z12
+	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VMOVDQU64    Z12, (R15)
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	MOVQ         128(SP), AX
+	MOVQ         AX, 152(SP)
+	VPXORQ       Z27, Z13, Z13
+	VMOVDQU8     Z13, K4, 64(R15)
+	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	CMPB         38(AX), $0x00
+	JNE          nextESN3
+
+nextAAD3:
+check:
+	SUBQ         $0x04, DX
+	JA           loop
+	MOVQ         16(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z2, Z21
+	VPCLMULQDQ   $0x10, (AX), Z2, Z23
+	VPCLMULQDQ   $0x00, (AX), Z2, Z20
+	VPCLMULQDQ   $0x11, (AX), Z2, Z22
+	VPCLMULQDQ   $0x01, 64(AX), Z3, Z24
+	VPTERNLOGQ   $0x96, Z23, Z24, Z21
+	VPCLMULQDQ   $0x10, 64(AX), Z3, Z25
+	VPCLMULQDQ   $0x00, 64(AX), Z3, Z26
+	VPCLMULQDQ   $0x11, 64(AX), Z3, Z27
+	VPXORQ       Z26, Z20, Z20
+	VPXORQ       Z25, Z21, Z21
+	VPXORQ       Z27, Z22, Z22
+	MOVQ         56(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z6, Z29
+	VPCLMULQDQ   $0x10, (AX), Z6, Z31
+	VPCLMULQDQ   $0x00, (AX), Z6, Z28
+	VPCLMULQDQ   $0x11, (AX), Z6, Z30
+	VPCLMULQDQ   $0x01, 64(AX), Z7, Z2
+	VPTERNLOGQ   $0x96, Z31, Z2, Z29
+	VPCLMULQDQ   $0x10, 64(AX), Z7, Z23
+	VPCLMULQDQ   $0x00, 64(AX), Z7, Z24
+	VPCLMULQDQ   $0x11, 64(AX), Z7, Z3
+	VPXORQ       Z24, Z28, Z28
+	VPXORQ       Z23, Z29, Z29
+	VPXORQ       Z3, Z30, Z30
+	VSHUFI64X2   $0xee, Z28, Z20, Z26
+	VSHUFI64X2   $0x44, Z28, Z20, Z20
+	VPXORQ       Z26, Z20, Z20
+	VSHUFI64X2   $0xee, Z29, Z21, Z26
+	VSHUFI64X2   $0x44, Z29, Z21, Z21
+	VPXORQ       Z26, Z21, Z21
+	VSHUFI64X2   $0xee, Z30, Z22, Z26
+	VSHUFI64X2   $0x44, Z30, Z22, Z22
+	VPXORQ       Z26, Z22, Z22
+	MOVQ         96(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z10, Z25
+	VPCLMULQDQ   $0x10, (AX), Z10, Z6
+	VPCLMULQDQ   $0x00, (AX), Z10, Z26
+	VPCLMULQDQ   $0x11, (AX), Z10, Z27
+	VPCLMULQDQ   $0x01, 64(AX), Z11, Z31
+	VPTERNLOGQ   $0x96, Z6, Z31, Z25
+	VPCLMULQDQ   $0x10, 64(AX), Z11, Z2
+	VPCLMULQDQ   $0x00, 64(AX), Z11, Z7
+	VPCLMULQDQ   $0x11, 64(AX), Z11, Z24
+	VPXORQ       Z7, Z26, Z26
+	VPXORQ       Z2, Z25, Z25
+	VPXORQ       Z24, Z27, Z27
+	MOVQ         136(SP), AX
+	VPCLMULQDQ   $0x01, (AX), Z14, Z3
+	VPCLMULQDQ   $0x10, (AX), Z14, Z29
+	VPCLMULQDQ   $0x00, (AX), Z14, Z23
+	VPCLMULQDQ   $0x11, (AX), Z14, Z28
+	VPCLMULQDQ   $0x01, 64(AX), Z15, Z30
+	VPTERNLOGQ   $0x96, Z29, Z30, Z3
+	VPCLMULQDQ   $0x10, 64(AX), Z15, Z10
+	VPCLMULQDQ   $0x00, 64(AX), Z15, Z6
+	VPCLMULQDQ   $0x11, 64(AX), Z15, Z31
+	VPXORQ       Z6, Z23, Z23
+	VPXORQ       Z10, Z3, Z3
+	VPXORQ       Z31, Z28, Z28
+	VSHUFI64X2   $0xee, Z23, Z26, Z11
+	VSHUFI64X2   $0x44, Z23, Z26, Z26
+	VPXORQ       Z11, Z26, Z26
+	VSHUFI64X2   $0xee, Z3, Z25, Z11
+	VSHUFI64X2   $0x44, Z3, Z25, Z25
+	VPXORQ       Z11, Z25, Z25
+	VSHUFI64X2   $0xee, Z28, Z27, Z11
+	VSHUFI64X2   $0x44, Z28, Z27, Z27
+	VPXORQ       Z11, Z27, Z27
+	VSHUFI64X2   $0xdd, Z26, Z20, Z11
+	VSHUFI64X2   $0x88, Z26, Z20, Z20
+	VPXORQ       Z11, Z20, Z20
+	VSHUFI64X2   $0xdd, Z25, Z21, Z11
+	VSHUFI64X2   $0x88, Z25, Z21, Z21
+	VPXORQ       Z11, Z21, Z21
+	VSHUFI64X2   $0xdd, Z27, Z22, Z11
+	VSHUFI64X2   $0x88, Z27, Z22, Z22
+	VPXORQ       Z11, Z22, Z22
+	VPCLMULQDQ   $0x01, Z17, Z16, Z11
+	VPCLMULQDQ   $0x10, Z17, Z16, Z7
+	VPTERNLOGQ   $0x96, Z11, Z7, Z21
+	VPCLMULQDQ   $0x00, Z17, Z16, Z2
+	VPCLMULQDQ   $0x11, Z17, Z16, Z24
+	VPXORQ       Z2, Z20, Z20
+	VPXORQ       Z24, Z22, Z22
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z14
+	VPSHUFD      $0x4e, Z20, Z20
+	VPTERNLOGQ   $0x96, Z14, Z20, Z21
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z14
+	VPSHUFD      $0x4e, Z21, Z21
+	VPTERNLOGQ   $0x96, Z14, Z21, Z22
+	VPSHUFB      reverse<>+0(SB), Z22, Z22
+	VPXORQ       Z18, Z22, Z22
+	MOVQ         24(SP), AX
+	VMOVDQU64    (AX), X11
+	MOVQ         64(SP), AX
+	VINSERTI64X2 $0x01, (AX), Z11, Z11
+	MOVQ         104(SP), AX
+	VINSERTI64X2 $0x02, (AX), Z11, Z11
+	MOVQ         144(SP), AX
+	VINSERTI64X2 $0x03, (AX), Z11, Z11
+	VPXORQ       Z11, Z22, Z22
+	VPTESTNMQ    Z22, Z22, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
 	ANDL         AX, CX
-	MOVQ         8(SP), AX
+	MOVQ         32(SP), AX
 	BTL          $0x00, CX
 	SETCS        36(AX)
-	MOVQ         24(SP), AX
+	MOVQ         72(SP), AX
 	BTL          $0x02, CX
 	SETCS        36(AX)
-	MOVQ         40(SP), AX
+	MOVQ         112(SP), AX
 	BTL          $0x04, CX
 	SETCS        36(AX)
-	MOVQ         56(SP), AX
+	MOVQ         152(SP), AX
 	BTL          $0x06, CX
 	SETCS        36(AX)
-	SUBQ         $0x04, DX
-	JA           group
 	VZEROUPPER
 	RET
 
-esn0:
-	VPSHUFD      $0xe8, X0, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z0, Z0
+firstESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
 	MOVL         $0x00000002, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad0
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD0
 
-esn1:
-	VPSHUFD      $0xe8, X2, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z2, Z2
+nextESN0:
+	VPSHUFD      $0xe8, X2, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z2, Z2
+	MOVL         $0x00000002, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD0
+
+firstESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
 	MOVL         $0x00000008, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad1
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD1
 
-esn2:
-	VPSHUFD      $0xe8, X4, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z4, Z4
+nextESN1:
+	VPSHUFD      $0xe8, X6, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z6, Z6
+	MOVL         $0x00000008, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD1
+
+firstESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
 	MOVL         $0x00000020, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad2
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD2
 
-esn3:
-	VPSHUFD      $0xe8, X6, X27
-	VPINSRD      $0x02, 32(AX), X27, X27
-	VINSERTI64X2 $0x00, X27, Z6, Z6
+nextESN2:
+	VPSHUFD      $0xe8, X10, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z10, Z10
+	MOVL         $0x00000020, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD2
+
+firstESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
 	MOVL         $0x00000080, AX
 	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z24, K7, Z24
-	JMP          aad3
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          firstAAD3
+
+nextESN3:
+	VPSHUFD      $0xe8, X14, X19
+	VPINSRD      $0x02, 32(AX), X19, X19
+	VINSERTI64X2 $0x00, X19, Z14, Z14
+	MOVL         $0x00000080, AX
+	KMOVB        AX, K7
+	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
+	JMP          nextAAD3

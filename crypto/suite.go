@@ -18,12 +18,14 @@ const headerLen = 8
 // algorithm. Suites are made by this package only, one of each, and do not
 // change: comparing pointers compares suites.
 type Suite struct {
-	name     string
-	cipher   *cipherSpec
-	hash     *hashSpec // nil for an AEAD
-	keyLen   int       // encryption key in bytes, salt included
-	overhead int       // header, IV and ICV in bytes
-	tier     Tier      // the best that its kernels may use
+	name   string
+	cipher *cipherSpec
+	hash   *hashSpec // nil for an AEAD
+	keyLen int       // encryption key in bytes, salt included
+	tier   Tier      // the best that its kernels may use
+
+	overhead  int // header, IV and ICV in bytes
+	unaligned int // the bits that a length of text must not have
 
 	seal, open kernel
 }
@@ -119,6 +121,7 @@ func newSuite(c *cipherSpec, key int, h *hashSpec, tier Tier) *Suite {
 	if h != nil {
 		s.name += "/" + h.name
 	}
+	s.unaligned = c.align - 1
 	s.overhead = headerLen + s.IVLen() + s.ICVLen()
 	return s
 }

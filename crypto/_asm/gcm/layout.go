@@ -53,6 +53,9 @@ func mem(base reg.Register, disp int) operand.Mem { return operand.Mem{Base: bas
 // power is H^n in key.
 func power(n int) operand.Mem { return mem(key, keyPowers+blockLen*(powers-n)) }
 
+// roundKey is one round key four times.
+func roundKey(key reg.Register, r int) operand.Mem { return mem(key, keyRounds+vecLen*r) }
+
 // A constant table of dwords.
 func table(name string, dwords ...uint32) operand.Mem {
 	m := GLOBL(name, 8|16) // RODATA|NOPTR

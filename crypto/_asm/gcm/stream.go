@@ -84,11 +84,10 @@ func (s *stream) begin() {
 	MOVQ(mem(key, keyGCM), key)
 	SUBQ(operand.U8(tagLen), end) // the stream's length for now
 	VBROADCASTI32X4_Z(mem(ptr, 4), ivK, s.counter[1])
-	VBROADCASTI32X4(mem(key, keyRounds), s.counter[0])
-	VPXORQ(s.counter[1], s.counter[0], s.counter[0])
+	VPXORQ(roundKey(key, 0), s.counter[1], s.counter[0])
 	VMOVDQA64(s.counter[0], s.counter[1])
 	for r, k := range s.keys[1:] {
-		VBROADCASTI32X4(mem(key, keyRounds+blockLen*(r+1)), k)
+		VMOVDQU64(roundKey(key, r+1), k)
 	}
 	LEAQ(operand.Mem{Base: end, Disp: -blockLen}, reg.RAX)
 	SHLQ(operand.U8(3), reg.RAX)
