@@ -38,6 +38,10 @@ type Server struct {
 	mu      sync.Mutex
 	clients map[*Client]bool
 	reqid   uint32 // given out last
+
+	// Serve's alone.
+	refused  int       // since it was logged last
+	loggedAt time.Time // the last refusal
 }
 
 // firstReqid is above those that people choose (IPSEC_MANUAL_REQID_MAX).
@@ -67,6 +71,8 @@ func (s *Server) freshReqid() uint32 {
 	}
 	return s.reqid
 }
+
+const refusalPause = time.Second // between two lines of the log about refused clients
 
 const acceptPause = 50 * time.Millisecond // after an error, such as too many open files
 
@@ -109,7 +115,7 @@ func (s *Server) accept(ctx context.Context, conn *net.UnixConn, conns *sync.Wai
 		c, err = s.Connect(uid)
 	}
 	if err != nil {
-		s.log.Warn("refuse a PF_KEY client", "err", err)
+		s.tellRefusal(err)
 		refusal := Message{Type: Register, Errno: unix.ENFILE}
 		_, _ = conn.Write(refusal.Append(nil)) // its buffer is empty: this does not wait
 		_ = conn.Close()
@@ -120,6 +126,15 @@ func (s *Server) accept(ctx context.Context, conn *net.UnixConn, conns *sync.Wai
 			s.log.Debug("PF_KEY client is gone", "err", err)
 		}
 	})
+}
+
+// tellRefusal logs refusals, but not each of a flood.
+func (s *Server) tellRefusal(err error) {
+	s.refused++
+	if now := time.Now(); now.Sub(s.loggedAt) >= refusalPause {
+		s.log.Warn("refuse PF_KEY clients", "err", err, "clients", s.refused)
+		s.refused, s.loggedAt = 0, now
+	}
 }
 
 // peerOf returns the user at the other end.

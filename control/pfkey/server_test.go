@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -289,6 +290,9 @@ func TestTenThousandClientsAreRefusedPolitely(t *testing.T) {
 	}
 	if after := runtime.NumGoroutine(); after > before+most {
 		t.Errorf("%d goroutines before, %d after", before, after)
+	}
+	if n := strings.Count(r.log.String(), "refuse PF_KEY clients"); n == 0 || n > 20 {
+		t.Errorf("%d lines in the log about it", n)
 	}
 	if m := in[0].ask(register(AH)); m.Errno != 0 {
 		t.Errorf("a client of before: %+v", m)
