@@ -28,8 +28,22 @@ import (
 // Rig is what tests outside of the package see of a rig.
 type Rig struct{ *rig }
 
-// NewRig is newRig for tests outside of the package.
-func NewRig(t testing.TB) *Rig { return &Rig{newRig(t)} }
+// NewRig returns a rig on a host with these addresses.
+func NewRig(t testing.TB, locals ...string) *Rig {
+	t.Helper()
+	return &Rig{makeRig(t, func(*Config) {}, locals...)}
+}
+
+// Control is what the server works on.
+func (r *Rig) Control() *control.Controller { return r.ctl }
+
+// Bound returns the SA that a policy has, nil if none.
+func (r *Rig) Bound(policy uint32) *sad.Outbound { return r.sad.Load().Outbound(policy) }
+
+// Acquire has a worker ask for the SA of a policy.
+func (r *Rig) Acquire(policy uint32, f flow.Tuple) {
+	r.acquires.Push([]spd.AcquireRequest{{Policy: policy, Flow: f}})
+}
 
 // AwaitListener waits for a client that hears of acquires.
 func (r *Rig) AwaitListener(t testing.TB) {
@@ -65,8 +79,8 @@ func (r *rig) Ask(t testing.TB) {
 	}}})
 }
 
-// rig is a server on a whole control with nothing around it, and a client. The
-// host is 192.0.2.1 and 2001:db8::1.
+// rig is a server on a whole control with nothing around it. The host is
+// 192.0.2.1 and 2001:db8::1, unless a test says otherwise.
 type rig struct {
 	*Server
 	ctl      *control.Controller
@@ -98,7 +112,12 @@ type fakeMirror chan *kernel.View
 func (m fakeMirror) Updates() <-chan *kernel.View { return m }
 func (m fakeMirror) Resolve(int, flow.Addr)       {}
 
-func newRig(t testing.TB, edit ...func(*Config)) *rig {
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	return makeRig(t, func(*Config) {}, "192.0.2.1", "2001:db8::1")
+}
+
+func makeRig(t testing.TB, edit func(*Config), locals ...string) *rig {
 	t.Helper()
 	r := &rig{acquires: ring.New[spd.AcquireRequest](64)}
 	mirror := make(fakeMirror)
@@ -117,9 +136,7 @@ func newRig(t testing.TB, edit ...func(*Config)) *rig {
 		t.Fatal(err)
 	}
 	cfg := Config{Control: r.ctl, Log: log}
-	for _, f := range edit {
-		f(&cfg)
-	}
+	edit(&cfg)
 	r.Server = New(cfg)
 	ctx, stop := context.WithCancel(context.Background())
 	var work sync.WaitGroup
@@ -132,7 +149,7 @@ func newRig(t testing.TB, edit ...func(*Config)) *rig {
 		r.ctl.Close()
 	})
 	v := &kernel.View{}
-	for _, a := range []string{"192.0.2.1", "2001:db8::1"} {
+	for _, a := range locals {
 		v.FIB.Local = append(v.FIB.Local, host(a))
 	}
 	mirror <- v

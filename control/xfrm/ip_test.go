@@ -30,9 +30,9 @@ type gateway struct {
 	path string
 }
 
-func newGateway(t *testing.T) *gateway {
+func newGateway(t *testing.T, locals ...string) *gateway {
 	t.Helper()
-	g := &gateway{xfrm.NewRig(t), filepath.Join(t.TempDir(), "xfrm.sock")}
+	g := &gateway{xfrm.NewRig(t, locals...), filepath.Join(t.TempDir(), "xfrm.sock")}
 	ln, err := control.ListenPacket(g.path)
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +143,8 @@ const (
 // The machine's own ip, unchanged, sets SAs and policies, and shows them as
 // they were set.
 func TestIproute2(t *testing.T) {
-	g := newGateway(t)
+	t.Parallel()
+	g := newGateway(t, "192.0.2.1", "2001:db8::1")
 	for _, row := range []struct {
 		line string
 		code int
@@ -198,7 +199,8 @@ func TestIproute2(t *testing.T) {
 
 // ip -s shows lifetimes, and what was carried.
 func TestIproute2Statistics(t *testing.T) {
-	g := newGateway(t)
+	t.Parallel()
+	g := newGateway(t, "192.0.2.1", "2001:db8::1")
 	if code, says := g.ip(t, addCBC); code != 0 {
 		t.Fatal(says)
 	}
@@ -216,7 +218,8 @@ func TestIproute2Statistics(t *testing.T) {
 
 // ip xfrm monitor hears of everything, without keys.
 func TestIproute2Monitor(t *testing.T) {
-	g := newGateway(t)
+	t.Parallel()
+	g := newGateway(t, "192.0.2.1", "2001:db8::1")
 	ctx, stop := context.WithCancel(context.Background())
 	var heard output
 	var monitor sync.WaitGroup

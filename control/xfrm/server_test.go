@@ -147,6 +147,7 @@ func TestInfo(t *testing.T) {
 // A dump is made while it is read: its reader goes as slowly as it likes, and
 // others are served meanwhile.
 func TestDumpIsPaced(t *testing.T) {
+	t.Parallel()
 	const n = 2000
 	r := newRig(t)
 	c := r.client(t, 0)
@@ -198,7 +199,8 @@ func TestDumpIsPaced(t *testing.T) {
 // A slow reader loses events, hears of it where it happened, and nobody else
 // does.
 func TestSlowReader(t *testing.T) {
-	const n = 3000
+	t.Parallel()
+	const n = 1500
 	r := newRig(t)
 	slow, quick, writer := r.client(t, 0xff), r.client(t, 0xff), r.client(t, 0)
 	heard := make(chan int)
@@ -217,7 +219,7 @@ func TestSlowReader(t *testing.T) {
 		if err := writer.Handle(r.req(msgNewPolicy, 0, p, charonTmpl(dirOut, 0))); err != nil {
 			t.Fatal(err)
 		}
-		if i%500 == 499 { // the control's own queue is not in question here
+		if i%250 == 249 { // the control's own queue is not in question here
 			time.Sleep(20 * time.Millisecond)
 		}
 	}
@@ -235,6 +237,7 @@ func TestSlowReader(t *testing.T) {
 	if got == 0 || got >= n || overruns != 1 {
 		t.Errorf("the slow reader heard of %d policies of %d, and %d times of a loss", got, n, overruns)
 	}
+	slow.SetGroups(0)
 	r.do(t, slow, 0, r.req(msgFlushPolicy, syscall.NLM_F_ACK, nil))
 }
 
@@ -262,6 +265,7 @@ func TestFull(t *testing.T) {
 
 // Events go to their groups, written as a kernel does.
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	c := r.client(t, 1<<(nl.XFRMNLGRP_EXPIRE-1)|1<<(nl.XFRMNLGRP_ACQUIRE-1))
 	writer := r.client(t, 0)
@@ -439,7 +443,7 @@ func TestSocket(t *testing.T) {
 // A client too many is told so and closed; others stay, and when one of them
 // leaves there is room.
 func TestTooManyClients(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.MaxClients = 2 })
+	r := makeRig(t, func(c *Config) { c.MaxClients = 2 })
 	path := r.listen(t)
 	ping := func(conn *net.UnixConn) (errno syscall.Errno, err error) {
 		buf := make([]byte, 8192)
@@ -488,6 +492,7 @@ func TestTooManyClients(t *testing.T) {
 // Clients that vanish in the middle of things leave nothing behind: one with
 // answers that nobody reads, one in a dump, one with a request half sent.
 func TestClientsVanish(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	path := r.listen(t)
 	owner := r.client(t, 0)
