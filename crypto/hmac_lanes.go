@@ -34,6 +34,9 @@ func newHMACStates(k *shaKernel, f *sha, key []byte) *hmacStates {
 	return s
 }
 
+// esnLen is how many bytes of the sequence number are signed and not sent.
+const esnLen = 4
+
 // stage is what a lane takes in: the packet's whole blocks, where they are; the
 // padded rest of the packet; the padded inner hash, under the outer key.
 type stage uint8
@@ -49,9 +52,9 @@ const (
 // known, then the next one has.
 type hmacLanes struct {
 	state [shaWide]shaState
-	text  [shaWide][]byte    // what is still to be taken in
-	end   [shaWide][256]byte // where rest and outer are padded
-	job   [shaWide]uint8     // index of the packet's job
+	text  [shaWide][]byte       // what is still to be taken in
+	end   [shaWide][endLen]byte // where rest and outer are padded
+	job   [shaWide]uint8        // index of the packet's job
 	stage [shaWide]stage
 	sum   shaState
 }
@@ -100,7 +103,7 @@ func (l *hmacLanes) advance(f *sha, lane int, jobs []Job, group []uint8, seal bo
 			l.job[lane], group = group[0], group[1:]
 			j = &jobs[l.job[lane]]
 			l.state[lane] = j.Key.hmac.states.inner
-			l.text[lane] = j.signed()[:len(j.signed())/f.block*f.block]
+			l.text[lane] = f.whole(j.signed())
 			l.stage[lane] = body
 		case body:
 			l.text[lane] = l.padRest(f, lane, j)
@@ -119,16 +122,25 @@ func (l *hmacLanes) advance(f *sha, lane int, jobs []Job, group []uint8, seal bo
 	return group
 }
 
-// padRest pads what does not fill a block and, with ESN, the high half of the
+// whole is what of signed is taken in where it is: its whole blocks, but none of
+// a packet so short that all of it can be padded, which saves a kernel's call.
+func (f *sha) whole(signed []byte) []byte {
+	if len(signed)+esnLen+f.padding() <= endLen {
+		return signed[:0]
+	}
+	return signed[:len(signed)&^(f.block-1)]
+}
+
+// padRest pads the rest of the packet and, with ESN, the high half of the
 // sequence number (RFC 4303, section 2.2.1).
 func (l *hmacLanes) padRest(f *sha, lane int, j *Job) []byte {
 	signed, end := j.signed(), &l.end[lane]
-	n := copy(end[:], signed[len(signed)/f.block*f.block:])
+	n := copy(end[:], signed[len(f.whole(signed)):])
 	total := f.block + len(signed) // the key's block is before it
 	if j.ESN {
 		binary.BigEndian.PutUint32(end[n:], j.SeqHi)
-		n += 4
-		total += 4
+		n += esnLen
+		total += esnLen
 	}
 	return f.pad(end, n, total)
 }

@@ -63,14 +63,17 @@ func (f *sha) output(out, s *shaState) {
 	}
 }
 
-// pad ends a message of n bytes, of which the last partial block and up to
-// four more bytes are the first rest bytes of b: a bit, zeros, and the length in
-// bits (section 5.1). It returns the whole blocks.
-func (f *sha) pad(b *[2 * 128]byte, rest, n int) []byte {
-	end := f.block
-	if rest+1+2*f.word > end { // two words of length
-		end *= 2
-	}
+// endLen is how many bytes of blocks a lane can pad.
+const endLen = 256
+
+// padding is the least that pad adds: a bit, and two words of length.
+func (f *sha) padding() int { return 1 + 2*f.word }
+
+// pad ends a message of n bytes, of which the last are the first rest bytes of
+// b: a bit, zeros, and the length in bits (section 5.1). It returns the whole
+// blocks.
+func (f *sha) pad(b *[endLen]byte, rest, n int) []byte {
+	end := (rest + f.padding() + f.block - 1) &^ (f.block - 1)
 	clear(b[rest:end])
 	b[rest] = 0x80
 	binary.BigEndian.PutUint64(b[end-8:], 8*uint64(n))
