@@ -36,15 +36,17 @@ func TestKeyDaemons(t *testing.T) {
 		want control.SAInfo
 		// rekeys: 100 kB, as charon counts them, end the use of an SA.
 		rekeys bool
+		encap  bool // ESP in UDP, as if there were a NAT
 	}{
-		{"charon and charon", startCharon, startCharon, "aes256gcm16-esn", control.SAInfo{Suite: "aes-gcm-16-256", ESN: true}, true},
-		{"iked and iked", startIked, startIked, "", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false},
-		{"charon and iked", startCharon, startIked, "aes256-sha384", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false},
+		{"charon and charon", startCharon, startCharon, "aes256gcm16-esn", control.SAInfo{Suite: "aes-gcm-16-256", ESN: true}, true, false},
+		{"charon and charon by UDP", startCharon, startCharon, "aes128gcm16", control.SAInfo{Suite: "aes-gcm-16-128"}, true, true},
+		{"iked and iked", startIked, startIked, "", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false, false},
+		{"charon and iked", startCharon, startIked, "aes256-sha384", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := newIKERig(t, bin)
-			r.esp = tt.esp
+			r.esp, r.encap = tt.esp, tt.encap
 			tt.b(r, r.gateways[1])
 			tt.a(r, r.gateways[0])
 			// The first packet makes an ACQUIRE, or the daemons are up already.
@@ -84,6 +86,7 @@ type ikeRig struct {
 	*testing.T
 	spigot, ctl string
 	esp         string
+	encap       bool
 	host        string // namespace of host a
 	gateways    [2]*ikeGateway
 }
@@ -127,7 +130,7 @@ ports:
   - {name: red0, side: protected}
   - {name: wire0, side: wire}
 workers: {cores: [%d]}
-control: {socket: %s}
+control: {socket: %q}
 idle: {policy: adaptive, turns: 50}
 `, i%runtime.NumCPU(), g.path("control.sock")))
 		g.start(nil, r.spigot, "run", "--config", g.path("gw.yaml"))
@@ -162,6 +165,7 @@ connections { net {
   local_addrs = 192.0.2.%[1]d
   remote_addrs = 192.0.2.%[2]d
   proposals = aes128-sha256-ecp256
+  encap = %[4]v
   local { auth = psk
     id = gw%[1]d }
   remote { auth = psk
@@ -178,7 +182,7 @@ connections { net {
 secrets { ike-1 { id-1 = gw1
   id-2 = gw2
   secret = "no secret" } }
-`, g.me, g.peer, r.esp))
+`, g.me, g.peer, r.esp, r.encap))
 	env := []string{"STRONGSWAN_CONF=" + g.path("strongswan.conf"), "SWANCTL_DIR=" + g.dir}
 	g.start(env, r.ctl, "--socket", g.path("control.sock"), "keyd", "--", g.copyOf("charon-systemd"))
 	swanctl := g.copyOf("swanctl")
@@ -241,6 +245,9 @@ func (r *ikeRig) holdIPXfrm(want []uint32) {
 	slices.Sort(got)
 	if sorted := slices.Sorted(slices.Values(want)); !slices.Equal(got, sorted) {
 		r.Errorf("ip xfrm state has SPIs %#x, want %#x:\n%s", got, sorted, state)
+	}
+	if strings.Contains(state, "encap type espinudp sport 4500 dport 4500") != r.encap {
+		r.Errorf("ESP in UDP should be %v:\n%s", r.encap, state)
 	}
 	policy := r.output(r.ctl, "--socket", g.path("control.sock"), "keyd", "--", "ip", "xfrm", "policy")
 	for _, line := range []string{"src 10.1.0.0/24 dst 10.2.0.0/24", "dir out", "dir in", "tmpl src 192.0.2.1 dst 192.0.2.2"} {
