@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # git refuses a clone that is somebody else's, and go build, which asks it, fails with it.
 export GOFLAGS += $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
 
-.PHONY: all build demo test test-race test-vectors bench soak lint generate check-generated clean help deps-demo deps-test deps-generate
+.PHONY: all build demo test test-race test-tiers test-vectors bench soak lint generate check-generated clean help deps-demo deps-test deps-generate
 
 all: build ## build bin/spigot, bin/spigotctl and bin/spigen (the default)
 
@@ -22,11 +22,21 @@ build:
 demo: deps-demo build ## two gateways in network namespaces, real packets through ESP over AF_XDP, a live report
 	examples/demo/demo.sh
 
-test: deps-test build test-race test-vectors ## all tests: race detector, independent peers, test vectors
+test: deps-test build test-race test-tiers test-vectors ## all tests: race detector, independent peers, test vectors
 
 # The race detector is the one thing that needs cgo, and so a C compiler.
 test-race:
 	CGO_ENABLED=1 $(GO) test -race -timeout 15m ./...
+
+# test-race has the best tier of crypto's kernels; here are all that this machine can run, and the builds without any.
+test-tiers:
+	@for tier in vaes512 vaes256 std; do \
+	  export SPIGOT_CRYPTO_TIER=$$tier; \
+	  if ! $(GO) test -count=1 -run '^TestChosenTier$$' ./crypto >/dev/null; then echo "tier $$tier: this machine cannot"; continue; fi; \
+	  echo "tier $$tier:"; \
+	  $(GO) test -count=1 ./crypto ./sad && (cd crypto/wycheproof && $(GO) test -count=1 ./...) || exit; done # no cache: it does not see the variable
+	$(GO) test -tags purego ./crypto
+	GOARCH=arm64 $(GO) vet ./crypto
 
 test-vectors:
 	cd crypto/wycheproof && $(GO) test -count=1 -v -run . ./...
