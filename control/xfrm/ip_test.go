@@ -182,6 +182,7 @@ func TestIproute2(t *testing.T) {
 		{"xfrm policy list dir out", 0, "src 10.1.0.0/16 dst 10.2.0.0/16 proto tcp dport 80 \n\tdir out priority 9 \n"},
 		{"xfrm policy count", 0, "\t SPD IN  0 OUT 1 FWD 1\n"},
 		{"xfrm policy set hthresh4 24 16", 0, ""},
+		{"xfrm policy getdefault", 0, "Default policies:\n in:  block\n fwd: block\n out: block\n"},
 		{"xfrm policy delete src 10.1.0.0/16 dst 10.2.0.0/16 proto tcp dport 80 dir out", 0, ""},
 		{"xfrm policy delete src 10.1.0.0/16 dst 10.2.0.0/16 proto tcp dport 80 dir out", 2,
 			"Error: get policy: control: no such entry: none of that direction and selector: list the policies.\n"},

@@ -21,6 +21,8 @@ const (
 	actionBlock = 1
 )
 
+const maxTemplates = 6 // XFRM_MAX_DEPTH
+
 // dirs is the SPD's name of each direction.
 var dirs = [...]spd.Dir{dirIn: spd.In, dirOut: spd.Out, dirFwd: control.Fwd}
 
@@ -109,6 +111,9 @@ func (r *request) policyParams(info *userpolicyInfo) (p control.PolicyParams, er
 // templates reads a policy's templates.
 func (r *request) templates(info *userpolicyInfo) ([]tmpl, error) {
 	b := r.attrs[nl.XFRMA_TMPL]
+	if n := len(b) / tmplLen; n > maxTemplates {
+		return nil, refuse(eINVAL, "%d templates: at most %d", n, maxTemplates)
+	}
 	if len(b)/tmplLen > 1 {
 		return nil, refuse(eOPNOTSUPP, "%d templates: a packet goes through one SA; leave the others out", len(b)/tmplLen)
 	}

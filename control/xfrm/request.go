@@ -84,6 +84,10 @@ func serviceOf(typ uint16) service {
 		return service{size: 4, serve: (*request).getSPDInfo, tuning: true}
 	case msgNewSPDInfo:
 		return service{size: 4, serve: (*request).newSPDInfo, tuning: true}
+	case msgGetDefault:
+		return service{size: 3, serve: (*request).getDefault}
+	case msgSetDefault:
+		return service{size: 3, serve: (*request).setDefault}
 	case msgMigrate:
 		return service{size: userpolicyIDLen, serve: (*request).migrate}
 	case msgAcquire:
@@ -313,8 +317,8 @@ func (r *request) newSPDInfo(*control.Keying) error {
 			return nil
 		}
 		got[i] = &threshold{}
-		if err := decode(v, got[i]); err != nil {
-			return err
+		if decode(v, got[i]) != nil {
+			return refuse(syscall.ERANGE, "threshold of %d bytes, which needs 2", len(v))
 		}
 		if most := [2]uint8{32, 128}[i]; got[i].local > most || got[i].remote > most {
 			return refuse(eINVAL, "threshold of %d and %d bits: at most %d", got[i].local, got[i].remote, most)
@@ -328,6 +332,36 @@ func (r *request) newSPDInfo(*control.Keying) error {
 		if t != nil {
 			r.c.s.thresholds[i].Store(uint32(t.local)<<8 | uint32(t.remote))
 		}
+	}
+	return nil
+}
+
+// policyDefault is struct xfrm_userpolicy_default: what happens to traffic that
+// no policy is for.
+type policyDefault struct{ in, fwd, out uint8 }
+
+func (p *policyDefault) wire(w *wire) {
+	w.u8(&p.in)
+	w.u8(&p.fwd)
+	w.u8(&p.out)
+}
+
+const defaultBlock = 1 // 0: as it is; 2: accept
+
+// getDefault serves GETDEFAULT: it is discarded (RFC 4301, section 4.4.1).
+func (r *request) getDefault(*control.Keying) error {
+	r.reply(newMessage(nil, r.answer(msgGetDefault), &policyDefault{defaultBlock, defaultBlock, defaultBlock}).end())
+	return nil
+}
+
+// setDefault serves SETDEFAULT, which may only ask for what is.
+func (r *request) setDefault(*control.Keying) error {
+	var p policyDefault
+	if err := decode(r.body, &p); err != nil {
+		return err
+	}
+	if max(p.in, p.fwd, p.out) > defaultBlock {
+		return refuse(eOPNOTSUPP, "traffic without a policy is discarded: add a policy that allows it, of a low priority")
 	}
 	return nil
 }

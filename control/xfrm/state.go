@@ -189,13 +189,16 @@ func encapsulation(p *sad.Params, b []byte, family uint16) (err error) {
 
 // named reads the name of an SA.
 func (u *usersaID) named(a *attrs) (control.SAID, error) {
+	switch u.proto {
+	case protoESP, protoAH, protoComp:
+	default: // those of mobility, which go by their source
+		if a[nl.XFRMA_SRCADDR] == nil {
+			return control.SAID{}, refuse(eINVAL, "protocol %d is none of IPsec: ESP is %d", u.proto, protoESP)
+		}
+	}
 	dst, err := u.dst.addr(u.family)
-	switch {
-	case err != nil:
-		return control.SAID{}, err
-	case u.proto == protoESP, u.proto == protoAH, u.proto == protoComp:
-	case a[nl.XFRMA_SRCADDR] == nil:
-		return control.SAID{}, refuse(eINVAL, "protocol %d is none of IPsec: ESP is %d", u.proto, protoESP)
+	if err != nil {
+		return control.SAID{}, refuse(syscall.ESRCH, "%v", err)
 	}
 	return control.SAID{SPI: u.spi, Dst: dst, Proto: u.proto}, nil
 }
@@ -284,12 +287,7 @@ func (r *request) flushSA(k *control.Keying) error {
 	if err := decode(r.body, &proto); err != nil {
 		return err
 	}
-	switch proto {
-	case 0, protoESP, protoAH, protoComp, 255: // 0 and 255: all
-	default:
-		return refuse(eINVAL, "protocol %d is none of IPsec: ESP is %d, all 0", proto, protoESP)
-	}
-	if proto == 255 {
+	if proto == 255 { // all, by another number
 		proto = 0
 	}
 	k.FlushSAs(r.origin(), uint8(proto))

@@ -8,7 +8,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 )
 
-// The message types that nl lacks a typed name for, and netlink's own.
+// The message types, as numbers of their width.
 const (
 	msgNewSA       = uint16(nl.XFRM_MSG_NEWSA)
 	msgDelSA       = uint16(nl.XFRM_MSG_DELSA)
@@ -33,6 +33,8 @@ const (
 	msgNewSPDInfo  = uint16(nl.XFRM_MSG_NEWSPDINFO)
 	msgGetSPDInfo  = uint16(nl.XFRM_MSG_GETSPDINFO)
 	msgMapping     = uint16(nl.XFRM_MSG_MAPPING)
+	msgSetDefault  = 0x27
+	msgGetDefault  = 0x28
 )
 
 const (
