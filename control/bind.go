@@ -155,10 +155,11 @@ func drop[K comparable](lists map[K][]*record, key K, r *record) {
 	}
 }
 
-// seek gives p, which is new, its SA.
+// seek gives p, which is new or another one under its ID, its SA.
 func (c *Controller) seek(p *policy) {
 	k, ok := p.wanted()
-	if !ok {
+	if !ok { // an update may have changed that
+		_ = c.db.Bind(p.rule.ID, nil) // cannot fail: it names no SA
 		return
 	}
 	o := &c.offers

@@ -80,7 +80,7 @@ func (l *logBuffer) count(text string) int {
 	return n
 }
 
-func newGateway(t *testing.T, edit ...func(*Config)) *gateway {
+func newGateway(t testing.TB, edit ...func(*Config)) *gateway {
 	t.Helper()
 	g := &gateway{mirror: &fakeMirror{updates: make(chan *kernel.View, 1)}, log: &logBuffer{}}
 	g.worker = Worker{
