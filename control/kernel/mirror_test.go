@@ -209,8 +209,22 @@ func TestResolveFindsNeighbours(t *testing.T) {
 		if got := neighbourMAC(v, a); got != "" {
 			t.Fatalf("%s is known before anybody asked: %s", a, got)
 		}
-		m.Resolve(v.Ports[1].Index, addr(a))
 	}
+	// As the workers do: again while packets come, for the kernel may lose the
+	// first question while an address is new.
+	ask, done := time.NewTicker(200*time.Millisecond), make(chan struct{})
+	defer func() { ask.Stop(); close(done) }()
+	go func() {
+		for {
+			m.Resolve(v.Ports[1].Index, addr("10.9.0.2"))
+			m.Resolve(v.Ports[1].Index, addr("fd09::2"))
+			select {
+			case <-ask.C:
+			case <-done:
+				return
+			}
+		}
+	}()
 	// Nothing of this may disturb.
 	m.Resolve(9999, addr("10.9.0.2"))
 	m.Resolve(v.Ports[1].Index, flow.Addr{})
