@@ -5,6 +5,19 @@ package crypto
 //go:generate go run -C _asm ./gcm -out ../gcm_amd64.s
 
 var gcmKernels = [numTiers]gcmKernel{
+	VAES256: {
+		expand: expandGCM,
+		seal: [3]gcmSizes{
+			{2: gcmSeal128vaes256},
+			{2: gcmSeal192vaes256},
+			{2: gcmSeal256vaes256},
+		},
+		open: [3]gcmSizes{
+			{2: gcmOpen128vaes256},
+			{2: gcmOpen192vaes256},
+			{2: gcmOpen256vaes256},
+		},
+	},
 	VAES512: {
 		expand: expandGCM,
 		seal: [3]gcmSizes{
@@ -101,3 +114,21 @@ func gcmOpen256vaes512of2(jobs *Job, group *uint8, n int)
 
 //go:noescape
 func gcmOpen256vaes512(jobs *Job, group *uint8, n int)
+
+//go:noescape
+func gcmSeal128vaes256(jobs *Job, group *uint8, n int)
+
+//go:noescape
+func gcmSeal192vaes256(jobs *Job, group *uint8, n int)
+
+//go:noescape
+func gcmSeal256vaes256(jobs *Job, group *uint8, n int)
+
+//go:noescape
+func gcmOpen128vaes256(jobs *Job, group *uint8, n int)
+
+//go:noescape
+func gcmOpen192vaes256(jobs *Job, group *uint8, n int)
+
+//go:noescape
+func gcmOpen256vaes256(jobs *Job, group *uint8, n int)

@@ -1108,6 +1108,64 @@ DATA carries<>+8(SB)/4, $0x00000001
 DATA carries<>+12(SB)/4, $0xc2000000
 GLOBL carries<>(SB), RODATA|NOPTR, $16
 
+DATA swapLast<>+0(SB)/4, $0x03020100
+DATA swapLast<>+4(SB)/4, $0x07060504
+DATA swapLast<>+8(SB)/4, $0x0b0a0908
+DATA swapLast<>+12(SB)/4, $0x0c0d0e0f
+DATA swapLast<>+16(SB)/4, $0x03020100
+DATA swapLast<>+20(SB)/4, $0x07060504
+DATA swapLast<>+24(SB)/4, $0x0b0a0908
+DATA swapLast<>+28(SB)/4, $0x0c0d0e0f
+GLOBL swapLast<>(SB), RODATA|NOPTR, $32
+
+DATA ivOnly<>+0(SB)/4, $0x00000000
+DATA ivOnly<>+4(SB)/4, $0xffffffff
+DATA ivOnly<>+8(SB)/4, $0xffffffff
+DATA ivOnly<>+12(SB)/4, $0x00000000
+GLOBL ivOnly<>(SB), RODATA|NOPTR, $16
+
+DATA aadOnly<>+0(SB)/4, $0x00000000
+DATA aadOnly<>+4(SB)/4, $0x00000000
+DATA aadOnly<>+8(SB)/4, $0xffffffff
+DATA aadOnly<>+12(SB)/4, $0xffffffff
+GLOBL aadOnly<>(SB), RODATA|NOPTR, $16
+
+DATA one<>+0(SB)/4, $0x00000000
+DATA one<>+4(SB)/4, $0x00000000
+DATA one<>+8(SB)/4, $0x00000000
+DATA one<>+12(SB)/4, $0x01000000
+GLOBL one<>(SB), RODATA|NOPTR, $16
+
+DATA two<>+0(SB)/4, $0x00000000
+DATA two<>+4(SB)/4, $0x00000000
+DATA two<>+8(SB)/4, $0x00000000
+DATA two<>+12(SB)/4, $0x00000002
+DATA two<>+16(SB)/4, $0x00000000
+DATA two<>+20(SB)/4, $0x00000000
+DATA two<>+24(SB)/4, $0x00000000
+DATA two<>+28(SB)/4, $0x00000002
+GLOBL two<>(SB), RODATA|NOPTR, $32
+
+DATA twoThree<>+0(SB)/4, $0x00000000
+DATA twoThree<>+4(SB)/4, $0x00000000
+DATA twoThree<>+8(SB)/4, $0x00000000
+DATA twoThree<>+12(SB)/4, $0x00000002
+DATA twoThree<>+16(SB)/4, $0x00000000
+DATA twoThree<>+20(SB)/4, $0x00000000
+DATA twoThree<>+24(SB)/4, $0x00000000
+DATA twoThree<>+28(SB)/4, $0x00000003
+GLOBL twoThree<>(SB), RODATA|NOPTR, $32
+
+DATA ordinals<>+0(SB)/4, $0x00000000
+DATA ordinals<>+4(SB)/4, $0x00000001
+DATA ordinals<>+8(SB)/4, $0x00000002
+DATA ordinals<>+12(SB)/4, $0x00000003
+DATA ordinals<>+16(SB)/4, $0x00000004
+DATA ordinals<>+20(SB)/4, $0x00000005
+DATA ordinals<>+24(SB)/4, $0x00000006
+DATA ordinals<>+28(SB)/4, $0x00000007
+GLOBL ordinals<>(SB), RODATA|NOPTR, $32
+
 // func gcmSetup(key *byte, rounds int)
 // Requires: AES, AVX, PCLMULQDQ
 TEXT ·gcmSetup(SB), NOSPLIT, $0-16
@@ -2223,6 +2281,821 @@ esn4false:
 	VPINSRD      $0x02, 32(R8), X11, X11
 	VINSERTI64X2 $0x00, X11, Z4, Z4
 	JMP          afteresn4false
+
+// func gcmSeal128vaes256(jobs *byte, group *byte, n int)
+// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+TEXT ·gcmSeal128vaes256(SB), NOSPLIT, $320-24
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
+
+packet:
+	MOVBLZX     (SI), R8
+	INCQ        SI
+	LEAQ        (R8)(R8*4), R8
+	LEAQ        (DI)(R8*8), R8
+	MOVQ        (R8), R9
+	MOVQ        8(R8), R10
+	MOVQ        16(R8), R12
+	MOVQ        8(R9), R9
+	LEAQ        -32(R12), R11
+	LEAQ        -16(R10)(R12*1), R12
+	VMOVDQU     4(R10), X14
+	VPAND       ivOnly<>+0(SB), X14, X14
+	VPSHUFB     swapLast<>+0(SB), X14, X0
+	VPXOR       one<>+0(SB), X0, X0
+	VPXOR       832(R9), X0, X0
+	VAESENC     896(R9), X0, X0
+	VAESENC     960(R9), X0, X0
+	VAESENC     1024(R9), X0, X0
+	VAESENC     1088(R9), X0, X0
+	VAESENC     1152(R9), X0, X0
+	VAESENC     1216(R9), X0, X0
+	VAESENC     1280(R9), X0, X0
+	VAESENC     1344(R9), X0, X0
+	VAESENC     1408(R9), X0, X0
+	VAESENCLAST 1472(R9), X0, X0
+	VMOVDQU     X0, 256(SP)
+	VINSERTI128 $0x01, X14, Y14, Y14
+	VPADDD      twoThree<>+0(SB), Y14, Y14
+	VMOVDQU     (R10), X13
+	VPSHUFB     reverse<>+0(SB), X13, X13
+	VPAND       aadOnly<>+0(SB), X13, X13
+	CMPB        38(R8), $0x00
+	JEQ         aad
+	VPSHUFD     $0xe8, X13, X13
+	VPINSRD     $0x02, 32(R8), X13, X13
+
+aad:
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	ADDQ         $0x10, R10
+	LEAQ         15(R11), R14
+	SHRQ         $0x04, R14
+	INCQ         R14
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          groups
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+groups:
+	CMPQ        R11, $0x00000100
+	JB          tail
+	VMOVDQU     832(R9), Y15
+	VPSHUFB     swapLast<>+0(SB), Y14, Y0
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y0, Y0
+	VPSHUFB     swapLast<>+0(SB), Y14, Y1
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y1, Y1
+	VPSHUFB     swapLast<>+0(SB), Y14, Y2
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y2, Y2
+	VPSHUFB     swapLast<>+0(SB), Y14, Y3
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y3, Y3
+	VPSHUFB     swapLast<>+0(SB), Y14, Y4
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y4, Y4
+	VPSHUFB     swapLast<>+0(SB), Y14, Y5
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y5, Y5
+	VPSHUFB     swapLast<>+0(SB), Y14, Y6
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y6, Y6
+	VPSHUFB     swapLast<>+0(SB), Y14, Y7
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y7, Y7
+	VMOVDQU     896(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     960(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1024(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1088(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1152(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1216(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1280(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1344(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1408(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1472(R9), Y15
+	VAESENCLAST Y15, Y0, Y0
+	VAESENCLAST Y15, Y1, Y1
+	VAESENCLAST Y15, Y2, Y2
+	VAESENCLAST Y15, Y3, Y3
+	VAESENCLAST Y15, Y4, Y4
+	VAESENCLAST Y15, Y5, Y5
+	VAESENCLAST Y15, Y6, Y6
+	VAESENCLAST Y15, Y7, Y7
+	VPXOR       (R10), Y0, Y0
+	VMOVDQU     Y0, (R10)
+	VPXOR       32(R10), Y1, Y1
+	VMOVDQU     Y1, 32(R10)
+	VPXOR       64(R10), Y2, Y2
+	VMOVDQU     Y2, 64(R10)
+	VPXOR       96(R10), Y3, Y3
+	VMOVDQU     Y3, 96(R10)
+	VPXOR       128(R10), Y4, Y4
+	VMOVDQU     Y4, 128(R10)
+	VPXOR       160(R10), Y5, Y5
+	VMOVDQU     Y5, 160(R10)
+	VPXOR       192(R10), Y6, Y6
+	VMOVDQU     Y6, 192(R10)
+	VPXOR       224(R10), Y7, Y7
+	VMOVDQU     Y7, 224(R10)
+	ADDQ        $0x00000100, R10
+	SUBQ        $0x00000100, R11
+	CMPQ        R11, $0x00000100
+	JB          last
+
+loop:
+	VMOVDQU      832(R9), Y15
+	VPSHUFB      swapLast<>+0(SB), Y14, Y0
+	VMOVDQU      -256(R10), Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        Y15, Y0, Y0
+	VPSHUFB      swapLast<>+0(SB), Y14, Y1
+	VPXOR        288(SP), Y13, Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y11, Y11, Y11
+	VPXOR        Y15, Y1, Y1
+	VMOVDQU      Y11, 288(SP)
+	VPSHUFB      swapLast<>+0(SB), Y14, Y2
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPXOR        Y15, Y2, Y2
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPSHUFB      swapLast<>+0(SB), Y14, Y3
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y15, Y3, Y3
+	VPXOR        Y12, Y9, Y9
+	VPSHUFB      swapLast<>+0(SB), Y14, Y4
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y4, Y4
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPSHUFB      swapLast<>+0(SB), Y14, Y5
+	VPXOR        Y11, Y8, Y8
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y5, Y5
+	VPXOR        Y12, Y10, Y10
+	VPSHUFB      swapLast<>+0(SB), Y14, Y6
+	VMOVDQU      -224(R10), Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        Y15, Y6, Y6
+	VPSHUFB      swapLast<>+0(SB), Y14, Y7
+	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
+	VPXOR        Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      896(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      -192(R10), Y13
+	VMOVDQU      960(R9), Y15
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
+	VAESENC      Y15, Y3, Y3
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
+	VMOVDQU      1024(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VMOVDQU      -160(R10), Y13
+	VAESENC      Y15, Y4, Y4
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
+	VMOVDQU      1088(R9), Y15
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      -128(R10), Y13
+	VMOVDQU      1152(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
+	VMOVDQU      1216(R9), Y15
+	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y2, Y2
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y3, Y3
+	VMOVDQU      -96(R10), Y13
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
+	VMOVDQU      1280(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1344(R9), Y15
+	VMOVDQU      -64(R10), Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
+	VMOVDQU      1408(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y4, Y4
+	VMOVDQU      -32(R10), Y13
+	VAESENC      Y15, Y5, Y5
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
+	VMOVDQU      1472(R9), Y15
+	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
+	VAESENCLAST  Y15, Y0, Y0
+	VAESENCLAST  Y15, Y1, Y1
+	VPXOR        Y11, Y9, Y9
+	VAESENCLAST  Y15, Y2, Y2
+	VPXOR        Y12, Y9, Y9
+	VAESENCLAST  Y15, Y3, Y3
+	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
+	VAESENCLAST  Y15, Y4, Y4
+	VAESENCLAST  Y15, Y5, Y5
+	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
+	VAESENCLAST  Y15, Y6, Y6
+	VPXOR        Y11, Y8, Y8
+	VAESENCLAST  Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VPXOR        (R10), Y0, Y0
+	VMOVDQU      Y0, (R10)
+	VPXOR        32(R10), Y1, Y1
+	VMOVDQU      Y1, 32(R10)
+	VPXOR        64(R10), Y2, Y2
+	VMOVDQU      Y2, 64(R10)
+	VPXOR        96(R10), Y3, Y3
+	VMOVDQU      Y3, 96(R10)
+	VPXOR        128(R10), Y4, Y4
+	VMOVDQU      Y4, 128(R10)
+	VPXOR        160(R10), Y5, Y5
+	VMOVDQU      Y5, 160(R10)
+	VPXOR        192(R10), Y6, Y6
+	VMOVDQU      Y6, 192(R10)
+	VPXOR        224(R10), Y7, Y7
+	VMOVDQU      Y7, 224(R10)
+	ADDQ         $0x00000100, R10
+	ADDQ         $0x00000100, R13
+	LEAQ         832(R9), AX
+	CMPQ         R13, AX
+	JNE          nextloop
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          nextloop
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+nextloop:
+	SUBQ $0x00000100, R11
+	CMPQ R11, $0x00000100
+	JAE  loop
+
+last:
+	VMOVDQU      -256(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -224(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -192(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -160(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -128(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -96(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -64(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -32(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	ADDQ         $0x00000100, R13
+	LEAQ         832(R9), AX
+	CMPQ         R13, AX
+	JNE          nextlast
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          nextlast
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+nextlast:
+tail:
+	TESTQ       R11, R11
+	JEQ         lengths
+	VMOVDQU     832(R9), Y15
+	VPSHUFB     swapLast<>+0(SB), Y14, Y0
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y0, Y0
+	VPSHUFB     swapLast<>+0(SB), Y14, Y1
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y1, Y1
+	VPSHUFB     swapLast<>+0(SB), Y14, Y2
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y2, Y2
+	VPSHUFB     swapLast<>+0(SB), Y14, Y3
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y3, Y3
+	VPSHUFB     swapLast<>+0(SB), Y14, Y4
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y4, Y4
+	VPSHUFB     swapLast<>+0(SB), Y14, Y5
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y5, Y5
+	VPSHUFB     swapLast<>+0(SB), Y14, Y6
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y6, Y6
+	VPSHUFB     swapLast<>+0(SB), Y14, Y7
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y7, Y7
+	VMOVDQU     896(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     960(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1024(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1088(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1152(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1216(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1280(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1344(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1408(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1472(R9), Y15
+	VAESENCLAST Y15, Y0, Y0
+	VAESENCLAST Y15, Y1, Y1
+	VAESENCLAST Y15, Y2, Y2
+	VAESENCLAST Y15, Y3, Y3
+	VAESENCLAST Y15, Y4, Y4
+	VAESENCLAST Y15, Y5, Y5
+	VAESENCLAST Y15, Y6, Y6
+	VAESENCLAST Y15, Y7, Y7
+	VMOVDQU     Y0, (SP)
+	VMOVDQU     Y1, 32(SP)
+	VMOVDQU     Y2, 64(SP)
+	VMOVDQU     Y3, 96(SP)
+	VMOVDQU     Y4, 128(SP)
+	VMOVDQU     Y5, 160(SP)
+	VMOVDQU     Y6, 192(SP)
+	VMOVDQU     Y7, 224(SP)
+	LEAQ        (SP), BX
+
+whole:
+	CMPQ       R11, $0x20
+	JB         part
+	VMOVDQU    (R10), Y13
+	VPXOR      (BX), Y13, Y0
+	VMOVDQU    Y0, (R10)
+	VMOVDQA    Y0, Y13
+	VPSHUFB    reverse<>+0(SB), Y13, Y13
+	VPXOR      288(SP), Y13, Y13
+	VPXOR      Y11, Y11, Y11
+	VMOVDQU    Y11, 288(SP)
+	VPCLMULQDQ $0x01, (R13), Y13, Y11
+	VPCLMULQDQ $0x10, (R13), Y13, Y12
+	VPXOR      Y11, Y9, Y9
+	VPXOR      Y12, Y9, Y9
+	VPCLMULQDQ $0x00, (R13), Y13, Y11
+	VPCLMULQDQ $0x11, (R13), Y13, Y12
+	VPXOR      Y11, Y8, Y8
+	VPXOR      Y12, Y10, Y10
+	ADDQ       $0x20, R13
+	ADDQ       $0x20, BX
+	ADDQ       $0x20, R10
+	SUBQ       $0x20, R11
+	JMP        whole
+
+part:
+	TESTQ        R11, R11
+	JEQ          lengths
+	SHRQ         $0x02, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y1
+	VPCMPGTD     ordinals<>+0(SB), Y1, Y1
+	VPMASKMOVD   (R10), Y1, Y13
+	VPXOR        (BX), Y13, Y0
+	VPMASKMOVD   Y0, Y1, (R10)
+	VPAND        Y1, Y0, Y0
+	VMOVDQA      Y0, Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	ADDQ         $0x20, R13
+
+lengths:
+	MOVQ         16(R8), AX
+	SUBQ         $0x20, AX
+	SHLQ         $0x03, AX
+	VMOVQ        AX, X13
+	MOVBLZX      38(R8), AX
+	SHLL         $0x05, AX
+	ADDL         $0x40, AX
+	VPINSRQ      $0x01, AX, X13, X13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSHUFB      reverse<>+0(SB), X11, X11
+	VPXOR        256(SP), X11, X11
+	VMOVDQU      X11, (R12)
+	MOVB         $0x01, 36(R8)
+	DECQ         DX
+	JNZ          packet
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, (SP)
+	VMOVDQU      Y11, 32(SP)
+	VMOVDQU      Y11, 64(SP)
+	VMOVDQU      Y11, 96(SP)
+	VMOVDQU      Y11, 128(SP)
+	VMOVDQU      Y11, 160(SP)
+	VMOVDQU      Y11, 192(SP)
+	VMOVDQU      Y11, 224(SP)
+	VMOVDQU      Y11, 256(SP)
+	VMOVDQU      Y11, 288(SP)
+	VZEROALL
+	RET
 
 // func gcmSeal128vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
@@ -4865,6 +5738,877 @@ esn4false:
 	VPINSRD      $0x02, 32(R8), X11, X11
 	VINSERTI64X2 $0x00, X11, Z4, Z4
 	JMP          afteresn4false
+
+// func gcmSeal192vaes256(jobs *byte, group *byte, n int)
+// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+TEXT ·gcmSeal192vaes256(SB), NOSPLIT, $320-24
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
+
+packet:
+	MOVBLZX     (SI), R8
+	INCQ        SI
+	LEAQ        (R8)(R8*4), R8
+	LEAQ        (DI)(R8*8), R8
+	MOVQ        (R8), R9
+	MOVQ        8(R8), R10
+	MOVQ        16(R8), R12
+	MOVQ        8(R9), R9
+	LEAQ        -32(R12), R11
+	LEAQ        -16(R10)(R12*1), R12
+	VMOVDQU     4(R10), X14
+	VPAND       ivOnly<>+0(SB), X14, X14
+	VPSHUFB     swapLast<>+0(SB), X14, X0
+	VPXOR       one<>+0(SB), X0, X0
+	VPXOR       832(R9), X0, X0
+	VAESENC     896(R9), X0, X0
+	VAESENC     960(R9), X0, X0
+	VAESENC     1024(R9), X0, X0
+	VAESENC     1088(R9), X0, X0
+	VAESENC     1152(R9), X0, X0
+	VAESENC     1216(R9), X0, X0
+	VAESENC     1280(R9), X0, X0
+	VAESENC     1344(R9), X0, X0
+	VAESENC     1408(R9), X0, X0
+	VAESENC     1472(R9), X0, X0
+	VAESENC     1536(R9), X0, X0
+	VAESENCLAST 1600(R9), X0, X0
+	VMOVDQU     X0, 256(SP)
+	VINSERTI128 $0x01, X14, Y14, Y14
+	VPADDD      twoThree<>+0(SB), Y14, Y14
+	VMOVDQU     (R10), X13
+	VPSHUFB     reverse<>+0(SB), X13, X13
+	VPAND       aadOnly<>+0(SB), X13, X13
+	CMPB        38(R8), $0x00
+	JEQ         aad
+	VPSHUFD     $0xe8, X13, X13
+	VPINSRD     $0x02, 32(R8), X13, X13
+
+aad:
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	ADDQ         $0x10, R10
+	LEAQ         15(R11), R14
+	SHRQ         $0x04, R14
+	INCQ         R14
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          groups
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+groups:
+	CMPQ        R11, $0x00000100
+	JB          tail
+	VMOVDQU     832(R9), Y15
+	VPSHUFB     swapLast<>+0(SB), Y14, Y0
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y0, Y0
+	VPSHUFB     swapLast<>+0(SB), Y14, Y1
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y1, Y1
+	VPSHUFB     swapLast<>+0(SB), Y14, Y2
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y2, Y2
+	VPSHUFB     swapLast<>+0(SB), Y14, Y3
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y3, Y3
+	VPSHUFB     swapLast<>+0(SB), Y14, Y4
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y4, Y4
+	VPSHUFB     swapLast<>+0(SB), Y14, Y5
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y5, Y5
+	VPSHUFB     swapLast<>+0(SB), Y14, Y6
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y6, Y6
+	VPSHUFB     swapLast<>+0(SB), Y14, Y7
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y7, Y7
+	VMOVDQU     896(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     960(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1024(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1088(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1152(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1216(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1280(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1344(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1408(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1472(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1536(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1600(R9), Y15
+	VAESENCLAST Y15, Y0, Y0
+	VAESENCLAST Y15, Y1, Y1
+	VAESENCLAST Y15, Y2, Y2
+	VAESENCLAST Y15, Y3, Y3
+	VAESENCLAST Y15, Y4, Y4
+	VAESENCLAST Y15, Y5, Y5
+	VAESENCLAST Y15, Y6, Y6
+	VAESENCLAST Y15, Y7, Y7
+	VPXOR       (R10), Y0, Y0
+	VMOVDQU     Y0, (R10)
+	VPXOR       32(R10), Y1, Y1
+	VMOVDQU     Y1, 32(R10)
+	VPXOR       64(R10), Y2, Y2
+	VMOVDQU     Y2, 64(R10)
+	VPXOR       96(R10), Y3, Y3
+	VMOVDQU     Y3, 96(R10)
+	VPXOR       128(R10), Y4, Y4
+	VMOVDQU     Y4, 128(R10)
+	VPXOR       160(R10), Y5, Y5
+	VMOVDQU     Y5, 160(R10)
+	VPXOR       192(R10), Y6, Y6
+	VMOVDQU     Y6, 192(R10)
+	VPXOR       224(R10), Y7, Y7
+	VMOVDQU     Y7, 224(R10)
+	ADDQ        $0x00000100, R10
+	SUBQ        $0x00000100, R11
+	CMPQ        R11, $0x00000100
+	JB          last
+
+loop:
+	VMOVDQU      832(R9), Y15
+	VPSHUFB      swapLast<>+0(SB), Y14, Y0
+	VMOVDQU      -256(R10), Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y0, Y0
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPSHUFB      swapLast<>+0(SB), Y14, Y1
+	VPXOR        288(SP), Y13, Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y1, Y1
+	VPXOR        Y11, Y11, Y11
+	VPSHUFB      swapLast<>+0(SB), Y14, Y2
+	VPADDD       two<>+0(SB), Y14, Y14
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y15, Y2, Y2
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPSHUFB      swapLast<>+0(SB), Y14, Y3
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPXOR        Y15, Y3, Y3
+	VPXOR        Y11, Y9, Y9
+	VPSHUFB      swapLast<>+0(SB), Y14, Y4
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y12, Y9, Y9
+	VPXOR        Y15, Y4, Y4
+	VPSHUFB      swapLast<>+0(SB), Y14, Y5
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y15, Y5, Y5
+	VPSHUFB      swapLast<>+0(SB), Y14, Y6
+	VPXOR        Y11, Y8, Y8
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y15, Y6, Y6
+	VPSHUFB      swapLast<>+0(SB), Y14, Y7
+	VMOVDQU      -224(R10), Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y7, Y7
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VMOVDQU      896(R9), Y15
+	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
+	VAESENC      Y15, Y2, Y2
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
+	VMOVDQU      960(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VMOVDQU      -192(R10), Y13
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1024(R9), Y15
+	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y8, Y8
+	VMOVDQU      1088(R9), Y15
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VMOVDQU      -160(R10), Y13
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1152(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1216(R9), Y15
+	VMOVDQU      -128(R10), Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y9, Y9
+	VMOVDQU      1280(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y4, Y4
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VMOVDQU      -96(R10), Y13
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1344(R9), Y15
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y0, Y0
+	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
+	VAESENC      Y15, Y3, Y3
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
+	VMOVDQU      1408(R9), Y15
+	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y2, Y2
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VMOVDQU      -64(R10), Y13
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
+	VMOVDQU      1472(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1536(R9), Y15
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VMOVDQU      -32(R10), Y13
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
+	VMOVDQU      1600(R9), Y15
+	VPXOR        Y11, Y9, Y9
+	VAESENCLAST  Y15, Y0, Y0
+	VAESENCLAST  Y15, Y1, Y1
+	VPXOR        Y12, Y9, Y9
+	VAESENCLAST  Y15, Y2, Y2
+	VAESENCLAST  Y15, Y3, Y3
+	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
+	VAESENCLAST  Y15, Y4, Y4
+	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
+	VAESENCLAST  Y15, Y5, Y5
+	VAESENCLAST  Y15, Y6, Y6
+	VPXOR        Y11, Y8, Y8
+	VAESENCLAST  Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VPXOR        (R10), Y0, Y0
+	VMOVDQU      Y0, (R10)
+	VPXOR        32(R10), Y1, Y1
+	VMOVDQU      Y1, 32(R10)
+	VPXOR        64(R10), Y2, Y2
+	VMOVDQU      Y2, 64(R10)
+	VPXOR        96(R10), Y3, Y3
+	VMOVDQU      Y3, 96(R10)
+	VPXOR        128(R10), Y4, Y4
+	VMOVDQU      Y4, 128(R10)
+	VPXOR        160(R10), Y5, Y5
+	VMOVDQU      Y5, 160(R10)
+	VPXOR        192(R10), Y6, Y6
+	VMOVDQU      Y6, 192(R10)
+	VPXOR        224(R10), Y7, Y7
+	VMOVDQU      Y7, 224(R10)
+	ADDQ         $0x00000100, R10
+	ADDQ         $0x00000100, R13
+	LEAQ         832(R9), AX
+	CMPQ         R13, AX
+	JNE          nextloop
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          nextloop
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+nextloop:
+	SUBQ $0x00000100, R11
+	CMPQ R11, $0x00000100
+	JAE  loop
+
+last:
+	VMOVDQU      -256(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -224(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -192(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -160(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -128(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -96(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -64(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -32(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	ADDQ         $0x00000100, R13
+	LEAQ         832(R9), AX
+	CMPQ         R13, AX
+	JNE          nextlast
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          nextlast
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+nextlast:
+tail:
+	TESTQ       R11, R11
+	JEQ         lengths
+	VMOVDQU     832(R9), Y15
+	VPSHUFB     swapLast<>+0(SB), Y14, Y0
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y0, Y0
+	VPSHUFB     swapLast<>+0(SB), Y14, Y1
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y1, Y1
+	VPSHUFB     swapLast<>+0(SB), Y14, Y2
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y2, Y2
+	VPSHUFB     swapLast<>+0(SB), Y14, Y3
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y3, Y3
+	VPSHUFB     swapLast<>+0(SB), Y14, Y4
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y4, Y4
+	VPSHUFB     swapLast<>+0(SB), Y14, Y5
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y5, Y5
+	VPSHUFB     swapLast<>+0(SB), Y14, Y6
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y6, Y6
+	VPSHUFB     swapLast<>+0(SB), Y14, Y7
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y7, Y7
+	VMOVDQU     896(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     960(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1024(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1088(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1152(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1216(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1280(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1344(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1408(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1472(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1536(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1600(R9), Y15
+	VAESENCLAST Y15, Y0, Y0
+	VAESENCLAST Y15, Y1, Y1
+	VAESENCLAST Y15, Y2, Y2
+	VAESENCLAST Y15, Y3, Y3
+	VAESENCLAST Y15, Y4, Y4
+	VAESENCLAST Y15, Y5, Y5
+	VAESENCLAST Y15, Y6, Y6
+	VAESENCLAST Y15, Y7, Y7
+	VMOVDQU     Y0, (SP)
+	VMOVDQU     Y1, 32(SP)
+	VMOVDQU     Y2, 64(SP)
+	VMOVDQU     Y3, 96(SP)
+	VMOVDQU     Y4, 128(SP)
+	VMOVDQU     Y5, 160(SP)
+	VMOVDQU     Y6, 192(SP)
+	VMOVDQU     Y7, 224(SP)
+	LEAQ        (SP), BX
+
+whole:
+	CMPQ       R11, $0x20
+	JB         part
+	VMOVDQU    (R10), Y13
+	VPXOR      (BX), Y13, Y0
+	VMOVDQU    Y0, (R10)
+	VMOVDQA    Y0, Y13
+	VPSHUFB    reverse<>+0(SB), Y13, Y13
+	VPXOR      288(SP), Y13, Y13
+	VPXOR      Y11, Y11, Y11
+	VMOVDQU    Y11, 288(SP)
+	VPCLMULQDQ $0x01, (R13), Y13, Y11
+	VPCLMULQDQ $0x10, (R13), Y13, Y12
+	VPXOR      Y11, Y9, Y9
+	VPXOR      Y12, Y9, Y9
+	VPCLMULQDQ $0x00, (R13), Y13, Y11
+	VPCLMULQDQ $0x11, (R13), Y13, Y12
+	VPXOR      Y11, Y8, Y8
+	VPXOR      Y12, Y10, Y10
+	ADDQ       $0x20, R13
+	ADDQ       $0x20, BX
+	ADDQ       $0x20, R10
+	SUBQ       $0x20, R11
+	JMP        whole
+
+part:
+	TESTQ        R11, R11
+	JEQ          lengths
+	SHRQ         $0x02, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y1
+	VPCMPGTD     ordinals<>+0(SB), Y1, Y1
+	VPMASKMOVD   (R10), Y1, Y13
+	VPXOR        (BX), Y13, Y0
+	VPMASKMOVD   Y0, Y1, (R10)
+	VPAND        Y1, Y0, Y0
+	VMOVDQA      Y0, Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	ADDQ         $0x20, R13
+
+lengths:
+	MOVQ         16(R8), AX
+	SUBQ         $0x20, AX
+	SHLQ         $0x03, AX
+	VMOVQ        AX, X13
+	MOVBLZX      38(R8), AX
+	SHLL         $0x05, AX
+	ADDL         $0x40, AX
+	VPINSRQ      $0x01, AX, X13, X13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSHUFB      reverse<>+0(SB), X11, X11
+	VPXOR        256(SP), X11, X11
+	VMOVDQU      X11, (R12)
+	MOVB         $0x01, 36(R8)
+	DECQ         DX
+	JNZ          packet
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, (SP)
+	VMOVDQU      Y11, 32(SP)
+	VMOVDQU      Y11, 64(SP)
+	VMOVDQU      Y11, 96(SP)
+	VMOVDQU      Y11, 128(SP)
+	VMOVDQU      Y11, 160(SP)
+	VMOVDQU      Y11, 192(SP)
+	VMOVDQU      Y11, 224(SP)
+	VMOVDQU      Y11, 256(SP)
+	VMOVDQU      Y11, 288(SP)
+	VZEROALL
+	RET
 
 // func gcmSeal192vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
@@ -7614,6 +9358,933 @@ esn4false:
 	VINSERTI64X2 $0x00, X11, Z4, Z4
 	JMP          afteresn4false
 
+// func gcmSeal256vaes256(jobs *byte, group *byte, n int)
+// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+TEXT ·gcmSeal256vaes256(SB), NOSPLIT, $320-24
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
+
+packet:
+	MOVBLZX     (SI), R8
+	INCQ        SI
+	LEAQ        (R8)(R8*4), R8
+	LEAQ        (DI)(R8*8), R8
+	MOVQ        (R8), R9
+	MOVQ        8(R8), R10
+	MOVQ        16(R8), R12
+	MOVQ        8(R9), R9
+	LEAQ        -32(R12), R11
+	LEAQ        -16(R10)(R12*1), R12
+	VMOVDQU     4(R10), X14
+	VPAND       ivOnly<>+0(SB), X14, X14
+	VPSHUFB     swapLast<>+0(SB), X14, X0
+	VPXOR       one<>+0(SB), X0, X0
+	VPXOR       832(R9), X0, X0
+	VAESENC     896(R9), X0, X0
+	VAESENC     960(R9), X0, X0
+	VAESENC     1024(R9), X0, X0
+	VAESENC     1088(R9), X0, X0
+	VAESENC     1152(R9), X0, X0
+	VAESENC     1216(R9), X0, X0
+	VAESENC     1280(R9), X0, X0
+	VAESENC     1344(R9), X0, X0
+	VAESENC     1408(R9), X0, X0
+	VAESENC     1472(R9), X0, X0
+	VAESENC     1536(R9), X0, X0
+	VAESENC     1600(R9), X0, X0
+	VAESENC     1664(R9), X0, X0
+	VAESENCLAST 1728(R9), X0, X0
+	VMOVDQU     X0, 256(SP)
+	VINSERTI128 $0x01, X14, Y14, Y14
+	VPADDD      twoThree<>+0(SB), Y14, Y14
+	VMOVDQU     (R10), X13
+	VPSHUFB     reverse<>+0(SB), X13, X13
+	VPAND       aadOnly<>+0(SB), X13, X13
+	CMPB        38(R8), $0x00
+	JEQ         aad
+	VPSHUFD     $0xe8, X13, X13
+	VPINSRD     $0x02, 32(R8), X13, X13
+
+aad:
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	ADDQ         $0x10, R10
+	LEAQ         15(R11), R14
+	SHRQ         $0x04, R14
+	INCQ         R14
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          groups
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+groups:
+	CMPQ        R11, $0x00000100
+	JB          tail
+	VMOVDQU     832(R9), Y15
+	VPSHUFB     swapLast<>+0(SB), Y14, Y0
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y0, Y0
+	VPSHUFB     swapLast<>+0(SB), Y14, Y1
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y1, Y1
+	VPSHUFB     swapLast<>+0(SB), Y14, Y2
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y2, Y2
+	VPSHUFB     swapLast<>+0(SB), Y14, Y3
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y3, Y3
+	VPSHUFB     swapLast<>+0(SB), Y14, Y4
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y4, Y4
+	VPSHUFB     swapLast<>+0(SB), Y14, Y5
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y5, Y5
+	VPSHUFB     swapLast<>+0(SB), Y14, Y6
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y6, Y6
+	VPSHUFB     swapLast<>+0(SB), Y14, Y7
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y7, Y7
+	VMOVDQU     896(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     960(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1024(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1088(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1152(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1216(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1280(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1344(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1408(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1472(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1536(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1600(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1664(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1728(R9), Y15
+	VAESENCLAST Y15, Y0, Y0
+	VAESENCLAST Y15, Y1, Y1
+	VAESENCLAST Y15, Y2, Y2
+	VAESENCLAST Y15, Y3, Y3
+	VAESENCLAST Y15, Y4, Y4
+	VAESENCLAST Y15, Y5, Y5
+	VAESENCLAST Y15, Y6, Y6
+	VAESENCLAST Y15, Y7, Y7
+	VPXOR       (R10), Y0, Y0
+	VMOVDQU     Y0, (R10)
+	VPXOR       32(R10), Y1, Y1
+	VMOVDQU     Y1, 32(R10)
+	VPXOR       64(R10), Y2, Y2
+	VMOVDQU     Y2, 64(R10)
+	VPXOR       96(R10), Y3, Y3
+	VMOVDQU     Y3, 96(R10)
+	VPXOR       128(R10), Y4, Y4
+	VMOVDQU     Y4, 128(R10)
+	VPXOR       160(R10), Y5, Y5
+	VMOVDQU     Y5, 160(R10)
+	VPXOR       192(R10), Y6, Y6
+	VMOVDQU     Y6, 192(R10)
+	VPXOR       224(R10), Y7, Y7
+	VMOVDQU     Y7, 224(R10)
+	ADDQ        $0x00000100, R10
+	SUBQ        $0x00000100, R11
+	CMPQ        R11, $0x00000100
+	JB          last
+
+loop:
+	VMOVDQU      832(R9), Y15
+	VPSHUFB      swapLast<>+0(SB), Y14, Y0
+	VMOVDQU      -256(R10), Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y0, Y0
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPSHUFB      swapLast<>+0(SB), Y14, Y1
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y15, Y1, Y1
+	VPSHUFB      swapLast<>+0(SB), Y14, Y2
+	VPXOR        Y11, Y11, Y11
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y2, Y2
+	VMOVDQU      Y11, 288(SP)
+	VPSHUFB      swapLast<>+0(SB), Y14, Y3
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y3, Y3
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPSHUFB      swapLast<>+0(SB), Y14, Y4
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y15, Y4, Y4
+	VPSHUFB      swapLast<>+0(SB), Y14, Y5
+	VPXOR        Y12, Y9, Y9
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y5, Y5
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPSHUFB      swapLast<>+0(SB), Y14, Y6
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y15, Y6, Y6
+	VPXOR        Y11, Y8, Y8
+	VPSHUFB      swapLast<>+0(SB), Y14, Y7
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y15, Y7, Y7
+	VMOVDQU      896(R9), Y15
+	VMOVDQU      -224(R10), Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      960(R9), Y15
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1024(R9), Y15
+	VMOVDQU      -192(R10), Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1088(R9), Y15
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1152(R9), Y15
+	VMOVDQU      -160(R10), Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1216(R9), Y15
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1280(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VMOVDQU      -128(R10), Y13
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1344(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1408(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VMOVDQU      -96(R10), Y13
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1472(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1536(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VMOVDQU      -64(R10), Y13
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1600(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1664(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VMOVDQU      -32(R10), Y13
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1728(R9), Y15
+	VAESENCLAST  Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENCLAST  Y15, Y1, Y1
+	VAESENCLAST  Y15, Y2, Y2
+	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
+	VAESENCLAST  Y15, Y3, Y3
+	VAESENCLAST  Y15, Y4, Y4
+	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
+	VAESENCLAST  Y15, Y5, Y5
+	VAESENCLAST  Y15, Y6, Y6
+	VPXOR        Y11, Y8, Y8
+	VAESENCLAST  Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VPXOR        (R10), Y0, Y0
+	VMOVDQU      Y0, (R10)
+	VPXOR        32(R10), Y1, Y1
+	VMOVDQU      Y1, 32(R10)
+	VPXOR        64(R10), Y2, Y2
+	VMOVDQU      Y2, 64(R10)
+	VPXOR        96(R10), Y3, Y3
+	VMOVDQU      Y3, 96(R10)
+	VPXOR        128(R10), Y4, Y4
+	VMOVDQU      Y4, 128(R10)
+	VPXOR        160(R10), Y5, Y5
+	VMOVDQU      Y5, 160(R10)
+	VPXOR        192(R10), Y6, Y6
+	VMOVDQU      Y6, 192(R10)
+	VPXOR        224(R10), Y7, Y7
+	VMOVDQU      Y7, 224(R10)
+	ADDQ         $0x00000100, R10
+	ADDQ         $0x00000100, R13
+	LEAQ         832(R9), AX
+	CMPQ         R13, AX
+	JNE          nextloop
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          nextloop
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+nextloop:
+	SUBQ $0x00000100, R11
+	CMPQ R11, $0x00000100
+	JAE  loop
+
+last:
+	VMOVDQU      -256(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -224(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -192(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -160(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -128(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -96(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -64(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      -32(R10), Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
+	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
+	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	ADDQ         $0x00000100, R13
+	LEAQ         832(R9), AX
+	CMPQ         R13, AX
+	JNE          nextlast
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          nextlast
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+nextlast:
+tail:
+	TESTQ       R11, R11
+	JEQ         lengths
+	VMOVDQU     832(R9), Y15
+	VPSHUFB     swapLast<>+0(SB), Y14, Y0
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y0, Y0
+	VPSHUFB     swapLast<>+0(SB), Y14, Y1
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y1, Y1
+	VPSHUFB     swapLast<>+0(SB), Y14, Y2
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y2, Y2
+	VPSHUFB     swapLast<>+0(SB), Y14, Y3
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y3, Y3
+	VPSHUFB     swapLast<>+0(SB), Y14, Y4
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y4, Y4
+	VPSHUFB     swapLast<>+0(SB), Y14, Y5
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y5, Y5
+	VPSHUFB     swapLast<>+0(SB), Y14, Y6
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y6, Y6
+	VPSHUFB     swapLast<>+0(SB), Y14, Y7
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y7, Y7
+	VMOVDQU     896(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     960(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1024(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1088(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1152(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1216(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1280(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1344(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1408(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1472(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1536(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1600(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1664(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1728(R9), Y15
+	VAESENCLAST Y15, Y0, Y0
+	VAESENCLAST Y15, Y1, Y1
+	VAESENCLAST Y15, Y2, Y2
+	VAESENCLAST Y15, Y3, Y3
+	VAESENCLAST Y15, Y4, Y4
+	VAESENCLAST Y15, Y5, Y5
+	VAESENCLAST Y15, Y6, Y6
+	VAESENCLAST Y15, Y7, Y7
+	VMOVDQU     Y0, (SP)
+	VMOVDQU     Y1, 32(SP)
+	VMOVDQU     Y2, 64(SP)
+	VMOVDQU     Y3, 96(SP)
+	VMOVDQU     Y4, 128(SP)
+	VMOVDQU     Y5, 160(SP)
+	VMOVDQU     Y6, 192(SP)
+	VMOVDQU     Y7, 224(SP)
+	LEAQ        (SP), BX
+
+whole:
+	CMPQ       R11, $0x20
+	JB         part
+	VMOVDQU    (R10), Y13
+	VPXOR      (BX), Y13, Y0
+	VMOVDQU    Y0, (R10)
+	VMOVDQA    Y0, Y13
+	VPSHUFB    reverse<>+0(SB), Y13, Y13
+	VPXOR      288(SP), Y13, Y13
+	VPXOR      Y11, Y11, Y11
+	VMOVDQU    Y11, 288(SP)
+	VPCLMULQDQ $0x01, (R13), Y13, Y11
+	VPCLMULQDQ $0x10, (R13), Y13, Y12
+	VPXOR      Y11, Y9, Y9
+	VPXOR      Y12, Y9, Y9
+	VPCLMULQDQ $0x00, (R13), Y13, Y11
+	VPCLMULQDQ $0x11, (R13), Y13, Y12
+	VPXOR      Y11, Y8, Y8
+	VPXOR      Y12, Y10, Y10
+	ADDQ       $0x20, R13
+	ADDQ       $0x20, BX
+	ADDQ       $0x20, R10
+	SUBQ       $0x20, R11
+	JMP        whole
+
+part:
+	TESTQ        R11, R11
+	JEQ          lengths
+	SHRQ         $0x02, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y1
+	VPCMPGTD     ordinals<>+0(SB), Y1, Y1
+	VPMASKMOVD   (R10), Y1, Y13
+	VPXOR        (BX), Y13, Y0
+	VPMASKMOVD   Y0, Y1, (R10)
+	VPAND        Y1, Y0, Y0
+	VMOVDQA      Y0, Y13
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	ADDQ         $0x20, R13
+
+lengths:
+	MOVQ         16(R8), AX
+	SUBQ         $0x20, AX
+	SHLQ         $0x03, AX
+	VMOVQ        AX, X13
+	MOVBLZX      38(R8), AX
+	SHLL         $0x05, AX
+	ADDL         $0x40, AX
+	VPINSRQ      $0x01, AX, X13, X13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSHUFB      reverse<>+0(SB), X11, X11
+	VPXOR        256(SP), X11, X11
+	VMOVDQU      X11, (R12)
+	MOVB         $0x01, 36(R8)
+	DECQ         DX
+	JNZ          packet
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, (SP)
+	VMOVDQU      Y11, 32(SP)
+	VMOVDQU      Y11, 64(SP)
+	VMOVDQU      Y11, 96(SP)
+	VMOVDQU      Y11, 128(SP)
+	VMOVDQU      Y11, 160(SP)
+	VMOVDQU      Y11, 192(SP)
+	VMOVDQU      Y11, 224(SP)
+	VMOVDQU      Y11, 256(SP)
+	VMOVDQU      Y11, 288(SP)
+	VZEROALL
+	RET
+
 // func gcmSeal256vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
 TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $160-24
@@ -10287,6 +12958,573 @@ esn4false:
 	VINSERTI64X2 $0x00, X11, Z4, Z4
 	JMP          afteresn4false
 
+// func gcmOpen128vaes256(jobs *byte, group *byte, n int)
+// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+TEXT ·gcmOpen128vaes256(SB), NOSPLIT, $320-24
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
+
+packet:
+	MOVBLZX     (SI), R8
+	INCQ        SI
+	LEAQ        (R8)(R8*4), R8
+	LEAQ        (DI)(R8*8), R8
+	MOVQ        (R8), R9
+	MOVQ        8(R8), R10
+	MOVQ        16(R8), R12
+	MOVQ        8(R9), R9
+	LEAQ        -32(R12), R11
+	LEAQ        -16(R10)(R12*1), R12
+	VMOVDQU     4(R10), X14
+	VPAND       ivOnly<>+0(SB), X14, X14
+	VPSHUFB     swapLast<>+0(SB), X14, X0
+	VPXOR       one<>+0(SB), X0, X0
+	VPXOR       832(R9), X0, X0
+	VAESENC     896(R9), X0, X0
+	VAESENC     960(R9), X0, X0
+	VAESENC     1024(R9), X0, X0
+	VAESENC     1088(R9), X0, X0
+	VAESENC     1152(R9), X0, X0
+	VAESENC     1216(R9), X0, X0
+	VAESENC     1280(R9), X0, X0
+	VAESENC     1344(R9), X0, X0
+	VAESENC     1408(R9), X0, X0
+	VAESENCLAST 1472(R9), X0, X0
+	VMOVDQU     X0, 256(SP)
+	VINSERTI128 $0x01, X14, Y14, Y14
+	VPADDD      twoThree<>+0(SB), Y14, Y14
+	VMOVDQU     (R10), X13
+	VPSHUFB     reverse<>+0(SB), X13, X13
+	VPAND       aadOnly<>+0(SB), X13, X13
+	CMPB        38(R8), $0x00
+	JEQ         aad
+	VPSHUFD     $0xe8, X13, X13
+	VPINSRD     $0x02, 32(R8), X13, X13
+
+aad:
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	ADDQ         $0x10, R10
+	LEAQ         15(R11), R14
+	SHRQ         $0x04, R14
+	INCQ         R14
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          groups
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+groups:
+	CMPQ R11, $0x00000100
+	JB   tail
+
+loop:
+	VMOVDQU      832(R9), Y15
+	VPSHUFB      swapLast<>+0(SB), Y14, Y0
+	VMOVDQU      (R10), Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        Y15, Y0, Y0
+	VPSHUFB      swapLast<>+0(SB), Y14, Y1
+	VPXOR        288(SP), Y13, Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y11, Y11, Y11
+	VPXOR        Y15, Y1, Y1
+	VMOVDQU      Y11, 288(SP)
+	VPSHUFB      swapLast<>+0(SB), Y14, Y2
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPXOR        Y15, Y2, Y2
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPSHUFB      swapLast<>+0(SB), Y14, Y3
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y15, Y3, Y3
+	VPXOR        Y12, Y9, Y9
+	VPSHUFB      swapLast<>+0(SB), Y14, Y4
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y4, Y4
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPSHUFB      swapLast<>+0(SB), Y14, Y5
+	VPXOR        Y11, Y8, Y8
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y5, Y5
+	VPXOR        Y12, Y10, Y10
+	VPSHUFB      swapLast<>+0(SB), Y14, Y6
+	VMOVDQU      32(R10), Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        Y15, Y6, Y6
+	VPSHUFB      swapLast<>+0(SB), Y14, Y7
+	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
+	VPXOR        Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      896(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      64(R10), Y13
+	VMOVDQU      960(R9), Y15
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
+	VAESENC      Y15, Y3, Y3
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
+	VMOVDQU      1024(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VMOVDQU      96(R10), Y13
+	VAESENC      Y15, Y4, Y4
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
+	VMOVDQU      1088(R9), Y15
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      128(R10), Y13
+	VMOVDQU      1152(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
+	VMOVDQU      1216(R9), Y15
+	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y2, Y2
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y3, Y3
+	VMOVDQU      160(R10), Y13
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
+	VMOVDQU      1280(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1344(R9), Y15
+	VMOVDQU      192(R10), Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
+	VMOVDQU      1408(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y4, Y4
+	VMOVDQU      224(R10), Y13
+	VAESENC      Y15, Y5, Y5
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
+	VMOVDQU      1472(R9), Y15
+	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
+	VAESENCLAST  Y15, Y0, Y0
+	VAESENCLAST  Y15, Y1, Y1
+	VPXOR        Y11, Y9, Y9
+	VAESENCLAST  Y15, Y2, Y2
+	VPXOR        Y12, Y9, Y9
+	VAESENCLAST  Y15, Y3, Y3
+	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
+	VAESENCLAST  Y15, Y4, Y4
+	VAESENCLAST  Y15, Y5, Y5
+	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
+	VAESENCLAST  Y15, Y6, Y6
+	VPXOR        Y11, Y8, Y8
+	VAESENCLAST  Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VPXOR        (R10), Y0, Y0
+	VMOVDQU      Y0, (R10)
+	VPXOR        32(R10), Y1, Y1
+	VMOVDQU      Y1, 32(R10)
+	VPXOR        64(R10), Y2, Y2
+	VMOVDQU      Y2, 64(R10)
+	VPXOR        96(R10), Y3, Y3
+	VMOVDQU      Y3, 96(R10)
+	VPXOR        128(R10), Y4, Y4
+	VMOVDQU      Y4, 128(R10)
+	VPXOR        160(R10), Y5, Y5
+	VMOVDQU      Y5, 160(R10)
+	VPXOR        192(R10), Y6, Y6
+	VMOVDQU      Y6, 192(R10)
+	VPXOR        224(R10), Y7, Y7
+	VMOVDQU      Y7, 224(R10)
+	ADDQ         $0x00000100, R10
+	ADDQ         $0x00000100, R13
+	LEAQ         832(R9), AX
+	CMPQ         R13, AX
+	JNE          nextloop
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          nextloop
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+nextloop:
+	SUBQ $0x00000100, R11
+	CMPQ R11, $0x00000100
+	JAE  loop
+
+tail:
+	TESTQ       R11, R11
+	JEQ         lengths
+	VMOVDQU     832(R9), Y15
+	VPSHUFB     swapLast<>+0(SB), Y14, Y0
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y0, Y0
+	VPSHUFB     swapLast<>+0(SB), Y14, Y1
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y1, Y1
+	VPSHUFB     swapLast<>+0(SB), Y14, Y2
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y2, Y2
+	VPSHUFB     swapLast<>+0(SB), Y14, Y3
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y3, Y3
+	VPSHUFB     swapLast<>+0(SB), Y14, Y4
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y4, Y4
+	VPSHUFB     swapLast<>+0(SB), Y14, Y5
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y5, Y5
+	VPSHUFB     swapLast<>+0(SB), Y14, Y6
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y6, Y6
+	VPSHUFB     swapLast<>+0(SB), Y14, Y7
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y7, Y7
+	VMOVDQU     896(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     960(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1024(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1088(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1152(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1216(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1280(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1344(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1408(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1472(R9), Y15
+	VAESENCLAST Y15, Y0, Y0
+	VAESENCLAST Y15, Y1, Y1
+	VAESENCLAST Y15, Y2, Y2
+	VAESENCLAST Y15, Y3, Y3
+	VAESENCLAST Y15, Y4, Y4
+	VAESENCLAST Y15, Y5, Y5
+	VAESENCLAST Y15, Y6, Y6
+	VAESENCLAST Y15, Y7, Y7
+	VMOVDQU     Y0, (SP)
+	VMOVDQU     Y1, 32(SP)
+	VMOVDQU     Y2, 64(SP)
+	VMOVDQU     Y3, 96(SP)
+	VMOVDQU     Y4, 128(SP)
+	VMOVDQU     Y5, 160(SP)
+	VMOVDQU     Y6, 192(SP)
+	VMOVDQU     Y7, 224(SP)
+	LEAQ        (SP), BX
+
+whole:
+	CMPQ       R11, $0x20
+	JB         part
+	VMOVDQU    (R10), Y13
+	VPXOR      (BX), Y13, Y0
+	VMOVDQU    Y0, (R10)
+	VPSHUFB    reverse<>+0(SB), Y13, Y13
+	VPXOR      288(SP), Y13, Y13
+	VPXOR      Y11, Y11, Y11
+	VMOVDQU    Y11, 288(SP)
+	VPCLMULQDQ $0x01, (R13), Y13, Y11
+	VPCLMULQDQ $0x10, (R13), Y13, Y12
+	VPXOR      Y11, Y9, Y9
+	VPXOR      Y12, Y9, Y9
+	VPCLMULQDQ $0x00, (R13), Y13, Y11
+	VPCLMULQDQ $0x11, (R13), Y13, Y12
+	VPXOR      Y11, Y8, Y8
+	VPXOR      Y12, Y10, Y10
+	ADDQ       $0x20, R13
+	ADDQ       $0x20, BX
+	ADDQ       $0x20, R10
+	SUBQ       $0x20, R11
+	JMP        whole
+
+part:
+	TESTQ        R11, R11
+	JEQ          lengths
+	SHRQ         $0x02, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y1
+	VPCMPGTD     ordinals<>+0(SB), Y1, Y1
+	VPMASKMOVD   (R10), Y1, Y13
+	VPXOR        (BX), Y13, Y0
+	VPMASKMOVD   Y0, Y1, (R10)
+	VPAND        Y1, Y0, Y0
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	ADDQ         $0x20, R13
+
+lengths:
+	MOVQ         16(R8), AX
+	SUBQ         $0x20, AX
+	SHLQ         $0x03, AX
+	VMOVQ        AX, X13
+	MOVBLZX      38(R8), AX
+	SHLL         $0x05, AX
+	ADDL         $0x40, AX
+	VPINSRQ      $0x01, AX, X13, X13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSHUFB      reverse<>+0(SB), X11, X11
+	VPXOR        256(SP), X11, X11
+	VPXOR        (R12), X11, X11
+	VPTEST       X11, X11
+	SETEQ        36(R8)
+	DECQ         DX
+	JNZ          packet
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, (SP)
+	VMOVDQU      Y11, 32(SP)
+	VMOVDQU      Y11, 64(SP)
+	VMOVDQU      Y11, 96(SP)
+	VMOVDQU      Y11, 128(SP)
+	VMOVDQU      Y11, 160(SP)
+	VMOVDQU      Y11, 192(SP)
+	VMOVDQU      Y11, 224(SP)
+	VMOVDQU      Y11, 256(SP)
+	VMOVDQU      Y11, 288(SP)
+	VZEROALL
+	RET
+
 // func gcmOpen128vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
 TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $160-24
@@ -12945,6 +16183,611 @@ esn4false:
 	VPINSRD      $0x02, 32(R8), X11, X11
 	VINSERTI64X2 $0x00, X11, Z4, Z4
 	JMP          afteresn4false
+
+// func gcmOpen192vaes256(jobs *byte, group *byte, n int)
+// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+TEXT ·gcmOpen192vaes256(SB), NOSPLIT, $320-24
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
+
+packet:
+	MOVBLZX     (SI), R8
+	INCQ        SI
+	LEAQ        (R8)(R8*4), R8
+	LEAQ        (DI)(R8*8), R8
+	MOVQ        (R8), R9
+	MOVQ        8(R8), R10
+	MOVQ        16(R8), R12
+	MOVQ        8(R9), R9
+	LEAQ        -32(R12), R11
+	LEAQ        -16(R10)(R12*1), R12
+	VMOVDQU     4(R10), X14
+	VPAND       ivOnly<>+0(SB), X14, X14
+	VPSHUFB     swapLast<>+0(SB), X14, X0
+	VPXOR       one<>+0(SB), X0, X0
+	VPXOR       832(R9), X0, X0
+	VAESENC     896(R9), X0, X0
+	VAESENC     960(R9), X0, X0
+	VAESENC     1024(R9), X0, X0
+	VAESENC     1088(R9), X0, X0
+	VAESENC     1152(R9), X0, X0
+	VAESENC     1216(R9), X0, X0
+	VAESENC     1280(R9), X0, X0
+	VAESENC     1344(R9), X0, X0
+	VAESENC     1408(R9), X0, X0
+	VAESENC     1472(R9), X0, X0
+	VAESENC     1536(R9), X0, X0
+	VAESENCLAST 1600(R9), X0, X0
+	VMOVDQU     X0, 256(SP)
+	VINSERTI128 $0x01, X14, Y14, Y14
+	VPADDD      twoThree<>+0(SB), Y14, Y14
+	VMOVDQU     (R10), X13
+	VPSHUFB     reverse<>+0(SB), X13, X13
+	VPAND       aadOnly<>+0(SB), X13, X13
+	CMPB        38(R8), $0x00
+	JEQ         aad
+	VPSHUFD     $0xe8, X13, X13
+	VPINSRD     $0x02, 32(R8), X13, X13
+
+aad:
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	ADDQ         $0x10, R10
+	LEAQ         15(R11), R14
+	SHRQ         $0x04, R14
+	INCQ         R14
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          groups
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+groups:
+	CMPQ R11, $0x00000100
+	JB   tail
+
+loop:
+	VMOVDQU      832(R9), Y15
+	VPSHUFB      swapLast<>+0(SB), Y14, Y0
+	VMOVDQU      (R10), Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y0, Y0
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPSHUFB      swapLast<>+0(SB), Y14, Y1
+	VPXOR        288(SP), Y13, Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y1, Y1
+	VPXOR        Y11, Y11, Y11
+	VPSHUFB      swapLast<>+0(SB), Y14, Y2
+	VPADDD       two<>+0(SB), Y14, Y14
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y15, Y2, Y2
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPSHUFB      swapLast<>+0(SB), Y14, Y3
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPXOR        Y15, Y3, Y3
+	VPXOR        Y11, Y9, Y9
+	VPSHUFB      swapLast<>+0(SB), Y14, Y4
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y12, Y9, Y9
+	VPXOR        Y15, Y4, Y4
+	VPSHUFB      swapLast<>+0(SB), Y14, Y5
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y15, Y5, Y5
+	VPSHUFB      swapLast<>+0(SB), Y14, Y6
+	VPXOR        Y11, Y8, Y8
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y15, Y6, Y6
+	VPSHUFB      swapLast<>+0(SB), Y14, Y7
+	VMOVDQU      32(R10), Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y7, Y7
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VMOVDQU      896(R9), Y15
+	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
+	VAESENC      Y15, Y2, Y2
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
+	VMOVDQU      960(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VMOVDQU      64(R10), Y13
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1024(R9), Y15
+	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y8, Y8
+	VMOVDQU      1088(R9), Y15
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VMOVDQU      96(R10), Y13
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1152(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1216(R9), Y15
+	VMOVDQU      128(R10), Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y9, Y9
+	VMOVDQU      1280(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y4, Y4
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VMOVDQU      160(R10), Y13
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1344(R9), Y15
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y0, Y0
+	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
+	VAESENC      Y15, Y3, Y3
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
+	VMOVDQU      1408(R9), Y15
+	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y2, Y2
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VMOVDQU      192(R10), Y13
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
+	VMOVDQU      1472(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
+	VAESENC      Y15, Y1, Y1
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1536(R9), Y15
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VMOVDQU      224(R10), Y13
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
+	VMOVDQU      1600(R9), Y15
+	VPXOR        Y11, Y9, Y9
+	VAESENCLAST  Y15, Y0, Y0
+	VAESENCLAST  Y15, Y1, Y1
+	VPXOR        Y12, Y9, Y9
+	VAESENCLAST  Y15, Y2, Y2
+	VAESENCLAST  Y15, Y3, Y3
+	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
+	VAESENCLAST  Y15, Y4, Y4
+	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
+	VAESENCLAST  Y15, Y5, Y5
+	VAESENCLAST  Y15, Y6, Y6
+	VPXOR        Y11, Y8, Y8
+	VAESENCLAST  Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VPXOR        (R10), Y0, Y0
+	VMOVDQU      Y0, (R10)
+	VPXOR        32(R10), Y1, Y1
+	VMOVDQU      Y1, 32(R10)
+	VPXOR        64(R10), Y2, Y2
+	VMOVDQU      Y2, 64(R10)
+	VPXOR        96(R10), Y3, Y3
+	VMOVDQU      Y3, 96(R10)
+	VPXOR        128(R10), Y4, Y4
+	VMOVDQU      Y4, 128(R10)
+	VPXOR        160(R10), Y5, Y5
+	VMOVDQU      Y5, 160(R10)
+	VPXOR        192(R10), Y6, Y6
+	VMOVDQU      Y6, 192(R10)
+	VPXOR        224(R10), Y7, Y7
+	VMOVDQU      Y7, 224(R10)
+	ADDQ         $0x00000100, R10
+	ADDQ         $0x00000100, R13
+	LEAQ         832(R9), AX
+	CMPQ         R13, AX
+	JNE          nextloop
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          nextloop
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+nextloop:
+	SUBQ $0x00000100, R11
+	CMPQ R11, $0x00000100
+	JAE  loop
+
+tail:
+	TESTQ       R11, R11
+	JEQ         lengths
+	VMOVDQU     832(R9), Y15
+	VPSHUFB     swapLast<>+0(SB), Y14, Y0
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y0, Y0
+	VPSHUFB     swapLast<>+0(SB), Y14, Y1
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y1, Y1
+	VPSHUFB     swapLast<>+0(SB), Y14, Y2
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y2, Y2
+	VPSHUFB     swapLast<>+0(SB), Y14, Y3
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y3, Y3
+	VPSHUFB     swapLast<>+0(SB), Y14, Y4
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y4, Y4
+	VPSHUFB     swapLast<>+0(SB), Y14, Y5
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y5, Y5
+	VPSHUFB     swapLast<>+0(SB), Y14, Y6
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y6, Y6
+	VPSHUFB     swapLast<>+0(SB), Y14, Y7
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y7, Y7
+	VMOVDQU     896(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     960(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1024(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1088(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1152(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1216(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1280(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1344(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1408(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1472(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1536(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1600(R9), Y15
+	VAESENCLAST Y15, Y0, Y0
+	VAESENCLAST Y15, Y1, Y1
+	VAESENCLAST Y15, Y2, Y2
+	VAESENCLAST Y15, Y3, Y3
+	VAESENCLAST Y15, Y4, Y4
+	VAESENCLAST Y15, Y5, Y5
+	VAESENCLAST Y15, Y6, Y6
+	VAESENCLAST Y15, Y7, Y7
+	VMOVDQU     Y0, (SP)
+	VMOVDQU     Y1, 32(SP)
+	VMOVDQU     Y2, 64(SP)
+	VMOVDQU     Y3, 96(SP)
+	VMOVDQU     Y4, 128(SP)
+	VMOVDQU     Y5, 160(SP)
+	VMOVDQU     Y6, 192(SP)
+	VMOVDQU     Y7, 224(SP)
+	LEAQ        (SP), BX
+
+whole:
+	CMPQ       R11, $0x20
+	JB         part
+	VMOVDQU    (R10), Y13
+	VPXOR      (BX), Y13, Y0
+	VMOVDQU    Y0, (R10)
+	VPSHUFB    reverse<>+0(SB), Y13, Y13
+	VPXOR      288(SP), Y13, Y13
+	VPXOR      Y11, Y11, Y11
+	VMOVDQU    Y11, 288(SP)
+	VPCLMULQDQ $0x01, (R13), Y13, Y11
+	VPCLMULQDQ $0x10, (R13), Y13, Y12
+	VPXOR      Y11, Y9, Y9
+	VPXOR      Y12, Y9, Y9
+	VPCLMULQDQ $0x00, (R13), Y13, Y11
+	VPCLMULQDQ $0x11, (R13), Y13, Y12
+	VPXOR      Y11, Y8, Y8
+	VPXOR      Y12, Y10, Y10
+	ADDQ       $0x20, R13
+	ADDQ       $0x20, BX
+	ADDQ       $0x20, R10
+	SUBQ       $0x20, R11
+	JMP        whole
+
+part:
+	TESTQ        R11, R11
+	JEQ          lengths
+	SHRQ         $0x02, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y1
+	VPCMPGTD     ordinals<>+0(SB), Y1, Y1
+	VPMASKMOVD   (R10), Y1, Y13
+	VPXOR        (BX), Y13, Y0
+	VPMASKMOVD   Y0, Y1, (R10)
+	VPAND        Y1, Y0, Y0
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	ADDQ         $0x20, R13
+
+lengths:
+	MOVQ         16(R8), AX
+	SUBQ         $0x20, AX
+	SHLQ         $0x03, AX
+	VMOVQ        AX, X13
+	MOVBLZX      38(R8), AX
+	SHLL         $0x05, AX
+	ADDL         $0x40, AX
+	VPINSRQ      $0x01, AX, X13, X13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSHUFB      reverse<>+0(SB), X11, X11
+	VPXOR        256(SP), X11, X11
+	VPXOR        (R12), X11, X11
+	VPTEST       X11, X11
+	SETEQ        36(R8)
+	DECQ         DX
+	JNZ          packet
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, (SP)
+	VMOVDQU      Y11, 32(SP)
+	VMOVDQU      Y11, 64(SP)
+	VMOVDQU      Y11, 96(SP)
+	VMOVDQU      Y11, 128(SP)
+	VMOVDQU      Y11, 160(SP)
+	VMOVDQU      Y11, 192(SP)
+	VMOVDQU      Y11, 224(SP)
+	VMOVDQU      Y11, 256(SP)
+	VMOVDQU      Y11, 288(SP)
+	VZEROALL
+	RET
 
 // func gcmOpen192vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
@@ -15710,6 +19553,649 @@ esn4false:
 	VPINSRD      $0x02, 32(R8), X11, X11
 	VINSERTI64X2 $0x00, X11, Z4, Z4
 	JMP          afteresn4false
+
+// func gcmOpen256vaes256(jobs *byte, group *byte, n int)
+// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+TEXT ·gcmOpen256vaes256(SB), NOSPLIT, $320-24
+	MOVQ jobs+0(FP), DI
+	MOVQ group+8(FP), SI
+	MOVQ n+16(FP), DX
+
+packet:
+	MOVBLZX     (SI), R8
+	INCQ        SI
+	LEAQ        (R8)(R8*4), R8
+	LEAQ        (DI)(R8*8), R8
+	MOVQ        (R8), R9
+	MOVQ        8(R8), R10
+	MOVQ        16(R8), R12
+	MOVQ        8(R9), R9
+	LEAQ        -32(R12), R11
+	LEAQ        -16(R10)(R12*1), R12
+	VMOVDQU     4(R10), X14
+	VPAND       ivOnly<>+0(SB), X14, X14
+	VPSHUFB     swapLast<>+0(SB), X14, X0
+	VPXOR       one<>+0(SB), X0, X0
+	VPXOR       832(R9), X0, X0
+	VAESENC     896(R9), X0, X0
+	VAESENC     960(R9), X0, X0
+	VAESENC     1024(R9), X0, X0
+	VAESENC     1088(R9), X0, X0
+	VAESENC     1152(R9), X0, X0
+	VAESENC     1216(R9), X0, X0
+	VAESENC     1280(R9), X0, X0
+	VAESENC     1344(R9), X0, X0
+	VAESENC     1408(R9), X0, X0
+	VAESENC     1472(R9), X0, X0
+	VAESENC     1536(R9), X0, X0
+	VAESENC     1600(R9), X0, X0
+	VAESENC     1664(R9), X0, X0
+	VAESENCLAST 1728(R9), X0, X0
+	VMOVDQU     X0, 256(SP)
+	VINSERTI128 $0x01, X14, Y14, Y14
+	VPADDD      twoThree<>+0(SB), Y14, Y14
+	VMOVDQU     (R10), X13
+	VPSHUFB     reverse<>+0(SB), X13, X13
+	VPAND       aadOnly<>+0(SB), X13, X13
+	CMPB        38(R8), $0x00
+	JEQ         aad
+	VPSHUFD     $0xe8, X13, X13
+	VPINSRD     $0x02, 32(R8), X13, X13
+
+aad:
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	ADDQ         $0x10, R10
+	LEAQ         15(R11), R14
+	SHRQ         $0x04, R14
+	INCQ         R14
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          groups
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+groups:
+	CMPQ R11, $0x00000100
+	JB   tail
+
+loop:
+	VMOVDQU      832(R9), Y15
+	VPSHUFB      swapLast<>+0(SB), Y14, Y0
+	VMOVDQU      (R10), Y13
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y0, Y0
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPSHUFB      swapLast<>+0(SB), Y14, Y1
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y15, Y1, Y1
+	VPSHUFB      swapLast<>+0(SB), Y14, Y2
+	VPXOR        Y11, Y11, Y11
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y2, Y2
+	VMOVDQU      Y11, 288(SP)
+	VPSHUFB      swapLast<>+0(SB), Y14, Y3
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y3, Y3
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPSHUFB      swapLast<>+0(SB), Y14, Y4
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y15, Y4, Y4
+	VPSHUFB      swapLast<>+0(SB), Y14, Y5
+	VPXOR        Y12, Y9, Y9
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y15, Y5, Y5
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPSHUFB      swapLast<>+0(SB), Y14, Y6
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y15, Y6, Y6
+	VPXOR        Y11, Y8, Y8
+	VPSHUFB      swapLast<>+0(SB), Y14, Y7
+	VPADDD       two<>+0(SB), Y14, Y14
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y15, Y7, Y7
+	VMOVDQU      896(R9), Y15
+	VMOVDQU      32(R10), Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      960(R9), Y15
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y12, Y10, Y10
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1024(R9), Y15
+	VMOVDQU      64(R10), Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VPXOR        Y11, Y9, Y9
+	VAESENC      Y15, Y7, Y7
+	VMOVDQU      1088(R9), Y15
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1152(R9), Y15
+	VMOVDQU      96(R10), Y13
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1216(R9), Y15
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y0, Y0
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1280(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VMOVDQU      128(R10), Y13
+	VAESENC      Y15, Y1, Y1
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1344(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
+	VAESENC      Y15, Y2, Y2
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1408(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VMOVDQU      160(R10), Y13
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1472(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
+	VAESENC      Y15, Y4, Y4
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1536(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VMOVDQU      192(R10), Y13
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
+	VAESENC      Y15, Y5, Y5
+	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1600(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
+	VAESENC      Y15, Y5, Y5
+	VPXOR        Y11, Y8, Y8
+	VAESENC      Y15, Y6, Y6
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VMOVDQU      1664(R9), Y15
+	VAESENC      Y15, Y0, Y0
+	VMOVDQU      224(R10), Y13
+	VAESENC      Y15, Y1, Y1
+	VAESENC      Y15, Y2, Y2
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VAESENC      Y15, Y3, Y3
+	VAESENC      Y15, Y4, Y4
+	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
+	VAESENC      Y15, Y5, Y5
+	VAESENC      Y15, Y6, Y6
+	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
+	VAESENC      Y15, Y7, Y7
+	VPXOR        Y11, Y9, Y9
+	VMOVDQU      1728(R9), Y15
+	VAESENCLAST  Y15, Y0, Y0
+	VPXOR        Y12, Y9, Y9
+	VAESENCLAST  Y15, Y1, Y1
+	VAESENCLAST  Y15, Y2, Y2
+	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
+	VAESENCLAST  Y15, Y3, Y3
+	VAESENCLAST  Y15, Y4, Y4
+	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
+	VAESENCLAST  Y15, Y5, Y5
+	VAESENCLAST  Y15, Y6, Y6
+	VPXOR        Y11, Y8, Y8
+	VAESENCLAST  Y15, Y7, Y7
+	VPXOR        Y12, Y10, Y10
+	VPXOR        (R10), Y0, Y0
+	VMOVDQU      Y0, (R10)
+	VPXOR        32(R10), Y1, Y1
+	VMOVDQU      Y1, 32(R10)
+	VPXOR        64(R10), Y2, Y2
+	VMOVDQU      Y2, 64(R10)
+	VPXOR        96(R10), Y3, Y3
+	VMOVDQU      Y3, 96(R10)
+	VPXOR        128(R10), Y4, Y4
+	VMOVDQU      Y4, 128(R10)
+	VPXOR        160(R10), Y5, Y5
+	VMOVDQU      Y5, 160(R10)
+	VPXOR        192(R10), Y6, Y6
+	VMOVDQU      Y6, 192(R10)
+	VPXOR        224(R10), Y7, Y7
+	VMOVDQU      Y7, 224(R10)
+	ADDQ         $0x00000100, R10
+	ADDQ         $0x00000100, R13
+	LEAQ         832(R9), AX
+	CMPQ         R13, AX
+	JNE          nextloop
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	MOVQ         R14, R13
+	NEGQ         R13
+	SHLQ         $0x04, R13
+	LEAQ         832(R9)(R13*1), R13
+	CMPQ         R14, $0x00000034
+	JBE          nextloop
+	LEAQ         64(R9), R13
+	SUBQ         $0x00000030, R14
+
+nextloop:
+	SUBQ $0x00000100, R11
+	CMPQ R11, $0x00000100
+	JAE  loop
+
+tail:
+	TESTQ       R11, R11
+	JEQ         lengths
+	VMOVDQU     832(R9), Y15
+	VPSHUFB     swapLast<>+0(SB), Y14, Y0
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y0, Y0
+	VPSHUFB     swapLast<>+0(SB), Y14, Y1
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y1, Y1
+	VPSHUFB     swapLast<>+0(SB), Y14, Y2
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y2, Y2
+	VPSHUFB     swapLast<>+0(SB), Y14, Y3
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y3, Y3
+	VPSHUFB     swapLast<>+0(SB), Y14, Y4
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y4, Y4
+	VPSHUFB     swapLast<>+0(SB), Y14, Y5
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y5, Y5
+	VPSHUFB     swapLast<>+0(SB), Y14, Y6
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y6, Y6
+	VPSHUFB     swapLast<>+0(SB), Y14, Y7
+	VPADDD      two<>+0(SB), Y14, Y14
+	VPXOR       Y15, Y7, Y7
+	VMOVDQU     896(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     960(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1024(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1088(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1152(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1216(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1280(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1344(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1408(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1472(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1536(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1600(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1664(R9), Y15
+	VAESENC     Y15, Y0, Y0
+	VAESENC     Y15, Y1, Y1
+	VAESENC     Y15, Y2, Y2
+	VAESENC     Y15, Y3, Y3
+	VAESENC     Y15, Y4, Y4
+	VAESENC     Y15, Y5, Y5
+	VAESENC     Y15, Y6, Y6
+	VAESENC     Y15, Y7, Y7
+	VMOVDQU     1728(R9), Y15
+	VAESENCLAST Y15, Y0, Y0
+	VAESENCLAST Y15, Y1, Y1
+	VAESENCLAST Y15, Y2, Y2
+	VAESENCLAST Y15, Y3, Y3
+	VAESENCLAST Y15, Y4, Y4
+	VAESENCLAST Y15, Y5, Y5
+	VAESENCLAST Y15, Y6, Y6
+	VAESENCLAST Y15, Y7, Y7
+	VMOVDQU     Y0, (SP)
+	VMOVDQU     Y1, 32(SP)
+	VMOVDQU     Y2, 64(SP)
+	VMOVDQU     Y3, 96(SP)
+	VMOVDQU     Y4, 128(SP)
+	VMOVDQU     Y5, 160(SP)
+	VMOVDQU     Y6, 192(SP)
+	VMOVDQU     Y7, 224(SP)
+	LEAQ        (SP), BX
+
+whole:
+	CMPQ       R11, $0x20
+	JB         part
+	VMOVDQU    (R10), Y13
+	VPXOR      (BX), Y13, Y0
+	VMOVDQU    Y0, (R10)
+	VPSHUFB    reverse<>+0(SB), Y13, Y13
+	VPXOR      288(SP), Y13, Y13
+	VPXOR      Y11, Y11, Y11
+	VMOVDQU    Y11, 288(SP)
+	VPCLMULQDQ $0x01, (R13), Y13, Y11
+	VPCLMULQDQ $0x10, (R13), Y13, Y12
+	VPXOR      Y11, Y9, Y9
+	VPXOR      Y12, Y9, Y9
+	VPCLMULQDQ $0x00, (R13), Y13, Y11
+	VPCLMULQDQ $0x11, (R13), Y13, Y12
+	VPXOR      Y11, Y8, Y8
+	VPXOR      Y12, Y10, Y10
+	ADDQ       $0x20, R13
+	ADDQ       $0x20, BX
+	ADDQ       $0x20, R10
+	SUBQ       $0x20, R11
+	JMP        whole
+
+part:
+	TESTQ        R11, R11
+	JEQ          lengths
+	SHRQ         $0x02, R11
+	VMOVD        R11, X1
+	VPBROADCASTD X1, Y1
+	VPCMPGTD     ordinals<>+0(SB), Y1, Y1
+	VPMASKMOVD   (R10), Y1, Y13
+	VPXOR        (BX), Y13, Y0
+	VPMASKMOVD   Y0, Y1, (R10)
+	VPAND        Y1, Y0, Y0
+	VPSHUFB      reverse<>+0(SB), Y13, Y13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, (R13), Y13, Y11
+	VPCLMULQDQ   $0x10, (R13), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, (R13), Y13, Y11
+	VPCLMULQDQ   $0x11, (R13), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	ADDQ         $0x20, R13
+
+lengths:
+	MOVQ         16(R8), AX
+	SUBQ         $0x20, AX
+	SHLQ         $0x03, AX
+	VMOVQ        AX, X13
+	MOVBLZX      38(R8), AX
+	SHLL         $0x05, AX
+	ADDL         $0x40, AX
+	VPINSRQ      $0x01, AX, X13, X13
+	VPXOR        288(SP), Y13, Y13
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, 288(SP)
+	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y12, Y9, Y9
+	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPXOR        Y11, Y8, Y8
+	VPXOR        Y12, Y10, Y10
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD      $0x4e, Y8, Y8
+	VPXOR        Y11, Y9, Y9
+	VPXOR        Y8, Y9, Y9
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD      $0x4e, Y9, Y9
+	VPXOR        Y11, Y10, Y10
+	VPXOR        Y9, Y10, Y10
+	VEXTRACTI128 $0x01, Y10, X11
+	VPXOR        X10, X11, X11
+	VMOVDQU      Y11, 288(SP)
+	VPXOR        Y8, Y8, Y8
+	VPXOR        Y9, Y9, Y9
+	VPXOR        Y10, Y10, Y10
+	VPSHUFB      reverse<>+0(SB), X11, X11
+	VPXOR        256(SP), X11, X11
+	VPXOR        (R12), X11, X11
+	VPTEST       X11, X11
+	SETEQ        36(R8)
+	DECQ         DX
+	JNZ          packet
+	VPXOR        Y11, Y11, Y11
+	VMOVDQU      Y11, (SP)
+	VMOVDQU      Y11, 32(SP)
+	VMOVDQU      Y11, 64(SP)
+	VMOVDQU      Y11, 96(SP)
+	VMOVDQU      Y11, 128(SP)
+	VMOVDQU      Y11, 160(SP)
+	VMOVDQU      Y11, 192(SP)
+	VMOVDQU      Y11, 224(SP)
+	VMOVDQU      Y11, 256(SP)
+	VMOVDQU      Y11, 288(SP)
+	VZEROALL
+	RET
 
 // func gcmOpen256vaes512of1(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ

@@ -111,5 +111,19 @@ func masks() {
 
 // kernel names the function for a direction, a key size and packets of a kind.
 func kernel(seal bool, rounds int, kind string) string {
-	return label("gcm%s%dvaes512%s", map[bool]string{true: "Seal", false: "Open"}[seal], 32*(rounds-6), kind)
+	return label("gcm%s%d%s", map[bool]string{true: "Seal", false: "Open"}[seal], 32*(rounds-6), kind)
+}
+
+// stretch finds the first power for what is left, or for as many groups as
+// there are powers; then it goes on at done.
+func stretch(done string) {
+	const most = powers / (4 * flight) * (4 * flight)
+	MOVQ(blocks, powerP)
+	NEGQ(powerP)
+	SHLQ(operand.U8(4), powerP)
+	LEAQ(operand.Mem{Base: key, Index: powerP, Scale: 1, Disp: keyPowers + blockLen*powers}, powerP)
+	CMPQ(blocks, operand.U32(powers))
+	JBE(operand.LabelRef(done))
+	LEAQ(mem(key, keyPowers+blockLen*(powers-most)), powerP)
+	SUBQ(operand.U32(most), blocks)
 }

@@ -16,6 +16,7 @@ func main() {
 	for _, seal := range []bool{true, false} {
 		for _, rounds := range []int{10, 12, 14} {
 			stream512(seal, rounds)
+			stream256(seal, rounds)
 			small512(seal, rounds, 1)
 			small512(seal, rounds, 2)
 		}

@@ -57,7 +57,7 @@ func small512(seal bool, rounds, size int) {
 	s.lengths, s.power, s.mask, s.t = take(1)[0], take(1)[0], take(1)[0], take(1)[0]
 	s.pool = z
 
-	TEXT(kernel(seal, rounds, label("of%d", size)), 4, "func(jobs *byte, group *byte, n int)") // NOSPLIT
+	TEXT(kernel(seal, rounds, label("vaes512of%d", size)), 4, "func(jobs *byte, group *byte, n int)") // NOSPLIT
 	local := AllocLocal(8 * 5 * wide)
 	for i := range wide {
 		for j, m := range []*operand.Mem{&s.length[i], &s.job[i], &s.firstPower[i], &s.tag[i], &s.finished[i]} {

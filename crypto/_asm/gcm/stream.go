@@ -38,7 +38,7 @@ var (
 
 func stream512(seal bool, rounds int) {
 	s := &stream{
-		seal: seal, rounds: rounds, name: kernel(seal, rounds, ""),
+		seal: seal, rounds: rounds, name: kernel(seal, rounds, "vaes512"),
 		aes:     [flight]reg.VecPhysical{reg.Z0, reg.Z1, reg.Z2, reg.Z3},
 		cipher:  [flight]reg.VecPhysical{reg.Z4, reg.Z5, reg.Z6, reg.Z7},
 		sum:     newProduct(reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z31),
@@ -134,7 +134,7 @@ func (s *stream) geometry() {
 	LEAQ(counters, low)
 	XORL(carry.As32(), carry.As32())
 	s.clear()
-	s.stretch("powers")
+	stretch("powers")
 	Label("powers")
 }
 
@@ -318,22 +318,8 @@ func (s *stream) next(name string) {
 	emit(fold(s.sum.high.reg, s.t))
 	VPXORQ(s.sum.high.reg, s.cipher[0], s.cipher[0])
 	s.clear()
-	s.stretch(name)
+	stretch(name)
 	Label(name)
-}
-
-// stretch finds the first power for what is left, or for as many groups as
-// there are powers; then it goes on at done.
-func (s *stream) stretch(done string) {
-	const most = powers / (4 * flight) * (4 * flight)
-	MOVQ(blocks, powerP)
-	NEGQ(powerP)
-	SHLQ(operand.U8(4), powerP)
-	LEAQ(operand.Mem{Base: key, Index: powerP, Scale: 1, Disp: keyPowers + blockLen*powers}, powerP)
-	CMPQ(blocks, operand.U32(powers))
-	JBE(operand.LabelRef(done))
-	LEAQ(mem(key, keyPowers+blockLen*(powers-most)), powerP)
-	SUBQ(operand.U32(most), blocks)
 }
 
 // tag takes in the packet's last n registers and the lengths.
