@@ -34,7 +34,7 @@ type Policy struct {
 	PolicyParams
 	Owner   Origin
 	Created time.Time // or changed last
-	Used    time.Time // an SA of it carried a packet, within a second; zero: none did
+	Used    time.Time // outbound: when its SA carried a packet last, within a second; zero: it did not, or is inbound
 }
 
 // PolicyName is what names a policy to daemons that do not know its ID: no two
