@@ -19,9 +19,14 @@
 //	event.go      news of the SADB and SPD, to whoever has joined their groups
 //	listen.go     the Unix socket
 //
-// Errors have the numbers that Linux 6.1 gives them. Three things differ. An
-// error quotes the header of the request only, since the rest may hold keys.
-// Keys go out in GETSA's answers alone, and never in an event. And what Spigot
-// cannot do (marks, interface IDs, offload, bundles of SAs) is refused with a
-// text for extended acks, rather than kept and ignored.
+// Errors have the numbers that Linux 6.1 gives them. What differs:
+//
+//   - An error quotes the header of the request only, since the rest may hold
+//     keys. Keys go out in GETSA's answers alone, and never in an event.
+//   - What Spigot cannot do (marks, interface IDs, offload, bundles of SAs,
+//     MIGRATE) is refused with a text for extended acks, rather than kept and
+//     ignored. Flags about DSCP, ECN and DF of the outer header are kept, shown
+//     and logged: the gateway treats these as RFC 4301 says.
+//   - HMAC-SHA-256 without a length has an ICV of 128 bits (RFC 4868), not 96.
+//   - Events about thresholds (AEVENTS) and reports are never sent.
 package xfrm

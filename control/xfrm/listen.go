@@ -15,8 +15,10 @@ import (
 
 const (
 	maxDatagram = 64 << 10
-	acceptPause = 50 * time.Millisecond // after an error, such as too many open files
 	maxBatch    = 64                    // datagrams that are served in one step of the control
+	acceptPause = 50 * time.Millisecond // after an error, such as too many open files
+
+	refusalPause = time.Second // between two lines of the log about refused clients
 )
 
 // Serve answers the clients that connect to ln, a socket with SOCK_SEQPACKET,
@@ -66,7 +68,7 @@ func (s *Server) accept(ctx context.Context, conn *net.UnixConn, work *sync.Wait
 		err = fmt.Errorf("there are %d XFRM clients: close some", s.max)
 	}
 	if err != nil {
-		s.log.Warn("refuse an XFRM client", "err", err)
+		s.tellRefusal(err)
 		refusal := newMessage(nil, header{typ: syscall.NLMSG_ERROR, flags: flagCapped}, &nlError{errno: negative(syscall.ENFILE)}).end()
 		_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // its buffer is empty: this does not wait
 		_, _ = conn.Write(refusal)
@@ -79,6 +81,15 @@ func (s *Server) accept(ctx context.Context, conn *net.UnixConn, work *sync.Wait
 			s.log.Info("an XFRM client is gone", "err", err)
 		}
 	})
+}
+
+// tellRefusal logs refusals, but not each of a flood.
+func (s *Server) tellRefusal(err error) {
+	s.refused++
+	if now := time.Now(); now.Sub(s.loggedAt) >= refusalPause {
+		s.log.Warn("refuse XFRM clients", "err", err, "clients", s.refused)
+		s.refused, s.loggedAt = 0, now
+	}
 }
 
 // carry serves c on conn until one of both ends, or ctx.

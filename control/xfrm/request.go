@@ -172,6 +172,7 @@ func (r *request) parse(size int) (err error) {
 	}{
 		{nl.XFRMA_MARK, "mark"}, {nl.XFRMA_SET_MARK, "output mark"}, {nl.XFRMA_IF_ID, "interface ID"},
 		{nl.XFRMA_TFCPAD, "traffic flow confidentiality padding"},
+		{nl.XFRMA_REPLAY_THRESH, "events after so many packets"}, {nl.XFRMA_ETIMER_THRESH, "events after so much time"},
 	} {
 		if b := r.attrs[x.typ]; b != nil && anySet(b) {
 			return refuse(eOPNOTSUPP, "%s: there is none; leave it out", x.what)
@@ -253,10 +254,8 @@ func (r *request) newAE(k *control.Keying) error {
 	case r.flags&syscall.NLM_F_REPLACE == 0:
 		return refuse(eINVAL, "a new state that replaces nothing: set NLM_F_REPLACE")
 	case plain == nil && ring == nil:
-		for _, typ := range []int{nl.XFRMA_LTIME_VAL, nl.XFRMA_REPLAY_THRESH, nl.XFRMA_ETIMER_THRESH} {
-			if r.attrs[typ] != nil {
-				return refuse(eOPNOTSUPP, "attribute %d of an SA in use: only its sequence numbers can be moved on", typ)
-			}
+		if r.attrs[nl.XFRMA_LTIME_VAL] != nil {
+			return refuse(eOPNOTSUPP, "what an SA in use has carried: only its sequence numbers can be moved on")
 		}
 		return refuse(eINVAL, "no replay state: say where the sequence numbers are")
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"spigot/control"
 )
@@ -44,6 +45,10 @@ type Server struct {
 
 	mu      sync.Mutex
 	clients map[*Client]bool
+
+	// Serve's alone.
+	refused  int       // since it was logged last
+	loggedAt time.Time // the last refusal
 }
 
 // New returns a server. Close it.

@@ -17,21 +17,23 @@ const (
 	protoComp = syscall.IPPROTO_COMP
 )
 
-// The bits of usersaInfo.flags and of XFRMA_SA_EXTRA_FLAGS that are acted on.
+// Bits of usersaInfo.flags and of XFRMA_SA_EXTRA_FLAGS.
 const (
 	flagAnyFamily = nl.XFRM_STATE_AF_UNSPEC
 	flagESN       = nl.XFRM_STATE_ESN
 	extraMayWrap  = nl.XFRM_SA_XFLAG_OSEQ_MAY_WRAP
+
+	// Kept and returned: the gateway has its own way with DSCP, ECN and DF.
+	headerFlags = nl.XFRM_STATE_NOECN | nl.XFRM_STATE_DECAP_DSCP | nl.XFRM_STATE_NOPMTUDISC
 )
 
 // saExtra is what an SA's maker said and Spigot does not act on.
 type saExtra struct {
-	sel    selector
-	seq    uint32
-	flags  uint8
-	extra  uint32 // XFRMA_SA_EXTRA_FLAGS
-	ring   bool   // the replay state came as a replayESN
-	window uint32 // as asked for
+	sel   selector
+	seq   uint32
+	flags uint8
+	extra uint32 // XFRMA_SA_EXTRA_FLAGS
+	ring  bool   // the replay state came as a replayESN
 }
 
 // newSA serves NEWSA and UPDSA.
@@ -45,9 +47,14 @@ func (r *request) newSA(k *control.Keying) error {
 		return err
 	}
 	if r.typ == msgNewSA {
-		return k.AddSA(r.origin(), p)
+		err = k.AddSA(r.origin(), p)
+	} else {
+		err = k.UpdateSA(r.origin(), p)
 	}
-	return k.UpdateSA(r.origin(), p)
+	if x := p.Opaque.(*saExtra); err == nil && (x.flags&headerFlags != 0 || x.extra&nl.XFRM_SA_XFLAG_DONT_ENCAP_DSCP != 0) {
+		r.c.s.log.Info("SA asks for outer headers other than the gateway's", "sa", p.ID(), "flags", x.flags, "extra_flags", x.extra)
+	}
+	return err
 }
 
 // saParams reads an SA. Its keys alias the request.
@@ -150,7 +157,6 @@ func (r *request) replayOf(p *control.SAParams, info *usersaInfo, extra *saExtra
 		p.Window, extra.ring = int(s.window), true
 	}
 	p.Replay, err = replayAttr(plain, ring)
-	extra.window = uint32(p.Window)
 	return err
 }
 
@@ -299,7 +305,6 @@ func saInfoOf(sa *control.SA) (info usersaInfo, extra saExtra) {
 	if x, mine := sa.Opaque.(*saExtra); mine {
 		extra = *x
 	} else {
-		extra.window = uint32(sa.Window)
 		if extra.flags |= flagAnyFamily; sa.Sel != nil {
 			extra.sel, extra.flags = selectorOf(sa.Sel), 0
 		}
@@ -307,7 +312,7 @@ func saInfoOf(sa *control.SA) (info usersaInfo, extra saExtra) {
 	if sa.ESN {
 		extra.flags |= flagESN
 	}
-	extra.ring = extra.ring || sa.ESN || extra.window > 32
+	extra.ring = extra.ring || sa.ESN || sa.Window > 32
 	info = usersaInfo{
 		sel:   extra.sel,
 		id:    id{dst: addressOf(sa.Dst), spi: sa.SPI, proto: sa.Proto},
@@ -321,7 +326,7 @@ func saInfoOf(sa *control.SA) (info usersaInfo, extra saExtra) {
 		info.mode = modeTunnel
 	}
 	if !extra.ring {
-		info.window = uint8(extra.window)
+		info.window = uint8(sa.Window)
 	}
 	return info, extra
 }
@@ -360,7 +365,7 @@ func (m *message) replay(sa *control.SA, extra *saExtra) *message {
 	}
 	if !extra.ring {
 		s := &replayState{oseq: uint32(oseq), seq: uint32(seq)}
-		for k := range uint64(min(extra.window, 32)) {
+		for k := range uint64(min(sa.Window, 32)) {
 			if sa.Direction == control.Inbound && seen(&sa.Replay, k) {
 				s.bitmap |= 1 << k
 			}
@@ -368,7 +373,7 @@ func (m *message) replay(sa *control.SA, extra *saExtra) *message {
 		m.attr(nl.XFRMA_REPLAY_VAL, s)
 		return m
 	}
-	window := min(extra.window, maxBitmap*32)
+	window := uint32(min(sa.Window, maxBitmap*32))
 	s := &replayESN{
 		oseq: uint32(oseq), oseqHi: uint32(oseq >> 32), seq: uint32(seq), seqHi: uint32(seq >> 32),
 		window: window, bitmap: make([]uint32, (window+31)/32),

@@ -213,6 +213,7 @@ func TestRefusedSAs(t *testing.T) {
 		{"mark", none, []func(*message){with(nl.XFRMA_MARK, &hashInfo{1, 0xff})}, syscall.EOPNOTSUPP},
 		{"offload", none, []func(*message){with(nl.XFRMA_OFFLOAD_DEV, &hashInfo{1, 0})}, syscall.EOPNOTSUPP},
 		{"security context", none, []func(*message){with(nl.XFRMA_SEC_CTX, &hashInfo{})}, syscall.EOPNOTSUPP},
+		{"events after 32 packets", none, []func(*message){u32(nl.XFRMA_REPLAY_THRESH, 32)}, syscall.EOPNOTSUPP},
 		{"numbers that wrap", none, []func(*message){u32(nl.XFRMA_SA_EXTRA_FLAGS, extraMayWrap)}, syscall.EOPNOTSUPP},
 		{"DSCP not copied", none, []func(*message){u32(nl.XFRMA_SA_EXTRA_FLAGS, 1)}, 0},
 		{"a window larger than its bitmap", none, []func(*message){with(nl.XFRMA_REPLAY_ESN_VAL, &replayESN{window: 33, bitmap: make([]uint32, 1)})}, syscall.EINVAL},
