@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # git refuses a clone that is somebody else's, and go build, which asks it, fails with it.
 export GOFLAGS += $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
 
-.PHONY: all build demo test test-race test-tiers test-vectors bench soak lint generate check-generated clean help deps-demo deps-test deps-generate
+.PHONY: all build demo demo-ike test test-race test-tiers test-vectors bench soak lint generate check-generated clean help deps-demo deps-test deps-generate
 
 all: build ## build bin/spigot, bin/spigotctl and bin/spigen (the default)
 
@@ -21,6 +21,9 @@ build:
 
 demo: deps-demo build ## two gateways in network namespaces, real packets through ESP over AF_XDP, a live report
 	examples/demo/demo.sh
+
+demo-ike: deps-demo deps-test build ## no SA, a first packet, ACQUIRE, IKE between unmodified daemons, rekeying under load (PEER=iked)
+	examples/demo-ike/demo.sh
 
 test: deps-test build test-race test-tiers test-vectors ## all tests: race detector, independent peers, test vectors
 
