@@ -2,8 +2,11 @@ package crypto
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"reflect"
+	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -121,6 +124,117 @@ func TestGCMBatches(t *testing.T) {
 			for i := range jobs {
 				if jobs[i].OK == (i == bad) || i != bad && !bytes.Equal(jobs[i].Pkt[16:16+len(bodies[i])], bodies[i]) {
 					t.Fatalf("open, job %d of %d, %d bytes, forged %d: OK %v", i, size, len(bodies[i]), bad, jobs[i].OK)
+				}
+			}
+		}
+	})
+}
+
+// Two workers under one key, while the collector runs all the time and moves
+// stacks: a kernel must hold nothing that it loses.
+func TestGCMUnderCollection(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(1))
+	eachTier(t, "aes-gcm", func(t *testing.T, s *Suite) {
+		k, o := randomKey(s, newRand())
+		var workers sync.WaitGroup
+		for w := range 2 {
+			workers.Go(func() {
+				rng := rand.New(rand.NewPCG(uint64(w), 2))
+				for range 20 {
+					e, jobs := NewEngine(), make([]Job, 1+rng.IntN(8))
+					for i := range jobs {
+						jobs[i] = Job{Key: k, Pkt: randomBytes(rng, 8+8+4*(1+rng.IntN(100))+16)}
+					}
+					want := make([][]byte, len(jobs))
+					for i, j := range jobs {
+						want[i] = o.seal(j.Pkt[:8], j.Pkt[16:len(j.Pkt)-16], 0, false)
+					}
+					e.Seal(jobs)
+					for i, j := range jobs {
+						if !j.OK || !bytes.Equal(j.Pkt, want[i]) {
+							t.Errorf("worker %d: sealed otherwise than alone", w)
+						}
+					}
+				}
+			})
+		}
+		workers.Wait()
+	})
+}
+
+// FuzzGCMTiers gives all tiers the same packet to seal, the outcome to open,
+// and the raw packet to open.
+func FuzzGCMTiers(f *testing.F) {
+	for _, n := range []int{0, 31, 36, 80, 84, 148, 272, 276, 1500, 4100} {
+		f.Add(uint8(n), uint32(n), n%3 == 0, bytes.Repeat([]byte{byte(n)}, n))
+	}
+	const names = 3
+	f.Fuzz(func(t *testing.T, which uint8, hi uint32, esn bool, data []byte) {
+		name := []string{"aes-gcm-16-128", "aes-gcm-16-192", "aes-gcm-16-256"}[which%names]
+		var first []byte // what the first tier made
+		var verdict bool
+		for i, tier := range Tiers() {
+			s := suiteOf(tier, name)
+			k, _ := randomKey(s, newRand())
+			e := NewEngine()
+			raw := []Job{{Key: k, Pkt: bytes.Clone(data), SeqHi: hi, ESN: esn}}
+			e.Open(raw)
+			all, pkt := guarded(data, which%2 == 0)
+			jobs := []Job{{Key: k, Pkt: pkt, SeqHi: hi, ESN: esn}}
+			e.Seal(jobs)
+			sealed := bytes.Clone(pkt)
+			if i == 0 {
+				first, verdict = sealed, jobs[0].OK
+			}
+			if !bytes.Equal(sealed, first) || jobs[0].OK != verdict || !guardsHold(all) || raw[0].OK {
+				t.Fatalf("%s: %v and %v differ, or an unsealed packet was opened", name, tier, Tiers()[0])
+			}
+			if e.Open(jobs); jobs[0].OK != verdict || verdict && !bytes.Equal(pkt[16:len(pkt)-16], data[16:len(data)-16]) {
+				t.Fatalf("%s: %v does not open what it sealed", name, tier)
+			}
+		}
+	})
+}
+
+// A kernel touches no byte outside a packet, even to read it: packets begin
+// where memory begins, or end where it ends, one alone and four together.
+func TestGCMStaysInside(t *testing.T) {
+	var memory [gcmFours][]byte
+	for i := range memory {
+		memory[i] = fenced(t, 9000)
+	}
+	eachTier(t, "aes-gcm", func(t *testing.T, s *Suite) {
+		e, rng := NewEngine(), newRand()
+		k, o := randomKey(s, rng)
+		lengths := []int{1420, 2048, 4092, 8192, 8956}
+		for n := 4; n <= 640; n += 4 {
+			lengths = append(lengths, n)
+		}
+		for _, n := range lengths {
+			raw := randomBytes(rng, 8+8+n+16)
+			want := o.seal(raw[:8], raw[16:16+n], 0, false)
+			for _, atEnd := range []bool{false, true} {
+				for _, jobs := range [][]Job{make([]Job, 1), make([]Job, gcmFours)} {
+					for i := range jobs {
+						pkt := memory[i][:len(raw)]
+						if atEnd {
+							pkt = memory[i][len(memory[i])-len(raw):]
+						}
+						copy(pkt, raw)
+						jobs[i] = Job{Key: k, Pkt: pkt}
+					}
+					e.Seal(jobs)
+					for _, j := range jobs {
+						if !j.OK || !bytes.Equal(j.Pkt, want) {
+							t.Fatalf("seal of %d bytes, %d together: OK %v", n, len(jobs), j.OK)
+						}
+					}
+					e.Open(jobs)
+					for _, j := range jobs {
+						if !j.OK || !bytes.Equal(j.Pkt[16:16+n], raw[16:16+n]) {
+							t.Fatalf("open of %d bytes, %d together: OK %v", n, len(jobs), j.OK)
+						}
+					}
 				}
 			}
 		}
