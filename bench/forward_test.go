@@ -86,8 +86,8 @@ func (f *forward) measure(b *testing.B, p path, size int) {
 // of size bytes.
 func (f *forward) judge(b *testing.B, before, after *counter.Values, size int) {
 	b.Helper()
-	if lost := after.Dropped() + after.Punted; lost > 0 {
-		b.Fatalf("the gateway did not send %d of %d packets; drops %v", lost, after.Rx, after.Drops)
+	if lost := after.Dropped() + after.Punted - before.Dropped() - before.Punted; lost > 0 {
+		b.Fatalf("the gateway did not send %d of %d packets; drops since its start %v", lost, after.Rx-before.Rx, after.Drops)
 	}
 	if n, bytes := after.Tx-before.Tx, after.TxBytes-before.TxBytes; bytes != n*uint64(size) {
 		b.Fatalf("%d packets left as %d bytes, want %d each", n, bytes, size)
