@@ -538,28 +538,41 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-// The cost of one request after another, as a daemon sends them: each is in
-// force when it is acknowledged.
-func BenchmarkNewSA(b *testing.B) {
-	r := newRig(b)
-	c := r.client(b, 0)
-	for i := 0; b.Loop(); i++ {
-		r.do(b, c, 0, r.req(msgNewSA, syscall.NLM_F_ACK, outboundSA(0x1000+uint32(i)), with(nl.XFRMA_ALG_AEAD, gcm()), window(1)))
-		if i == 99999 {
-			b.StopTimer()
-			r.do(b, c, 0, r.req(msgFlushSA, syscall.NLM_F_ACK, new(octet)))
-			i = 0
-			b.StartTimer()
-		}
+// The cost of a request, one after another, as a daemon sends them, and many at
+// once, as one who restores a state does. An acknowledgement says that all
+// before it is in force.
+func BenchmarkRequests(b *testing.B) {
+	sa := func(r *rig, i int) []byte {
+		return r.req(msgNewSA, syscall.NLM_F_ACK, outboundSA(0x1000+uint32(i)), with(nl.XFRMA_ALG_AEAD, gcm()), window(1))
 	}
-}
-
-func BenchmarkNewPolicy(b *testing.B) {
-	r := newRig(b)
-	c := r.client(b, 0)
-	for i := 0; b.Loop(); i++ {
+	policy := func(r *rig, i int) []byte {
 		p := charonPolicy(dirOut)
 		p.sel.src[1], p.sel.src[2], p.sel.src[3], p.sel.plenSrc = byte(i>>16), byte(i>>8), byte(i), 32
-		r.do(b, c, 0, r.req(msgNewPolicy, syscall.NLM_F_ACK, p, charonTmpl(dirOut, 0)))
+		return r.req(msgNewPolicy, syscall.NLM_F_ACK, p, charonTmpl(dirOut, 0))
+	}
+	for _, row := range []struct {
+		name  string
+		make  func(*rig, int) []byte
+		batch int
+	}{{"SA/one", sa, 1}, {"SA/64", sa, 64}, {"policy/one", policy, 1}, {"policy/64", policy, 64}} {
+		b.Run(row.name, func(b *testing.B) {
+			r := newRig(b)
+			c := r.client(b, 0)
+			b.ResetTimer()
+			for i := 0; i < b.N; {
+				var batch [][]byte
+				for ; i < b.N && len(batch) < row.batch; i++ {
+					batch = append(batch, row.make(r, i))
+				}
+				if err := c.Handle(batch...); err != nil {
+					b.Fatal(err)
+				}
+				for range batch {
+					if m := split(b, c.Next()); m[0].errno(b) != 0 {
+						b.Fatal(m[0].errno(b))
+					}
+				}
+			}
+		})
 	}
 }
