@@ -12,6 +12,10 @@ import (
 // daemon answers with new SAs, or does not care.
 const mappingQuiet = 30 * time.Second
 
+// mappingGap is how long nothing is told about an SA that has moved: whoever
+// sits on the path can change the source of each packet.
+const mappingGap = time.Second
+
 // mapping is where the peer of an SA in UDP sends from, and when that was told.
 type mapping struct {
 	peer flow.Addr
@@ -33,7 +37,7 @@ func (c *Controller) locate(p *fib.Punt, now time.Time) {
 	}
 	is := src == p.Via && encap.SrcPort == p.SrcPort
 	was := r.moved.peer == p.Via && r.moved.port == p.SrcPort && now.Sub(r.moved.told) < mappingQuiet
-	if is || was {
+	if is || was || now.Sub(r.moved.told) < mappingGap {
 		return
 	}
 	r.moved = mapping{p.Via, p.SrcPort, now}

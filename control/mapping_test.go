@@ -33,7 +33,8 @@ func TestAPeerThatMovedIsToldOnce(t *testing.T) {
 		{0, 300, here, peer, 4500, 0}, // an update was quicker
 		{0, 300, here, peer, 1024, 1},
 		{time.Second, 300, here, peer, 1024, 1},
-		{2 * time.Second, 300, here, "198.51.100.1", 1024, 2},
+		{1500 * time.Millisecond, 300, here, "198.51.100.1", 1024, 2},
+		{1600 * time.Millisecond, 300, here, "198.51.100.7", 1024, 2}, // too soon: sources may be anything
 		{3 * time.Second, 300, here, peer, 1024, 3},
 		{29 * time.Second, 300, here, peer, 1024, 3},
 		{33 * time.Second, 300, here, peer, 1024, 4}, // nobody did anything about it

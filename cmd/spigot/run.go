@@ -30,7 +30,7 @@ const (
 func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Run the gateway until SIGTERM or SIGINT",
+		Short: "Run the gateway until SIGTERM, SIGINT or SIGHUP",
 		Args:  cobra.NoArgs,
 	}
 	fl := newFlags(cmd)
@@ -41,7 +41,7 @@ func newRun() *cobra.Command {
 // runGateway runs what the flags and the configuration say until a signal. A
 // second signal ends the process at once.
 func runGateway(cmd *cobra.Command, fl *flags) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGTERM, unix.SIGINT)
+	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	m, err := thisMachine()
