@@ -3,14 +3,15 @@ package crypto
 import "encoding/binary"
 
 // gcmPowers is how many powers of H a key keeps. GHASH's sum is reduced once in
-// that many blocks, and a packet's end takes any number of them.
-const gcmPowers = 52
+// 32 blocks, and a packet's end takes any number of powers. More of them save
+// reductions, until keys do not fit the caches: docs/crypto-gcm.md has the figures.
+const gcmPowers = 36
 
 // gcmKey is AES-GCM's key as the kernels take it. They know where its fields
 // lie: see _asm/gcm/layout.go.
 type gcmKey struct {
 	powers [gcmPowers][16]byte // of H, the highest first, times x, bit-reversed (NIST SP 800-38D, section 6.3)
-	rounds [15][4][16]byte     // the round keys that the key's size has, each four times; the salt is added to the first
+	rounds aesSchedule         // the round keys that the key's size has; the salt is added to the first
 }
 
 // gcmKernel is AES-GCM on one tier; that of Std is empty. Seal and open are by

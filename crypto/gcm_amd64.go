@@ -35,18 +35,12 @@ var gcmKernels = [numTiers]gcmKernel{
 
 // expandGCM makes the round keys and the powers of H, without any table.
 func expandGCM(g *gcmKey, key, salt []byte) {
-	var encrypt, decrypt aesSchedule // the second is of no use here
-	rounds := expandAES(&encrypt, &decrypt, key)
-	for r, k := range encrypt {
-		g.rounds[r] = [4][16]byte{k, k, k, k}
-	}
-	clear(encrypt[:])
+	var decrypt aesSchedule // of no use here
+	rounds := expandAES(&g.rounds, &decrypt, key)
 	clear(decrypt[:])
 	gcmSetup(g, rounds)
-	for lane := range g.rounds[0] {
-		for i, b := range salt { // the nonce begins with it, and the first round key is added to the nonce
-			g.rounds[0][lane][i] ^= b
-		}
+	for i, b := range salt { // the nonce begins with it, and the first round key is added to the nonce
+		g.rounds[0][i] ^= b
 	}
 }
 

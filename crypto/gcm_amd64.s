@@ -1171,13 +1171,13 @@ GLOBL ordinals<>(SB), RODATA|NOPTR, $32
 TEXT ·gcmSetup(SB), NOSPLIT, $0-16
 	MOVQ    key+0(FP), R9
 	MOVQ    rounds+8(FP), CX
-	VMOVDQU 832(R9), X0
-	LEAQ    896(R9), AX
+	VMOVDQU 576(R9), X0
+	LEAQ    592(R9), AX
 	DECQ    CX
 
 round:
 	VAESENC     (AX), X0, X0
-	ADDQ        $0x40, AX
+	ADDQ        $0x10, AX
 	DECQ        CX
 	JNZ         round
 	VAESENCLAST (AX), X0, X0
@@ -1188,9 +1188,9 @@ round:
 	VPADDQ      X0, X0, X0
 	VPXOR       X1, X0, X0
 	VMOVDQA     X0, X2
-	LEAQ        816(R9), AX
+	LEAQ        560(R9), AX
 	VMOVDQU     X2, (AX)
-	MOVQ        $0x00000033, CX
+	MOVQ        $0x00000023, CX
 
 power:
 	VMOVDQA    X2, X7
@@ -1215,7 +1215,7 @@ power:
 	RET
 
 // func gcmSeal128vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmSeal128vaes512(SB), NOSPLIT, $0-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
@@ -1236,22 +1236,42 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VPXORQ            832(R9), Z14, Z13
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VMOVDQU64         896(R9), Z17
-	VMOVDQU64         960(R9), Z18
-	VMOVDQU64         1024(R9), Z19
-	VMOVDQU64         1088(R9), Z20
-	VMOVDQU64         1152(R9), Z21
-	VMOVDQU64         1216(R9), Z22
-	VMOVDQU64         1280(R9), Z23
-	VMOVDQU64         1344(R9), Z24
-	VMOVDQU64         1408(R9), Z25
-	VMOVDQU64         1472(R9), Z26
+	VBROADCASTI32X4   592(R9), Z17
+	VBROADCASTI32X4   608(R9), Z18
+	VBROADCASTI32X4   624(R9), Z19
+	VBROADCASTI32X4   640(R9), Z20
+	VBROADCASTI32X4   656(R9), Z21
+	VBROADCASTI32X4   672(R9), Z22
+	VBROADCASTI32X4   688(R9), Z23
+	VBROADCASTI32X4   704(R9), Z24
+	VBROADCASTI32X4   720(R9), Z25
+	VBROADCASTI32X4   736(R9), Z26
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
 	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVBLZX           -1(SI)(CX*1), CX
+	LEAQ              (CX)(CX*4), CX
+	MOVQ              (DI)(CX*8), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -1280,11 +1300,11 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              832(R9)(R13*1), R13
-	CMPQ              R14, $0x00000034
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
 	JBE               powers
 	LEAQ              64(R9), R13
-	SUBQ              $0x00000030, R14
+	SUBQ              $0x00000020, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -1641,7 +1661,7 @@ loop:
 	VMOVDQU64     Z3, 192(R10)
 	VPSHUFB       reverse<>+0(SB), Z3, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           check
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -1661,11 +1681,11 @@ loop:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           check
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 check:
 	ADDQ $0x00000100, R10
@@ -1727,7 +1747,7 @@ last1:
 	VMOVDQU8.Z    Z0, K1, Z0
 	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -1747,11 +1767,11 @@ last1:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag1
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
@@ -1764,10 +1784,10 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -1843,7 +1863,7 @@ last2:
 	VMOVDQU8.Z    Z1, K1, Z1
 	VPSHUFB       reverse<>+0(SB), Z1, Z5
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag2
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -1863,11 +1883,11 @@ last2:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag2
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
@@ -1885,10 +1905,10 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -1979,7 +1999,7 @@ last3:
 	VMOVDQU8.Z    Z2, K1, Z2
 	VPSHUFB       reverse<>+0(SB), Z2, Z6
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag3
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -1999,11 +2019,11 @@ last3:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag3
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag3:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
@@ -2028,10 +2048,10 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -2137,7 +2157,7 @@ last4:
 	VMOVDQU8.Z    Z3, K1, Z3
 	VPSHUFB       reverse<>+0(SB), Z3, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag4
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -2157,11 +2177,11 @@ last4:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag4
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag4:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
@@ -2191,10 +2211,10 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -2283,7 +2303,7 @@ esn4false:
 	JMP          afteresn4false
 
 // func gcmSeal128vaes256(jobs *byte, group *byte, n int)
-// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+// Requires: AES, AVX, AVX2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmSeal128vaes256(SB), NOSPLIT, $320-24
 	MOVQ jobs+0(FP), DI
 	MOVQ group+8(FP), SI
@@ -2298,23 +2318,42 @@ packet:
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
 	MOVQ        8(R9), R9
+	XORL        CX, CX
+	CMPQ        DX, $0x01
+	SETHI       CL
+	MOVBLZX     -1(SI)(CX*1), CX
+	LEAQ        (CX)(CX*4), CX
+	MOVQ        (DI)(CX*8), CX
+	MOVQ        8(CX), CX
+	PREFETCHT0  (CX)
+	PREFETCHT0  64(CX)
+	PREFETCHT0  128(CX)
+	PREFETCHT0  192(CX)
+	PREFETCHT0  256(CX)
+	PREFETCHT0  320(CX)
+	PREFETCHT0  384(CX)
+	PREFETCHT0  448(CX)
+	PREFETCHT0  512(CX)
+	PREFETCHT0  576(CX)
+	PREFETCHT0  640(CX)
+	PREFETCHT0  704(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       832(R9), X0, X0
-	VAESENC     896(R9), X0, X0
-	VAESENC     960(R9), X0, X0
-	VAESENC     1024(R9), X0, X0
-	VAESENC     1088(R9), X0, X0
-	VAESENC     1152(R9), X0, X0
-	VAESENC     1216(R9), X0, X0
-	VAESENC     1280(R9), X0, X0
-	VAESENC     1344(R9), X0, X0
-	VAESENC     1408(R9), X0, X0
-	VAESENCLAST 1472(R9), X0, X0
+	VPXOR       576(R9), X0, X0
+	VAESENC     592(R9), X0, X0
+	VAESENC     608(R9), X0, X0
+	VAESENC     624(R9), X0, X0
+	VAESENC     640(R9), X0, X0
+	VAESENC     656(R9), X0, X0
+	VAESENC     672(R9), X0, X0
+	VAESENC     688(R9), X0, X0
+	VAESENC     704(R9), X0, X0
+	VAESENC     720(R9), X0, X0
+	VAESENCLAST 736(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -2330,12 +2369,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -2359,393 +2398,393 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
+	LEAQ         576(R9)(R13*1), R13
+	CMPQ         R14, $0x00000024
 	JBE          groups
 	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	SUBQ         $0x00000020, R14
 
 groups:
-	CMPQ        R11, $0x00000100
-	JB          tail
-	VMOVDQU     832(R9), Y15
-	VPSHUFB     swapLast<>+0(SB), Y14, Y0
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y0, Y0
-	VPSHUFB     swapLast<>+0(SB), Y14, Y1
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y1, Y1
-	VPSHUFB     swapLast<>+0(SB), Y14, Y2
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y2, Y2
-	VPSHUFB     swapLast<>+0(SB), Y14, Y3
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y3, Y3
-	VPSHUFB     swapLast<>+0(SB), Y14, Y4
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y4, Y4
-	VPSHUFB     swapLast<>+0(SB), Y14, Y5
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y5, Y5
-	VPSHUFB     swapLast<>+0(SB), Y14, Y6
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y6, Y6
-	VPSHUFB     swapLast<>+0(SB), Y14, Y7
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y7, Y7
-	VMOVDQU     896(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     960(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1024(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1088(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1152(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1216(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1280(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1344(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1408(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1472(R9), Y15
-	VAESENCLAST Y15, Y0, Y0
-	VAESENCLAST Y15, Y1, Y1
-	VAESENCLAST Y15, Y2, Y2
-	VAESENCLAST Y15, Y3, Y3
-	VAESENCLAST Y15, Y4, Y4
-	VAESENCLAST Y15, Y5, Y5
-	VAESENCLAST Y15, Y6, Y6
-	VAESENCLAST Y15, Y7, Y7
-	VPXOR       (R10), Y0, Y0
-	VMOVDQU     Y0, (R10)
-	VPXOR       32(R10), Y1, Y1
-	VMOVDQU     Y1, 32(R10)
-	VPXOR       64(R10), Y2, Y2
-	VMOVDQU     Y2, 64(R10)
-	VPXOR       96(R10), Y3, Y3
-	VMOVDQU     Y3, 96(R10)
-	VPXOR       128(R10), Y4, Y4
-	VMOVDQU     Y4, 128(R10)
-	VPXOR       160(R10), Y5, Y5
-	VMOVDQU     Y5, 160(R10)
-	VPXOR       192(R10), Y6, Y6
-	VMOVDQU     Y6, 192(R10)
-	VPXOR       224(R10), Y7, Y7
-	VMOVDQU     Y7, 224(R10)
-	ADDQ        $0x00000100, R10
-	SUBQ        $0x00000100, R11
-	CMPQ        R11, $0x00000100
-	JB          last
+	CMPQ           R11, $0x00000100
+	JB             tail
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y1, Y1
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y2, Y2
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y3, Y3
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 592(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 608(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 640(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 672(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 704(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 736(R9), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          (R10), Y0, Y0
+	VMOVDQU        Y0, (R10)
+	VPXOR          32(R10), Y1, Y1
+	VMOVDQU        Y1, 32(R10)
+	VPXOR          64(R10), Y2, Y2
+	VMOVDQU        Y2, 64(R10)
+	VPXOR          96(R10), Y3, Y3
+	VMOVDQU        Y3, 96(R10)
+	VPXOR          128(R10), Y4, Y4
+	VMOVDQU        Y4, 128(R10)
+	VPXOR          160(R10), Y5, Y5
+	VMOVDQU        Y5, 160(R10)
+	VPXOR          192(R10), Y6, Y6
+	VMOVDQU        Y6, 192(R10)
+	VPXOR          224(R10), Y7, Y7
+	VMOVDQU        Y7, 224(R10)
+	ADDQ           $0x00000100, R10
+	SUBQ           $0x00000100, R11
+	CMPQ           R11, $0x00000100
+	JB             last
 
 loop:
-	VMOVDQU      832(R9), Y15
-	VPSHUFB      swapLast<>+0(SB), Y14, Y0
-	VMOVDQU      -256(R10), Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VPXOR        Y15, Y0, Y0
-	VPSHUFB      swapLast<>+0(SB), Y14, Y1
-	VPXOR        288(SP), Y13, Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y11, Y11, Y11
-	VPXOR        Y15, Y1, Y1
-	VMOVDQU      Y11, 288(SP)
-	VPSHUFB      swapLast<>+0(SB), Y14, Y2
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPCLMULQDQ   $0x01, (R13), Y13, Y11
-	VPXOR        Y15, Y2, Y2
-	VPCLMULQDQ   $0x10, (R13), Y13, Y12
-	VPSHUFB      swapLast<>+0(SB), Y14, Y3
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y11, Y9, Y9
-	VPXOR        Y15, Y3, Y3
-	VPXOR        Y12, Y9, Y9
-	VPSHUFB      swapLast<>+0(SB), Y14, Y4
-	VPCLMULQDQ   $0x00, (R13), Y13, Y11
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y4, Y4
-	VPCLMULQDQ   $0x11, (R13), Y13, Y12
-	VPSHUFB      swapLast<>+0(SB), Y14, Y5
-	VPXOR        Y11, Y8, Y8
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y5, Y5
-	VPXOR        Y12, Y10, Y10
-	VPSHUFB      swapLast<>+0(SB), Y14, Y6
-	VMOVDQU      -224(R10), Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VPXOR        Y15, Y6, Y6
-	VPSHUFB      swapLast<>+0(SB), Y14, Y7
-	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
-	VPXOR        Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      896(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      -192(R10), Y13
-	VMOVDQU      960(R9), Y15
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
-	VAESENC      Y15, Y3, Y3
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
-	VMOVDQU      1024(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VMOVDQU      -160(R10), Y13
-	VAESENC      Y15, Y4, Y4
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
-	VMOVDQU      1088(R9), Y15
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      -128(R10), Y13
-	VMOVDQU      1152(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
-	VMOVDQU      1216(R9), Y15
-	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y2, Y2
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y3, Y3
-	VMOVDQU      -96(R10), Y13
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
-	VMOVDQU      1280(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1344(R9), Y15
-	VMOVDQU      -64(R10), Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
-	VMOVDQU      1408(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y4, Y4
-	VMOVDQU      -32(R10), Y13
-	VAESENC      Y15, Y5, Y5
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
-	VMOVDQU      1472(R9), Y15
-	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
-	VAESENCLAST  Y15, Y0, Y0
-	VAESENCLAST  Y15, Y1, Y1
-	VPXOR        Y11, Y9, Y9
-	VAESENCLAST  Y15, Y2, Y2
-	VPXOR        Y12, Y9, Y9
-	VAESENCLAST  Y15, Y3, Y3
-	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
-	VAESENCLAST  Y15, Y4, Y4
-	VAESENCLAST  Y15, Y5, Y5
-	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
-	VAESENCLAST  Y15, Y6, Y6
-	VPXOR        Y11, Y8, Y8
-	VAESENCLAST  Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VPXOR        (R10), Y0, Y0
-	VMOVDQU      Y0, (R10)
-	VPXOR        32(R10), Y1, Y1
-	VMOVDQU      Y1, 32(R10)
-	VPXOR        64(R10), Y2, Y2
-	VMOVDQU      Y2, 64(R10)
-	VPXOR        96(R10), Y3, Y3
-	VMOVDQU      Y3, 96(R10)
-	VPXOR        128(R10), Y4, Y4
-	VMOVDQU      Y4, 128(R10)
-	VPXOR        160(R10), Y5, Y5
-	VMOVDQU      Y5, 160(R10)
-	VPXOR        192(R10), Y6, Y6
-	VMOVDQU      Y6, 192(R10)
-	VPXOR        224(R10), Y7, Y7
-	VMOVDQU      Y7, 224(R10)
-	ADDQ         $0x00000100, R10
-	ADDQ         $0x00000100, R13
-	LEAQ         832(R9), AX
-	CMPQ         R13, AX
-	JNE          nextloop
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
-	VPSHUFD      $0x4e, Y8, Y8
-	VPXOR        Y11, Y9, Y9
-	VPXOR        Y8, Y9, Y9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
-	VPSHUFD      $0x4e, Y9, Y9
-	VPXOR        Y11, Y10, Y10
-	VPXOR        Y9, Y10, Y10
-	VEXTRACTI128 $0x01, Y10, X11
-	VPXOR        X10, X11, X11
-	VMOVDQU      Y11, 288(SP)
-	VPXOR        Y8, Y8, Y8
-	VPXOR        Y9, Y9, Y9
-	VPXOR        Y10, Y10, Y10
-	MOVQ         R14, R13
-	NEGQ         R13
-	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
-	JBE          nextloop
-	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VMOVDQU        -256(R10), Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPXOR          288(SP), Y13, Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y11, Y11, Y11
+	VPXOR          Y15, Y1, Y1
+	VMOVDQU        Y11, 288(SP)
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPCLMULQDQ     $0x01, (R13), Y13, Y11
+	VPXOR          Y15, Y2, Y2
+	VPCLMULQDQ     $0x10, (R13), Y13, Y12
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y11, Y9, Y9
+	VPXOR          Y15, Y3, Y3
+	VPXOR          Y12, Y9, Y9
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPCLMULQDQ     $0x00, (R13), Y13, Y11
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y4, Y4
+	VPCLMULQDQ     $0x11, (R13), Y13, Y12
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPXOR          Y11, Y8, Y8
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPXOR          Y12, Y10, Y10
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VMOVDQU        -224(R10), Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPCLMULQDQ     $0x01, 32(R13), Y13, Y11
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPCLMULQDQ     $0x10, 32(R13), Y13, Y12
+	VPXOR          Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 592(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x00, 32(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 32(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VMOVDQU        -192(R10), Y13
+	VBROADCASTI128 608(R9), Y15
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x01, 64(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x10, 64(R13), Y13, Y12
+	VAESENC        Y15, Y3, Y3
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x00, 64(R13), Y13, Y11
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x11, 64(R13), Y13, Y12
+	VBROADCASTI128 624(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VMOVDQU        -160(R10), Y13
+	VAESENC        Y15, Y4, Y4
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x01, 96(R13), Y13, Y11
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
+	VBROADCASTI128 640(R9), Y15
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x00, 96(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 96(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y7, Y7
+	VMOVDQU        -128(R10), Y13
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x01, 128(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x10, 128(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
+	VBROADCASTI128 672(R9), Y15
+	VPCLMULQDQ     $0x11, 128(R13), Y13, Y12
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y2, Y2
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y3, Y3
+	VMOVDQU        -96(R10), Y13
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x10, 160(R13), Y13, Y12
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x00, 160(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x11, 160(R13), Y13, Y12
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 704(R9), Y15
+	VMOVDQU        -64(R10), Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x01, 192(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x10, 192(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x00, 192(R13), Y13, Y11
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y4, Y4
+	VMOVDQU        -32(R10), Y13
+	VAESENC        Y15, Y5, Y5
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x01, 224(R13), Y13, Y11
+	VBROADCASTI128 736(R9), Y15
+	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VPXOR          Y11, Y9, Y9
+	VAESENCLAST    Y15, Y2, Y2
+	VPXOR          Y12, Y9, Y9
+	VAESENCLAST    Y15, Y3, Y3
+	VPCLMULQDQ     $0x00, 224(R13), Y13, Y11
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VPCLMULQDQ     $0x11, 224(R13), Y13, Y12
+	VAESENCLAST    Y15, Y6, Y6
+	VPXOR          Y11, Y8, Y8
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VPXOR          (R10), Y0, Y0
+	VMOVDQU        Y0, (R10)
+	VPXOR          32(R10), Y1, Y1
+	VMOVDQU        Y1, 32(R10)
+	VPXOR          64(R10), Y2, Y2
+	VMOVDQU        Y2, 64(R10)
+	VPXOR          96(R10), Y3, Y3
+	VMOVDQU        Y3, 96(R10)
+	VPXOR          128(R10), Y4, Y4
+	VMOVDQU        Y4, 128(R10)
+	VPXOR          160(R10), Y5, Y5
+	VMOVDQU        Y5, 160(R10)
+	VPXOR          192(R10), Y6, Y6
+	VMOVDQU        Y6, 192(R10)
+	VPXOR          224(R10), Y7, Y7
+	VMOVDQU        Y7, 224(R10)
+	ADDQ           $0x00000100, R10
+	ADDQ           $0x00000100, R13
+	LEAQ           576(R9), AX
+	CMPQ           R13, AX
+	JNE            nextloop
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD        $0x4e, Y8, Y8
+	VPXOR          Y11, Y9, Y9
+	VPXOR          Y8, Y9, Y9
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD        $0x4e, Y9, Y9
+	VPXOR          Y11, Y10, Y10
+	VPXOR          Y9, Y10, Y10
+	VEXTRACTI128   $0x01, Y10, X11
+	VPXOR          X10, X11, X11
+	VMOVDQU        Y11, 288(SP)
+	VPXOR          Y8, Y8, Y8
+	VPXOR          Y9, Y9, Y9
+	VPXOR          Y10, Y10, Y10
+	MOVQ           R14, R13
+	NEGQ           R13
+	SHLQ           $0x04, R13
+	LEAQ           576(R9)(R13*1), R13
+	CMPQ           R14, $0x00000024
+	JBE            nextloop
+	LEAQ           64(R9), R13
+	SUBQ           $0x00000020, R14
 
 nextloop:
 	SUBQ $0x00000100, R11
@@ -2837,7 +2876,7 @@ last:
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	ADDQ         $0x00000100, R13
-	LEAQ         832(R9), AX
+	LEAQ         576(R9), AX
 	CMPQ         R13, AX
 	JNE          nextlast
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -2857,140 +2896,140 @@ last:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
+	LEAQ         576(R9)(R13*1), R13
+	CMPQ         R14, $0x00000024
 	JBE          nextlast
 	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	SUBQ         $0x00000020, R14
 
 nextlast:
 tail:
-	TESTQ       R11, R11
-	JEQ         lengths
-	VMOVDQU     832(R9), Y15
-	VPSHUFB     swapLast<>+0(SB), Y14, Y0
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y0, Y0
-	VPSHUFB     swapLast<>+0(SB), Y14, Y1
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y1, Y1
-	VPSHUFB     swapLast<>+0(SB), Y14, Y2
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y2, Y2
-	VPSHUFB     swapLast<>+0(SB), Y14, Y3
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y3, Y3
-	VPSHUFB     swapLast<>+0(SB), Y14, Y4
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y4, Y4
-	VPSHUFB     swapLast<>+0(SB), Y14, Y5
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y5, Y5
-	VPSHUFB     swapLast<>+0(SB), Y14, Y6
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y6, Y6
-	VPSHUFB     swapLast<>+0(SB), Y14, Y7
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y7, Y7
-	VMOVDQU     896(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     960(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1024(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1088(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1152(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1216(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1280(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1344(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1408(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1472(R9), Y15
-	VAESENCLAST Y15, Y0, Y0
-	VAESENCLAST Y15, Y1, Y1
-	VAESENCLAST Y15, Y2, Y2
-	VAESENCLAST Y15, Y3, Y3
-	VAESENCLAST Y15, Y4, Y4
-	VAESENCLAST Y15, Y5, Y5
-	VAESENCLAST Y15, Y6, Y6
-	VAESENCLAST Y15, Y7, Y7
-	VMOVDQU     Y0, (SP)
-	VMOVDQU     Y1, 32(SP)
-	VMOVDQU     Y2, 64(SP)
-	VMOVDQU     Y3, 96(SP)
-	VMOVDQU     Y4, 128(SP)
-	VMOVDQU     Y5, 160(SP)
-	VMOVDQU     Y6, 192(SP)
-	VMOVDQU     Y7, 224(SP)
-	LEAQ        (SP), BX
+	TESTQ          R11, R11
+	JEQ            lengths
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y1, Y1
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y2, Y2
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y3, Y3
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 592(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 608(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 640(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 672(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 704(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 736(R9), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VMOVDQU        Y0, (SP)
+	VMOVDQU        Y1, 32(SP)
+	VMOVDQU        Y2, 64(SP)
+	VMOVDQU        Y3, 96(SP)
+	VMOVDQU        Y4, 128(SP)
+	VMOVDQU        Y5, 160(SP)
+	VMOVDQU        Y6, 192(SP)
+	VMOVDQU        Y7, 224(SP)
+	LEAQ           (SP), BX
 
 whole:
 	CMPQ       R11, $0x20
@@ -3055,12 +3094,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -3119,7 +3158,8 @@ TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -3134,7 +3174,8 @@ TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -3149,7 +3190,8 @@ TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -3164,74 +3206,115 @@ TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R9), Z2, Z2
-	VAESENC           896(R10), Z4, Z4
-	VAESENC           896(R11), Z6, Z6
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R9), Z2, Z2
-	VAESENC           960(R10), Z4, Z4
-	VAESENC           960(R11), Z6, Z6
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R9), Z2, Z2
-	VAESENC           1024(R10), Z4, Z4
-	VAESENC           1024(R11), Z6, Z6
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R9), Z2, Z2
-	VAESENC           1088(R10), Z4, Z4
-	VAESENC           1088(R11), Z6, Z6
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R9), Z2, Z2
-	VAESENC           1152(R10), Z4, Z4
-	VAESENC           1152(R11), Z6, Z6
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R9), Z2, Z2
-	VAESENC           1216(R10), Z4, Z4
-	VAESENC           1216(R11), Z6, Z6
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R9), Z2, Z2
-	VAESENC           1280(R10), Z4, Z4
-	VAESENC           1280(R11), Z6, Z6
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R9), Z2, Z2
-	VAESENC           1344(R10), Z4, Z4
-	VAESENC           1344(R11), Z6, Z6
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R9), Z2, Z2
-	VAESENC           1408(R10), Z4, Z4
-	VAESENC           1408(R11), Z6, Z6
-	VAESENCLAST       1472(R8), Z0, Z0
-	VAESENCLAST       1472(R9), Z2, Z2
-	VAESENCLAST       1472(R10), Z4, Z4
-	VAESENCLAST       1472(R11), Z6, Z6
+	VBROADCASTI32X4   592(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   592(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   592(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   592(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   608(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   608(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   608(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   608(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   624(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   624(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   624(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   624(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   640(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   640(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   640(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   640(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   656(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   656(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   656(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   656(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   672(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   672(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   672(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   672(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   688(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   688(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   688(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   688(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   704(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   704(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   704(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   704(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   720(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   720(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   720(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   720(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   736(R8), Z12
+	VAESENCLAST       Z12, Z0, Z0
+	VBROADCASTI32X4   736(R9), Z13
+	VAESENCLAST       Z13, Z2, Z2
+	VBROADCASTI32X4   736(R10), Z12
+	VAESENCLAST       Z12, Z4, Z4
+	VBROADCASTI32X4   736(R11), Z13
+	VAESENCLAST       Z13, Z6, Z6
 	VMOVDQA64         X0, X10
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -3239,13 +3322,13 @@ TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -3253,13 +3336,13 @@ TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -3267,10 +3350,10 @@ TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
 	VMOVDQU8.Z        Z0, K1, Z0
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
@@ -3280,8 +3363,8 @@ TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $160-24
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
 	VMOVDQU8.Z   Z2, K2, Z2
 	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
@@ -3291,8 +3374,8 @@ firstAAD0:
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
 	VMOVDQU8.Z   Z4, K3, Z4
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
@@ -3302,8 +3385,8 @@ firstAAD1:
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
 	VMOVDQU8.Z   Z6, K4, Z6
 	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
@@ -3327,7 +3410,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -3342,7 +3426,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -3357,7 +3442,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -3372,156 +3458,197 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
+	VBROADCASTI32X4   592(R8), Z12
 	MOVQ              16(SP), AX
-	VPCLMULQDQ        $0x01, (AX), Z1, Z13
-	VAESENC           896(R9), Z2, Z2
-	VPCLMULQDQ        $0x10, (AX), Z1, Z15
-	VPCLMULQDQ        $0x00, (AX), Z1, Z12
-	VAESENC           896(R10), Z4, Z4
-	VPCLMULQDQ        $0x11, (AX), Z1, Z14
-	VPXORQ            Z15, Z13, Z13
-	VAESENC           896(R11), Z6, Z6
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x01, (AX), Z1, Z15
+	VBROADCASTI32X4   592(R9), Z13
+	VPCLMULQDQ        $0x10, (AX), Z1, Z17
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x00, (AX), Z1, Z14
+	VBROADCASTI32X4   592(R10), Z12
+	VPCLMULQDQ        $0x11, (AX), Z1, Z16
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z17, Z15, Z15
+	VBROADCASTI32X4   592(R11), Z13
 	MOVQ              56(SP), AX
-	VPCLMULQDQ        $0x01, (AX), Z3, Z17
-	VAESENC           960(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, (AX), Z3, Z19
-	VPCLMULQDQ        $0x00, (AX), Z3, Z16
-	VAESENC           960(R9), Z2, Z2
-	VPCLMULQDQ        $0x11, (AX), Z3, Z18
-	VPXORQ            Z19, Z17, Z17
-	VAESENC           960(R10), Z4, Z4
-	VSHUFI64X2        $0xee, Z16, Z12, Z20
-	VSHUFI64X2        $0x44, Z16, Z12, Z12
-	VAESENC           960(R11), Z6, Z6
-	VPXORQ            Z20, Z12, Z12
-	VSHUFI64X2        $0xee, Z17, Z13, Z20
-	VAESENC           1024(R8), Z0, Z0
-	VSHUFI64X2        $0x44, Z17, Z13, Z13
-	VPXORQ            Z20, Z13, Z13
-	VAESENC           1024(R9), Z2, Z2
-	VSHUFI64X2        $0xee, Z18, Z14, Z20
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x01, (AX), Z3, Z19
+	VBROADCASTI32X4   608(R8), Z12
+	VPCLMULQDQ        $0x10, (AX), Z3, Z21
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x00, (AX), Z3, Z18
+	VBROADCASTI32X4   608(R9), Z13
+	VPCLMULQDQ        $0x11, (AX), Z3, Z20
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z21, Z19, Z19
+	VBROADCASTI32X4   608(R10), Z12
+	VSHUFI64X2        $0xee, Z18, Z14, Z22
+	VAESENC           Z12, Z4, Z4
 	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VAESENC           1024(R10), Z4, Z4
-	VPXORQ            Z20, Z14, Z14
+	VBROADCASTI32X4   608(R11), Z13
+	VPXORQ            Z22, Z14, Z14
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0xee, Z19, Z15, Z22
+	VBROADCASTI32X4   624(R8), Z12
+	VSHUFI64X2        $0x44, Z19, Z15, Z15
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z22, Z15, Z15
+	VBROADCASTI32X4   624(R9), Z13
+	VSHUFI64X2        $0xee, Z20, Z16, Z22
+	VAESENC           Z13, Z2, Z2
+	VSHUFI64X2        $0x44, Z20, Z16, Z16
+	VBROADCASTI32X4   624(R10), Z12
+	VPXORQ            Z22, Z16, Z16
+	VAESENC           Z12, Z4, Z4
 	MOVQ              96(SP), AX
-	VAESENC           1024(R11), Z6, Z6
-	VPCLMULQDQ        $0x01, (AX), Z5, Z21
-	VPCLMULQDQ        $0x10, (AX), Z5, Z23
-	VAESENC           1088(R8), Z0, Z0
-	VPCLMULQDQ        $0x00, (AX), Z5, Z20
-	VPCLMULQDQ        $0x11, (AX), Z5, Z22
-	VAESENC           1088(R9), Z2, Z2
-	VPXORQ            Z23, Z21, Z21
+	VBROADCASTI32X4   624(R11), Z13
+	VPCLMULQDQ        $0x01, (AX), Z5, Z23
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x10, (AX), Z5, Z25
+	VBROADCASTI32X4   640(R8), Z12
+	VPCLMULQDQ        $0x00, (AX), Z5, Z22
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x11, (AX), Z5, Z24
+	VBROADCASTI32X4   640(R9), Z13
+	VPXORQ            Z25, Z23, Z23
+	VAESENC           Z13, Z2, Z2
 	MOVQ              136(SP), AX
-	VAESENC           1088(R10), Z4, Z4
-	VPCLMULQDQ        $0x01, (AX), Z7, Z25
-	VPCLMULQDQ        $0x10, (AX), Z7, Z27
-	VAESENC           1088(R11), Z6, Z6
-	VPCLMULQDQ        $0x00, (AX), Z7, Z24
-	VPCLMULQDQ        $0x11, (AX), Z7, Z26
-	VAESENC           1152(R8), Z0, Z0
-	VPXORQ            Z27, Z25, Z25
-	VSHUFI64X2        $0xee, Z24, Z20, Z28
-	VAESENC           1152(R9), Z2, Z2
-	VSHUFI64X2        $0x44, Z24, Z20, Z20
-	VPXORQ            Z28, Z20, Z20
-	VAESENC           1152(R10), Z4, Z4
-	VSHUFI64X2        $0xee, Z25, Z21, Z28
-	VSHUFI64X2        $0x44, Z25, Z21, Z21
-	VAESENC           1152(R11), Z6, Z6
-	VPXORQ            Z28, Z21, Z21
-	VSHUFI64X2        $0xee, Z26, Z22, Z28
+	VBROADCASTI32X4   640(R10), Z12
+	VPCLMULQDQ        $0x01, (AX), Z7, Z27
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z7, Z29
+	VBROADCASTI32X4   640(R11), Z13
+	VPCLMULQDQ        $0x00, (AX), Z7, Z26
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x11, (AX), Z7, Z28
+	VBROADCASTI32X4   656(R8), Z12
+	VPXORQ            Z29, Z27, Z27
+	VAESENC           Z12, Z0, Z0
+	VSHUFI64X2        $0xee, Z26, Z22, Z30
+	VBROADCASTI32X4   656(R9), Z13
 	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VAESENC           1216(R8), Z0, Z0
-	VPXORQ            Z28, Z22, Z22
-	VSHUFI64X2        $0xdd, Z20, Z12, Z28
-	VAESENC           1216(R9), Z2, Z2
-	VSHUFI64X2        $0x88, Z20, Z12, Z12
-	VPXORQ            Z28, Z12, Z12
-	VAESENC           1216(R10), Z4, Z4
-	VSHUFI64X2        $0xdd, Z21, Z13, Z28
-	VSHUFI64X2        $0x88, Z21, Z13, Z13
-	VAESENC           1216(R11), Z6, Z6
-	VPXORQ            Z28, Z13, Z13
-	VSHUFI64X2        $0xdd, Z22, Z14, Z28
-	VAESENC           1280(R8), Z0, Z0
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z30, Z22, Z22
+	VBROADCASTI32X4   656(R10), Z12
+	VSHUFI64X2        $0xee, Z27, Z23, Z30
+	VAESENC           Z12, Z4, Z4
+	VSHUFI64X2        $0x44, Z27, Z23, Z23
+	VBROADCASTI32X4   656(R11), Z13
+	VPXORQ            Z30, Z23, Z23
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0xee, Z28, Z24, Z30
+	VSHUFI64X2        $0x44, Z28, Z24, Z24
+	VBROADCASTI32X4   672(R8), Z12
+	VPXORQ            Z30, Z24, Z24
+	VAESENC           Z12, Z0, Z0
+	VSHUFI64X2        $0xdd, Z22, Z14, Z30
+	VBROADCASTI32X4   672(R9), Z13
 	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VPXORQ            Z28, Z14, Z14
-	VAESENC           1280(R9), Z2, Z2
-	VPCLMULQDQ        $0x01, Z9, Z8, Z28
-	VPCLMULQDQ        $0x10, Z9, Z8, Z29
-	VAESENC           1280(R10), Z4, Z4
-	VPTERNLOGQ        $0x96, Z28, Z29, Z13
-	VPCLMULQDQ        $0x00, Z9, Z8, Z30
-	VAESENC           1280(R11), Z6, Z6
-	VPCLMULQDQ        $0x11, Z9, Z8, Z31
-	VPXORQ            Z30, Z12, Z12
-	VAESENC           1344(R8), Z0, Z0
-	VPXORQ            Z31, Z14, Z14
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
-	VAESENC           1344(R9), Z2, Z2
-	VPSHUFD           $0x4e, Z12, Z12
-	VPTERNLOGQ        $0x96, Z1, Z12, Z13
-	VAESENC           1344(R10), Z4, Z4
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
-	VPSHUFD           $0x4e, Z13, Z13
-	VAESENC           1344(R11), Z6, Z6
-	VPTERNLOGQ        $0x96, Z1, Z13, Z14
-	VPSHUFB           reverse<>+0(SB), Z14, Z14
-	VAESENC           1408(R8), Z0, Z0
-	VPXORQ            Z10, Z14, Z14
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z30, Z14, Z14
+	VBROADCASTI32X4   672(R10), Z12
+	VSHUFI64X2        $0xdd, Z23, Z15, Z30
+	VAESENC           Z12, Z4, Z4
+	VSHUFI64X2        $0x88, Z23, Z15, Z15
+	VBROADCASTI32X4   672(R11), Z13
+	VPXORQ            Z30, Z15, Z15
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0xdd, Z24, Z16, Z30
+	VBROADCASTI32X4   688(R8), Z12
+	VSHUFI64X2        $0x88, Z24, Z16, Z16
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z30, Z16, Z16
+	VBROADCASTI32X4   688(R9), Z13
+	VPCLMULQDQ        $0x01, Z9, Z8, Z30
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x10, Z9, Z8, Z31
+	VBROADCASTI32X4   688(R10), Z12
+	VPTERNLOGQ        $0x96, Z30, Z31, Z15
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x00, Z9, Z8, Z1
+	VBROADCASTI32X4   688(R11), Z13
+	VPCLMULQDQ        $0x11, Z9, Z8, Z17
+	VAESENC           Z13, Z6, Z6
+	VPXORQ            Z1, Z14, Z14
+	VBROADCASTI32X4   704(R8), Z12
+	VPXORQ            Z17, Z16, Z16
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z3
+	VBROADCASTI32X4   704(R9), Z13
+	VPSHUFD           $0x4e, Z14, Z14
+	VAESENC           Z13, Z2, Z2
+	VPTERNLOGQ        $0x96, Z3, Z14, Z15
+	VBROADCASTI32X4   704(R10), Z12
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z3
+	VAESENC           Z12, Z4, Z4
+	VPSHUFD           $0x4e, Z15, Z15
+	VBROADCASTI32X4   704(R11), Z13
+	VPTERNLOGQ        $0x96, Z3, Z15, Z16
+	VAESENC           Z13, Z6, Z6
+	VPSHUFB           reverse<>+0(SB), Z16, Z16
+	VBROADCASTI32X4   720(R8), Z12
+	VPXORQ            Z10, Z16, Z16
+	VAESENC           Z12, Z0, Z0
 	MOVQ              24(SP), AX
-	VAESENC           1408(R9), Z2, Z2
-	VEXTRACTI64X2     $0x00, Z14, (AX)
+	VBROADCASTI32X4   720(R9), Z13
+	VEXTRACTI64X2     $0x00, Z16, (AX)
+	VAESENC           Z13, Z2, Z2
 	MOVQ              32(SP), AX
-	VAESENC           1408(R10), Z4, Z4
+	VBROADCASTI32X4   720(R10), Z12
 	MOVB              $0x01, 36(AX)
+	VAESENC           Z12, Z4, Z4
 	MOVQ              64(SP), AX
-	VAESENC           1408(R11), Z6, Z6
-	VEXTRACTI64X2     $0x01, Z14, (AX)
+	VBROADCASTI32X4   720(R11), Z13
+	VEXTRACTI64X2     $0x01, Z16, (AX)
+	VAESENC           Z13, Z6, Z6
 	MOVQ              72(SP), AX
-	VAESENCLAST       1472(R8), Z0, Z0
+	VBROADCASTI32X4   736(R8), Z12
 	MOVB              $0x01, 36(AX)
+	VAESENCLAST       Z12, Z0, Z0
 	MOVQ              104(SP), AX
-	VAESENCLAST       1472(R9), Z2, Z2
-	VEXTRACTI64X2     $0x02, Z14, (AX)
+	VBROADCASTI32X4   736(R9), Z13
+	VEXTRACTI64X2     $0x02, Z16, (AX)
+	VAESENCLAST       Z13, Z2, Z2
 	MOVQ              112(SP), AX
-	VAESENCLAST       1472(R10), Z4, Z4
+	VBROADCASTI32X4   736(R10), Z12
 	MOVB              $0x01, 36(AX)
+	VAESENCLAST       Z12, Z4, Z4
 	MOVQ              144(SP), AX
-	VAESENCLAST       1472(R11), Z6, Z6
-	VEXTRACTI64X2     $0x03, Z14, (AX)
+	VBROADCASTI32X4   736(R11), Z13
+	VEXTRACTI64X2     $0x03, Z16, (AX)
+	VAESENCLAST       Z13, Z6, Z6
 	MOVQ              152(SP), AX
 	MOVB              $0x01, 36(AX)
 	VMOVDQA64         X0, X10
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -3529,13 +3656,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -3543,13 +3670,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -3557,10 +3684,10 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
 	VMOVDQU8.Z        Z0, K1, Z0
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
@@ -3570,8 +3697,8 @@ loop:
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
 	VMOVDQU8.Z   Z2, K2, Z2
 	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
@@ -3581,8 +3708,8 @@ nextAAD0:
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
 	VMOVDQU8.Z   Z4, K3, Z4
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
@@ -3592,8 +3719,8 @@ nextAAD1:
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
 	VMOVDQU8.Z   Z6, K4, Z6
 	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
@@ -3607,85 +3734,85 @@ check:
 	SUBQ          $0x04, DX
 	JA            loop
 	MOVQ          16(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z1, Z13
-	VPCLMULQDQ    $0x10, (AX), Z1, Z15
-	VPCLMULQDQ    $0x00, (AX), Z1, Z12
-	VPCLMULQDQ    $0x11, (AX), Z1, Z14
-	VPXORQ        Z15, Z13, Z13
+	VPCLMULQDQ    $0x01, (AX), Z1, Z15
+	VPCLMULQDQ    $0x10, (AX), Z1, Z17
+	VPCLMULQDQ    $0x00, (AX), Z1, Z14
+	VPCLMULQDQ    $0x11, (AX), Z1, Z16
+	VPXORQ        Z17, Z15, Z15
 	MOVQ          56(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z3, Z17
-	VPCLMULQDQ    $0x10, (AX), Z3, Z19
-	VPCLMULQDQ    $0x00, (AX), Z3, Z16
-	VPCLMULQDQ    $0x11, (AX), Z3, Z18
-	VPXORQ        Z19, Z17, Z17
-	VSHUFI64X2    $0xee, Z16, Z12, Z20
-	VSHUFI64X2    $0x44, Z16, Z12, Z12
-	VPXORQ        Z20, Z12, Z12
-	VSHUFI64X2    $0xee, Z17, Z13, Z20
-	VSHUFI64X2    $0x44, Z17, Z13, Z13
-	VPXORQ        Z20, Z13, Z13
-	VSHUFI64X2    $0xee, Z18, Z14, Z20
+	VPCLMULQDQ    $0x01, (AX), Z3, Z19
+	VPCLMULQDQ    $0x10, (AX), Z3, Z21
+	VPCLMULQDQ    $0x00, (AX), Z3, Z18
+	VPCLMULQDQ    $0x11, (AX), Z3, Z20
+	VPXORQ        Z21, Z19, Z19
+	VSHUFI64X2    $0xee, Z18, Z14, Z22
 	VSHUFI64X2    $0x44, Z18, Z14, Z14
-	VPXORQ        Z20, Z14, Z14
+	VPXORQ        Z22, Z14, Z14
+	VSHUFI64X2    $0xee, Z19, Z15, Z22
+	VSHUFI64X2    $0x44, Z19, Z15, Z15
+	VPXORQ        Z22, Z15, Z15
+	VSHUFI64X2    $0xee, Z20, Z16, Z22
+	VSHUFI64X2    $0x44, Z20, Z16, Z16
+	VPXORQ        Z22, Z16, Z16
 	MOVQ          96(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z5, Z21
-	VPCLMULQDQ    $0x10, (AX), Z5, Z23
-	VPCLMULQDQ    $0x00, (AX), Z5, Z20
-	VPCLMULQDQ    $0x11, (AX), Z5, Z22
-	VPXORQ        Z23, Z21, Z21
+	VPCLMULQDQ    $0x01, (AX), Z5, Z23
+	VPCLMULQDQ    $0x10, (AX), Z5, Z25
+	VPCLMULQDQ    $0x00, (AX), Z5, Z22
+	VPCLMULQDQ    $0x11, (AX), Z5, Z24
+	VPXORQ        Z25, Z23, Z23
 	MOVQ          136(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z7, Z25
-	VPCLMULQDQ    $0x10, (AX), Z7, Z27
-	VPCLMULQDQ    $0x00, (AX), Z7, Z24
-	VPCLMULQDQ    $0x11, (AX), Z7, Z26
-	VPXORQ        Z27, Z25, Z25
-	VSHUFI64X2    $0xee, Z24, Z20, Z28
-	VSHUFI64X2    $0x44, Z24, Z20, Z20
-	VPXORQ        Z28, Z20, Z20
-	VSHUFI64X2    $0xee, Z25, Z21, Z28
-	VSHUFI64X2    $0x44, Z25, Z21, Z21
-	VPXORQ        Z28, Z21, Z21
-	VSHUFI64X2    $0xee, Z26, Z22, Z28
+	VPCLMULQDQ    $0x01, (AX), Z7, Z27
+	VPCLMULQDQ    $0x10, (AX), Z7, Z29
+	VPCLMULQDQ    $0x00, (AX), Z7, Z26
+	VPCLMULQDQ    $0x11, (AX), Z7, Z28
+	VPXORQ        Z29, Z27, Z27
+	VSHUFI64X2    $0xee, Z26, Z22, Z30
 	VSHUFI64X2    $0x44, Z26, Z22, Z22
-	VPXORQ        Z28, Z22, Z22
-	VSHUFI64X2    $0xdd, Z20, Z12, Z28
-	VSHUFI64X2    $0x88, Z20, Z12, Z12
-	VPXORQ        Z28, Z12, Z12
-	VSHUFI64X2    $0xdd, Z21, Z13, Z28
-	VSHUFI64X2    $0x88, Z21, Z13, Z13
-	VPXORQ        Z28, Z13, Z13
-	VSHUFI64X2    $0xdd, Z22, Z14, Z28
+	VPXORQ        Z30, Z22, Z22
+	VSHUFI64X2    $0xee, Z27, Z23, Z30
+	VSHUFI64X2    $0x44, Z27, Z23, Z23
+	VPXORQ        Z30, Z23, Z23
+	VSHUFI64X2    $0xee, Z28, Z24, Z30
+	VSHUFI64X2    $0x44, Z28, Z24, Z24
+	VPXORQ        Z30, Z24, Z24
+	VSHUFI64X2    $0xdd, Z22, Z14, Z30
 	VSHUFI64X2    $0x88, Z22, Z14, Z14
-	VPXORQ        Z28, Z14, Z14
-	VPCLMULQDQ    $0x01, Z9, Z8, Z28
-	VPCLMULQDQ    $0x10, Z9, Z8, Z29
-	VPTERNLOGQ    $0x96, Z28, Z29, Z13
-	VPCLMULQDQ    $0x00, Z9, Z8, Z30
-	VPCLMULQDQ    $0x11, Z9, Z8, Z31
-	VPXORQ        Z30, Z12, Z12
-	VPXORQ        Z31, Z14, Z14
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z1
-	VPSHUFD       $0x4e, Z12, Z12
-	VPTERNLOGQ    $0x96, Z1, Z12, Z13
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z1
-	VPSHUFD       $0x4e, Z13, Z13
-	VPTERNLOGQ    $0x96, Z1, Z13, Z14
-	VPSHUFB       reverse<>+0(SB), Z14, Z14
-	VPXORQ        Z10, Z14, Z14
+	VPXORQ        Z30, Z14, Z14
+	VSHUFI64X2    $0xdd, Z23, Z15, Z30
+	VSHUFI64X2    $0x88, Z23, Z15, Z15
+	VPXORQ        Z30, Z15, Z15
+	VSHUFI64X2    $0xdd, Z24, Z16, Z30
+	VSHUFI64X2    $0x88, Z24, Z16, Z16
+	VPXORQ        Z30, Z16, Z16
+	VPCLMULQDQ    $0x01, Z9, Z8, Z30
+	VPCLMULQDQ    $0x10, Z9, Z8, Z31
+	VPTERNLOGQ    $0x96, Z30, Z31, Z15
+	VPCLMULQDQ    $0x00, Z9, Z8, Z1
+	VPCLMULQDQ    $0x11, Z9, Z8, Z17
+	VPXORQ        Z1, Z14, Z14
+	VPXORQ        Z17, Z16, Z16
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z14, Z3
+	VPSHUFD       $0x4e, Z14, Z14
+	VPTERNLOGQ    $0x96, Z3, Z14, Z15
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z15, Z3
+	VPSHUFD       $0x4e, Z15, Z15
+	VPTERNLOGQ    $0x96, Z3, Z15, Z16
+	VPSHUFB       reverse<>+0(SB), Z16, Z16
+	VPXORQ        Z10, Z16, Z16
 	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z14, (AX)
+	VEXTRACTI64X2 $0x00, Z16, (AX)
 	MOVQ          32(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z14, (AX)
+	VEXTRACTI64X2 $0x01, Z16, (AX)
 	MOVQ          72(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z14, (AX)
+	VEXTRACTI64X2 $0x02, Z16, (AX)
 	MOVQ          112(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z14, (AX)
+	VEXTRACTI64X2 $0x03, Z16, (AX)
 	MOVQ          152(SP), AX
 	MOVB          $0x01, 36(AX)
 	VZEROUPPER
@@ -3785,7 +3912,8 @@ TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -3802,7 +3930,8 @@ TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -3819,7 +3948,8 @@ TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -3836,118 +3966,159 @@ TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R8), Z1, Z1
-	VAESENC           896(R9), Z4, Z4
-	VAESENC           896(R9), Z5, Z5
-	VAESENC           896(R10), Z8, Z8
-	VAESENC           896(R10), Z9, Z9
-	VAESENC           896(R11), Z12, Z12
-	VAESENC           896(R11), Z13, Z13
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R8), Z1, Z1
-	VAESENC           960(R9), Z4, Z4
-	VAESENC           960(R9), Z5, Z5
-	VAESENC           960(R10), Z8, Z8
-	VAESENC           960(R10), Z9, Z9
-	VAESENC           960(R11), Z12, Z12
-	VAESENC           960(R11), Z13, Z13
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R8), Z1, Z1
-	VAESENC           1024(R9), Z4, Z4
-	VAESENC           1024(R9), Z5, Z5
-	VAESENC           1024(R10), Z8, Z8
-	VAESENC           1024(R10), Z9, Z9
-	VAESENC           1024(R11), Z12, Z12
-	VAESENC           1024(R11), Z13, Z13
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R8), Z1, Z1
-	VAESENC           1088(R9), Z4, Z4
-	VAESENC           1088(R9), Z5, Z5
-	VAESENC           1088(R10), Z8, Z8
-	VAESENC           1088(R10), Z9, Z9
-	VAESENC           1088(R11), Z12, Z12
-	VAESENC           1088(R11), Z13, Z13
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R8), Z1, Z1
-	VAESENC           1152(R9), Z4, Z4
-	VAESENC           1152(R9), Z5, Z5
-	VAESENC           1152(R10), Z8, Z8
-	VAESENC           1152(R10), Z9, Z9
-	VAESENC           1152(R11), Z12, Z12
-	VAESENC           1152(R11), Z13, Z13
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R8), Z1, Z1
-	VAESENC           1216(R9), Z4, Z4
-	VAESENC           1216(R9), Z5, Z5
-	VAESENC           1216(R10), Z8, Z8
-	VAESENC           1216(R10), Z9, Z9
-	VAESENC           1216(R11), Z12, Z12
-	VAESENC           1216(R11), Z13, Z13
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R8), Z1, Z1
-	VAESENC           1280(R9), Z4, Z4
-	VAESENC           1280(R9), Z5, Z5
-	VAESENC           1280(R10), Z8, Z8
-	VAESENC           1280(R10), Z9, Z9
-	VAESENC           1280(R11), Z12, Z12
-	VAESENC           1280(R11), Z13, Z13
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R8), Z1, Z1
-	VAESENC           1344(R9), Z4, Z4
-	VAESENC           1344(R9), Z5, Z5
-	VAESENC           1344(R10), Z8, Z8
-	VAESENC           1344(R10), Z9, Z9
-	VAESENC           1344(R11), Z12, Z12
-	VAESENC           1344(R11), Z13, Z13
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R8), Z1, Z1
-	VAESENC           1408(R9), Z4, Z4
-	VAESENC           1408(R9), Z5, Z5
-	VAESENC           1408(R10), Z8, Z8
-	VAESENC           1408(R10), Z9, Z9
-	VAESENC           1408(R11), Z12, Z12
-	VAESENC           1408(R11), Z13, Z13
-	VAESENCLAST       1472(R8), Z0, Z0
-	VAESENCLAST       1472(R8), Z1, Z1
-	VAESENCLAST       1472(R9), Z4, Z4
-	VAESENCLAST       1472(R9), Z5, Z5
-	VAESENCLAST       1472(R10), Z8, Z8
-	VAESENCLAST       1472(R10), Z9, Z9
-	VAESENCLAST       1472(R11), Z12, Z12
-	VAESENCLAST       1472(R11), Z13, Z13
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   592(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   592(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   592(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   608(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   608(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   608(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   608(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   624(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   624(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   624(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   624(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   640(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   640(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   640(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   640(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   656(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   656(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   656(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   656(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   672(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   672(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   672(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   672(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   688(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   704(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   720(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   720(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   720(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z20
+	VAESENCLAST       Z20, Z0, Z0
+	VAESENCLAST       Z20, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z21
+	VAESENCLAST       Z21, Z4, Z4
+	VAESENCLAST       Z21, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z20
+	VAESENCLAST       Z20, Z8, Z8
+	VAESENCLAST       Z20, Z9, Z9
+	VBROADCASTI32X4   736(R11), Z21
+	VAESENCLAST       Z21, Z12, Z12
+	VAESENCLAST       Z21, Z13, Z13
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -3955,14 +4126,14 @@ TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -3970,14 +4141,14 @@ TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -3985,15 +4156,15 @@ TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
 	VMOVDQU8.Z        Z1, K1, Z1
 	VPSHUFB           reverse<>+0(SB), Z1, Z3
@@ -4001,13 +4172,13 @@ TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $160-24
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
 	VMOVDQU8.Z   Z5, K2, Z5
 	VPSHUFB      reverse<>+0(SB), Z5, Z7
@@ -4015,13 +4186,13 @@ firstAAD0:
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
 	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
 	VMOVDQU8.Z   Z9, K3, Z9
 	VPSHUFB      reverse<>+0(SB), Z9, Z11
@@ -4029,13 +4200,13 @@ firstAAD1:
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
 	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
 	VMOVDQU8.Z   Z13, K4, Z13
 	VPSHUFB      reverse<>+0(SB), Z13, Z15
@@ -4057,7 +4228,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -4074,7 +4246,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -4091,7 +4264,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -4108,228 +4282,269 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
 	MOVQ              16(SP), AX
-	VAESENC           896(R8), Z1, Z1
-	VPCLMULQDQ        $0x01, (AX), Z2, Z21
-	VAESENC           896(R9), Z4, Z4
-	VPCLMULQDQ        $0x10, (AX), Z2, Z23
-	VPCLMULQDQ        $0x00, (AX), Z2, Z20
-	VAESENC           896(R9), Z5, Z5
-	VPCLMULQDQ        $0x11, (AX), Z2, Z22
-	VAESENC           896(R10), Z8, Z8
-	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
-	VAESENC           896(R10), Z9, Z9
-	VPTERNLOGQ        $0x96, Z23, Z24, Z21
-	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
-	VAESENC           896(R11), Z12, Z12
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
-	VAESENC           896(R11), Z13, Z13
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
-	VPXORQ            Z26, Z20, Z20
-	VAESENC           960(R8), Z0, Z0
-	VPXORQ            Z25, Z21, Z21
-	VAESENC           960(R8), Z1, Z1
-	VPXORQ            Z27, Z22, Z22
-	VAESENC           960(R9), Z4, Z4
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z2, Z23
+	VBROADCASTI32X4   592(R9), Z21
+	VPCLMULQDQ        $0x10, (AX), Z2, Z25
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z2, Z22
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x11, (AX), Z2, Z24
+	VBROADCASTI32X4   592(R10), Z20
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z26
+	VAESENC           Z20, Z8, Z8
+	VPTERNLOGQ        $0x96, Z25, Z26, Z23
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z27
+	VBROADCASTI32X4   592(R11), Z21
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
+	VAESENC           Z21, Z13, Z13
+	VPXORQ            Z28, Z22, Z22
+	VBROADCASTI32X4   608(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z27, Z23, Z23
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z29, Z24, Z24
+	VBROADCASTI32X4   608(R9), Z21
 	MOVQ              56(SP), AX
-	VPCLMULQDQ        $0x01, (AX), Z6, Z29
-	VAESENC           960(R9), Z5, Z5
-	VPCLMULQDQ        $0x10, (AX), Z6, Z31
-	VAESENC           960(R10), Z8, Z8
-	VPCLMULQDQ        $0x00, (AX), Z6, Z28
-	VAESENC           960(R10), Z9, Z9
-	VPCLMULQDQ        $0x11, (AX), Z6, Z30
-	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
-	VAESENC           960(R11), Z12, Z12
-	VPTERNLOGQ        $0x96, Z31, Z2, Z29
-	VAESENC           960(R11), Z13, Z13
-	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
-	VAESENC           1024(R8), Z0, Z0
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
-	VAESENC           1024(R8), Z1, Z1
-	VPXORQ            Z24, Z28, Z28
-	VAESENC           1024(R9), Z4, Z4
-	VPXORQ            Z23, Z29, Z29
-	VPXORQ            Z3, Z30, Z30
-	VAESENC           1024(R9), Z5, Z5
-	VSHUFI64X2        $0xee, Z28, Z20, Z26
-	VAESENC           1024(R10), Z8, Z8
-	VSHUFI64X2        $0x44, Z28, Z20, Z20
-	VAESENC           1024(R10), Z9, Z9
-	VPXORQ            Z26, Z20, Z20
-	VSHUFI64X2        $0xee, Z29, Z21, Z26
-	VAESENC           1024(R11), Z12, Z12
-	VSHUFI64X2        $0x44, Z29, Z21, Z21
-	VAESENC           1024(R11), Z13, Z13
-	VPXORQ            Z26, Z21, Z21
-	VSHUFI64X2        $0xee, Z30, Z22, Z26
-	VAESENC           1088(R8), Z0, Z0
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z6, Z31
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x10, (AX), Z6, Z25
+	VBROADCASTI32X4   608(R10), Z20
+	VPCLMULQDQ        $0x00, (AX), Z6, Z30
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x11, (AX), Z6, Z2
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z26
+	VBROADCASTI32X4   608(R11), Z21
+	VPTERNLOGQ        $0x96, Z25, Z26, Z31
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z3
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
+	VBROADCASTI32X4   624(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z27
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z28, Z30, Z30
+	VBROADCASTI32X4   624(R9), Z21
+	VPXORQ            Z3, Z31, Z31
+	VAESENC           Z21, Z4, Z4
+	VPXORQ            Z27, Z2, Z2
+	VAESENC           Z21, Z5, Z5
+	VSHUFI64X2        $0xee, Z30, Z22, Z29
+	VBROADCASTI32X4   624(R10), Z20
 	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VAESENC           1088(R8), Z1, Z1
-	VPXORQ            Z26, Z22, Z22
-	VAESENC           1088(R9), Z4, Z4
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z29, Z22, Z22
+	VAESENC           Z20, Z9, Z9
+	VSHUFI64X2        $0xee, Z31, Z23, Z29
+	VBROADCASTI32X4   624(R11), Z21
+	VSHUFI64X2        $0x44, Z31, Z23, Z23
+	VAESENC           Z21, Z12, Z12
+	VPXORQ            Z29, Z23, Z23
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0xee, Z2, Z24, Z29
+	VBROADCASTI32X4   640(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VSHUFI64X2        $0x44, Z2, Z24, Z24
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z29, Z24, Z24
+	VBROADCASTI32X4   640(R9), Z21
 	MOVQ              96(SP), AX
-	VPCLMULQDQ        $0x01, (AX), Z10, Z25
-	VAESENC           1088(R9), Z5, Z5
-	VPCLMULQDQ        $0x10, (AX), Z10, Z6
-	VAESENC           1088(R10), Z8, Z8
-	VPCLMULQDQ        $0x00, (AX), Z10, Z26
-	VAESENC           1088(R10), Z9, Z9
-	VPCLMULQDQ        $0x11, (AX), Z10, Z27
-	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
-	VAESENC           1088(R11), Z12, Z12
-	VPTERNLOGQ        $0x96, Z6, Z31, Z25
-	VAESENC           1088(R11), Z13, Z13
-	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
-	VAESENC           1152(R8), Z0, Z0
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
-	VAESENC           1152(R8), Z1, Z1
-	VPXORQ            Z7, Z26, Z26
-	VAESENC           1152(R9), Z4, Z4
-	VPXORQ            Z2, Z25, Z25
-	VPXORQ            Z24, Z27, Z27
-	VAESENC           1152(R9), Z5, Z5
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z10, Z6
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x10, (AX), Z10, Z26
+	VBROADCASTI32X4   640(R10), Z20
+	VPCLMULQDQ        $0x00, (AX), Z10, Z29
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x11, (AX), Z10, Z25
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z7
+	VBROADCASTI32X4   640(R11), Z21
+	VPTERNLOGQ        $0x96, Z26, Z7, Z6
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z28
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z3
+	VBROADCASTI32X4   656(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z27
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z3, Z29, Z29
+	VBROADCASTI32X4   656(R9), Z21
+	VPXORQ            Z28, Z6, Z6
+	VAESENC           Z21, Z4, Z4
+	VPXORQ            Z27, Z25, Z25
+	VAESENC           Z21, Z5, Z5
 	MOVQ              136(SP), AX
-	VAESENC           1152(R10), Z8, Z8
-	VPCLMULQDQ        $0x01, (AX), Z14, Z3
-	VAESENC           1152(R10), Z9, Z9
-	VPCLMULQDQ        $0x10, (AX), Z14, Z29
-	VPCLMULQDQ        $0x00, (AX), Z14, Z23
-	VAESENC           1152(R11), Z12, Z12
-	VPCLMULQDQ        $0x11, (AX), Z14, Z28
-	VAESENC           1152(R11), Z13, Z13
-	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
-	VPTERNLOGQ        $0x96, Z29, Z30, Z3
-	VAESENC           1216(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
-	VAESENC           1216(R8), Z1, Z1
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
-	VAESENC           1216(R9), Z4, Z4
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
-	VPXORQ            Z6, Z23, Z23
-	VAESENC           1216(R9), Z5, Z5
-	VPXORQ            Z10, Z3, Z3
-	VAESENC           1216(R10), Z8, Z8
-	VPXORQ            Z31, Z28, Z28
-	VAESENC           1216(R10), Z9, Z9
-	VSHUFI64X2        $0xee, Z23, Z26, Z11
-	VSHUFI64X2        $0x44, Z23, Z26, Z26
-	VAESENC           1216(R11), Z12, Z12
-	VPXORQ            Z11, Z26, Z26
-	VAESENC           1216(R11), Z13, Z13
-	VSHUFI64X2        $0xee, Z3, Z25, Z11
-	VSHUFI64X2        $0x44, Z3, Z25, Z25
-	VAESENC           1280(R8), Z0, Z0
-	VPXORQ            Z11, Z25, Z25
-	VAESENC           1280(R8), Z1, Z1
-	VSHUFI64X2        $0xee, Z28, Z27, Z11
-	VAESENC           1280(R9), Z4, Z4
-	VSHUFI64X2        $0x44, Z28, Z27, Z27
-	VPXORQ            Z11, Z27, Z27
-	VAESENC           1280(R9), Z5, Z5
-	VSHUFI64X2        $0xdd, Z26, Z20, Z11
-	VAESENC           1280(R10), Z8, Z8
-	VSHUFI64X2        $0x88, Z26, Z20, Z20
-	VAESENC           1280(R10), Z9, Z9
-	VPXORQ            Z11, Z20, Z20
-	VSHUFI64X2        $0xdd, Z25, Z21, Z11
-	VAESENC           1280(R11), Z12, Z12
-	VSHUFI64X2        $0x88, Z25, Z21, Z21
-	VAESENC           1280(R11), Z13, Z13
-	VPXORQ            Z11, Z21, Z21
-	VSHUFI64X2        $0xdd, Z27, Z22, Z11
-	VAESENC           1344(R8), Z0, Z0
-	VSHUFI64X2        $0x88, Z27, Z22, Z22
-	VAESENC           1344(R8), Z1, Z1
-	VPXORQ            Z11, Z22, Z22
-	VAESENC           1344(R9), Z4, Z4
-	VPCLMULQDQ        $0x01, Z17, Z16, Z11
-	VPCLMULQDQ        $0x10, Z17, Z16, Z7
-	VAESENC           1344(R9), Z5, Z5
-	VPTERNLOGQ        $0x96, Z11, Z7, Z21
-	VAESENC           1344(R10), Z8, Z8
-	VPCLMULQDQ        $0x00, Z17, Z16, Z2
-	VAESENC           1344(R10), Z9, Z9
-	VPCLMULQDQ        $0x11, Z17, Z16, Z24
-	VPXORQ            Z2, Z20, Z20
-	VAESENC           1344(R11), Z12, Z12
-	VPXORQ            Z24, Z22, Z22
-	VAESENC           1344(R11), Z13, Z13
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
-	VPSHUFD           $0x4e, Z20, Z20
-	VAESENC           1408(R8), Z0, Z0
-	VPTERNLOGQ        $0x96, Z14, Z20, Z21
-	VAESENC           1408(R8), Z1, Z1
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
-	VAESENC           1408(R9), Z4, Z4
-	VPSHUFD           $0x4e, Z21, Z21
-	VPTERNLOGQ        $0x96, Z14, Z21, Z22
-	VAESENC           1408(R9), Z5, Z5
-	VPSHUFB           reverse<>+0(SB), Z22, Z22
-	VAESENC           1408(R10), Z8, Z8
-	VPXORQ            Z18, Z22, Z22
-	VAESENC           1408(R10), Z9, Z9
+	VBROADCASTI32X4   656(R10), Z20
+	VPCLMULQDQ        $0x01, (AX), Z14, Z31
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x10, (AX), Z14, Z10
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x00, (AX), Z14, Z30
+	VBROADCASTI32X4   656(R11), Z21
+	VPCLMULQDQ        $0x11, (AX), Z14, Z2
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z26
+	VAESENC           Z21, Z13, Z13
+	VPTERNLOGQ        $0x96, Z10, Z26, Z31
+	VBROADCASTI32X4   672(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z7
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
+	VBROADCASTI32X4   672(R9), Z21
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z3
+	VAESENC           Z21, Z4, Z4
+	VPXORQ            Z11, Z30, Z30
+	VAESENC           Z21, Z5, Z5
+	VPXORQ            Z7, Z31, Z31
+	VBROADCASTI32X4   672(R10), Z20
+	VPXORQ            Z3, Z2, Z2
+	VAESENC           Z20, Z8, Z8
+	VSHUFI64X2        $0xee, Z30, Z29, Z28
+	VAESENC           Z20, Z9, Z9
+	VSHUFI64X2        $0x44, Z30, Z29, Z29
+	VBROADCASTI32X4   672(R11), Z21
+	VPXORQ            Z28, Z29, Z29
+	VAESENC           Z21, Z12, Z12
+	VSHUFI64X2        $0xee, Z31, Z6, Z28
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0x44, Z31, Z6, Z6
+	VBROADCASTI32X4   688(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z28, Z6, Z6
+	VAESENC           Z20, Z1, Z1
+	VSHUFI64X2        $0xee, Z2, Z25, Z28
+	VBROADCASTI32X4   688(R9), Z21
+	VSHUFI64X2        $0x44, Z2, Z25, Z25
+	VAESENC           Z21, Z4, Z4
+	VPXORQ            Z28, Z25, Z25
+	VAESENC           Z21, Z5, Z5
+	VSHUFI64X2        $0xdd, Z29, Z22, Z28
+	VBROADCASTI32X4   688(R10), Z20
+	VSHUFI64X2        $0x88, Z29, Z22, Z22
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           Z20, Z9, Z9
+	VSHUFI64X2        $0xdd, Z6, Z23, Z28
+	VBROADCASTI32X4   688(R11), Z21
+	VSHUFI64X2        $0x88, Z6, Z23, Z23
+	VAESENC           Z21, Z12, Z12
+	VPXORQ            Z28, Z23, Z23
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0xdd, Z25, Z24, Z28
+	VBROADCASTI32X4   704(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VSHUFI64X2        $0x88, Z25, Z24, Z24
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z28, Z24, Z24
+	VBROADCASTI32X4   704(R9), Z21
+	VPCLMULQDQ        $0x01, Z17, Z16, Z28
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x10, Z17, Z16, Z27
+	VAESENC           Z21, Z5, Z5
+	VPTERNLOGQ        $0x96, Z28, Z27, Z23
+	VBROADCASTI32X4   704(R10), Z20
+	VPCLMULQDQ        $0x00, Z17, Z16, Z14
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x11, Z17, Z16, Z10
+	VAESENC           Z20, Z9, Z9
+	VPXORQ            Z14, Z22, Z22
+	VBROADCASTI32X4   704(R11), Z21
+	VPXORQ            Z10, Z24, Z24
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z26
+	VAESENC           Z21, Z13, Z13
+	VPSHUFD           $0x4e, Z22, Z22
+	VBROADCASTI32X4   720(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPTERNLOGQ        $0x96, Z26, Z22, Z23
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z26
+	VBROADCASTI32X4   720(R9), Z21
+	VPSHUFD           $0x4e, Z23, Z23
+	VAESENC           Z21, Z4, Z4
+	VPTERNLOGQ        $0x96, Z26, Z23, Z24
+	VAESENC           Z21, Z5, Z5
+	VPSHUFB           reverse<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   720(R10), Z20
+	VPXORQ            Z18, Z24, Z24
+	VAESENC           Z20, Z8, Z8
 	MOVQ              24(SP), AX
-	VEXTRACTI64X2     $0x00, Z22, (AX)
-	VAESENC           1408(R11), Z12, Z12
+	VAESENC           Z20, Z9, Z9
+	VEXTRACTI64X2     $0x00, Z24, (AX)
+	VBROADCASTI32X4   720(R11), Z21
 	MOVQ              32(SP), AX
-	VAESENC           1408(R11), Z13, Z13
+	VAESENC           Z21, Z12, Z12
 	MOVB              $0x01, 36(AX)
+	VAESENC           Z21, Z13, Z13
 	MOVQ              64(SP), AX
-	VAESENCLAST       1472(R8), Z0, Z0
-	VEXTRACTI64X2     $0x01, Z22, (AX)
-	VAESENCLAST       1472(R8), Z1, Z1
+	VBROADCASTI32X4   736(R8), Z20
+	VAESENCLAST       Z20, Z0, Z0
+	VEXTRACTI64X2     $0x01, Z24, (AX)
+	VAESENCLAST       Z20, Z1, Z1
 	MOVQ              72(SP), AX
-	VAESENCLAST       1472(R9), Z4, Z4
+	VBROADCASTI32X4   736(R9), Z21
 	MOVB              $0x01, 36(AX)
+	VAESENCLAST       Z21, Z4, Z4
 	MOVQ              104(SP), AX
-	VAESENCLAST       1472(R9), Z5, Z5
-	VEXTRACTI64X2     $0x02, Z22, (AX)
-	VAESENCLAST       1472(R10), Z8, Z8
+	VAESENCLAST       Z21, Z5, Z5
+	VEXTRACTI64X2     $0x02, Z24, (AX)
+	VBROADCASTI32X4   736(R10), Z20
 	MOVQ              112(SP), AX
-	VAESENCLAST       1472(R10), Z9, Z9
+	VAESENCLAST       Z20, Z8, Z8
 	MOVB              $0x01, 36(AX)
+	VAESENCLAST       Z20, Z9, Z9
 	MOVQ              144(SP), AX
-	VAESENCLAST       1472(R11), Z12, Z12
-	VEXTRACTI64X2     $0x03, Z22, (AX)
-	VAESENCLAST       1472(R11), Z13, Z13
+	VBROADCASTI32X4   736(R11), Z21
+	VEXTRACTI64X2     $0x03, Z24, (AX)
+	VAESENCLAST       Z21, Z12, Z12
 	MOVQ              152(SP), AX
+	VAESENCLAST       Z21, Z13, Z13
 	MOVB              $0x01, 36(AX)
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -4337,14 +4552,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -4352,14 +4567,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -4367,15 +4582,15 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
 	VMOVDQU8.Z        Z1, K1, Z1
 	VPSHUFB           reverse<>+0(SB), Z1, Z3
@@ -4383,13 +4598,13 @@ loop:
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
 	VMOVDQU8.Z   Z5, K2, Z5
 	VPSHUFB      reverse<>+0(SB), Z5, Z7
@@ -4397,13 +4612,13 @@ nextAAD0:
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
 	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
 	VMOVDQU8.Z   Z9, K3, Z9
 	VPSHUFB      reverse<>+0(SB), Z9, Z11
@@ -4411,13 +4626,13 @@ nextAAD1:
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
 	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
 	VMOVDQU8.Z   Z13, K4, Z13
 	VPSHUFB      reverse<>+0(SB), Z13, Z15
@@ -4429,113 +4644,113 @@ check:
 	SUBQ          $0x04, DX
 	JA            loop
 	MOVQ          16(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z2, Z21
-	VPCLMULQDQ    $0x10, (AX), Z2, Z23
-	VPCLMULQDQ    $0x00, (AX), Z2, Z20
-	VPCLMULQDQ    $0x11, (AX), Z2, Z22
-	VPCLMULQDQ    $0x01, 64(AX), Z3, Z24
-	VPTERNLOGQ    $0x96, Z23, Z24, Z21
-	VPCLMULQDQ    $0x10, 64(AX), Z3, Z25
-	VPCLMULQDQ    $0x00, 64(AX), Z3, Z26
-	VPCLMULQDQ    $0x11, 64(AX), Z3, Z27
-	VPXORQ        Z26, Z20, Z20
-	VPXORQ        Z25, Z21, Z21
-	VPXORQ        Z27, Z22, Z22
+	VPCLMULQDQ    $0x01, (AX), Z2, Z23
+	VPCLMULQDQ    $0x10, (AX), Z2, Z25
+	VPCLMULQDQ    $0x00, (AX), Z2, Z22
+	VPCLMULQDQ    $0x11, (AX), Z2, Z24
+	VPCLMULQDQ    $0x01, 64(AX), Z3, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z23
+	VPCLMULQDQ    $0x10, 64(AX), Z3, Z27
+	VPCLMULQDQ    $0x00, 64(AX), Z3, Z28
+	VPCLMULQDQ    $0x11, 64(AX), Z3, Z29
+	VPXORQ        Z28, Z22, Z22
+	VPXORQ        Z27, Z23, Z23
+	VPXORQ        Z29, Z24, Z24
 	MOVQ          56(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z6, Z29
-	VPCLMULQDQ    $0x10, (AX), Z6, Z31
-	VPCLMULQDQ    $0x00, (AX), Z6, Z28
-	VPCLMULQDQ    $0x11, (AX), Z6, Z30
-	VPCLMULQDQ    $0x01, 64(AX), Z7, Z2
-	VPTERNLOGQ    $0x96, Z31, Z2, Z29
-	VPCLMULQDQ    $0x10, 64(AX), Z7, Z23
-	VPCLMULQDQ    $0x00, 64(AX), Z7, Z24
-	VPCLMULQDQ    $0x11, 64(AX), Z7, Z3
-	VPXORQ        Z24, Z28, Z28
-	VPXORQ        Z23, Z29, Z29
-	VPXORQ        Z3, Z30, Z30
-	VSHUFI64X2    $0xee, Z28, Z20, Z26
-	VSHUFI64X2    $0x44, Z28, Z20, Z20
-	VPXORQ        Z26, Z20, Z20
-	VSHUFI64X2    $0xee, Z29, Z21, Z26
-	VSHUFI64X2    $0x44, Z29, Z21, Z21
-	VPXORQ        Z26, Z21, Z21
-	VSHUFI64X2    $0xee, Z30, Z22, Z26
+	VPCLMULQDQ    $0x01, (AX), Z6, Z31
+	VPCLMULQDQ    $0x10, (AX), Z6, Z25
+	VPCLMULQDQ    $0x00, (AX), Z6, Z30
+	VPCLMULQDQ    $0x11, (AX), Z6, Z2
+	VPCLMULQDQ    $0x01, 64(AX), Z7, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z31
+	VPCLMULQDQ    $0x10, 64(AX), Z7, Z3
+	VPCLMULQDQ    $0x00, 64(AX), Z7, Z28
+	VPCLMULQDQ    $0x11, 64(AX), Z7, Z27
+	VPXORQ        Z28, Z30, Z30
+	VPXORQ        Z3, Z31, Z31
+	VPXORQ        Z27, Z2, Z2
+	VSHUFI64X2    $0xee, Z30, Z22, Z29
 	VSHUFI64X2    $0x44, Z30, Z22, Z22
-	VPXORQ        Z26, Z22, Z22
+	VPXORQ        Z29, Z22, Z22
+	VSHUFI64X2    $0xee, Z31, Z23, Z29
+	VSHUFI64X2    $0x44, Z31, Z23, Z23
+	VPXORQ        Z29, Z23, Z23
+	VSHUFI64X2    $0xee, Z2, Z24, Z29
+	VSHUFI64X2    $0x44, Z2, Z24, Z24
+	VPXORQ        Z29, Z24, Z24
 	MOVQ          96(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z10, Z25
-	VPCLMULQDQ    $0x10, (AX), Z10, Z6
-	VPCLMULQDQ    $0x00, (AX), Z10, Z26
-	VPCLMULQDQ    $0x11, (AX), Z10, Z27
-	VPCLMULQDQ    $0x01, 64(AX), Z11, Z31
-	VPTERNLOGQ    $0x96, Z6, Z31, Z25
-	VPCLMULQDQ    $0x10, 64(AX), Z11, Z2
-	VPCLMULQDQ    $0x00, 64(AX), Z11, Z7
-	VPCLMULQDQ    $0x11, 64(AX), Z11, Z24
-	VPXORQ        Z7, Z26, Z26
-	VPXORQ        Z2, Z25, Z25
-	VPXORQ        Z24, Z27, Z27
+	VPCLMULQDQ    $0x01, (AX), Z10, Z6
+	VPCLMULQDQ    $0x10, (AX), Z10, Z26
+	VPCLMULQDQ    $0x00, (AX), Z10, Z29
+	VPCLMULQDQ    $0x11, (AX), Z10, Z25
+	VPCLMULQDQ    $0x01, 64(AX), Z11, Z7
+	VPTERNLOGQ    $0x96, Z26, Z7, Z6
+	VPCLMULQDQ    $0x10, 64(AX), Z11, Z28
+	VPCLMULQDQ    $0x00, 64(AX), Z11, Z3
+	VPCLMULQDQ    $0x11, 64(AX), Z11, Z27
+	VPXORQ        Z3, Z29, Z29
+	VPXORQ        Z28, Z6, Z6
+	VPXORQ        Z27, Z25, Z25
 	MOVQ          136(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z14, Z3
-	VPCLMULQDQ    $0x10, (AX), Z14, Z29
-	VPCLMULQDQ    $0x00, (AX), Z14, Z23
-	VPCLMULQDQ    $0x11, (AX), Z14, Z28
-	VPCLMULQDQ    $0x01, 64(AX), Z15, Z30
-	VPTERNLOGQ    $0x96, Z29, Z30, Z3
-	VPCLMULQDQ    $0x10, 64(AX), Z15, Z10
-	VPCLMULQDQ    $0x00, 64(AX), Z15, Z6
-	VPCLMULQDQ    $0x11, 64(AX), Z15, Z31
-	VPXORQ        Z6, Z23, Z23
-	VPXORQ        Z10, Z3, Z3
-	VPXORQ        Z31, Z28, Z28
-	VSHUFI64X2    $0xee, Z23, Z26, Z11
-	VSHUFI64X2    $0x44, Z23, Z26, Z26
-	VPXORQ        Z11, Z26, Z26
-	VSHUFI64X2    $0xee, Z3, Z25, Z11
-	VSHUFI64X2    $0x44, Z3, Z25, Z25
-	VPXORQ        Z11, Z25, Z25
-	VSHUFI64X2    $0xee, Z28, Z27, Z11
-	VSHUFI64X2    $0x44, Z28, Z27, Z27
-	VPXORQ        Z11, Z27, Z27
-	VSHUFI64X2    $0xdd, Z26, Z20, Z11
-	VSHUFI64X2    $0x88, Z26, Z20, Z20
-	VPXORQ        Z11, Z20, Z20
-	VSHUFI64X2    $0xdd, Z25, Z21, Z11
-	VSHUFI64X2    $0x88, Z25, Z21, Z21
-	VPXORQ        Z11, Z21, Z21
-	VSHUFI64X2    $0xdd, Z27, Z22, Z11
-	VSHUFI64X2    $0x88, Z27, Z22, Z22
-	VPXORQ        Z11, Z22, Z22
-	VPCLMULQDQ    $0x01, Z17, Z16, Z11
-	VPCLMULQDQ    $0x10, Z17, Z16, Z7
-	VPTERNLOGQ    $0x96, Z11, Z7, Z21
-	VPCLMULQDQ    $0x00, Z17, Z16, Z2
-	VPCLMULQDQ    $0x11, Z17, Z16, Z24
-	VPXORQ        Z2, Z20, Z20
-	VPXORQ        Z24, Z22, Z22
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z14
-	VPSHUFD       $0x4e, Z20, Z20
-	VPTERNLOGQ    $0x96, Z14, Z20, Z21
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z14
-	VPSHUFD       $0x4e, Z21, Z21
-	VPTERNLOGQ    $0x96, Z14, Z21, Z22
-	VPSHUFB       reverse<>+0(SB), Z22, Z22
-	VPXORQ        Z18, Z22, Z22
+	VPCLMULQDQ    $0x01, (AX), Z14, Z31
+	VPCLMULQDQ    $0x10, (AX), Z14, Z10
+	VPCLMULQDQ    $0x00, (AX), Z14, Z30
+	VPCLMULQDQ    $0x11, (AX), Z14, Z2
+	VPCLMULQDQ    $0x01, 64(AX), Z15, Z26
+	VPTERNLOGQ    $0x96, Z10, Z26, Z31
+	VPCLMULQDQ    $0x10, 64(AX), Z15, Z7
+	VPCLMULQDQ    $0x00, 64(AX), Z15, Z11
+	VPCLMULQDQ    $0x11, 64(AX), Z15, Z3
+	VPXORQ        Z11, Z30, Z30
+	VPXORQ        Z7, Z31, Z31
+	VPXORQ        Z3, Z2, Z2
+	VSHUFI64X2    $0xee, Z30, Z29, Z28
+	VSHUFI64X2    $0x44, Z30, Z29, Z29
+	VPXORQ        Z28, Z29, Z29
+	VSHUFI64X2    $0xee, Z31, Z6, Z28
+	VSHUFI64X2    $0x44, Z31, Z6, Z6
+	VPXORQ        Z28, Z6, Z6
+	VSHUFI64X2    $0xee, Z2, Z25, Z28
+	VSHUFI64X2    $0x44, Z2, Z25, Z25
+	VPXORQ        Z28, Z25, Z25
+	VSHUFI64X2    $0xdd, Z29, Z22, Z28
+	VSHUFI64X2    $0x88, Z29, Z22, Z22
+	VPXORQ        Z28, Z22, Z22
+	VSHUFI64X2    $0xdd, Z6, Z23, Z28
+	VSHUFI64X2    $0x88, Z6, Z23, Z23
+	VPXORQ        Z28, Z23, Z23
+	VSHUFI64X2    $0xdd, Z25, Z24, Z28
+	VSHUFI64X2    $0x88, Z25, Z24, Z24
+	VPXORQ        Z28, Z24, Z24
+	VPCLMULQDQ    $0x01, Z17, Z16, Z28
+	VPCLMULQDQ    $0x10, Z17, Z16, Z27
+	VPTERNLOGQ    $0x96, Z28, Z27, Z23
+	VPCLMULQDQ    $0x00, Z17, Z16, Z14
+	VPCLMULQDQ    $0x11, Z17, Z16, Z10
+	VPXORQ        Z14, Z22, Z22
+	VPXORQ        Z10, Z24, Z24
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z22, Z26
+	VPSHUFD       $0x4e, Z22, Z22
+	VPTERNLOGQ    $0x96, Z26, Z22, Z23
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z23, Z26
+	VPSHUFD       $0x4e, Z23, Z23
+	VPTERNLOGQ    $0x96, Z26, Z23, Z24
+	VPSHUFB       reverse<>+0(SB), Z24, Z24
+	VPXORQ        Z18, Z24, Z24
 	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z22, (AX)
+	VEXTRACTI64X2 $0x00, Z24, (AX)
 	MOVQ          32(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z22, (AX)
+	VEXTRACTI64X2 $0x01, Z24, (AX)
 	MOVQ          72(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z22, (AX)
+	VEXTRACTI64X2 $0x02, Z24, (AX)
 	MOVQ          112(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z22, (AX)
+	VEXTRACTI64X2 $0x03, Z24, (AX)
 	MOVQ          152(SP), AX
 	MOVB          $0x01, 36(AX)
 	VZEROUPPER
@@ -4614,7 +4829,7 @@ nextESN3:
 	JMP          nextAAD3
 
 // func gcmSeal192vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmSeal192vaes512(SB), NOSPLIT, $0-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
@@ -4635,24 +4850,45 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VPXORQ            832(R9), Z14, Z13
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VMOVDQU64         896(R9), Z17
-	VMOVDQU64         960(R9), Z18
-	VMOVDQU64         1024(R9), Z19
-	VMOVDQU64         1088(R9), Z20
-	VMOVDQU64         1152(R9), Z21
-	VMOVDQU64         1216(R9), Z22
-	VMOVDQU64         1280(R9), Z23
-	VMOVDQU64         1344(R9), Z24
-	VMOVDQU64         1408(R9), Z25
-	VMOVDQU64         1472(R9), Z26
-	VMOVDQU64         1536(R9), Z27
-	VMOVDQU64         1600(R9), Z28
+	VBROADCASTI32X4   592(R9), Z17
+	VBROADCASTI32X4   608(R9), Z18
+	VBROADCASTI32X4   624(R9), Z19
+	VBROADCASTI32X4   640(R9), Z20
+	VBROADCASTI32X4   656(R9), Z21
+	VBROADCASTI32X4   672(R9), Z22
+	VBROADCASTI32X4   688(R9), Z23
+	VBROADCASTI32X4   704(R9), Z24
+	VBROADCASTI32X4   720(R9), Z25
+	VBROADCASTI32X4   736(R9), Z26
+	VBROADCASTI32X4   752(R9), Z27
+	VBROADCASTI32X4   768(R9), Z28
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
 	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVBLZX           -1(SI)(CX*1), CX
+	LEAQ              (CX)(CX*4), CX
+	MOVQ              (DI)(CX*8), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -4681,11 +4917,11 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              832(R9)(R13*1), R13
-	CMPQ              R14, $0x00000034
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
 	JBE               powers
 	LEAQ              64(R9), R13
-	SUBQ              $0x00000030, R14
+	SUBQ              $0x00000020, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -5078,7 +5314,7 @@ loop:
 	VMOVDQU64     Z3, 192(R10)
 	VPSHUFB       reverse<>+0(SB), Z3, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           check
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -5098,11 +5334,11 @@ loop:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           check
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 check:
 	ADDQ $0x00000100, R10
@@ -5166,7 +5402,7 @@ last1:
 	VMOVDQU8.Z    Z0, K1, Z0
 	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -5186,11 +5422,11 @@ last1:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag1
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
@@ -5203,10 +5439,10 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -5286,7 +5522,7 @@ last2:
 	VMOVDQU8.Z    Z1, K1, Z1
 	VPSHUFB       reverse<>+0(SB), Z1, Z5
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag2
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -5306,11 +5542,11 @@ last2:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag2
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
@@ -5328,10 +5564,10 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -5428,7 +5664,7 @@ last3:
 	VMOVDQU8.Z    Z2, K1, Z2
 	VPSHUFB       reverse<>+0(SB), Z2, Z6
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag3
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -5448,11 +5684,11 @@ last3:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag3
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag3:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
@@ -5477,10 +5713,10 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -5594,7 +5830,7 @@ last4:
 	VMOVDQU8.Z    Z3, K1, Z3
 	VPSHUFB       reverse<>+0(SB), Z3, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag4
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -5614,11 +5850,11 @@ last4:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag4
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag4:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
@@ -5648,10 +5884,10 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -5740,7 +5976,7 @@ esn4false:
 	JMP          afteresn4false
 
 // func gcmSeal192vaes256(jobs *byte, group *byte, n int)
-// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+// Requires: AES, AVX, AVX2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmSeal192vaes256(SB), NOSPLIT, $320-24
 	MOVQ jobs+0(FP), DI
 	MOVQ group+8(FP), SI
@@ -5755,25 +5991,45 @@ packet:
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
 	MOVQ        8(R9), R9
+	XORL        CX, CX
+	CMPQ        DX, $0x01
+	SETHI       CL
+	MOVBLZX     -1(SI)(CX*1), CX
+	LEAQ        (CX)(CX*4), CX
+	MOVQ        (DI)(CX*8), CX
+	MOVQ        8(CX), CX
+	PREFETCHT0  (CX)
+	PREFETCHT0  64(CX)
+	PREFETCHT0  128(CX)
+	PREFETCHT0  192(CX)
+	PREFETCHT0  256(CX)
+	PREFETCHT0  320(CX)
+	PREFETCHT0  384(CX)
+	PREFETCHT0  448(CX)
+	PREFETCHT0  512(CX)
+	PREFETCHT0  576(CX)
+	PREFETCHT0  640(CX)
+	PREFETCHT0  704(CX)
+	PREFETCHT0  768(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       832(R9), X0, X0
-	VAESENC     896(R9), X0, X0
-	VAESENC     960(R9), X0, X0
-	VAESENC     1024(R9), X0, X0
-	VAESENC     1088(R9), X0, X0
-	VAESENC     1152(R9), X0, X0
-	VAESENC     1216(R9), X0, X0
-	VAESENC     1280(R9), X0, X0
-	VAESENC     1344(R9), X0, X0
-	VAESENC     1408(R9), X0, X0
-	VAESENC     1472(R9), X0, X0
-	VAESENC     1536(R9), X0, X0
-	VAESENCLAST 1600(R9), X0, X0
+	VPXOR       576(R9), X0, X0
+	VAESENC     592(R9), X0, X0
+	VAESENC     608(R9), X0, X0
+	VAESENC     624(R9), X0, X0
+	VAESENC     640(R9), X0, X0
+	VAESENC     656(R9), X0, X0
+	VAESENC     672(R9), X0, X0
+	VAESENC     688(R9), X0, X0
+	VAESENC     704(R9), X0, X0
+	VAESENC     720(R9), X0, X0
+	VAESENC     736(R9), X0, X0
+	VAESENC     752(R9), X0, X0
+	VAESENCLAST 768(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -5789,12 +6045,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -5818,429 +6074,429 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
+	LEAQ         576(R9)(R13*1), R13
+	CMPQ         R14, $0x00000024
 	JBE          groups
 	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	SUBQ         $0x00000020, R14
 
 groups:
-	CMPQ        R11, $0x00000100
-	JB          tail
-	VMOVDQU     832(R9), Y15
-	VPSHUFB     swapLast<>+0(SB), Y14, Y0
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y0, Y0
-	VPSHUFB     swapLast<>+0(SB), Y14, Y1
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y1, Y1
-	VPSHUFB     swapLast<>+0(SB), Y14, Y2
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y2, Y2
-	VPSHUFB     swapLast<>+0(SB), Y14, Y3
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y3, Y3
-	VPSHUFB     swapLast<>+0(SB), Y14, Y4
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y4, Y4
-	VPSHUFB     swapLast<>+0(SB), Y14, Y5
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y5, Y5
-	VPSHUFB     swapLast<>+0(SB), Y14, Y6
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y6, Y6
-	VPSHUFB     swapLast<>+0(SB), Y14, Y7
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y7, Y7
-	VMOVDQU     896(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     960(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1024(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1088(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1152(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1216(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1280(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1344(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1408(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1472(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1536(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1600(R9), Y15
-	VAESENCLAST Y15, Y0, Y0
-	VAESENCLAST Y15, Y1, Y1
-	VAESENCLAST Y15, Y2, Y2
-	VAESENCLAST Y15, Y3, Y3
-	VAESENCLAST Y15, Y4, Y4
-	VAESENCLAST Y15, Y5, Y5
-	VAESENCLAST Y15, Y6, Y6
-	VAESENCLAST Y15, Y7, Y7
-	VPXOR       (R10), Y0, Y0
-	VMOVDQU     Y0, (R10)
-	VPXOR       32(R10), Y1, Y1
-	VMOVDQU     Y1, 32(R10)
-	VPXOR       64(R10), Y2, Y2
-	VMOVDQU     Y2, 64(R10)
-	VPXOR       96(R10), Y3, Y3
-	VMOVDQU     Y3, 96(R10)
-	VPXOR       128(R10), Y4, Y4
-	VMOVDQU     Y4, 128(R10)
-	VPXOR       160(R10), Y5, Y5
-	VMOVDQU     Y5, 160(R10)
-	VPXOR       192(R10), Y6, Y6
-	VMOVDQU     Y6, 192(R10)
-	VPXOR       224(R10), Y7, Y7
-	VMOVDQU     Y7, 224(R10)
-	ADDQ        $0x00000100, R10
-	SUBQ        $0x00000100, R11
-	CMPQ        R11, $0x00000100
-	JB          last
+	CMPQ           R11, $0x00000100
+	JB             tail
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y1, Y1
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y2, Y2
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y3, Y3
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 592(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 608(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 640(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 672(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 704(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 752(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 768(R9), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          (R10), Y0, Y0
+	VMOVDQU        Y0, (R10)
+	VPXOR          32(R10), Y1, Y1
+	VMOVDQU        Y1, 32(R10)
+	VPXOR          64(R10), Y2, Y2
+	VMOVDQU        Y2, 64(R10)
+	VPXOR          96(R10), Y3, Y3
+	VMOVDQU        Y3, 96(R10)
+	VPXOR          128(R10), Y4, Y4
+	VMOVDQU        Y4, 128(R10)
+	VPXOR          160(R10), Y5, Y5
+	VMOVDQU        Y5, 160(R10)
+	VPXOR          192(R10), Y6, Y6
+	VMOVDQU        Y6, 192(R10)
+	VPXOR          224(R10), Y7, Y7
+	VMOVDQU        Y7, 224(R10)
+	ADDQ           $0x00000100, R10
+	SUBQ           $0x00000100, R11
+	CMPQ           R11, $0x00000100
+	JB             last
 
 loop:
-	VMOVDQU      832(R9), Y15
-	VPSHUFB      swapLast<>+0(SB), Y14, Y0
-	VMOVDQU      -256(R10), Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y0, Y0
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VPSHUFB      swapLast<>+0(SB), Y14, Y1
-	VPXOR        288(SP), Y13, Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y1, Y1
-	VPXOR        Y11, Y11, Y11
-	VPSHUFB      swapLast<>+0(SB), Y14, Y2
-	VPADDD       two<>+0(SB), Y14, Y14
-	VMOVDQU      Y11, 288(SP)
-	VPXOR        Y15, Y2, Y2
-	VPCLMULQDQ   $0x01, (R13), Y13, Y11
-	VPSHUFB      swapLast<>+0(SB), Y14, Y3
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPCLMULQDQ   $0x10, (R13), Y13, Y12
-	VPXOR        Y15, Y3, Y3
-	VPXOR        Y11, Y9, Y9
-	VPSHUFB      swapLast<>+0(SB), Y14, Y4
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y12, Y9, Y9
-	VPXOR        Y15, Y4, Y4
-	VPSHUFB      swapLast<>+0(SB), Y14, Y5
-	VPCLMULQDQ   $0x00, (R13), Y13, Y11
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPCLMULQDQ   $0x11, (R13), Y13, Y12
-	VPXOR        Y15, Y5, Y5
-	VPSHUFB      swapLast<>+0(SB), Y14, Y6
-	VPXOR        Y11, Y8, Y8
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y12, Y10, Y10
-	VPXOR        Y15, Y6, Y6
-	VPSHUFB      swapLast<>+0(SB), Y14, Y7
-	VMOVDQU      -224(R10), Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y7, Y7
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VMOVDQU      896(R9), Y15
-	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
-	VAESENC      Y15, Y2, Y2
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
-	VMOVDQU      960(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VMOVDQU      -192(R10), Y13
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1024(R9), Y15
-	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y8, Y8
-	VMOVDQU      1088(R9), Y15
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VMOVDQU      -160(R10), Y13
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1152(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1216(R9), Y15
-	VMOVDQU      -128(R10), Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y9, Y9
-	VMOVDQU      1280(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y4, Y4
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VMOVDQU      -96(R10), Y13
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1344(R9), Y15
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y0, Y0
-	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
-	VAESENC      Y15, Y3, Y3
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
-	VMOVDQU      1408(R9), Y15
-	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y2, Y2
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VMOVDQU      -64(R10), Y13
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
-	VMOVDQU      1472(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1536(R9), Y15
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VMOVDQU      -32(R10), Y13
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
-	VMOVDQU      1600(R9), Y15
-	VPXOR        Y11, Y9, Y9
-	VAESENCLAST  Y15, Y0, Y0
-	VAESENCLAST  Y15, Y1, Y1
-	VPXOR        Y12, Y9, Y9
-	VAESENCLAST  Y15, Y2, Y2
-	VAESENCLAST  Y15, Y3, Y3
-	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
-	VAESENCLAST  Y15, Y4, Y4
-	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
-	VAESENCLAST  Y15, Y5, Y5
-	VAESENCLAST  Y15, Y6, Y6
-	VPXOR        Y11, Y8, Y8
-	VAESENCLAST  Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VPXOR        (R10), Y0, Y0
-	VMOVDQU      Y0, (R10)
-	VPXOR        32(R10), Y1, Y1
-	VMOVDQU      Y1, 32(R10)
-	VPXOR        64(R10), Y2, Y2
-	VMOVDQU      Y2, 64(R10)
-	VPXOR        96(R10), Y3, Y3
-	VMOVDQU      Y3, 96(R10)
-	VPXOR        128(R10), Y4, Y4
-	VMOVDQU      Y4, 128(R10)
-	VPXOR        160(R10), Y5, Y5
-	VMOVDQU      Y5, 160(R10)
-	VPXOR        192(R10), Y6, Y6
-	VMOVDQU      Y6, 192(R10)
-	VPXOR        224(R10), Y7, Y7
-	VMOVDQU      Y7, 224(R10)
-	ADDQ         $0x00000100, R10
-	ADDQ         $0x00000100, R13
-	LEAQ         832(R9), AX
-	CMPQ         R13, AX
-	JNE          nextloop
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
-	VPSHUFD      $0x4e, Y8, Y8
-	VPXOR        Y11, Y9, Y9
-	VPXOR        Y8, Y9, Y9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
-	VPSHUFD      $0x4e, Y9, Y9
-	VPXOR        Y11, Y10, Y10
-	VPXOR        Y9, Y10, Y10
-	VEXTRACTI128 $0x01, Y10, X11
-	VPXOR        X10, X11, X11
-	VMOVDQU      Y11, 288(SP)
-	VPXOR        Y8, Y8, Y8
-	VPXOR        Y9, Y9, Y9
-	VPXOR        Y10, Y10, Y10
-	MOVQ         R14, R13
-	NEGQ         R13
-	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
-	JBE          nextloop
-	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VMOVDQU        -256(R10), Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPXOR          288(SP), Y13, Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y1, Y1
+	VPXOR          Y11, Y11, Y11
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VMOVDQU        Y11, 288(SP)
+	VPXOR          Y15, Y2, Y2
+	VPCLMULQDQ     $0x01, (R13), Y13, Y11
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPCLMULQDQ     $0x10, (R13), Y13, Y12
+	VPXOR          Y15, Y3, Y3
+	VPXOR          Y11, Y9, Y9
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y12, Y9, Y9
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPCLMULQDQ     $0x00, (R13), Y13, Y11
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPCLMULQDQ     $0x11, (R13), Y13, Y12
+	VPXOR          Y15, Y5, Y5
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPXOR          Y11, Y8, Y8
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y12, Y10, Y10
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VMOVDQU        -224(R10), Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y7, Y7
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VBROADCASTI128 592(R9), Y15
+	VPCLMULQDQ     $0x01, 32(R13), Y13, Y11
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x10, 32(R13), Y13, Y12
+	VAESENC        Y15, Y2, Y2
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x00, 32(R13), Y13, Y11
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x11, 32(R13), Y13, Y12
+	VBROADCASTI128 608(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VMOVDQU        -192(R10), Y13
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x01, 64(R13), Y13, Y11
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VPCLMULQDQ     $0x10, 64(R13), Y13, Y12
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x00, 64(R13), Y13, Y11
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x11, 64(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y8, Y8
+	VBROADCASTI128 640(R9), Y15
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VMOVDQU        -160(R10), Y13
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x01, 96(R13), Y13, Y11
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x00, 96(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 96(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 672(R9), Y15
+	VMOVDQU        -128(R10), Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x01, 128(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x10, 128(R13), Y13, Y12
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y9, Y9
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x11, 128(R13), Y13, Y12
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y4, Y4
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VMOVDQU        -96(R10), Y13
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 704(R9), Y15
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y0, Y0
+	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x10, 160(R13), Y13, Y12
+	VAESENC        Y15, Y3, Y3
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x00, 160(R13), Y13, Y11
+	VBROADCASTI128 720(R9), Y15
+	VPCLMULQDQ     $0x11, 160(R13), Y13, Y12
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y2, Y2
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VMOVDQU        -64(R10), Y13
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x01, 192(R13), Y13, Y11
+	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPCLMULQDQ     $0x10, 192(R13), Y13, Y12
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x00, 192(R13), Y13, Y11
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 752(R9), Y15
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VMOVDQU        -32(R10), Y13
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x01, 224(R13), Y13, Y11
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
+	VBROADCASTI128 768(R9), Y15
+	VPXOR          Y11, Y9, Y9
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VPXOR          Y12, Y9, Y9
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VPCLMULQDQ     $0x00, 224(R13), Y13, Y11
+	VAESENCLAST    Y15, Y4, Y4
+	VPCLMULQDQ     $0x11, 224(R13), Y13, Y12
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VPXOR          Y11, Y8, Y8
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VPXOR          (R10), Y0, Y0
+	VMOVDQU        Y0, (R10)
+	VPXOR          32(R10), Y1, Y1
+	VMOVDQU        Y1, 32(R10)
+	VPXOR          64(R10), Y2, Y2
+	VMOVDQU        Y2, 64(R10)
+	VPXOR          96(R10), Y3, Y3
+	VMOVDQU        Y3, 96(R10)
+	VPXOR          128(R10), Y4, Y4
+	VMOVDQU        Y4, 128(R10)
+	VPXOR          160(R10), Y5, Y5
+	VMOVDQU        Y5, 160(R10)
+	VPXOR          192(R10), Y6, Y6
+	VMOVDQU        Y6, 192(R10)
+	VPXOR          224(R10), Y7, Y7
+	VMOVDQU        Y7, 224(R10)
+	ADDQ           $0x00000100, R10
+	ADDQ           $0x00000100, R13
+	LEAQ           576(R9), AX
+	CMPQ           R13, AX
+	JNE            nextloop
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD        $0x4e, Y8, Y8
+	VPXOR          Y11, Y9, Y9
+	VPXOR          Y8, Y9, Y9
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD        $0x4e, Y9, Y9
+	VPXOR          Y11, Y10, Y10
+	VPXOR          Y9, Y10, Y10
+	VEXTRACTI128   $0x01, Y10, X11
+	VPXOR          X10, X11, X11
+	VMOVDQU        Y11, 288(SP)
+	VPXOR          Y8, Y8, Y8
+	VPXOR          Y9, Y9, Y9
+	VPXOR          Y10, Y10, Y10
+	MOVQ           R14, R13
+	NEGQ           R13
+	SHLQ           $0x04, R13
+	LEAQ           576(R9)(R13*1), R13
+	CMPQ           R14, $0x00000024
+	JBE            nextloop
+	LEAQ           64(R9), R13
+	SUBQ           $0x00000020, R14
 
 nextloop:
 	SUBQ $0x00000100, R11
@@ -6332,7 +6588,7 @@ last:
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	ADDQ         $0x00000100, R13
-	LEAQ         832(R9), AX
+	LEAQ         576(R9), AX
 	CMPQ         R13, AX
 	JNE          nextlast
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -6352,158 +6608,158 @@ last:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
+	LEAQ         576(R9)(R13*1), R13
+	CMPQ         R14, $0x00000024
 	JBE          nextlast
 	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	SUBQ         $0x00000020, R14
 
 nextlast:
 tail:
-	TESTQ       R11, R11
-	JEQ         lengths
-	VMOVDQU     832(R9), Y15
-	VPSHUFB     swapLast<>+0(SB), Y14, Y0
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y0, Y0
-	VPSHUFB     swapLast<>+0(SB), Y14, Y1
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y1, Y1
-	VPSHUFB     swapLast<>+0(SB), Y14, Y2
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y2, Y2
-	VPSHUFB     swapLast<>+0(SB), Y14, Y3
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y3, Y3
-	VPSHUFB     swapLast<>+0(SB), Y14, Y4
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y4, Y4
-	VPSHUFB     swapLast<>+0(SB), Y14, Y5
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y5, Y5
-	VPSHUFB     swapLast<>+0(SB), Y14, Y6
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y6, Y6
-	VPSHUFB     swapLast<>+0(SB), Y14, Y7
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y7, Y7
-	VMOVDQU     896(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     960(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1024(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1088(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1152(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1216(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1280(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1344(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1408(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1472(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1536(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1600(R9), Y15
-	VAESENCLAST Y15, Y0, Y0
-	VAESENCLAST Y15, Y1, Y1
-	VAESENCLAST Y15, Y2, Y2
-	VAESENCLAST Y15, Y3, Y3
-	VAESENCLAST Y15, Y4, Y4
-	VAESENCLAST Y15, Y5, Y5
-	VAESENCLAST Y15, Y6, Y6
-	VAESENCLAST Y15, Y7, Y7
-	VMOVDQU     Y0, (SP)
-	VMOVDQU     Y1, 32(SP)
-	VMOVDQU     Y2, 64(SP)
-	VMOVDQU     Y3, 96(SP)
-	VMOVDQU     Y4, 128(SP)
-	VMOVDQU     Y5, 160(SP)
-	VMOVDQU     Y6, 192(SP)
-	VMOVDQU     Y7, 224(SP)
-	LEAQ        (SP), BX
+	TESTQ          R11, R11
+	JEQ            lengths
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y1, Y1
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y2, Y2
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y3, Y3
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 592(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 608(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 640(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 672(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 704(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 752(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 768(R9), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VMOVDQU        Y0, (SP)
+	VMOVDQU        Y1, 32(SP)
+	VMOVDQU        Y2, 64(SP)
+	VMOVDQU        Y3, 96(SP)
+	VMOVDQU        Y4, 128(SP)
+	VMOVDQU        Y5, 160(SP)
+	VMOVDQU        Y6, 192(SP)
+	VMOVDQU        Y7, 224(SP)
+	LEAQ           (SP), BX
 
 whole:
 	CMPQ       R11, $0x20
@@ -6568,12 +6824,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -6632,7 +6888,8 @@ TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -6647,7 +6904,8 @@ TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -6662,7 +6920,8 @@ TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -6677,82 +6936,131 @@ TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R9), Z2, Z2
-	VAESENC           896(R10), Z4, Z4
-	VAESENC           896(R11), Z6, Z6
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R9), Z2, Z2
-	VAESENC           960(R10), Z4, Z4
-	VAESENC           960(R11), Z6, Z6
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R9), Z2, Z2
-	VAESENC           1024(R10), Z4, Z4
-	VAESENC           1024(R11), Z6, Z6
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R9), Z2, Z2
-	VAESENC           1088(R10), Z4, Z4
-	VAESENC           1088(R11), Z6, Z6
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R9), Z2, Z2
-	VAESENC           1152(R10), Z4, Z4
-	VAESENC           1152(R11), Z6, Z6
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R9), Z2, Z2
-	VAESENC           1216(R10), Z4, Z4
-	VAESENC           1216(R11), Z6, Z6
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R9), Z2, Z2
-	VAESENC           1280(R10), Z4, Z4
-	VAESENC           1280(R11), Z6, Z6
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R9), Z2, Z2
-	VAESENC           1344(R10), Z4, Z4
-	VAESENC           1344(R11), Z6, Z6
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R9), Z2, Z2
-	VAESENC           1408(R10), Z4, Z4
-	VAESENC           1408(R11), Z6, Z6
-	VAESENC           1472(R8), Z0, Z0
-	VAESENC           1472(R9), Z2, Z2
-	VAESENC           1472(R10), Z4, Z4
-	VAESENC           1472(R11), Z6, Z6
-	VAESENC           1536(R8), Z0, Z0
-	VAESENC           1536(R9), Z2, Z2
-	VAESENC           1536(R10), Z4, Z4
-	VAESENC           1536(R11), Z6, Z6
-	VAESENCLAST       1600(R8), Z0, Z0
-	VAESENCLAST       1600(R9), Z2, Z2
-	VAESENCLAST       1600(R10), Z4, Z4
-	VAESENCLAST       1600(R11), Z6, Z6
+	VBROADCASTI32X4   592(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   592(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   592(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   592(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   608(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   608(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   608(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   608(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   624(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   624(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   624(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   624(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   640(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   640(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   640(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   640(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   656(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   656(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   656(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   656(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   672(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   672(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   672(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   672(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   688(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   688(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   688(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   688(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   704(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   704(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   704(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   704(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   720(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   720(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   720(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   720(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   736(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   736(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   736(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   736(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   752(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   752(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   752(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   752(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   768(R8), Z12
+	VAESENCLAST       Z12, Z0, Z0
+	VBROADCASTI32X4   768(R9), Z13
+	VAESENCLAST       Z13, Z2, Z2
+	VBROADCASTI32X4   768(R10), Z12
+	VAESENCLAST       Z12, Z4, Z4
+	VBROADCASTI32X4   768(R11), Z13
+	VAESENCLAST       Z13, Z6, Z6
 	VMOVDQA64         X0, X10
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -6760,13 +7068,13 @@ TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -6774,13 +7082,13 @@ TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -6788,10 +7096,10 @@ TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
 	VMOVDQU8.Z        Z0, K1, Z0
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
@@ -6801,8 +7109,8 @@ TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $160-24
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
 	VMOVDQU8.Z   Z2, K2, Z2
 	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
@@ -6812,8 +7120,8 @@ firstAAD0:
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
 	VMOVDQU8.Z   Z4, K3, Z4
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
@@ -6823,8 +7131,8 @@ firstAAD1:
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
 	VMOVDQU8.Z   Z6, K4, Z6
 	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
@@ -6848,7 +7156,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -6863,7 +7172,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -6878,7 +7188,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -6893,164 +7204,213 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
+	VBROADCASTI32X4   592(R8), Z12
+	VAESENC           Z12, Z0, Z0
 	MOVQ              16(SP), AX
-	VAESENC           896(R9), Z2, Z2
-	VPCLMULQDQ        $0x01, (AX), Z1, Z13
-	VPCLMULQDQ        $0x10, (AX), Z1, Z15
-	VAESENC           896(R10), Z4, Z4
-	VPCLMULQDQ        $0x00, (AX), Z1, Z12
-	VPCLMULQDQ        $0x11, (AX), Z1, Z14
-	VAESENC           896(R11), Z6, Z6
-	VPXORQ            Z15, Z13, Z13
-	VAESENC           960(R8), Z0, Z0
+	VBROADCASTI32X4   592(R9), Z13
+	VPCLMULQDQ        $0x01, (AX), Z1, Z15
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x10, (AX), Z1, Z17
+	VBROADCASTI32X4   592(R10), Z12
+	VPCLMULQDQ        $0x00, (AX), Z1, Z14
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z1, Z16
+	VBROADCASTI32X4   592(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VPXORQ            Z17, Z15, Z15
+	VBROADCASTI32X4   608(R8), Z12
 	MOVQ              56(SP), AX
-	VPCLMULQDQ        $0x01, (AX), Z3, Z17
-	VAESENC           960(R9), Z2, Z2
-	VPCLMULQDQ        $0x10, (AX), Z3, Z19
-	VPCLMULQDQ        $0x00, (AX), Z3, Z16
-	VAESENC           960(R10), Z4, Z4
-	VPCLMULQDQ        $0x11, (AX), Z3, Z18
-	VAESENC           960(R11), Z6, Z6
-	VPXORQ            Z19, Z17, Z17
-	VSHUFI64X2        $0xee, Z16, Z12, Z20
-	VAESENC           1024(R8), Z0, Z0
-	VSHUFI64X2        $0x44, Z16, Z12, Z12
-	VPXORQ            Z20, Z12, Z12
-	VAESENC           1024(R9), Z2, Z2
-	VSHUFI64X2        $0xee, Z17, Z13, Z20
-	VSHUFI64X2        $0x44, Z17, Z13, Z13
-	VAESENC           1024(R10), Z4, Z4
-	VPXORQ            Z20, Z13, Z13
-	VAESENC           1024(R11), Z6, Z6
-	VSHUFI64X2        $0xee, Z18, Z14, Z20
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x01, (AX), Z3, Z19
+	VBROADCASTI32X4   608(R9), Z13
+	VPCLMULQDQ        $0x10, (AX), Z3, Z21
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x00, (AX), Z3, Z18
+	VBROADCASTI32X4   608(R10), Z12
+	VPCLMULQDQ        $0x11, (AX), Z3, Z20
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   608(R11), Z13
+	VPXORQ            Z21, Z19, Z19
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0xee, Z18, Z14, Z22
+	VBROADCASTI32X4   624(R8), Z12
 	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VAESENC           1088(R8), Z0, Z0
-	VPXORQ            Z20, Z14, Z14
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z22, Z14, Z14
+	VBROADCASTI32X4   624(R9), Z13
+	VSHUFI64X2        $0xee, Z19, Z15, Z22
+	VAESENC           Z13, Z2, Z2
+	VSHUFI64X2        $0x44, Z19, Z15, Z15
+	VBROADCASTI32X4   624(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z22, Z15, Z15
+	VBROADCASTI32X4   624(R11), Z13
+	VSHUFI64X2        $0xee, Z20, Z16, Z22
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0x44, Z20, Z16, Z16
+	VBROADCASTI32X4   640(R8), Z12
+	VPXORQ            Z22, Z16, Z16
+	VAESENC           Z12, Z0, Z0
 	MOVQ              96(SP), AX
-	VAESENC           1088(R9), Z2, Z2
-	VPCLMULQDQ        $0x01, (AX), Z5, Z21
-	VAESENC           1088(R10), Z4, Z4
-	VPCLMULQDQ        $0x10, (AX), Z5, Z23
-	VPCLMULQDQ        $0x00, (AX), Z5, Z20
-	VAESENC           1088(R11), Z6, Z6
-	VPCLMULQDQ        $0x11, (AX), Z5, Z22
-	VPXORQ            Z23, Z21, Z21
-	VAESENC           1152(R8), Z0, Z0
+	VBROADCASTI32X4   640(R9), Z13
+	VPCLMULQDQ        $0x01, (AX), Z5, Z23
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   640(R10), Z12
+	VPCLMULQDQ        $0x10, (AX), Z5, Z25
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z5, Z22
+	VBROADCASTI32X4   640(R11), Z13
+	VPCLMULQDQ        $0x11, (AX), Z5, Z24
+	VAESENC           Z13, Z6, Z6
+	VPXORQ            Z25, Z23, Z23
+	VBROADCASTI32X4   656(R8), Z12
 	MOVQ              136(SP), AX
-	VPCLMULQDQ        $0x01, (AX), Z7, Z25
-	VAESENC           1152(R9), Z2, Z2
-	VPCLMULQDQ        $0x10, (AX), Z7, Z27
-	VAESENC           1152(R10), Z4, Z4
-	VPCLMULQDQ        $0x00, (AX), Z7, Z24
-	VPCLMULQDQ        $0x11, (AX), Z7, Z26
-	VAESENC           1152(R11), Z6, Z6
-	VPXORQ            Z27, Z25, Z25
-	VSHUFI64X2        $0xee, Z24, Z20, Z28
-	VAESENC           1216(R8), Z0, Z0
-	VSHUFI64X2        $0x44, Z24, Z20, Z20
-	VAESENC           1216(R9), Z2, Z2
-	VPXORQ            Z28, Z20, Z20
-	VSHUFI64X2        $0xee, Z25, Z21, Z28
-	VAESENC           1216(R10), Z4, Z4
-	VSHUFI64X2        $0x44, Z25, Z21, Z21
-	VPXORQ            Z28, Z21, Z21
-	VAESENC           1216(R11), Z6, Z6
-	VSHUFI64X2        $0xee, Z26, Z22, Z28
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x01, (AX), Z7, Z27
+	VBROADCASTI32X4   656(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x10, (AX), Z7, Z29
+	VBROADCASTI32X4   656(R10), Z12
+	VPCLMULQDQ        $0x00, (AX), Z7, Z26
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z7, Z28
+	VBROADCASTI32X4   656(R11), Z13
+	VPXORQ            Z29, Z27, Z27
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0xee, Z26, Z22, Z30
+	VBROADCASTI32X4   672(R8), Z12
 	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VAESENC           1280(R8), Z0, Z0
-	VPXORQ            Z28, Z22, Z22
-	VAESENC           1280(R9), Z2, Z2
-	VSHUFI64X2        $0xdd, Z20, Z12, Z28
-	VSHUFI64X2        $0x88, Z20, Z12, Z12
-	VAESENC           1280(R10), Z4, Z4
-	VPXORQ            Z28, Z12, Z12
-	VSHUFI64X2        $0xdd, Z21, Z13, Z28
-	VAESENC           1280(R11), Z6, Z6
-	VSHUFI64X2        $0x88, Z21, Z13, Z13
-	VAESENC           1344(R8), Z0, Z0
-	VPXORQ            Z28, Z13, Z13
-	VSHUFI64X2        $0xdd, Z22, Z14, Z28
-	VAESENC           1344(R9), Z2, Z2
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   672(R9), Z13
+	VPXORQ            Z30, Z22, Z22
+	VAESENC           Z13, Z2, Z2
+	VSHUFI64X2        $0xee, Z27, Z23, Z30
+	VBROADCASTI32X4   672(R10), Z12
+	VSHUFI64X2        $0x44, Z27, Z23, Z23
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z30, Z23, Z23
+	VBROADCASTI32X4   672(R11), Z13
+	VSHUFI64X2        $0xee, Z28, Z24, Z30
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0x44, Z28, Z24, Z24
+	VBROADCASTI32X4   688(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z30, Z24, Z24
+	VBROADCASTI32X4   688(R9), Z13
+	VSHUFI64X2        $0xdd, Z22, Z14, Z30
+	VAESENC           Z13, Z2, Z2
 	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VPXORQ            Z28, Z14, Z14
-	VAESENC           1344(R10), Z4, Z4
-	VPCLMULQDQ        $0x01, Z9, Z8, Z28
-	VAESENC           1344(R11), Z6, Z6
-	VPCLMULQDQ        $0x10, Z9, Z8, Z29
-	VPTERNLOGQ        $0x96, Z28, Z29, Z13
-	VAESENC           1408(R8), Z0, Z0
-	VPCLMULQDQ        $0x00, Z9, Z8, Z30
-	VPCLMULQDQ        $0x11, Z9, Z8, Z31
-	VAESENC           1408(R9), Z2, Z2
-	VPXORQ            Z30, Z12, Z12
-	VPXORQ            Z31, Z14, Z14
-	VAESENC           1408(R10), Z4, Z4
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
-	VAESENC           1408(R11), Z6, Z6
-	VPSHUFD           $0x4e, Z12, Z12
-	VPTERNLOGQ        $0x96, Z1, Z12, Z13
-	VAESENC           1472(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
-	VPSHUFD           $0x4e, Z13, Z13
-	VAESENC           1472(R9), Z2, Z2
-	VPTERNLOGQ        $0x96, Z1, Z13, Z14
-	VAESENC           1472(R10), Z4, Z4
-	VPSHUFB           reverse<>+0(SB), Z14, Z14
-	VPXORQ            Z10, Z14, Z14
-	VAESENC           1472(R11), Z6, Z6
+	VBROADCASTI32X4   688(R10), Z12
+	VPXORQ            Z30, Z14, Z14
+	VAESENC           Z12, Z4, Z4
+	VSHUFI64X2        $0xdd, Z23, Z15, Z30
+	VBROADCASTI32X4   688(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0x88, Z23, Z15, Z15
+	VBROADCASTI32X4   704(R8), Z12
+	VPXORQ            Z30, Z15, Z15
+	VAESENC           Z12, Z0, Z0
+	VSHUFI64X2        $0xdd, Z24, Z16, Z30
+	VBROADCASTI32X4   704(R9), Z13
+	VSHUFI64X2        $0x88, Z24, Z16, Z16
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z30, Z16, Z16
+	VBROADCASTI32X4   704(R10), Z12
+	VPCLMULQDQ        $0x01, Z9, Z8, Z30
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   704(R11), Z13
+	VPCLMULQDQ        $0x10, Z9, Z8, Z31
+	VAESENC           Z13, Z6, Z6
+	VPTERNLOGQ        $0x96, Z30, Z31, Z15
+	VBROADCASTI32X4   720(R8), Z12
+	VPCLMULQDQ        $0x00, Z9, Z8, Z1
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x11, Z9, Z8, Z17
+	VBROADCASTI32X4   720(R9), Z13
+	VPXORQ            Z1, Z14, Z14
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z17, Z16, Z16
+	VBROADCASTI32X4   720(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z3
+	VBROADCASTI32X4   720(R11), Z13
+	VPSHUFD           $0x4e, Z14, Z14
+	VAESENC           Z13, Z6, Z6
+	VPTERNLOGQ        $0x96, Z3, Z14, Z15
+	VBROADCASTI32X4   736(R8), Z12
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z3
+	VAESENC           Z12, Z0, Z0
+	VPSHUFD           $0x4e, Z15, Z15
+	VBROADCASTI32X4   736(R9), Z13
+	VPTERNLOGQ        $0x96, Z3, Z15, Z16
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   736(R10), Z12
+	VPSHUFB           reverse<>+0(SB), Z16, Z16
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z10, Z16, Z16
+	VBROADCASTI32X4   736(R11), Z13
 	MOVQ              24(SP), AX
-	VEXTRACTI64X2     $0x00, Z14, (AX)
-	VAESENC           1536(R8), Z0, Z0
+	VAESENC           Z13, Z6, Z6
+	VEXTRACTI64X2     $0x00, Z16, (AX)
+	VBROADCASTI32X4   752(R8), Z12
 	MOVQ              32(SP), AX
+	VAESENC           Z12, Z0, Z0
 	MOVB              $0x01, 36(AX)
-	VAESENC           1536(R9), Z2, Z2
+	VBROADCASTI32X4   752(R9), Z13
+	VAESENC           Z13, Z2, Z2
 	MOVQ              64(SP), AX
-	VAESENC           1536(R10), Z4, Z4
-	VEXTRACTI64X2     $0x01, Z14, (AX)
+	VBROADCASTI32X4   752(R10), Z12
+	VEXTRACTI64X2     $0x01, Z16, (AX)
+	VAESENC           Z12, Z4, Z4
 	MOVQ              72(SP), AX
-	VAESENC           1536(R11), Z6, Z6
+	VBROADCASTI32X4   752(R11), Z13
 	MOVB              $0x01, 36(AX)
+	VAESENC           Z13, Z6, Z6
 	MOVQ              104(SP), AX
-	VAESENCLAST       1600(R8), Z0, Z0
-	VEXTRACTI64X2     $0x02, Z14, (AX)
-	VAESENCLAST       1600(R9), Z2, Z2
+	VBROADCASTI32X4   768(R8), Z12
+	VEXTRACTI64X2     $0x02, Z16, (AX)
+	VAESENCLAST       Z12, Z0, Z0
+	VBROADCASTI32X4   768(R9), Z13
 	MOVQ              112(SP), AX
+	VAESENCLAST       Z13, Z2, Z2
 	MOVB              $0x01, 36(AX)
-	VAESENCLAST       1600(R10), Z4, Z4
+	VBROADCASTI32X4   768(R10), Z12
 	MOVQ              144(SP), AX
-	VEXTRACTI64X2     $0x03, Z14, (AX)
-	VAESENCLAST       1600(R11), Z6, Z6
+	VAESENCLAST       Z12, Z4, Z4
+	VEXTRACTI64X2     $0x03, Z16, (AX)
+	VBROADCASTI32X4   768(R11), Z13
 	MOVQ              152(SP), AX
+	VAESENCLAST       Z13, Z6, Z6
 	MOVB              $0x01, 36(AX)
 	VMOVDQA64         X0, X10
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -7058,13 +7418,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -7072,13 +7432,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -7086,10 +7446,10 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
 	VMOVDQU8.Z        Z0, K1, Z0
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
@@ -7099,8 +7459,8 @@ loop:
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
 	VMOVDQU8.Z   Z2, K2, Z2
 	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
@@ -7110,8 +7470,8 @@ nextAAD0:
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
 	VMOVDQU8.Z   Z4, K3, Z4
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
@@ -7121,8 +7481,8 @@ nextAAD1:
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
 	VMOVDQU8.Z   Z6, K4, Z6
 	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
@@ -7136,85 +7496,85 @@ check:
 	SUBQ          $0x04, DX
 	JA            loop
 	MOVQ          16(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z1, Z13
-	VPCLMULQDQ    $0x10, (AX), Z1, Z15
-	VPCLMULQDQ    $0x00, (AX), Z1, Z12
-	VPCLMULQDQ    $0x11, (AX), Z1, Z14
-	VPXORQ        Z15, Z13, Z13
+	VPCLMULQDQ    $0x01, (AX), Z1, Z15
+	VPCLMULQDQ    $0x10, (AX), Z1, Z17
+	VPCLMULQDQ    $0x00, (AX), Z1, Z14
+	VPCLMULQDQ    $0x11, (AX), Z1, Z16
+	VPXORQ        Z17, Z15, Z15
 	MOVQ          56(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z3, Z17
-	VPCLMULQDQ    $0x10, (AX), Z3, Z19
-	VPCLMULQDQ    $0x00, (AX), Z3, Z16
-	VPCLMULQDQ    $0x11, (AX), Z3, Z18
-	VPXORQ        Z19, Z17, Z17
-	VSHUFI64X2    $0xee, Z16, Z12, Z20
-	VSHUFI64X2    $0x44, Z16, Z12, Z12
-	VPXORQ        Z20, Z12, Z12
-	VSHUFI64X2    $0xee, Z17, Z13, Z20
-	VSHUFI64X2    $0x44, Z17, Z13, Z13
-	VPXORQ        Z20, Z13, Z13
-	VSHUFI64X2    $0xee, Z18, Z14, Z20
+	VPCLMULQDQ    $0x01, (AX), Z3, Z19
+	VPCLMULQDQ    $0x10, (AX), Z3, Z21
+	VPCLMULQDQ    $0x00, (AX), Z3, Z18
+	VPCLMULQDQ    $0x11, (AX), Z3, Z20
+	VPXORQ        Z21, Z19, Z19
+	VSHUFI64X2    $0xee, Z18, Z14, Z22
 	VSHUFI64X2    $0x44, Z18, Z14, Z14
-	VPXORQ        Z20, Z14, Z14
+	VPXORQ        Z22, Z14, Z14
+	VSHUFI64X2    $0xee, Z19, Z15, Z22
+	VSHUFI64X2    $0x44, Z19, Z15, Z15
+	VPXORQ        Z22, Z15, Z15
+	VSHUFI64X2    $0xee, Z20, Z16, Z22
+	VSHUFI64X2    $0x44, Z20, Z16, Z16
+	VPXORQ        Z22, Z16, Z16
 	MOVQ          96(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z5, Z21
-	VPCLMULQDQ    $0x10, (AX), Z5, Z23
-	VPCLMULQDQ    $0x00, (AX), Z5, Z20
-	VPCLMULQDQ    $0x11, (AX), Z5, Z22
-	VPXORQ        Z23, Z21, Z21
+	VPCLMULQDQ    $0x01, (AX), Z5, Z23
+	VPCLMULQDQ    $0x10, (AX), Z5, Z25
+	VPCLMULQDQ    $0x00, (AX), Z5, Z22
+	VPCLMULQDQ    $0x11, (AX), Z5, Z24
+	VPXORQ        Z25, Z23, Z23
 	MOVQ          136(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z7, Z25
-	VPCLMULQDQ    $0x10, (AX), Z7, Z27
-	VPCLMULQDQ    $0x00, (AX), Z7, Z24
-	VPCLMULQDQ    $0x11, (AX), Z7, Z26
-	VPXORQ        Z27, Z25, Z25
-	VSHUFI64X2    $0xee, Z24, Z20, Z28
-	VSHUFI64X2    $0x44, Z24, Z20, Z20
-	VPXORQ        Z28, Z20, Z20
-	VSHUFI64X2    $0xee, Z25, Z21, Z28
-	VSHUFI64X2    $0x44, Z25, Z21, Z21
-	VPXORQ        Z28, Z21, Z21
-	VSHUFI64X2    $0xee, Z26, Z22, Z28
+	VPCLMULQDQ    $0x01, (AX), Z7, Z27
+	VPCLMULQDQ    $0x10, (AX), Z7, Z29
+	VPCLMULQDQ    $0x00, (AX), Z7, Z26
+	VPCLMULQDQ    $0x11, (AX), Z7, Z28
+	VPXORQ        Z29, Z27, Z27
+	VSHUFI64X2    $0xee, Z26, Z22, Z30
 	VSHUFI64X2    $0x44, Z26, Z22, Z22
-	VPXORQ        Z28, Z22, Z22
-	VSHUFI64X2    $0xdd, Z20, Z12, Z28
-	VSHUFI64X2    $0x88, Z20, Z12, Z12
-	VPXORQ        Z28, Z12, Z12
-	VSHUFI64X2    $0xdd, Z21, Z13, Z28
-	VSHUFI64X2    $0x88, Z21, Z13, Z13
-	VPXORQ        Z28, Z13, Z13
-	VSHUFI64X2    $0xdd, Z22, Z14, Z28
+	VPXORQ        Z30, Z22, Z22
+	VSHUFI64X2    $0xee, Z27, Z23, Z30
+	VSHUFI64X2    $0x44, Z27, Z23, Z23
+	VPXORQ        Z30, Z23, Z23
+	VSHUFI64X2    $0xee, Z28, Z24, Z30
+	VSHUFI64X2    $0x44, Z28, Z24, Z24
+	VPXORQ        Z30, Z24, Z24
+	VSHUFI64X2    $0xdd, Z22, Z14, Z30
 	VSHUFI64X2    $0x88, Z22, Z14, Z14
-	VPXORQ        Z28, Z14, Z14
-	VPCLMULQDQ    $0x01, Z9, Z8, Z28
-	VPCLMULQDQ    $0x10, Z9, Z8, Z29
-	VPTERNLOGQ    $0x96, Z28, Z29, Z13
-	VPCLMULQDQ    $0x00, Z9, Z8, Z30
-	VPCLMULQDQ    $0x11, Z9, Z8, Z31
-	VPXORQ        Z30, Z12, Z12
-	VPXORQ        Z31, Z14, Z14
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z1
-	VPSHUFD       $0x4e, Z12, Z12
-	VPTERNLOGQ    $0x96, Z1, Z12, Z13
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z1
-	VPSHUFD       $0x4e, Z13, Z13
-	VPTERNLOGQ    $0x96, Z1, Z13, Z14
-	VPSHUFB       reverse<>+0(SB), Z14, Z14
-	VPXORQ        Z10, Z14, Z14
+	VPXORQ        Z30, Z14, Z14
+	VSHUFI64X2    $0xdd, Z23, Z15, Z30
+	VSHUFI64X2    $0x88, Z23, Z15, Z15
+	VPXORQ        Z30, Z15, Z15
+	VSHUFI64X2    $0xdd, Z24, Z16, Z30
+	VSHUFI64X2    $0x88, Z24, Z16, Z16
+	VPXORQ        Z30, Z16, Z16
+	VPCLMULQDQ    $0x01, Z9, Z8, Z30
+	VPCLMULQDQ    $0x10, Z9, Z8, Z31
+	VPTERNLOGQ    $0x96, Z30, Z31, Z15
+	VPCLMULQDQ    $0x00, Z9, Z8, Z1
+	VPCLMULQDQ    $0x11, Z9, Z8, Z17
+	VPXORQ        Z1, Z14, Z14
+	VPXORQ        Z17, Z16, Z16
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z14, Z3
+	VPSHUFD       $0x4e, Z14, Z14
+	VPTERNLOGQ    $0x96, Z3, Z14, Z15
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z15, Z3
+	VPSHUFD       $0x4e, Z15, Z15
+	VPTERNLOGQ    $0x96, Z3, Z15, Z16
+	VPSHUFB       reverse<>+0(SB), Z16, Z16
+	VPXORQ        Z10, Z16, Z16
 	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z14, (AX)
+	VEXTRACTI64X2 $0x00, Z16, (AX)
 	MOVQ          32(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z14, (AX)
+	VEXTRACTI64X2 $0x01, Z16, (AX)
 	MOVQ          72(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z14, (AX)
+	VEXTRACTI64X2 $0x02, Z16, (AX)
 	MOVQ          112(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z14, (AX)
+	VEXTRACTI64X2 $0x03, Z16, (AX)
 	MOVQ          152(SP), AX
 	MOVB          $0x01, 36(AX)
 	VZEROUPPER
@@ -7314,7 +7674,8 @@ TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -7331,7 +7692,8 @@ TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -7348,7 +7710,8 @@ TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -7365,134 +7728,183 @@ TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R8), Z1, Z1
-	VAESENC           896(R9), Z4, Z4
-	VAESENC           896(R9), Z5, Z5
-	VAESENC           896(R10), Z8, Z8
-	VAESENC           896(R10), Z9, Z9
-	VAESENC           896(R11), Z12, Z12
-	VAESENC           896(R11), Z13, Z13
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R8), Z1, Z1
-	VAESENC           960(R9), Z4, Z4
-	VAESENC           960(R9), Z5, Z5
-	VAESENC           960(R10), Z8, Z8
-	VAESENC           960(R10), Z9, Z9
-	VAESENC           960(R11), Z12, Z12
-	VAESENC           960(R11), Z13, Z13
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R8), Z1, Z1
-	VAESENC           1024(R9), Z4, Z4
-	VAESENC           1024(R9), Z5, Z5
-	VAESENC           1024(R10), Z8, Z8
-	VAESENC           1024(R10), Z9, Z9
-	VAESENC           1024(R11), Z12, Z12
-	VAESENC           1024(R11), Z13, Z13
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R8), Z1, Z1
-	VAESENC           1088(R9), Z4, Z4
-	VAESENC           1088(R9), Z5, Z5
-	VAESENC           1088(R10), Z8, Z8
-	VAESENC           1088(R10), Z9, Z9
-	VAESENC           1088(R11), Z12, Z12
-	VAESENC           1088(R11), Z13, Z13
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R8), Z1, Z1
-	VAESENC           1152(R9), Z4, Z4
-	VAESENC           1152(R9), Z5, Z5
-	VAESENC           1152(R10), Z8, Z8
-	VAESENC           1152(R10), Z9, Z9
-	VAESENC           1152(R11), Z12, Z12
-	VAESENC           1152(R11), Z13, Z13
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R8), Z1, Z1
-	VAESENC           1216(R9), Z4, Z4
-	VAESENC           1216(R9), Z5, Z5
-	VAESENC           1216(R10), Z8, Z8
-	VAESENC           1216(R10), Z9, Z9
-	VAESENC           1216(R11), Z12, Z12
-	VAESENC           1216(R11), Z13, Z13
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R8), Z1, Z1
-	VAESENC           1280(R9), Z4, Z4
-	VAESENC           1280(R9), Z5, Z5
-	VAESENC           1280(R10), Z8, Z8
-	VAESENC           1280(R10), Z9, Z9
-	VAESENC           1280(R11), Z12, Z12
-	VAESENC           1280(R11), Z13, Z13
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R8), Z1, Z1
-	VAESENC           1344(R9), Z4, Z4
-	VAESENC           1344(R9), Z5, Z5
-	VAESENC           1344(R10), Z8, Z8
-	VAESENC           1344(R10), Z9, Z9
-	VAESENC           1344(R11), Z12, Z12
-	VAESENC           1344(R11), Z13, Z13
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R8), Z1, Z1
-	VAESENC           1408(R9), Z4, Z4
-	VAESENC           1408(R9), Z5, Z5
-	VAESENC           1408(R10), Z8, Z8
-	VAESENC           1408(R10), Z9, Z9
-	VAESENC           1408(R11), Z12, Z12
-	VAESENC           1408(R11), Z13, Z13
-	VAESENC           1472(R8), Z0, Z0
-	VAESENC           1472(R8), Z1, Z1
-	VAESENC           1472(R9), Z4, Z4
-	VAESENC           1472(R9), Z5, Z5
-	VAESENC           1472(R10), Z8, Z8
-	VAESENC           1472(R10), Z9, Z9
-	VAESENC           1472(R11), Z12, Z12
-	VAESENC           1472(R11), Z13, Z13
-	VAESENC           1536(R8), Z0, Z0
-	VAESENC           1536(R8), Z1, Z1
-	VAESENC           1536(R9), Z4, Z4
-	VAESENC           1536(R9), Z5, Z5
-	VAESENC           1536(R10), Z8, Z8
-	VAESENC           1536(R10), Z9, Z9
-	VAESENC           1536(R11), Z12, Z12
-	VAESENC           1536(R11), Z13, Z13
-	VAESENCLAST       1600(R8), Z0, Z0
-	VAESENCLAST       1600(R8), Z1, Z1
-	VAESENCLAST       1600(R9), Z4, Z4
-	VAESENCLAST       1600(R9), Z5, Z5
-	VAESENCLAST       1600(R10), Z8, Z8
-	VAESENCLAST       1600(R10), Z9, Z9
-	VAESENCLAST       1600(R11), Z12, Z12
-	VAESENCLAST       1600(R11), Z13, Z13
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   592(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   592(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   592(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   608(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   608(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   608(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   608(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   624(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   624(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   624(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   624(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   640(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   640(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   640(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   640(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   656(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   656(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   656(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   656(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   672(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   672(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   672(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   672(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   688(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   704(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   720(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   720(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   720(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   736(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   752(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   752(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   752(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   752(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   768(R8), Z20
+	VAESENCLAST       Z20, Z0, Z0
+	VAESENCLAST       Z20, Z1, Z1
+	VBROADCASTI32X4   768(R9), Z21
+	VAESENCLAST       Z21, Z4, Z4
+	VAESENCLAST       Z21, Z5, Z5
+	VBROADCASTI32X4   768(R10), Z20
+	VAESENCLAST       Z20, Z8, Z8
+	VAESENCLAST       Z20, Z9, Z9
+	VBROADCASTI32X4   768(R11), Z21
+	VAESENCLAST       Z21, Z12, Z12
+	VAESENCLAST       Z21, Z13, Z13
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -7500,14 +7912,14 @@ TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -7515,14 +7927,14 @@ TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -7530,15 +7942,15 @@ TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
 	VMOVDQU8.Z        Z1, K1, Z1
 	VPSHUFB           reverse<>+0(SB), Z1, Z3
@@ -7546,13 +7958,13 @@ TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $160-24
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
 	VMOVDQU8.Z   Z5, K2, Z5
 	VPSHUFB      reverse<>+0(SB), Z5, Z7
@@ -7560,13 +7972,13 @@ firstAAD0:
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
 	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
 	VMOVDQU8.Z   Z9, K3, Z9
 	VPSHUFB      reverse<>+0(SB), Z9, Z11
@@ -7574,13 +7986,13 @@ firstAAD1:
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
 	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
 	VMOVDQU8.Z   Z13, K4, Z13
 	VPSHUFB      reverse<>+0(SB), Z13, Z15
@@ -7602,7 +8014,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -7619,7 +8032,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -7636,7 +8050,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -7653,244 +8068,293 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
 	MOVQ              16(SP), AX
-	VAESENC           896(R8), Z1, Z1
-	VPCLMULQDQ        $0x01, (AX), Z2, Z21
-	VAESENC           896(R9), Z4, Z4
-	VPCLMULQDQ        $0x10, (AX), Z2, Z23
-	VAESENC           896(R9), Z5, Z5
-	VPCLMULQDQ        $0x00, (AX), Z2, Z20
-	VAESENC           896(R10), Z8, Z8
-	VPCLMULQDQ        $0x11, (AX), Z2, Z22
-	VAESENC           896(R10), Z9, Z9
-	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
-	VAESENC           896(R11), Z12, Z12
-	VPTERNLOGQ        $0x96, Z23, Z24, Z21
-	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
-	VAESENC           896(R11), Z13, Z13
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
-	VAESENC           960(R8), Z0, Z0
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
-	VAESENC           960(R8), Z1, Z1
-	VPXORQ            Z26, Z20, Z20
-	VAESENC           960(R9), Z4, Z4
-	VPXORQ            Z25, Z21, Z21
-	VAESENC           960(R9), Z5, Z5
-	VPXORQ            Z27, Z22, Z22
-	VAESENC           960(R10), Z8, Z8
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z2, Z23
+	VBROADCASTI32X4   592(R9), Z21
+	VPCLMULQDQ        $0x10, (AX), Z2, Z25
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x00, (AX), Z2, Z22
+	VBROADCASTI32X4   592(R10), Z20
+	VPCLMULQDQ        $0x11, (AX), Z2, Z24
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z26
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   592(R11), Z21
+	VPTERNLOGQ        $0x96, Z25, Z26, Z23
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z27
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
+	VBROADCASTI32X4   608(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z28, Z22, Z22
+	VBROADCASTI32X4   608(R9), Z21
+	VPXORQ            Z27, Z23, Z23
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPXORQ            Z29, Z24, Z24
+	VBROADCASTI32X4   608(R10), Z20
 	MOVQ              56(SP), AX
-	VAESENC           960(R10), Z9, Z9
-	VPCLMULQDQ        $0x01, (AX), Z6, Z29
-	VPCLMULQDQ        $0x10, (AX), Z6, Z31
-	VAESENC           960(R11), Z12, Z12
-	VPCLMULQDQ        $0x00, (AX), Z6, Z28
-	VAESENC           960(R11), Z13, Z13
-	VPCLMULQDQ        $0x11, (AX), Z6, Z30
-	VAESENC           1024(R8), Z0, Z0
-	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
-	VAESENC           1024(R8), Z1, Z1
-	VPTERNLOGQ        $0x96, Z31, Z2, Z29
-	VAESENC           1024(R9), Z4, Z4
-	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
-	VAESENC           1024(R9), Z5, Z5
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
-	VAESENC           1024(R10), Z8, Z8
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
-	VPXORQ            Z24, Z28, Z28
-	VAESENC           1024(R10), Z9, Z9
-	VPXORQ            Z23, Z29, Z29
-	VAESENC           1024(R11), Z12, Z12
-	VPXORQ            Z3, Z30, Z30
-	VAESENC           1024(R11), Z13, Z13
-	VSHUFI64X2        $0xee, Z28, Z20, Z26
-	VAESENC           1088(R8), Z0, Z0
-	VSHUFI64X2        $0x44, Z28, Z20, Z20
-	VAESENC           1088(R8), Z1, Z1
-	VPXORQ            Z26, Z20, Z20
-	VAESENC           1088(R9), Z4, Z4
-	VSHUFI64X2        $0xee, Z29, Z21, Z26
-	VAESENC           1088(R9), Z5, Z5
-	VSHUFI64X2        $0x44, Z29, Z21, Z21
-	VPXORQ            Z26, Z21, Z21
-	VAESENC           1088(R10), Z8, Z8
-	VSHUFI64X2        $0xee, Z30, Z22, Z26
-	VAESENC           1088(R10), Z9, Z9
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x01, (AX), Z6, Z31
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x10, (AX), Z6, Z25
+	VBROADCASTI32X4   608(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x00, (AX), Z6, Z30
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x11, (AX), Z6, Z2
+	VBROADCASTI32X4   624(R8), Z20
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z26
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VPTERNLOGQ        $0x96, Z25, Z26, Z31
+	VBROADCASTI32X4   624(R9), Z21
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z3
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   624(R10), Z20
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z27
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z28, Z30, Z30
+	VAESENC           Z20, Z9, Z9
+	VPXORQ            Z3, Z31, Z31
+	VBROADCASTI32X4   624(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VPXORQ            Z27, Z2, Z2
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0xee, Z30, Z22, Z29
+	VBROADCASTI32X4   640(R8), Z20
 	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VAESENC           1088(R11), Z12, Z12
-	VPXORQ            Z26, Z22, Z22
-	VAESENC           1088(R11), Z13, Z13
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z29, Z22, Z22
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   640(R9), Z21
+	VSHUFI64X2        $0xee, Z31, Z23, Z29
+	VAESENC           Z21, Z4, Z4
+	VSHUFI64X2        $0x44, Z31, Z23, Z23
+	VAESENC           Z21, Z5, Z5
+	VPXORQ            Z29, Z23, Z23
+	VBROADCASTI32X4   640(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VSHUFI64X2        $0xee, Z2, Z24, Z29
+	VAESENC           Z20, Z9, Z9
+	VSHUFI64X2        $0x44, Z2, Z24, Z24
+	VBROADCASTI32X4   640(R11), Z21
+	VPXORQ            Z29, Z24, Z24
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
 	MOVQ              96(SP), AX
-	VAESENC           1152(R8), Z0, Z0
-	VPCLMULQDQ        $0x01, (AX), Z10, Z25
-	VAESENC           1152(R8), Z1, Z1
-	VPCLMULQDQ        $0x10, (AX), Z10, Z6
-	VAESENC           1152(R9), Z4, Z4
-	VPCLMULQDQ        $0x00, (AX), Z10, Z26
-	VPCLMULQDQ        $0x11, (AX), Z10, Z27
-	VAESENC           1152(R9), Z5, Z5
-	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
-	VAESENC           1152(R10), Z8, Z8
-	VPTERNLOGQ        $0x96, Z6, Z31, Z25
-	VAESENC           1152(R10), Z9, Z9
-	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
-	VAESENC           1152(R11), Z12, Z12
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
-	VAESENC           1152(R11), Z13, Z13
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
-	VAESENC           1216(R8), Z0, Z0
-	VPXORQ            Z7, Z26, Z26
-	VAESENC           1216(R8), Z1, Z1
-	VPXORQ            Z2, Z25, Z25
-	VPXORQ            Z24, Z27, Z27
-	VAESENC           1216(R9), Z4, Z4
+	VBROADCASTI32X4   656(R8), Z20
+	VPCLMULQDQ        $0x01, (AX), Z10, Z6
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x10, (AX), Z10, Z26
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   656(R9), Z21
+	VPCLMULQDQ        $0x00, (AX), Z10, Z29
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z10, Z25
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z7
+	VBROADCASTI32X4   656(R10), Z20
+	VPTERNLOGQ        $0x96, Z26, Z7, Z6
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z28
+	VBROADCASTI32X4   656(R11), Z21
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z3
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z27
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   672(R8), Z20
+	VPXORQ            Z3, Z29, Z29
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z28, Z6, Z6
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z27, Z25, Z25
+	VBROADCASTI32X4   672(R9), Z21
+	VAESENC           Z21, Z4, Z4
 	MOVQ              136(SP), AX
-	VAESENC           1216(R9), Z5, Z5
-	VPCLMULQDQ        $0x01, (AX), Z14, Z3
-	VAESENC           1216(R10), Z8, Z8
-	VPCLMULQDQ        $0x10, (AX), Z14, Z29
-	VAESENC           1216(R10), Z9, Z9
-	VPCLMULQDQ        $0x00, (AX), Z14, Z23
-	VAESENC           1216(R11), Z12, Z12
-	VPCLMULQDQ        $0x11, (AX), Z14, Z28
-	VAESENC           1216(R11), Z13, Z13
-	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
-	VPTERNLOGQ        $0x96, Z29, Z30, Z3
-	VAESENC           1280(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
-	VAESENC           1280(R8), Z1, Z1
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
-	VAESENC           1280(R9), Z4, Z4
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
-	VAESENC           1280(R9), Z5, Z5
-	VPXORQ            Z6, Z23, Z23
-	VAESENC           1280(R10), Z8, Z8
-	VPXORQ            Z10, Z3, Z3
-	VAESENC           1280(R10), Z9, Z9
-	VPXORQ            Z31, Z28, Z28
-	VAESENC           1280(R11), Z12, Z12
-	VSHUFI64X2        $0xee, Z23, Z26, Z11
-	VSHUFI64X2        $0x44, Z23, Z26, Z26
-	VAESENC           1280(R11), Z13, Z13
-	VPXORQ            Z11, Z26, Z26
-	VAESENC           1344(R8), Z0, Z0
-	VSHUFI64X2        $0xee, Z3, Z25, Z11
-	VAESENC           1344(R8), Z1, Z1
-	VSHUFI64X2        $0x44, Z3, Z25, Z25
-	VAESENC           1344(R9), Z4, Z4
-	VPXORQ            Z11, Z25, Z25
-	VAESENC           1344(R9), Z5, Z5
-	VSHUFI64X2        $0xee, Z28, Z27, Z11
-	VAESENC           1344(R10), Z8, Z8
-	VSHUFI64X2        $0x44, Z28, Z27, Z27
-	VAESENC           1344(R10), Z9, Z9
-	VPXORQ            Z11, Z27, Z27
-	VSHUFI64X2        $0xdd, Z26, Z20, Z11
-	VAESENC           1344(R11), Z12, Z12
-	VSHUFI64X2        $0x88, Z26, Z20, Z20
-	VAESENC           1344(R11), Z13, Z13
-	VPXORQ            Z11, Z20, Z20
-	VAESENC           1408(R8), Z0, Z0
-	VSHUFI64X2        $0xdd, Z25, Z21, Z11
-	VAESENC           1408(R8), Z1, Z1
-	VSHUFI64X2        $0x88, Z25, Z21, Z21
-	VAESENC           1408(R9), Z4, Z4
-	VPXORQ            Z11, Z21, Z21
-	VAESENC           1408(R9), Z5, Z5
-	VSHUFI64X2        $0xdd, Z27, Z22, Z11
-	VAESENC           1408(R10), Z8, Z8
-	VSHUFI64X2        $0x88, Z27, Z22, Z22
-	VPXORQ            Z11, Z22, Z22
-	VAESENC           1408(R10), Z9, Z9
-	VPCLMULQDQ        $0x01, Z17, Z16, Z11
-	VAESENC           1408(R11), Z12, Z12
-	VPCLMULQDQ        $0x10, Z17, Z16, Z7
-	VAESENC           1408(R11), Z13, Z13
-	VPTERNLOGQ        $0x96, Z11, Z7, Z21
-	VAESENC           1472(R8), Z0, Z0
-	VPCLMULQDQ        $0x00, Z17, Z16, Z2
-	VAESENC           1472(R8), Z1, Z1
-	VPCLMULQDQ        $0x11, Z17, Z16, Z24
-	VAESENC           1472(R9), Z4, Z4
-	VPXORQ            Z2, Z20, Z20
-	VAESENC           1472(R9), Z5, Z5
-	VPXORQ            Z24, Z22, Z22
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
-	VAESENC           1472(R10), Z8, Z8
-	VPSHUFD           $0x4e, Z20, Z20
-	VAESENC           1472(R10), Z9, Z9
-	VPTERNLOGQ        $0x96, Z14, Z20, Z21
-	VAESENC           1472(R11), Z12, Z12
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
-	VAESENC           1472(R11), Z13, Z13
-	VPSHUFD           $0x4e, Z21, Z21
-	VAESENC           1536(R8), Z0, Z0
-	VPTERNLOGQ        $0x96, Z14, Z21, Z22
-	VAESENC           1536(R8), Z1, Z1
-	VPSHUFB           reverse<>+0(SB), Z22, Z22
-	VAESENC           1536(R9), Z4, Z4
-	VPXORQ            Z18, Z22, Z22
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x01, (AX), Z14, Z31
+	VBROADCASTI32X4   672(R10), Z20
+	VPCLMULQDQ        $0x10, (AX), Z14, Z10
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x00, (AX), Z14, Z30
+	VBROADCASTI32X4   672(R11), Z21
+	VPCLMULQDQ        $0x11, (AX), Z14, Z2
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z26
+	VAESENC           Z21, Z13, Z13
+	VPTERNLOGQ        $0x96, Z10, Z26, Z31
+	VBROADCASTI32X4   688(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z7
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
+	VBROADCASTI32X4   688(R9), Z21
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z3
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPXORQ            Z11, Z30, Z30
+	VBROADCASTI32X4   688(R10), Z20
+	VPXORQ            Z7, Z31, Z31
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z3, Z2, Z2
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z21
+	VSHUFI64X2        $0xee, Z30, Z29, Z28
+	VAESENC           Z21, Z12, Z12
+	VSHUFI64X2        $0x44, Z30, Z29, Z29
+	VAESENC           Z21, Z13, Z13
+	VPXORQ            Z28, Z29, Z29
+	VBROADCASTI32X4   704(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VSHUFI64X2        $0xee, Z31, Z6, Z28
+	VAESENC           Z20, Z1, Z1
+	VSHUFI64X2        $0x44, Z31, Z6, Z6
+	VBROADCASTI32X4   704(R9), Z21
+	VPXORQ            Z28, Z6, Z6
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VSHUFI64X2        $0xee, Z2, Z25, Z28
+	VBROADCASTI32X4   704(R10), Z20
+	VSHUFI64X2        $0x44, Z2, Z25, Z25
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z28, Z25, Z25
+	VAESENC           Z20, Z9, Z9
+	VSHUFI64X2        $0xdd, Z29, Z22, Z28
+	VBROADCASTI32X4   704(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VSHUFI64X2        $0x88, Z29, Z22, Z22
+	VAESENC           Z21, Z13, Z13
+	VPXORQ            Z28, Z22, Z22
+	VBROADCASTI32X4   720(R8), Z20
+	VSHUFI64X2        $0xdd, Z6, Z23, Z28
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VSHUFI64X2        $0x88, Z6, Z23, Z23
+	VBROADCASTI32X4   720(R9), Z21
+	VPXORQ            Z28, Z23, Z23
+	VAESENC           Z21, Z4, Z4
+	VSHUFI64X2        $0xdd, Z25, Z24, Z28
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z20
+	VSHUFI64X2        $0x88, Z25, Z24, Z24
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z28, Z24, Z24
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x01, Z17, Z16, Z28
+	VBROADCASTI32X4   720(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x10, Z17, Z16, Z27
+	VAESENC           Z21, Z13, Z13
+	VPTERNLOGQ        $0x96, Z28, Z27, Z23
+	VBROADCASTI32X4   736(R8), Z20
+	VPCLMULQDQ        $0x00, Z17, Z16, Z14
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x11, Z17, Z16, Z10
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z21
+	VPXORQ            Z14, Z22, Z22
+	VAESENC           Z21, Z4, Z4
+	VPXORQ            Z10, Z24, Z24
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z26
+	VBROADCASTI32X4   736(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VPSHUFD           $0x4e, Z22, Z22
+	VAESENC           Z20, Z9, Z9
+	VPTERNLOGQ        $0x96, Z26, Z22, Z23
+	VBROADCASTI32X4   736(R11), Z21
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z26
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VPSHUFD           $0x4e, Z23, Z23
+	VBROADCASTI32X4   752(R8), Z20
+	VPTERNLOGQ        $0x96, Z26, Z23, Z24
+	VAESENC           Z20, Z0, Z0
+	VPSHUFB           reverse<>+0(SB), Z24, Z24
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   752(R9), Z21
+	VPXORQ            Z18, Z24, Z24
+	VAESENC           Z21, Z4, Z4
 	MOVQ              24(SP), AX
-	VAESENC           1536(R9), Z5, Z5
-	VEXTRACTI64X2     $0x00, Z22, (AX)
-	VAESENC           1536(R10), Z8, Z8
+	VAESENC           Z21, Z5, Z5
+	VEXTRACTI64X2     $0x00, Z24, (AX)
+	VBROADCASTI32X4   752(R10), Z20
 	MOVQ              32(SP), AX
-	VAESENC           1536(R10), Z9, Z9
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
 	MOVB              $0x01, 36(AX)
-	VAESENC           1536(R11), Z12, Z12
+	VBROADCASTI32X4   752(R11), Z21
 	MOVQ              64(SP), AX
-	VAESENC           1536(R11), Z13, Z13
-	VEXTRACTI64X2     $0x01, Z22, (AX)
-	VAESENCLAST       1600(R8), Z0, Z0
+	VAESENC           Z21, Z12, Z12
+	VEXTRACTI64X2     $0x01, Z24, (AX)
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   768(R8), Z20
 	MOVQ              72(SP), AX
-	VAESENCLAST       1600(R8), Z1, Z1
+	VAESENCLAST       Z20, Z0, Z0
 	MOVB              $0x01, 36(AX)
+	VAESENCLAST       Z20, Z1, Z1
 	MOVQ              104(SP), AX
-	VAESENCLAST       1600(R9), Z4, Z4
-	VEXTRACTI64X2     $0x02, Z22, (AX)
-	VAESENCLAST       1600(R9), Z5, Z5
+	VBROADCASTI32X4   768(R9), Z21
+	VAESENCLAST       Z21, Z4, Z4
+	VEXTRACTI64X2     $0x02, Z24, (AX)
+	VAESENCLAST       Z21, Z5, Z5
 	MOVQ              112(SP), AX
-	VAESENCLAST       1600(R10), Z8, Z8
+	VBROADCASTI32X4   768(R10), Z20
 	MOVB              $0x01, 36(AX)
-	VAESENCLAST       1600(R10), Z9, Z9
+	VAESENCLAST       Z20, Z8, Z8
+	VAESENCLAST       Z20, Z9, Z9
 	MOVQ              144(SP), AX
-	VAESENCLAST       1600(R11), Z12, Z12
-	VEXTRACTI64X2     $0x03, Z22, (AX)
-	VAESENCLAST       1600(R11), Z13, Z13
+	VBROADCASTI32X4   768(R11), Z21
+	VEXTRACTI64X2     $0x03, Z24, (AX)
+	VAESENCLAST       Z21, Z12, Z12
 	MOVQ              152(SP), AX
+	VAESENCLAST       Z21, Z13, Z13
 	MOVB              $0x01, 36(AX)
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -7898,14 +8362,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -7913,14 +8377,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -7928,15 +8392,15 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
 	VMOVDQU8.Z        Z1, K1, Z1
 	VPSHUFB           reverse<>+0(SB), Z1, Z3
@@ -7944,13 +8408,13 @@ loop:
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
 	VMOVDQU8.Z   Z5, K2, Z5
 	VPSHUFB      reverse<>+0(SB), Z5, Z7
@@ -7958,13 +8422,13 @@ nextAAD0:
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
 	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
 	VMOVDQU8.Z   Z9, K3, Z9
 	VPSHUFB      reverse<>+0(SB), Z9, Z11
@@ -7972,13 +8436,13 @@ nextAAD1:
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
 	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
 	VMOVDQU8.Z   Z13, K4, Z13
 	VPSHUFB      reverse<>+0(SB), Z13, Z15
@@ -7990,113 +8454,113 @@ check:
 	SUBQ          $0x04, DX
 	JA            loop
 	MOVQ          16(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z2, Z21
-	VPCLMULQDQ    $0x10, (AX), Z2, Z23
-	VPCLMULQDQ    $0x00, (AX), Z2, Z20
-	VPCLMULQDQ    $0x11, (AX), Z2, Z22
-	VPCLMULQDQ    $0x01, 64(AX), Z3, Z24
-	VPTERNLOGQ    $0x96, Z23, Z24, Z21
-	VPCLMULQDQ    $0x10, 64(AX), Z3, Z25
-	VPCLMULQDQ    $0x00, 64(AX), Z3, Z26
-	VPCLMULQDQ    $0x11, 64(AX), Z3, Z27
-	VPXORQ        Z26, Z20, Z20
-	VPXORQ        Z25, Z21, Z21
-	VPXORQ        Z27, Z22, Z22
+	VPCLMULQDQ    $0x01, (AX), Z2, Z23
+	VPCLMULQDQ    $0x10, (AX), Z2, Z25
+	VPCLMULQDQ    $0x00, (AX), Z2, Z22
+	VPCLMULQDQ    $0x11, (AX), Z2, Z24
+	VPCLMULQDQ    $0x01, 64(AX), Z3, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z23
+	VPCLMULQDQ    $0x10, 64(AX), Z3, Z27
+	VPCLMULQDQ    $0x00, 64(AX), Z3, Z28
+	VPCLMULQDQ    $0x11, 64(AX), Z3, Z29
+	VPXORQ        Z28, Z22, Z22
+	VPXORQ        Z27, Z23, Z23
+	VPXORQ        Z29, Z24, Z24
 	MOVQ          56(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z6, Z29
-	VPCLMULQDQ    $0x10, (AX), Z6, Z31
-	VPCLMULQDQ    $0x00, (AX), Z6, Z28
-	VPCLMULQDQ    $0x11, (AX), Z6, Z30
-	VPCLMULQDQ    $0x01, 64(AX), Z7, Z2
-	VPTERNLOGQ    $0x96, Z31, Z2, Z29
-	VPCLMULQDQ    $0x10, 64(AX), Z7, Z23
-	VPCLMULQDQ    $0x00, 64(AX), Z7, Z24
-	VPCLMULQDQ    $0x11, 64(AX), Z7, Z3
-	VPXORQ        Z24, Z28, Z28
-	VPXORQ        Z23, Z29, Z29
-	VPXORQ        Z3, Z30, Z30
-	VSHUFI64X2    $0xee, Z28, Z20, Z26
-	VSHUFI64X2    $0x44, Z28, Z20, Z20
-	VPXORQ        Z26, Z20, Z20
-	VSHUFI64X2    $0xee, Z29, Z21, Z26
-	VSHUFI64X2    $0x44, Z29, Z21, Z21
-	VPXORQ        Z26, Z21, Z21
-	VSHUFI64X2    $0xee, Z30, Z22, Z26
+	VPCLMULQDQ    $0x01, (AX), Z6, Z31
+	VPCLMULQDQ    $0x10, (AX), Z6, Z25
+	VPCLMULQDQ    $0x00, (AX), Z6, Z30
+	VPCLMULQDQ    $0x11, (AX), Z6, Z2
+	VPCLMULQDQ    $0x01, 64(AX), Z7, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z31
+	VPCLMULQDQ    $0x10, 64(AX), Z7, Z3
+	VPCLMULQDQ    $0x00, 64(AX), Z7, Z28
+	VPCLMULQDQ    $0x11, 64(AX), Z7, Z27
+	VPXORQ        Z28, Z30, Z30
+	VPXORQ        Z3, Z31, Z31
+	VPXORQ        Z27, Z2, Z2
+	VSHUFI64X2    $0xee, Z30, Z22, Z29
 	VSHUFI64X2    $0x44, Z30, Z22, Z22
-	VPXORQ        Z26, Z22, Z22
+	VPXORQ        Z29, Z22, Z22
+	VSHUFI64X2    $0xee, Z31, Z23, Z29
+	VSHUFI64X2    $0x44, Z31, Z23, Z23
+	VPXORQ        Z29, Z23, Z23
+	VSHUFI64X2    $0xee, Z2, Z24, Z29
+	VSHUFI64X2    $0x44, Z2, Z24, Z24
+	VPXORQ        Z29, Z24, Z24
 	MOVQ          96(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z10, Z25
-	VPCLMULQDQ    $0x10, (AX), Z10, Z6
-	VPCLMULQDQ    $0x00, (AX), Z10, Z26
-	VPCLMULQDQ    $0x11, (AX), Z10, Z27
-	VPCLMULQDQ    $0x01, 64(AX), Z11, Z31
-	VPTERNLOGQ    $0x96, Z6, Z31, Z25
-	VPCLMULQDQ    $0x10, 64(AX), Z11, Z2
-	VPCLMULQDQ    $0x00, 64(AX), Z11, Z7
-	VPCLMULQDQ    $0x11, 64(AX), Z11, Z24
-	VPXORQ        Z7, Z26, Z26
-	VPXORQ        Z2, Z25, Z25
-	VPXORQ        Z24, Z27, Z27
+	VPCLMULQDQ    $0x01, (AX), Z10, Z6
+	VPCLMULQDQ    $0x10, (AX), Z10, Z26
+	VPCLMULQDQ    $0x00, (AX), Z10, Z29
+	VPCLMULQDQ    $0x11, (AX), Z10, Z25
+	VPCLMULQDQ    $0x01, 64(AX), Z11, Z7
+	VPTERNLOGQ    $0x96, Z26, Z7, Z6
+	VPCLMULQDQ    $0x10, 64(AX), Z11, Z28
+	VPCLMULQDQ    $0x00, 64(AX), Z11, Z3
+	VPCLMULQDQ    $0x11, 64(AX), Z11, Z27
+	VPXORQ        Z3, Z29, Z29
+	VPXORQ        Z28, Z6, Z6
+	VPXORQ        Z27, Z25, Z25
 	MOVQ          136(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z14, Z3
-	VPCLMULQDQ    $0x10, (AX), Z14, Z29
-	VPCLMULQDQ    $0x00, (AX), Z14, Z23
-	VPCLMULQDQ    $0x11, (AX), Z14, Z28
-	VPCLMULQDQ    $0x01, 64(AX), Z15, Z30
-	VPTERNLOGQ    $0x96, Z29, Z30, Z3
-	VPCLMULQDQ    $0x10, 64(AX), Z15, Z10
-	VPCLMULQDQ    $0x00, 64(AX), Z15, Z6
-	VPCLMULQDQ    $0x11, 64(AX), Z15, Z31
-	VPXORQ        Z6, Z23, Z23
-	VPXORQ        Z10, Z3, Z3
-	VPXORQ        Z31, Z28, Z28
-	VSHUFI64X2    $0xee, Z23, Z26, Z11
-	VSHUFI64X2    $0x44, Z23, Z26, Z26
-	VPXORQ        Z11, Z26, Z26
-	VSHUFI64X2    $0xee, Z3, Z25, Z11
-	VSHUFI64X2    $0x44, Z3, Z25, Z25
-	VPXORQ        Z11, Z25, Z25
-	VSHUFI64X2    $0xee, Z28, Z27, Z11
-	VSHUFI64X2    $0x44, Z28, Z27, Z27
-	VPXORQ        Z11, Z27, Z27
-	VSHUFI64X2    $0xdd, Z26, Z20, Z11
-	VSHUFI64X2    $0x88, Z26, Z20, Z20
-	VPXORQ        Z11, Z20, Z20
-	VSHUFI64X2    $0xdd, Z25, Z21, Z11
-	VSHUFI64X2    $0x88, Z25, Z21, Z21
-	VPXORQ        Z11, Z21, Z21
-	VSHUFI64X2    $0xdd, Z27, Z22, Z11
-	VSHUFI64X2    $0x88, Z27, Z22, Z22
-	VPXORQ        Z11, Z22, Z22
-	VPCLMULQDQ    $0x01, Z17, Z16, Z11
-	VPCLMULQDQ    $0x10, Z17, Z16, Z7
-	VPTERNLOGQ    $0x96, Z11, Z7, Z21
-	VPCLMULQDQ    $0x00, Z17, Z16, Z2
-	VPCLMULQDQ    $0x11, Z17, Z16, Z24
-	VPXORQ        Z2, Z20, Z20
-	VPXORQ        Z24, Z22, Z22
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z14
-	VPSHUFD       $0x4e, Z20, Z20
-	VPTERNLOGQ    $0x96, Z14, Z20, Z21
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z14
-	VPSHUFD       $0x4e, Z21, Z21
-	VPTERNLOGQ    $0x96, Z14, Z21, Z22
-	VPSHUFB       reverse<>+0(SB), Z22, Z22
-	VPXORQ        Z18, Z22, Z22
+	VPCLMULQDQ    $0x01, (AX), Z14, Z31
+	VPCLMULQDQ    $0x10, (AX), Z14, Z10
+	VPCLMULQDQ    $0x00, (AX), Z14, Z30
+	VPCLMULQDQ    $0x11, (AX), Z14, Z2
+	VPCLMULQDQ    $0x01, 64(AX), Z15, Z26
+	VPTERNLOGQ    $0x96, Z10, Z26, Z31
+	VPCLMULQDQ    $0x10, 64(AX), Z15, Z7
+	VPCLMULQDQ    $0x00, 64(AX), Z15, Z11
+	VPCLMULQDQ    $0x11, 64(AX), Z15, Z3
+	VPXORQ        Z11, Z30, Z30
+	VPXORQ        Z7, Z31, Z31
+	VPXORQ        Z3, Z2, Z2
+	VSHUFI64X2    $0xee, Z30, Z29, Z28
+	VSHUFI64X2    $0x44, Z30, Z29, Z29
+	VPXORQ        Z28, Z29, Z29
+	VSHUFI64X2    $0xee, Z31, Z6, Z28
+	VSHUFI64X2    $0x44, Z31, Z6, Z6
+	VPXORQ        Z28, Z6, Z6
+	VSHUFI64X2    $0xee, Z2, Z25, Z28
+	VSHUFI64X2    $0x44, Z2, Z25, Z25
+	VPXORQ        Z28, Z25, Z25
+	VSHUFI64X2    $0xdd, Z29, Z22, Z28
+	VSHUFI64X2    $0x88, Z29, Z22, Z22
+	VPXORQ        Z28, Z22, Z22
+	VSHUFI64X2    $0xdd, Z6, Z23, Z28
+	VSHUFI64X2    $0x88, Z6, Z23, Z23
+	VPXORQ        Z28, Z23, Z23
+	VSHUFI64X2    $0xdd, Z25, Z24, Z28
+	VSHUFI64X2    $0x88, Z25, Z24, Z24
+	VPXORQ        Z28, Z24, Z24
+	VPCLMULQDQ    $0x01, Z17, Z16, Z28
+	VPCLMULQDQ    $0x10, Z17, Z16, Z27
+	VPTERNLOGQ    $0x96, Z28, Z27, Z23
+	VPCLMULQDQ    $0x00, Z17, Z16, Z14
+	VPCLMULQDQ    $0x11, Z17, Z16, Z10
+	VPXORQ        Z14, Z22, Z22
+	VPXORQ        Z10, Z24, Z24
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z22, Z26
+	VPSHUFD       $0x4e, Z22, Z22
+	VPTERNLOGQ    $0x96, Z26, Z22, Z23
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z23, Z26
+	VPSHUFD       $0x4e, Z23, Z23
+	VPTERNLOGQ    $0x96, Z26, Z23, Z24
+	VPSHUFB       reverse<>+0(SB), Z24, Z24
+	VPXORQ        Z18, Z24, Z24
 	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z22, (AX)
+	VEXTRACTI64X2 $0x00, Z24, (AX)
 	MOVQ          32(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z22, (AX)
+	VEXTRACTI64X2 $0x01, Z24, (AX)
 	MOVQ          72(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z22, (AX)
+	VEXTRACTI64X2 $0x02, Z24, (AX)
 	MOVQ          112(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z22, (AX)
+	VEXTRACTI64X2 $0x03, Z24, (AX)
 	MOVQ          152(SP), AX
 	MOVB          $0x01, 36(AX)
 	VZEROUPPER
@@ -8175,7 +8639,7 @@ nextESN3:
 	JMP          nextAAD3
 
 // func gcmSeal256vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmSeal256vaes512(SB), NOSPLIT, $0-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
@@ -8196,26 +8660,47 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VPXORQ            832(R9), Z14, Z13
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VMOVDQU64         896(R9), Z17
-	VMOVDQU64         960(R9), Z18
-	VMOVDQU64         1024(R9), Z19
-	VMOVDQU64         1088(R9), Z20
-	VMOVDQU64         1152(R9), Z21
-	VMOVDQU64         1216(R9), Z22
-	VMOVDQU64         1280(R9), Z23
-	VMOVDQU64         1344(R9), Z24
-	VMOVDQU64         1408(R9), Z25
-	VMOVDQU64         1472(R9), Z26
-	VMOVDQU64         1536(R9), Z27
-	VMOVDQU64         1600(R9), Z28
-	VMOVDQU64         1664(R9), Z29
-	VMOVDQU64         1728(R9), Z30
+	VBROADCASTI32X4   592(R9), Z17
+	VBROADCASTI32X4   608(R9), Z18
+	VBROADCASTI32X4   624(R9), Z19
+	VBROADCASTI32X4   640(R9), Z20
+	VBROADCASTI32X4   656(R9), Z21
+	VBROADCASTI32X4   672(R9), Z22
+	VBROADCASTI32X4   688(R9), Z23
+	VBROADCASTI32X4   704(R9), Z24
+	VBROADCASTI32X4   720(R9), Z25
+	VBROADCASTI32X4   736(R9), Z26
+	VBROADCASTI32X4   752(R9), Z27
+	VBROADCASTI32X4   768(R9), Z28
+	VBROADCASTI32X4   784(R9), Z29
+	VBROADCASTI32X4   800(R9), Z30
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
 	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVBLZX           -1(SI)(CX*1), CX
+	LEAQ              (CX)(CX*4), CX
+	MOVQ              (DI)(CX*8), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -8244,11 +8729,11 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              832(R9)(R13*1), R13
-	CMPQ              R14, $0x00000034
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
 	JBE               powers
 	LEAQ              64(R9), R13
-	SUBQ              $0x00000030, R14
+	SUBQ              $0x00000020, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -8677,7 +9162,7 @@ loop:
 	VMOVDQU64     Z3, 192(R10)
 	VPSHUFB       reverse<>+0(SB), Z3, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           check
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -8697,11 +9182,11 @@ loop:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           check
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 check:
 	ADDQ $0x00000100, R10
@@ -8767,7 +9252,7 @@ last1:
 	VMOVDQU8.Z    Z0, K1, Z0
 	VPSHUFB       reverse<>+0(SB), Z0, Z4
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -8787,11 +9272,11 @@ last1:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag1
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
@@ -8804,10 +9289,10 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -8891,7 +9376,7 @@ last2:
 	VMOVDQU8.Z    Z1, K1, Z1
 	VPSHUFB       reverse<>+0(SB), Z1, Z5
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag2
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -8911,11 +9396,11 @@ last2:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag2
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
@@ -8933,10 +9418,10 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -9039,7 +9524,7 @@ last3:
 	VMOVDQU8.Z    Z2, K1, Z2
 	VPSHUFB       reverse<>+0(SB), Z2, Z6
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag3
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -9059,11 +9544,11 @@ last3:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag3
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag3:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
@@ -9088,10 +9573,10 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -9213,7 +9698,7 @@ last4:
 	VMOVDQU8.Z    Z3, K1, Z3
 	VPSHUFB       reverse<>+0(SB), Z3, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag4
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -9233,11 +9718,11 @@ last4:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag4
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag4:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
@@ -9267,10 +9752,10 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -9359,7 +9844,7 @@ esn4false:
 	JMP          afteresn4false
 
 // func gcmSeal256vaes256(jobs *byte, group *byte, n int)
-// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+// Requires: AES, AVX, AVX2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmSeal256vaes256(SB), NOSPLIT, $320-24
 	MOVQ jobs+0(FP), DI
 	MOVQ group+8(FP), SI
@@ -9374,27 +9859,47 @@ packet:
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
 	MOVQ        8(R9), R9
+	XORL        CX, CX
+	CMPQ        DX, $0x01
+	SETHI       CL
+	MOVBLZX     -1(SI)(CX*1), CX
+	LEAQ        (CX)(CX*4), CX
+	MOVQ        (DI)(CX*8), CX
+	MOVQ        8(CX), CX
+	PREFETCHT0  (CX)
+	PREFETCHT0  64(CX)
+	PREFETCHT0  128(CX)
+	PREFETCHT0  192(CX)
+	PREFETCHT0  256(CX)
+	PREFETCHT0  320(CX)
+	PREFETCHT0  384(CX)
+	PREFETCHT0  448(CX)
+	PREFETCHT0  512(CX)
+	PREFETCHT0  576(CX)
+	PREFETCHT0  640(CX)
+	PREFETCHT0  704(CX)
+	PREFETCHT0  768(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       832(R9), X0, X0
-	VAESENC     896(R9), X0, X0
-	VAESENC     960(R9), X0, X0
-	VAESENC     1024(R9), X0, X0
-	VAESENC     1088(R9), X0, X0
-	VAESENC     1152(R9), X0, X0
-	VAESENC     1216(R9), X0, X0
-	VAESENC     1280(R9), X0, X0
-	VAESENC     1344(R9), X0, X0
-	VAESENC     1408(R9), X0, X0
-	VAESENC     1472(R9), X0, X0
-	VAESENC     1536(R9), X0, X0
-	VAESENC     1600(R9), X0, X0
-	VAESENC     1664(R9), X0, X0
-	VAESENCLAST 1728(R9), X0, X0
+	VPXOR       576(R9), X0, X0
+	VAESENC     592(R9), X0, X0
+	VAESENC     608(R9), X0, X0
+	VAESENC     624(R9), X0, X0
+	VAESENC     640(R9), X0, X0
+	VAESENC     656(R9), X0, X0
+	VAESENC     672(R9), X0, X0
+	VAESENC     688(R9), X0, X0
+	VAESENC     704(R9), X0, X0
+	VAESENC     720(R9), X0, X0
+	VAESENC     736(R9), X0, X0
+	VAESENC     752(R9), X0, X0
+	VAESENC     768(R9), X0, X0
+	VAESENC     784(R9), X0, X0
+	VAESENCLAST 800(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -9410,12 +9915,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -9439,465 +9944,465 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
+	LEAQ         576(R9)(R13*1), R13
+	CMPQ         R14, $0x00000024
 	JBE          groups
 	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	SUBQ         $0x00000020, R14
 
 groups:
-	CMPQ        R11, $0x00000100
-	JB          tail
-	VMOVDQU     832(R9), Y15
-	VPSHUFB     swapLast<>+0(SB), Y14, Y0
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y0, Y0
-	VPSHUFB     swapLast<>+0(SB), Y14, Y1
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y1, Y1
-	VPSHUFB     swapLast<>+0(SB), Y14, Y2
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y2, Y2
-	VPSHUFB     swapLast<>+0(SB), Y14, Y3
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y3, Y3
-	VPSHUFB     swapLast<>+0(SB), Y14, Y4
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y4, Y4
-	VPSHUFB     swapLast<>+0(SB), Y14, Y5
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y5, Y5
-	VPSHUFB     swapLast<>+0(SB), Y14, Y6
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y6, Y6
-	VPSHUFB     swapLast<>+0(SB), Y14, Y7
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y7, Y7
-	VMOVDQU     896(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     960(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1024(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1088(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1152(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1216(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1280(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1344(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1408(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1472(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1536(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1600(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1664(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1728(R9), Y15
-	VAESENCLAST Y15, Y0, Y0
-	VAESENCLAST Y15, Y1, Y1
-	VAESENCLAST Y15, Y2, Y2
-	VAESENCLAST Y15, Y3, Y3
-	VAESENCLAST Y15, Y4, Y4
-	VAESENCLAST Y15, Y5, Y5
-	VAESENCLAST Y15, Y6, Y6
-	VAESENCLAST Y15, Y7, Y7
-	VPXOR       (R10), Y0, Y0
-	VMOVDQU     Y0, (R10)
-	VPXOR       32(R10), Y1, Y1
-	VMOVDQU     Y1, 32(R10)
-	VPXOR       64(R10), Y2, Y2
-	VMOVDQU     Y2, 64(R10)
-	VPXOR       96(R10), Y3, Y3
-	VMOVDQU     Y3, 96(R10)
-	VPXOR       128(R10), Y4, Y4
-	VMOVDQU     Y4, 128(R10)
-	VPXOR       160(R10), Y5, Y5
-	VMOVDQU     Y5, 160(R10)
-	VPXOR       192(R10), Y6, Y6
-	VMOVDQU     Y6, 192(R10)
-	VPXOR       224(R10), Y7, Y7
-	VMOVDQU     Y7, 224(R10)
-	ADDQ        $0x00000100, R10
-	SUBQ        $0x00000100, R11
-	CMPQ        R11, $0x00000100
-	JB          last
+	CMPQ           R11, $0x00000100
+	JB             tail
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y1, Y1
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y2, Y2
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y3, Y3
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 592(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 608(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 640(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 672(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 704(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 752(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 768(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 784(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 800(R9), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          (R10), Y0, Y0
+	VMOVDQU        Y0, (R10)
+	VPXOR          32(R10), Y1, Y1
+	VMOVDQU        Y1, 32(R10)
+	VPXOR          64(R10), Y2, Y2
+	VMOVDQU        Y2, 64(R10)
+	VPXOR          96(R10), Y3, Y3
+	VMOVDQU        Y3, 96(R10)
+	VPXOR          128(R10), Y4, Y4
+	VMOVDQU        Y4, 128(R10)
+	VPXOR          160(R10), Y5, Y5
+	VMOVDQU        Y5, 160(R10)
+	VPXOR          192(R10), Y6, Y6
+	VMOVDQU        Y6, 192(R10)
+	VPXOR          224(R10), Y7, Y7
+	VMOVDQU        Y7, 224(R10)
+	ADDQ           $0x00000100, R10
+	SUBQ           $0x00000100, R11
+	CMPQ           R11, $0x00000100
+	JB             last
 
 loop:
-	VMOVDQU      832(R9), Y15
-	VPSHUFB      swapLast<>+0(SB), Y14, Y0
-	VMOVDQU      -256(R10), Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y0, Y0
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VPSHUFB      swapLast<>+0(SB), Y14, Y1
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        288(SP), Y13, Y13
-	VPXOR        Y15, Y1, Y1
-	VPSHUFB      swapLast<>+0(SB), Y14, Y2
-	VPXOR        Y11, Y11, Y11
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y2, Y2
-	VMOVDQU      Y11, 288(SP)
-	VPSHUFB      swapLast<>+0(SB), Y14, Y3
-	VPCLMULQDQ   $0x01, (R13), Y13, Y11
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y3, Y3
-	VPCLMULQDQ   $0x10, (R13), Y13, Y12
-	VPSHUFB      swapLast<>+0(SB), Y14, Y4
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y11, Y9, Y9
-	VPXOR        Y15, Y4, Y4
-	VPSHUFB      swapLast<>+0(SB), Y14, Y5
-	VPXOR        Y12, Y9, Y9
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y5, Y5
-	VPCLMULQDQ   $0x00, (R13), Y13, Y11
-	VPSHUFB      swapLast<>+0(SB), Y14, Y6
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPCLMULQDQ   $0x11, (R13), Y13, Y12
-	VPXOR        Y15, Y6, Y6
-	VPXOR        Y11, Y8, Y8
-	VPSHUFB      swapLast<>+0(SB), Y14, Y7
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y12, Y10, Y10
-	VPXOR        Y15, Y7, Y7
-	VMOVDQU      896(R9), Y15
-	VMOVDQU      -224(R10), Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      960(R9), Y15
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1024(R9), Y15
-	VMOVDQU      -192(R10), Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1088(R9), Y15
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1152(R9), Y15
-	VMOVDQU      -160(R10), Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1216(R9), Y15
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1280(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VMOVDQU      -128(R10), Y13
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1344(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1408(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VMOVDQU      -96(R10), Y13
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1472(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1536(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VMOVDQU      -64(R10), Y13
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1600(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1664(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VMOVDQU      -32(R10), Y13
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1728(R9), Y15
-	VAESENCLAST  Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENCLAST  Y15, Y1, Y1
-	VAESENCLAST  Y15, Y2, Y2
-	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
-	VAESENCLAST  Y15, Y3, Y3
-	VAESENCLAST  Y15, Y4, Y4
-	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
-	VAESENCLAST  Y15, Y5, Y5
-	VAESENCLAST  Y15, Y6, Y6
-	VPXOR        Y11, Y8, Y8
-	VAESENCLAST  Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VPXOR        (R10), Y0, Y0
-	VMOVDQU      Y0, (R10)
-	VPXOR        32(R10), Y1, Y1
-	VMOVDQU      Y1, 32(R10)
-	VPXOR        64(R10), Y2, Y2
-	VMOVDQU      Y2, 64(R10)
-	VPXOR        96(R10), Y3, Y3
-	VMOVDQU      Y3, 96(R10)
-	VPXOR        128(R10), Y4, Y4
-	VMOVDQU      Y4, 128(R10)
-	VPXOR        160(R10), Y5, Y5
-	VMOVDQU      Y5, 160(R10)
-	VPXOR        192(R10), Y6, Y6
-	VMOVDQU      Y6, 192(R10)
-	VPXOR        224(R10), Y7, Y7
-	VMOVDQU      Y7, 224(R10)
-	ADDQ         $0x00000100, R10
-	ADDQ         $0x00000100, R13
-	LEAQ         832(R9), AX
-	CMPQ         R13, AX
-	JNE          nextloop
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
-	VPSHUFD      $0x4e, Y8, Y8
-	VPXOR        Y11, Y9, Y9
-	VPXOR        Y8, Y9, Y9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
-	VPSHUFD      $0x4e, Y9, Y9
-	VPXOR        Y11, Y10, Y10
-	VPXOR        Y9, Y10, Y10
-	VEXTRACTI128 $0x01, Y10, X11
-	VPXOR        X10, X11, X11
-	VMOVDQU      Y11, 288(SP)
-	VPXOR        Y8, Y8, Y8
-	VPXOR        Y9, Y9, Y9
-	VPXOR        Y10, Y10, Y10
-	MOVQ         R14, R13
-	NEGQ         R13
-	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
-	JBE          nextloop
-	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VMOVDQU        -256(R10), Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          288(SP), Y13, Y13
+	VPXOR          Y15, Y1, Y1
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPXOR          Y11, Y11, Y11
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y2, Y2
+	VMOVDQU        Y11, 288(SP)
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPCLMULQDQ     $0x01, (R13), Y13, Y11
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y3, Y3
+	VPCLMULQDQ     $0x10, (R13), Y13, Y12
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y11, Y9, Y9
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPXOR          Y12, Y9, Y9
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPCLMULQDQ     $0x00, (R13), Y13, Y11
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPCLMULQDQ     $0x11, (R13), Y13, Y12
+	VPXOR          Y15, Y6, Y6
+	VPXOR          Y11, Y8, Y8
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y12, Y10, Y10
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 592(R9), Y15
+	VMOVDQU        -224(R10), Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x01, 32(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x10, 32(R13), Y13, Y12
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 608(R9), Y15
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x00, 32(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 32(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VMOVDQU        -192(R10), Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x01, 64(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x10, 64(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 640(R9), Y15
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x00, 64(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 64(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 656(R9), Y15
+	VMOVDQU        -160(R10), Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x01, 96(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 672(R9), Y15
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x00, 96(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 96(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VMOVDQU        -128(R10), Y13
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x01, 128(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x10, 128(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 704(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 128(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VMOVDQU        -96(R10), Y13
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x10, 160(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x00, 160(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 160(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 752(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VMOVDQU        -64(R10), Y13
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x01, 192(R13), Y13, Y11
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x10, 192(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 768(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x00, 192(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 784(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VMOVDQU        -32(R10), Y13
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x01, 224(R13), Y13, Y11
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 800(R9), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VPCLMULQDQ     $0x00, 224(R13), Y13, Y11
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VPCLMULQDQ     $0x11, 224(R13), Y13, Y12
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VPXOR          Y11, Y8, Y8
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VPXOR          (R10), Y0, Y0
+	VMOVDQU        Y0, (R10)
+	VPXOR          32(R10), Y1, Y1
+	VMOVDQU        Y1, 32(R10)
+	VPXOR          64(R10), Y2, Y2
+	VMOVDQU        Y2, 64(R10)
+	VPXOR          96(R10), Y3, Y3
+	VMOVDQU        Y3, 96(R10)
+	VPXOR          128(R10), Y4, Y4
+	VMOVDQU        Y4, 128(R10)
+	VPXOR          160(R10), Y5, Y5
+	VMOVDQU        Y5, 160(R10)
+	VPXOR          192(R10), Y6, Y6
+	VMOVDQU        Y6, 192(R10)
+	VPXOR          224(R10), Y7, Y7
+	VMOVDQU        Y7, 224(R10)
+	ADDQ           $0x00000100, R10
+	ADDQ           $0x00000100, R13
+	LEAQ           576(R9), AX
+	CMPQ           R13, AX
+	JNE            nextloop
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD        $0x4e, Y8, Y8
+	VPXOR          Y11, Y9, Y9
+	VPXOR          Y8, Y9, Y9
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD        $0x4e, Y9, Y9
+	VPXOR          Y11, Y10, Y10
+	VPXOR          Y9, Y10, Y10
+	VEXTRACTI128   $0x01, Y10, X11
+	VPXOR          X10, X11, X11
+	VMOVDQU        Y11, 288(SP)
+	VPXOR          Y8, Y8, Y8
+	VPXOR          Y9, Y9, Y9
+	VPXOR          Y10, Y10, Y10
+	MOVQ           R14, R13
+	NEGQ           R13
+	SHLQ           $0x04, R13
+	LEAQ           576(R9)(R13*1), R13
+	CMPQ           R14, $0x00000024
+	JBE            nextloop
+	LEAQ           64(R9), R13
+	SUBQ           $0x00000020, R14
 
 nextloop:
 	SUBQ $0x00000100, R11
@@ -9989,7 +10494,7 @@ last:
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	ADDQ         $0x00000100, R13
-	LEAQ         832(R9), AX
+	LEAQ         576(R9), AX
 	CMPQ         R13, AX
 	JNE          nextlast
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -10009,176 +10514,176 @@ last:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
+	LEAQ         576(R9)(R13*1), R13
+	CMPQ         R14, $0x00000024
 	JBE          nextlast
 	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	SUBQ         $0x00000020, R14
 
 nextlast:
 tail:
-	TESTQ       R11, R11
-	JEQ         lengths
-	VMOVDQU     832(R9), Y15
-	VPSHUFB     swapLast<>+0(SB), Y14, Y0
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y0, Y0
-	VPSHUFB     swapLast<>+0(SB), Y14, Y1
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y1, Y1
-	VPSHUFB     swapLast<>+0(SB), Y14, Y2
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y2, Y2
-	VPSHUFB     swapLast<>+0(SB), Y14, Y3
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y3, Y3
-	VPSHUFB     swapLast<>+0(SB), Y14, Y4
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y4, Y4
-	VPSHUFB     swapLast<>+0(SB), Y14, Y5
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y5, Y5
-	VPSHUFB     swapLast<>+0(SB), Y14, Y6
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y6, Y6
-	VPSHUFB     swapLast<>+0(SB), Y14, Y7
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y7, Y7
-	VMOVDQU     896(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     960(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1024(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1088(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1152(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1216(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1280(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1344(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1408(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1472(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1536(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1600(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1664(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1728(R9), Y15
-	VAESENCLAST Y15, Y0, Y0
-	VAESENCLAST Y15, Y1, Y1
-	VAESENCLAST Y15, Y2, Y2
-	VAESENCLAST Y15, Y3, Y3
-	VAESENCLAST Y15, Y4, Y4
-	VAESENCLAST Y15, Y5, Y5
-	VAESENCLAST Y15, Y6, Y6
-	VAESENCLAST Y15, Y7, Y7
-	VMOVDQU     Y0, (SP)
-	VMOVDQU     Y1, 32(SP)
-	VMOVDQU     Y2, 64(SP)
-	VMOVDQU     Y3, 96(SP)
-	VMOVDQU     Y4, 128(SP)
-	VMOVDQU     Y5, 160(SP)
-	VMOVDQU     Y6, 192(SP)
-	VMOVDQU     Y7, 224(SP)
-	LEAQ        (SP), BX
+	TESTQ          R11, R11
+	JEQ            lengths
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y1, Y1
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y2, Y2
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y3, Y3
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 592(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 608(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 640(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 672(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 704(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 752(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 768(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 784(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 800(R9), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VMOVDQU        Y0, (SP)
+	VMOVDQU        Y1, 32(SP)
+	VMOVDQU        Y2, 64(SP)
+	VMOVDQU        Y3, 96(SP)
+	VMOVDQU        Y4, 128(SP)
+	VMOVDQU        Y5, 160(SP)
+	VMOVDQU        Y6, 192(SP)
+	VMOVDQU        Y7, 224(SP)
+	LEAQ           (SP), BX
 
 whole:
 	CMPQ       R11, $0x20
@@ -10243,12 +10748,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -10307,7 +10812,8 @@ TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -10322,7 +10828,8 @@ TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -10337,7 +10844,8 @@ TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -10352,90 +10860,147 @@ TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R9), Z2, Z2
-	VAESENC           896(R10), Z4, Z4
-	VAESENC           896(R11), Z6, Z6
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R9), Z2, Z2
-	VAESENC           960(R10), Z4, Z4
-	VAESENC           960(R11), Z6, Z6
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R9), Z2, Z2
-	VAESENC           1024(R10), Z4, Z4
-	VAESENC           1024(R11), Z6, Z6
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R9), Z2, Z2
-	VAESENC           1088(R10), Z4, Z4
-	VAESENC           1088(R11), Z6, Z6
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R9), Z2, Z2
-	VAESENC           1152(R10), Z4, Z4
-	VAESENC           1152(R11), Z6, Z6
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R9), Z2, Z2
-	VAESENC           1216(R10), Z4, Z4
-	VAESENC           1216(R11), Z6, Z6
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R9), Z2, Z2
-	VAESENC           1280(R10), Z4, Z4
-	VAESENC           1280(R11), Z6, Z6
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R9), Z2, Z2
-	VAESENC           1344(R10), Z4, Z4
-	VAESENC           1344(R11), Z6, Z6
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R9), Z2, Z2
-	VAESENC           1408(R10), Z4, Z4
-	VAESENC           1408(R11), Z6, Z6
-	VAESENC           1472(R8), Z0, Z0
-	VAESENC           1472(R9), Z2, Z2
-	VAESENC           1472(R10), Z4, Z4
-	VAESENC           1472(R11), Z6, Z6
-	VAESENC           1536(R8), Z0, Z0
-	VAESENC           1536(R9), Z2, Z2
-	VAESENC           1536(R10), Z4, Z4
-	VAESENC           1536(R11), Z6, Z6
-	VAESENC           1600(R8), Z0, Z0
-	VAESENC           1600(R9), Z2, Z2
-	VAESENC           1600(R10), Z4, Z4
-	VAESENC           1600(R11), Z6, Z6
-	VAESENC           1664(R8), Z0, Z0
-	VAESENC           1664(R9), Z2, Z2
-	VAESENC           1664(R10), Z4, Z4
-	VAESENC           1664(R11), Z6, Z6
-	VAESENCLAST       1728(R8), Z0, Z0
-	VAESENCLAST       1728(R9), Z2, Z2
-	VAESENCLAST       1728(R10), Z4, Z4
-	VAESENCLAST       1728(R11), Z6, Z6
+	VBROADCASTI32X4   592(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   592(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   592(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   592(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   608(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   608(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   608(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   608(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   624(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   624(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   624(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   624(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   640(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   640(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   640(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   640(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   656(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   656(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   656(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   656(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   672(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   672(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   672(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   672(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   688(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   688(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   688(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   688(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   704(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   704(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   704(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   704(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   720(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   720(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   720(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   720(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   736(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   736(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   736(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   736(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   752(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   752(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   752(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   752(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   768(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   768(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   768(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   768(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   784(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   784(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   784(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   784(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   800(R8), Z12
+	VAESENCLAST       Z12, Z0, Z0
+	VBROADCASTI32X4   800(R9), Z13
+	VAESENCLAST       Z13, Z2, Z2
+	VBROADCASTI32X4   800(R10), Z12
+	VAESENCLAST       Z12, Z4, Z4
+	VBROADCASTI32X4   800(R11), Z13
+	VAESENCLAST       Z13, Z6, Z6
 	VMOVDQA64         X0, X10
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -10443,13 +11008,13 @@ TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -10457,13 +11022,13 @@ TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -10471,10 +11036,10 @@ TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
 	VMOVDQU8.Z        Z0, K1, Z0
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
@@ -10484,8 +11049,8 @@ TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $160-24
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
 	VMOVDQU8.Z   Z2, K2, Z2
 	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
@@ -10495,8 +11060,8 @@ firstAAD0:
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
 	VMOVDQU8.Z   Z4, K3, Z4
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
@@ -10506,8 +11071,8 @@ firstAAD1:
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
 	VMOVDQU8.Z   Z6, K4, Z6
 	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
@@ -10531,7 +11096,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -10546,7 +11112,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -10561,7 +11128,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -10576,172 +11144,229 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
+	VBROADCASTI32X4   592(R8), Z12
+	VAESENC           Z12, Z0, Z0
 	MOVQ              16(SP), AX
-	VAESENC           896(R9), Z2, Z2
-	VPCLMULQDQ        $0x01, (AX), Z1, Z13
-	VAESENC           896(R10), Z4, Z4
-	VPCLMULQDQ        $0x10, (AX), Z1, Z15
-	VPCLMULQDQ        $0x00, (AX), Z1, Z12
-	VAESENC           896(R11), Z6, Z6
-	VPCLMULQDQ        $0x11, (AX), Z1, Z14
-	VAESENC           960(R8), Z0, Z0
-	VPXORQ            Z15, Z13, Z13
+	VBROADCASTI32X4   592(R9), Z13
+	VPCLMULQDQ        $0x01, (AX), Z1, Z15
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   592(R10), Z12
+	VPCLMULQDQ        $0x10, (AX), Z1, Z17
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z1, Z14
+	VBROADCASTI32X4   592(R11), Z13
+	VPCLMULQDQ        $0x11, (AX), Z1, Z16
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   608(R8), Z12
+	VPXORQ            Z17, Z15, Z15
+	VAESENC           Z12, Z0, Z0
 	MOVQ              56(SP), AX
-	VAESENC           960(R9), Z2, Z2
-	VPCLMULQDQ        $0x01, (AX), Z3, Z17
-	VAESENC           960(R10), Z4, Z4
-	VPCLMULQDQ        $0x10, (AX), Z3, Z19
-	VPCLMULQDQ        $0x00, (AX), Z3, Z16
-	VAESENC           960(R11), Z6, Z6
-	VPCLMULQDQ        $0x11, (AX), Z3, Z18
-	VAESENC           1024(R8), Z0, Z0
-	VPXORQ            Z19, Z17, Z17
-	VSHUFI64X2        $0xee, Z16, Z12, Z20
-	VAESENC           1024(R9), Z2, Z2
-	VSHUFI64X2        $0x44, Z16, Z12, Z12
-	VAESENC           1024(R10), Z4, Z4
-	VPXORQ            Z20, Z12, Z12
-	VSHUFI64X2        $0xee, Z17, Z13, Z20
-	VAESENC           1024(R11), Z6, Z6
-	VSHUFI64X2        $0x44, Z17, Z13, Z13
-	VAESENC           1088(R8), Z0, Z0
-	VPXORQ            Z20, Z13, Z13
-	VSHUFI64X2        $0xee, Z18, Z14, Z20
-	VAESENC           1088(R9), Z2, Z2
+	VBROADCASTI32X4   608(R9), Z13
+	VPCLMULQDQ        $0x01, (AX), Z3, Z19
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   608(R10), Z12
+	VPCLMULQDQ        $0x10, (AX), Z3, Z21
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z3, Z18
+	VBROADCASTI32X4   608(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x11, (AX), Z3, Z20
+	VBROADCASTI32X4   624(R8), Z12
+	VPXORQ            Z21, Z19, Z19
+	VAESENC           Z12, Z0, Z0
+	VSHUFI64X2        $0xee, Z18, Z14, Z22
+	VBROADCASTI32X4   624(R9), Z13
+	VAESENC           Z13, Z2, Z2
 	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VAESENC           1088(R10), Z4, Z4
-	VPXORQ            Z20, Z14, Z14
-	VAESENC           1088(R11), Z6, Z6
+	VBROADCASTI32X4   624(R10), Z12
+	VPXORQ            Z22, Z14, Z14
+	VAESENC           Z12, Z4, Z4
+	VSHUFI64X2        $0xee, Z19, Z15, Z22
+	VBROADCASTI32X4   624(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0x44, Z19, Z15, Z15
+	VBROADCASTI32X4   640(R8), Z12
+	VPXORQ            Z22, Z15, Z15
+	VAESENC           Z12, Z0, Z0
+	VSHUFI64X2        $0xee, Z20, Z16, Z22
+	VBROADCASTI32X4   640(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VSHUFI64X2        $0x44, Z20, Z16, Z16
+	VBROADCASTI32X4   640(R10), Z12
+	VPXORQ            Z22, Z16, Z16
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   640(R11), Z13
 	MOVQ              96(SP), AX
-	VPCLMULQDQ        $0x01, (AX), Z5, Z21
-	VAESENC           1152(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, (AX), Z5, Z23
-	VAESENC           1152(R9), Z2, Z2
-	VPCLMULQDQ        $0x00, (AX), Z5, Z20
-	VPCLMULQDQ        $0x11, (AX), Z5, Z22
-	VAESENC           1152(R10), Z4, Z4
-	VPXORQ            Z23, Z21, Z21
-	VAESENC           1152(R11), Z6, Z6
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x01, (AX), Z5, Z23
+	VBROADCASTI32X4   656(R8), Z12
+	VPCLMULQDQ        $0x10, (AX), Z5, Z25
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   656(R9), Z13
+	VPCLMULQDQ        $0x00, (AX), Z5, Z22
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x11, (AX), Z5, Z24
+	VBROADCASTI32X4   656(R10), Z12
+	VPXORQ            Z25, Z23, Z23
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   656(R11), Z13
 	MOVQ              136(SP), AX
-	VPCLMULQDQ        $0x01, (AX), Z7, Z25
-	VAESENC           1216(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, (AX), Z7, Z27
-	VAESENC           1216(R9), Z2, Z2
-	VPCLMULQDQ        $0x00, (AX), Z7, Z24
-	VPCLMULQDQ        $0x11, (AX), Z7, Z26
-	VAESENC           1216(R10), Z4, Z4
-	VPXORQ            Z27, Z25, Z25
-	VAESENC           1216(R11), Z6, Z6
-	VSHUFI64X2        $0xee, Z24, Z20, Z28
-	VSHUFI64X2        $0x44, Z24, Z20, Z20
-	VAESENC           1280(R8), Z0, Z0
-	VPXORQ            Z28, Z20, Z20
-	VAESENC           1280(R9), Z2, Z2
-	VSHUFI64X2        $0xee, Z25, Z21, Z28
-	VSHUFI64X2        $0x44, Z25, Z21, Z21
-	VAESENC           1280(R10), Z4, Z4
-	VPXORQ            Z28, Z21, Z21
-	VAESENC           1280(R11), Z6, Z6
-	VSHUFI64X2        $0xee, Z26, Z22, Z28
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x01, (AX), Z7, Z27
+	VBROADCASTI32X4   672(R8), Z12
+	VPCLMULQDQ        $0x10, (AX), Z7, Z29
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   672(R9), Z13
+	VPCLMULQDQ        $0x00, (AX), Z7, Z26
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x11, (AX), Z7, Z28
+	VBROADCASTI32X4   672(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z29, Z27, Z27
+	VBROADCASTI32X4   672(R11), Z13
+	VSHUFI64X2        $0xee, Z26, Z22, Z30
+	VAESENC           Z13, Z6, Z6
 	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VAESENC           1344(R8), Z0, Z0
-	VPXORQ            Z28, Z22, Z22
-	VAESENC           1344(R9), Z2, Z2
-	VSHUFI64X2        $0xdd, Z20, Z12, Z28
-	VAESENC           1344(R10), Z4, Z4
-	VSHUFI64X2        $0x88, Z20, Z12, Z12
-	VPXORQ            Z28, Z12, Z12
-	VAESENC           1344(R11), Z6, Z6
-	VSHUFI64X2        $0xdd, Z21, Z13, Z28
-	VAESENC           1408(R8), Z0, Z0
-	VSHUFI64X2        $0x88, Z21, Z13, Z13
-	VPXORQ            Z28, Z13, Z13
-	VAESENC           1408(R9), Z2, Z2
-	VSHUFI64X2        $0xdd, Z22, Z14, Z28
-	VAESENC           1408(R10), Z4, Z4
+	VBROADCASTI32X4   688(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z30, Z22, Z22
+	VBROADCASTI32X4   688(R9), Z13
+	VSHUFI64X2        $0xee, Z27, Z23, Z30
+	VAESENC           Z13, Z2, Z2
+	VSHUFI64X2        $0x44, Z27, Z23, Z23
+	VBROADCASTI32X4   688(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z30, Z23, Z23
+	VBROADCASTI32X4   688(R11), Z13
+	VSHUFI64X2        $0xee, Z28, Z24, Z30
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0x44, Z28, Z24, Z24
+	VBROADCASTI32X4   704(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z30, Z24, Z24
+	VBROADCASTI32X4   704(R9), Z13
+	VSHUFI64X2        $0xdd, Z22, Z14, Z30
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   704(R10), Z12
 	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VPXORQ            Z28, Z14, Z14
-	VAESENC           1408(R11), Z6, Z6
-	VPCLMULQDQ        $0x01, Z9, Z8, Z28
-	VAESENC           1472(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, Z9, Z8, Z29
-	VPTERNLOGQ        $0x96, Z28, Z29, Z13
-	VAESENC           1472(R9), Z2, Z2
-	VPCLMULQDQ        $0x00, Z9, Z8, Z30
-	VAESENC           1472(R10), Z4, Z4
-	VPCLMULQDQ        $0x11, Z9, Z8, Z31
-	VPXORQ            Z30, Z12, Z12
-	VAESENC           1472(R11), Z6, Z6
-	VPXORQ            Z31, Z14, Z14
-	VAESENC           1536(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
-	VPSHUFD           $0x4e, Z12, Z12
-	VAESENC           1536(R9), Z2, Z2
-	VPTERNLOGQ        $0x96, Z1, Z12, Z13
-	VAESENC           1536(R10), Z4, Z4
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
-	VAESENC           1536(R11), Z6, Z6
-	VPSHUFD           $0x4e, Z13, Z13
-	VPTERNLOGQ        $0x96, Z1, Z13, Z14
-	VAESENC           1600(R8), Z0, Z0
-	VPSHUFB           reverse<>+0(SB), Z14, Z14
-	VAESENC           1600(R9), Z2, Z2
-	VPXORQ            Z10, Z14, Z14
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z30, Z14, Z14
+	VBROADCASTI32X4   704(R11), Z13
+	VSHUFI64X2        $0xdd, Z23, Z15, Z30
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   720(R8), Z12
+	VSHUFI64X2        $0x88, Z23, Z15, Z15
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z30, Z15, Z15
+	VBROADCASTI32X4   720(R9), Z13
+	VSHUFI64X2        $0xdd, Z24, Z16, Z30
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   720(R10), Z12
+	VSHUFI64X2        $0x88, Z24, Z16, Z16
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z30, Z16, Z16
+	VBROADCASTI32X4   720(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x01, Z9, Z8, Z30
+	VBROADCASTI32X4   736(R8), Z12
+	VPCLMULQDQ        $0x10, Z9, Z8, Z31
+	VAESENC           Z12, Z0, Z0
+	VPTERNLOGQ        $0x96, Z30, Z31, Z15
+	VBROADCASTI32X4   736(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x00, Z9, Z8, Z1
+	VBROADCASTI32X4   736(R10), Z12
+	VPCLMULQDQ        $0x11, Z9, Z8, Z17
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z1, Z14, Z14
+	VBROADCASTI32X4   736(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VPXORQ            Z17, Z16, Z16
+	VBROADCASTI32X4   752(R8), Z12
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z3
+	VAESENC           Z12, Z0, Z0
+	VPSHUFD           $0x4e, Z14, Z14
+	VBROADCASTI32X4   752(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VPTERNLOGQ        $0x96, Z3, Z14, Z15
+	VBROADCASTI32X4   752(R10), Z12
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z3
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   752(R11), Z13
+	VPSHUFD           $0x4e, Z15, Z15
+	VAESENC           Z13, Z6, Z6
+	VPTERNLOGQ        $0x96, Z3, Z15, Z16
+	VBROADCASTI32X4   768(R8), Z12
+	VPSHUFB           reverse<>+0(SB), Z16, Z16
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   768(R9), Z13
+	VPXORQ            Z10, Z16, Z16
+	VAESENC           Z13, Z2, Z2
 	MOVQ              24(SP), AX
-	VAESENC           1600(R10), Z4, Z4
-	VEXTRACTI64X2     $0x00, Z14, (AX)
-	VAESENC           1600(R11), Z6, Z6
+	VBROADCASTI32X4   768(R10), Z12
+	VEXTRACTI64X2     $0x00, Z16, (AX)
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   768(R11), Z13
 	MOVQ              32(SP), AX
+	VAESENC           Z13, Z6, Z6
 	MOVB              $0x01, 36(AX)
-	VAESENC           1664(R8), Z0, Z0
+	VBROADCASTI32X4   784(R8), Z12
 	MOVQ              64(SP), AX
-	VAESENC           1664(R9), Z2, Z2
-	VEXTRACTI64X2     $0x01, Z14, (AX)
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   784(R9), Z13
+	VEXTRACTI64X2     $0x01, Z16, (AX)
+	VAESENC           Z13, Z2, Z2
 	MOVQ              72(SP), AX
-	VAESENC           1664(R10), Z4, Z4
+	VBROADCASTI32X4   784(R10), Z12
+	VAESENC           Z12, Z4, Z4
 	MOVB              $0x01, 36(AX)
-	VAESENC           1664(R11), Z6, Z6
+	VBROADCASTI32X4   784(R11), Z13
 	MOVQ              104(SP), AX
-	VEXTRACTI64X2     $0x02, Z14, (AX)
-	VAESENCLAST       1728(R8), Z0, Z0
+	VAESENC           Z13, Z6, Z6
+	VEXTRACTI64X2     $0x02, Z16, (AX)
+	VBROADCASTI32X4   800(R8), Z12
+	VAESENCLAST       Z12, Z0, Z0
 	MOVQ              112(SP), AX
-	VAESENCLAST       1728(R9), Z2, Z2
+	VBROADCASTI32X4   800(R9), Z13
 	MOVB              $0x01, 36(AX)
+	VAESENCLAST       Z13, Z2, Z2
 	MOVQ              144(SP), AX
-	VAESENCLAST       1728(R10), Z4, Z4
-	VEXTRACTI64X2     $0x03, Z14, (AX)
-	VAESENCLAST       1728(R11), Z6, Z6
+	VBROADCASTI32X4   800(R10), Z12
+	VAESENCLAST       Z12, Z4, Z4
+	VEXTRACTI64X2     $0x03, Z16, (AX)
+	VBROADCASTI32X4   800(R11), Z13
 	MOVQ              152(SP), AX
+	VAESENCLAST       Z13, Z6, Z6
 	MOVB              $0x01, 36(AX)
 	VMOVDQA64         X0, X10
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -10749,13 +11374,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -10763,13 +11388,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -10777,10 +11402,10 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
 	VMOVDQU8.Z        Z0, K1, Z0
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
@@ -10790,8 +11415,8 @@ loop:
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
 	VMOVDQU8.Z   Z2, K2, Z2
 	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
@@ -10801,8 +11426,8 @@ nextAAD0:
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
 	VMOVDQU8.Z   Z4, K3, Z4
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
@@ -10812,8 +11437,8 @@ nextAAD1:
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
 	VMOVDQU8.Z   Z6, K4, Z6
 	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
@@ -10827,85 +11452,85 @@ check:
 	SUBQ          $0x04, DX
 	JA            loop
 	MOVQ          16(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z1, Z13
-	VPCLMULQDQ    $0x10, (AX), Z1, Z15
-	VPCLMULQDQ    $0x00, (AX), Z1, Z12
-	VPCLMULQDQ    $0x11, (AX), Z1, Z14
-	VPXORQ        Z15, Z13, Z13
+	VPCLMULQDQ    $0x01, (AX), Z1, Z15
+	VPCLMULQDQ    $0x10, (AX), Z1, Z17
+	VPCLMULQDQ    $0x00, (AX), Z1, Z14
+	VPCLMULQDQ    $0x11, (AX), Z1, Z16
+	VPXORQ        Z17, Z15, Z15
 	MOVQ          56(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z3, Z17
-	VPCLMULQDQ    $0x10, (AX), Z3, Z19
-	VPCLMULQDQ    $0x00, (AX), Z3, Z16
-	VPCLMULQDQ    $0x11, (AX), Z3, Z18
-	VPXORQ        Z19, Z17, Z17
-	VSHUFI64X2    $0xee, Z16, Z12, Z20
-	VSHUFI64X2    $0x44, Z16, Z12, Z12
-	VPXORQ        Z20, Z12, Z12
-	VSHUFI64X2    $0xee, Z17, Z13, Z20
-	VSHUFI64X2    $0x44, Z17, Z13, Z13
-	VPXORQ        Z20, Z13, Z13
-	VSHUFI64X2    $0xee, Z18, Z14, Z20
+	VPCLMULQDQ    $0x01, (AX), Z3, Z19
+	VPCLMULQDQ    $0x10, (AX), Z3, Z21
+	VPCLMULQDQ    $0x00, (AX), Z3, Z18
+	VPCLMULQDQ    $0x11, (AX), Z3, Z20
+	VPXORQ        Z21, Z19, Z19
+	VSHUFI64X2    $0xee, Z18, Z14, Z22
 	VSHUFI64X2    $0x44, Z18, Z14, Z14
-	VPXORQ        Z20, Z14, Z14
+	VPXORQ        Z22, Z14, Z14
+	VSHUFI64X2    $0xee, Z19, Z15, Z22
+	VSHUFI64X2    $0x44, Z19, Z15, Z15
+	VPXORQ        Z22, Z15, Z15
+	VSHUFI64X2    $0xee, Z20, Z16, Z22
+	VSHUFI64X2    $0x44, Z20, Z16, Z16
+	VPXORQ        Z22, Z16, Z16
 	MOVQ          96(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z5, Z21
-	VPCLMULQDQ    $0x10, (AX), Z5, Z23
-	VPCLMULQDQ    $0x00, (AX), Z5, Z20
-	VPCLMULQDQ    $0x11, (AX), Z5, Z22
-	VPXORQ        Z23, Z21, Z21
+	VPCLMULQDQ    $0x01, (AX), Z5, Z23
+	VPCLMULQDQ    $0x10, (AX), Z5, Z25
+	VPCLMULQDQ    $0x00, (AX), Z5, Z22
+	VPCLMULQDQ    $0x11, (AX), Z5, Z24
+	VPXORQ        Z25, Z23, Z23
 	MOVQ          136(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z7, Z25
-	VPCLMULQDQ    $0x10, (AX), Z7, Z27
-	VPCLMULQDQ    $0x00, (AX), Z7, Z24
-	VPCLMULQDQ    $0x11, (AX), Z7, Z26
-	VPXORQ        Z27, Z25, Z25
-	VSHUFI64X2    $0xee, Z24, Z20, Z28
-	VSHUFI64X2    $0x44, Z24, Z20, Z20
-	VPXORQ        Z28, Z20, Z20
-	VSHUFI64X2    $0xee, Z25, Z21, Z28
-	VSHUFI64X2    $0x44, Z25, Z21, Z21
-	VPXORQ        Z28, Z21, Z21
-	VSHUFI64X2    $0xee, Z26, Z22, Z28
+	VPCLMULQDQ    $0x01, (AX), Z7, Z27
+	VPCLMULQDQ    $0x10, (AX), Z7, Z29
+	VPCLMULQDQ    $0x00, (AX), Z7, Z26
+	VPCLMULQDQ    $0x11, (AX), Z7, Z28
+	VPXORQ        Z29, Z27, Z27
+	VSHUFI64X2    $0xee, Z26, Z22, Z30
 	VSHUFI64X2    $0x44, Z26, Z22, Z22
-	VPXORQ        Z28, Z22, Z22
-	VSHUFI64X2    $0xdd, Z20, Z12, Z28
-	VSHUFI64X2    $0x88, Z20, Z12, Z12
-	VPXORQ        Z28, Z12, Z12
-	VSHUFI64X2    $0xdd, Z21, Z13, Z28
-	VSHUFI64X2    $0x88, Z21, Z13, Z13
-	VPXORQ        Z28, Z13, Z13
-	VSHUFI64X2    $0xdd, Z22, Z14, Z28
+	VPXORQ        Z30, Z22, Z22
+	VSHUFI64X2    $0xee, Z27, Z23, Z30
+	VSHUFI64X2    $0x44, Z27, Z23, Z23
+	VPXORQ        Z30, Z23, Z23
+	VSHUFI64X2    $0xee, Z28, Z24, Z30
+	VSHUFI64X2    $0x44, Z28, Z24, Z24
+	VPXORQ        Z30, Z24, Z24
+	VSHUFI64X2    $0xdd, Z22, Z14, Z30
 	VSHUFI64X2    $0x88, Z22, Z14, Z14
-	VPXORQ        Z28, Z14, Z14
-	VPCLMULQDQ    $0x01, Z9, Z8, Z28
-	VPCLMULQDQ    $0x10, Z9, Z8, Z29
-	VPTERNLOGQ    $0x96, Z28, Z29, Z13
-	VPCLMULQDQ    $0x00, Z9, Z8, Z30
-	VPCLMULQDQ    $0x11, Z9, Z8, Z31
-	VPXORQ        Z30, Z12, Z12
-	VPXORQ        Z31, Z14, Z14
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z1
-	VPSHUFD       $0x4e, Z12, Z12
-	VPTERNLOGQ    $0x96, Z1, Z12, Z13
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z1
-	VPSHUFD       $0x4e, Z13, Z13
-	VPTERNLOGQ    $0x96, Z1, Z13, Z14
-	VPSHUFB       reverse<>+0(SB), Z14, Z14
-	VPXORQ        Z10, Z14, Z14
+	VPXORQ        Z30, Z14, Z14
+	VSHUFI64X2    $0xdd, Z23, Z15, Z30
+	VSHUFI64X2    $0x88, Z23, Z15, Z15
+	VPXORQ        Z30, Z15, Z15
+	VSHUFI64X2    $0xdd, Z24, Z16, Z30
+	VSHUFI64X2    $0x88, Z24, Z16, Z16
+	VPXORQ        Z30, Z16, Z16
+	VPCLMULQDQ    $0x01, Z9, Z8, Z30
+	VPCLMULQDQ    $0x10, Z9, Z8, Z31
+	VPTERNLOGQ    $0x96, Z30, Z31, Z15
+	VPCLMULQDQ    $0x00, Z9, Z8, Z1
+	VPCLMULQDQ    $0x11, Z9, Z8, Z17
+	VPXORQ        Z1, Z14, Z14
+	VPXORQ        Z17, Z16, Z16
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z14, Z3
+	VPSHUFD       $0x4e, Z14, Z14
+	VPTERNLOGQ    $0x96, Z3, Z14, Z15
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z15, Z3
+	VPSHUFD       $0x4e, Z15, Z15
+	VPTERNLOGQ    $0x96, Z3, Z15, Z16
+	VPSHUFB       reverse<>+0(SB), Z16, Z16
+	VPXORQ        Z10, Z16, Z16
 	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z14, (AX)
+	VEXTRACTI64X2 $0x00, Z16, (AX)
 	MOVQ          32(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z14, (AX)
+	VEXTRACTI64X2 $0x01, Z16, (AX)
 	MOVQ          72(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z14, (AX)
+	VEXTRACTI64X2 $0x02, Z16, (AX)
 	MOVQ          112(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z14, (AX)
+	VEXTRACTI64X2 $0x03, Z16, (AX)
 	MOVQ          152(SP), AX
 	MOVB          $0x01, 36(AX)
 	VZEROUPPER
@@ -11005,7 +11630,8 @@ TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -11022,7 +11648,8 @@ TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -11039,7 +11666,8 @@ TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -11056,150 +11684,207 @@ TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R8), Z1, Z1
-	VAESENC           896(R9), Z4, Z4
-	VAESENC           896(R9), Z5, Z5
-	VAESENC           896(R10), Z8, Z8
-	VAESENC           896(R10), Z9, Z9
-	VAESENC           896(R11), Z12, Z12
-	VAESENC           896(R11), Z13, Z13
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R8), Z1, Z1
-	VAESENC           960(R9), Z4, Z4
-	VAESENC           960(R9), Z5, Z5
-	VAESENC           960(R10), Z8, Z8
-	VAESENC           960(R10), Z9, Z9
-	VAESENC           960(R11), Z12, Z12
-	VAESENC           960(R11), Z13, Z13
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R8), Z1, Z1
-	VAESENC           1024(R9), Z4, Z4
-	VAESENC           1024(R9), Z5, Z5
-	VAESENC           1024(R10), Z8, Z8
-	VAESENC           1024(R10), Z9, Z9
-	VAESENC           1024(R11), Z12, Z12
-	VAESENC           1024(R11), Z13, Z13
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R8), Z1, Z1
-	VAESENC           1088(R9), Z4, Z4
-	VAESENC           1088(R9), Z5, Z5
-	VAESENC           1088(R10), Z8, Z8
-	VAESENC           1088(R10), Z9, Z9
-	VAESENC           1088(R11), Z12, Z12
-	VAESENC           1088(R11), Z13, Z13
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R8), Z1, Z1
-	VAESENC           1152(R9), Z4, Z4
-	VAESENC           1152(R9), Z5, Z5
-	VAESENC           1152(R10), Z8, Z8
-	VAESENC           1152(R10), Z9, Z9
-	VAESENC           1152(R11), Z12, Z12
-	VAESENC           1152(R11), Z13, Z13
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R8), Z1, Z1
-	VAESENC           1216(R9), Z4, Z4
-	VAESENC           1216(R9), Z5, Z5
-	VAESENC           1216(R10), Z8, Z8
-	VAESENC           1216(R10), Z9, Z9
-	VAESENC           1216(R11), Z12, Z12
-	VAESENC           1216(R11), Z13, Z13
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R8), Z1, Z1
-	VAESENC           1280(R9), Z4, Z4
-	VAESENC           1280(R9), Z5, Z5
-	VAESENC           1280(R10), Z8, Z8
-	VAESENC           1280(R10), Z9, Z9
-	VAESENC           1280(R11), Z12, Z12
-	VAESENC           1280(R11), Z13, Z13
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R8), Z1, Z1
-	VAESENC           1344(R9), Z4, Z4
-	VAESENC           1344(R9), Z5, Z5
-	VAESENC           1344(R10), Z8, Z8
-	VAESENC           1344(R10), Z9, Z9
-	VAESENC           1344(R11), Z12, Z12
-	VAESENC           1344(R11), Z13, Z13
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R8), Z1, Z1
-	VAESENC           1408(R9), Z4, Z4
-	VAESENC           1408(R9), Z5, Z5
-	VAESENC           1408(R10), Z8, Z8
-	VAESENC           1408(R10), Z9, Z9
-	VAESENC           1408(R11), Z12, Z12
-	VAESENC           1408(R11), Z13, Z13
-	VAESENC           1472(R8), Z0, Z0
-	VAESENC           1472(R8), Z1, Z1
-	VAESENC           1472(R9), Z4, Z4
-	VAESENC           1472(R9), Z5, Z5
-	VAESENC           1472(R10), Z8, Z8
-	VAESENC           1472(R10), Z9, Z9
-	VAESENC           1472(R11), Z12, Z12
-	VAESENC           1472(R11), Z13, Z13
-	VAESENC           1536(R8), Z0, Z0
-	VAESENC           1536(R8), Z1, Z1
-	VAESENC           1536(R9), Z4, Z4
-	VAESENC           1536(R9), Z5, Z5
-	VAESENC           1536(R10), Z8, Z8
-	VAESENC           1536(R10), Z9, Z9
-	VAESENC           1536(R11), Z12, Z12
-	VAESENC           1536(R11), Z13, Z13
-	VAESENC           1600(R8), Z0, Z0
-	VAESENC           1600(R8), Z1, Z1
-	VAESENC           1600(R9), Z4, Z4
-	VAESENC           1600(R9), Z5, Z5
-	VAESENC           1600(R10), Z8, Z8
-	VAESENC           1600(R10), Z9, Z9
-	VAESENC           1600(R11), Z12, Z12
-	VAESENC           1600(R11), Z13, Z13
-	VAESENC           1664(R8), Z0, Z0
-	VAESENC           1664(R8), Z1, Z1
-	VAESENC           1664(R9), Z4, Z4
-	VAESENC           1664(R9), Z5, Z5
-	VAESENC           1664(R10), Z8, Z8
-	VAESENC           1664(R10), Z9, Z9
-	VAESENC           1664(R11), Z12, Z12
-	VAESENC           1664(R11), Z13, Z13
-	VAESENCLAST       1728(R8), Z0, Z0
-	VAESENCLAST       1728(R8), Z1, Z1
-	VAESENCLAST       1728(R9), Z4, Z4
-	VAESENCLAST       1728(R9), Z5, Z5
-	VAESENCLAST       1728(R10), Z8, Z8
-	VAESENCLAST       1728(R10), Z9, Z9
-	VAESENCLAST       1728(R11), Z12, Z12
-	VAESENCLAST       1728(R11), Z13, Z13
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   592(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   592(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   592(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   608(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   608(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   608(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   608(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   624(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   624(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   624(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   624(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   640(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   640(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   640(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   640(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   656(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   656(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   656(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   656(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   672(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   672(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   672(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   672(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   688(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   704(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   720(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   720(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   720(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   736(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   752(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   752(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   752(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   752(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   768(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   768(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   768(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   768(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   784(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   784(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   784(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   784(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   800(R8), Z20
+	VAESENCLAST       Z20, Z0, Z0
+	VAESENCLAST       Z20, Z1, Z1
+	VBROADCASTI32X4   800(R9), Z21
+	VAESENCLAST       Z21, Z4, Z4
+	VAESENCLAST       Z21, Z5, Z5
+	VBROADCASTI32X4   800(R10), Z20
+	VAESENCLAST       Z20, Z8, Z8
+	VAESENCLAST       Z20, Z9, Z9
+	VBROADCASTI32X4   800(R11), Z21
+	VAESENCLAST       Z21, Z12, Z12
+	VAESENCLAST       Z21, Z13, Z13
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -11207,14 +11892,14 @@ TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -11222,14 +11907,14 @@ TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -11237,15 +11922,15 @@ TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
 	VMOVDQU8.Z        Z1, K1, Z1
 	VPSHUFB           reverse<>+0(SB), Z1, Z3
@@ -11253,13 +11938,13 @@ TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $160-24
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
 	VMOVDQU8.Z   Z5, K2, Z5
 	VPSHUFB      reverse<>+0(SB), Z5, Z7
@@ -11267,13 +11952,13 @@ firstAAD0:
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
 	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
 	VMOVDQU8.Z   Z9, K3, Z9
 	VPSHUFB      reverse<>+0(SB), Z9, Z11
@@ -11281,13 +11966,13 @@ firstAAD1:
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
 	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
 	VMOVDQU8.Z   Z13, K4, Z13
 	VPSHUFB      reverse<>+0(SB), Z13, Z15
@@ -11309,7 +11994,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -11326,7 +12012,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -11343,7 +12030,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -11360,260 +12048,317 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R8), Z1, Z1
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
 	MOVQ              16(SP), AX
-	VAESENC           896(R9), Z4, Z4
-	VPCLMULQDQ        $0x01, (AX), Z2, Z21
-	VAESENC           896(R9), Z5, Z5
-	VPCLMULQDQ        $0x10, (AX), Z2, Z23
-	VAESENC           896(R10), Z8, Z8
-	VPCLMULQDQ        $0x00, (AX), Z2, Z20
-	VAESENC           896(R10), Z9, Z9
-	VPCLMULQDQ        $0x11, (AX), Z2, Z22
-	VAESENC           896(R11), Z12, Z12
-	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
-	VAESENC           896(R11), Z13, Z13
-	VPTERNLOGQ        $0x96, Z23, Z24, Z21
-	VAESENC           960(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
-	VAESENC           960(R8), Z1, Z1
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
-	VAESENC           960(R9), Z4, Z4
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
-	VAESENC           960(R9), Z5, Z5
-	VPXORQ            Z26, Z20, Z20
-	VAESENC           960(R10), Z8, Z8
-	VPXORQ            Z25, Z21, Z21
-	VAESENC           960(R10), Z9, Z9
-	VPXORQ            Z27, Z22, Z22
-	VAESENC           960(R11), Z12, Z12
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   592(R9), Z21
+	VPCLMULQDQ        $0x01, (AX), Z2, Z23
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z2, Z25
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   592(R10), Z20
+	VPCLMULQDQ        $0x00, (AX), Z2, Z22
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x11, (AX), Z2, Z24
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   592(R11), Z21
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z26
+	VAESENC           Z21, Z12, Z12
+	VPTERNLOGQ        $0x96, Z25, Z26, Z23
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   608(R8), Z20
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z27
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   608(R9), Z21
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
+	VAESENC           Z21, Z4, Z4
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   608(R10), Z20
+	VPXORQ            Z27, Z23, Z23
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z29, Z24, Z24
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   608(R11), Z21
 	MOVQ              56(SP), AX
-	VAESENC           960(R11), Z13, Z13
-	VPCLMULQDQ        $0x01, (AX), Z6, Z29
-	VAESENC           1024(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, (AX), Z6, Z31
-	VAESENC           1024(R8), Z1, Z1
-	VPCLMULQDQ        $0x00, (AX), Z6, Z28
-	VAESENC           1024(R9), Z4, Z4
-	VPCLMULQDQ        $0x11, (AX), Z6, Z30
-	VAESENC           1024(R9), Z5, Z5
-	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
-	VAESENC           1024(R10), Z8, Z8
-	VPTERNLOGQ        $0x96, Z31, Z2, Z29
-	VAESENC           1024(R10), Z9, Z9
-	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
-	VAESENC           1024(R11), Z12, Z12
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
-	VAESENC           1024(R11), Z13, Z13
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
-	VAESENC           1088(R8), Z0, Z0
-	VPXORQ            Z24, Z28, Z28
-	VAESENC           1088(R8), Z1, Z1
-	VPXORQ            Z23, Z29, Z29
-	VAESENC           1088(R9), Z4, Z4
-	VPXORQ            Z3, Z30, Z30
-	VAESENC           1088(R9), Z5, Z5
-	VSHUFI64X2        $0xee, Z28, Z20, Z26
-	VAESENC           1088(R10), Z8, Z8
-	VSHUFI64X2        $0x44, Z28, Z20, Z20
-	VAESENC           1088(R10), Z9, Z9
-	VPXORQ            Z26, Z20, Z20
-	VAESENC           1088(R11), Z12, Z12
-	VSHUFI64X2        $0xee, Z29, Z21, Z26
-	VAESENC           1088(R11), Z13, Z13
-	VSHUFI64X2        $0x44, Z29, Z21, Z21
-	VAESENC           1152(R8), Z0, Z0
-	VPXORQ            Z26, Z21, Z21
-	VAESENC           1152(R8), Z1, Z1
-	VSHUFI64X2        $0xee, Z30, Z22, Z26
-	VAESENC           1152(R9), Z4, Z4
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x01, (AX), Z6, Z31
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   624(R8), Z20
+	VPCLMULQDQ        $0x10, (AX), Z6, Z25
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x00, (AX), Z6, Z30
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   624(R9), Z21
+	VPCLMULQDQ        $0x11, (AX), Z6, Z2
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z26
+	VBROADCASTI32X4   624(R10), Z20
+	VPTERNLOGQ        $0x96, Z25, Z26, Z31
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z3
+	VBROADCASTI32X4   624(R11), Z21
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z27
+	VBROADCASTI32X4   640(R8), Z20
+	VPXORQ            Z28, Z30, Z30
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z3, Z31, Z31
+	VBROADCASTI32X4   640(R9), Z21
+	VPXORQ            Z27, Z2, Z2
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VSHUFI64X2        $0xee, Z30, Z22, Z29
+	VBROADCASTI32X4   640(R10), Z20
 	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VAESENC           1152(R9), Z5, Z5
-	VPXORQ            Z26, Z22, Z22
-	VAESENC           1152(R10), Z8, Z8
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VPXORQ            Z29, Z22, Z22
+	VBROADCASTI32X4   640(R11), Z21
+	VSHUFI64X2        $0xee, Z31, Z23, Z29
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0x44, Z31, Z23, Z23
+	VBROADCASTI32X4   656(R8), Z20
+	VPXORQ            Z29, Z23, Z23
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VSHUFI64X2        $0xee, Z2, Z24, Z29
+	VBROADCASTI32X4   656(R9), Z21
+	VSHUFI64X2        $0x44, Z2, Z24, Z24
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPXORQ            Z29, Z24, Z24
+	VBROADCASTI32X4   656(R10), Z20
 	MOVQ              96(SP), AX
-	VAESENC           1152(R10), Z9, Z9
-	VPCLMULQDQ        $0x01, (AX), Z10, Z25
-	VAESENC           1152(R11), Z12, Z12
-	VPCLMULQDQ        $0x10, (AX), Z10, Z6
-	VAESENC           1152(R11), Z13, Z13
-	VPCLMULQDQ        $0x00, (AX), Z10, Z26
-	VAESENC           1216(R8), Z0, Z0
-	VPCLMULQDQ        $0x11, (AX), Z10, Z27
-	VAESENC           1216(R8), Z1, Z1
-	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
-	VAESENC           1216(R9), Z4, Z4
-	VPTERNLOGQ        $0x96, Z6, Z31, Z25
-	VAESENC           1216(R9), Z5, Z5
-	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
-	VAESENC           1216(R10), Z8, Z8
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
-	VAESENC           1216(R10), Z9, Z9
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
-	VAESENC           1216(R11), Z12, Z12
-	VPXORQ            Z7, Z26, Z26
-	VAESENC           1216(R11), Z13, Z13
-	VPXORQ            Z2, Z25, Z25
-	VAESENC           1280(R8), Z0, Z0
-	VPXORQ            Z24, Z27, Z27
-	VAESENC           1280(R8), Z1, Z1
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x01, (AX), Z10, Z6
+	VBROADCASTI32X4   656(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x10, (AX), Z10, Z26
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x00, (AX), Z10, Z29
+	VBROADCASTI32X4   672(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x11, (AX), Z10, Z25
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z7
+	VBROADCASTI32X4   672(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VPTERNLOGQ        $0x96, Z26, Z7, Z6
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z28
+	VBROADCASTI32X4   672(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z3
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z27
+	VBROADCASTI32X4   672(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VPXORQ            Z3, Z29, Z29
+	VAESENC           Z21, Z13, Z13
+	VPXORQ            Z28, Z6, Z6
+	VBROADCASTI32X4   688(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z27, Z25, Z25
+	VAESENC           Z20, Z1, Z1
 	MOVQ              136(SP), AX
-	VAESENC           1280(R9), Z4, Z4
-	VPCLMULQDQ        $0x01, (AX), Z14, Z3
-	VAESENC           1280(R9), Z5, Z5
-	VPCLMULQDQ        $0x10, (AX), Z14, Z29
-	VAESENC           1280(R10), Z8, Z8
-	VPCLMULQDQ        $0x00, (AX), Z14, Z23
-	VAESENC           1280(R10), Z9, Z9
-	VPCLMULQDQ        $0x11, (AX), Z14, Z28
-	VAESENC           1280(R11), Z12, Z12
-	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
-	VAESENC           1280(R11), Z13, Z13
-	VPTERNLOGQ        $0x96, Z29, Z30, Z3
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R8), Z1, Z1
-	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
-	VAESENC           1344(R9), Z4, Z4
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
-	VAESENC           1344(R9), Z5, Z5
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
-	VAESENC           1344(R10), Z8, Z8
-	VPXORQ            Z6, Z23, Z23
-	VAESENC           1344(R10), Z9, Z9
-	VPXORQ            Z10, Z3, Z3
-	VAESENC           1344(R11), Z12, Z12
-	VPXORQ            Z31, Z28, Z28
-	VAESENC           1344(R11), Z13, Z13
-	VSHUFI64X2        $0xee, Z23, Z26, Z11
-	VAESENC           1408(R8), Z0, Z0
-	VSHUFI64X2        $0x44, Z23, Z26, Z26
-	VAESENC           1408(R8), Z1, Z1
-	VPXORQ            Z11, Z26, Z26
-	VAESENC           1408(R9), Z4, Z4
-	VSHUFI64X2        $0xee, Z3, Z25, Z11
-	VAESENC           1408(R9), Z5, Z5
-	VSHUFI64X2        $0x44, Z3, Z25, Z25
-	VAESENC           1408(R10), Z8, Z8
-	VPXORQ            Z11, Z25, Z25
-	VAESENC           1408(R10), Z9, Z9
-	VSHUFI64X2        $0xee, Z28, Z27, Z11
-	VAESENC           1408(R11), Z12, Z12
-	VSHUFI64X2        $0x44, Z28, Z27, Z27
-	VAESENC           1408(R11), Z13, Z13
-	VPXORQ            Z11, Z27, Z27
-	VAESENC           1472(R8), Z0, Z0
-	VSHUFI64X2        $0xdd, Z26, Z20, Z11
-	VAESENC           1472(R8), Z1, Z1
-	VSHUFI64X2        $0x88, Z26, Z20, Z20
-	VAESENC           1472(R9), Z4, Z4
-	VPXORQ            Z11, Z20, Z20
-	VAESENC           1472(R9), Z5, Z5
-	VSHUFI64X2        $0xdd, Z25, Z21, Z11
-	VAESENC           1472(R10), Z8, Z8
-	VSHUFI64X2        $0x88, Z25, Z21, Z21
-	VAESENC           1472(R10), Z9, Z9
-	VPXORQ            Z11, Z21, Z21
-	VAESENC           1472(R11), Z12, Z12
-	VSHUFI64X2        $0xdd, Z27, Z22, Z11
-	VAESENC           1472(R11), Z13, Z13
-	VSHUFI64X2        $0x88, Z27, Z22, Z22
-	VAESENC           1536(R8), Z0, Z0
-	VPXORQ            Z11, Z22, Z22
-	VAESENC           1536(R8), Z1, Z1
-	VPCLMULQDQ        $0x01, Z17, Z16, Z11
-	VAESENC           1536(R9), Z4, Z4
-	VPCLMULQDQ        $0x10, Z17, Z16, Z7
-	VAESENC           1536(R9), Z5, Z5
-	VPTERNLOGQ        $0x96, Z11, Z7, Z21
-	VAESENC           1536(R10), Z8, Z8
-	VPCLMULQDQ        $0x00, Z17, Z16, Z2
-	VAESENC           1536(R10), Z9, Z9
-	VPCLMULQDQ        $0x11, Z17, Z16, Z24
-	VAESENC           1536(R11), Z12, Z12
-	VPXORQ            Z2, Z20, Z20
-	VAESENC           1536(R11), Z13, Z13
-	VPXORQ            Z24, Z22, Z22
-	VAESENC           1600(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
-	VAESENC           1600(R8), Z1, Z1
-	VPSHUFD           $0x4e, Z20, Z20
-	VAESENC           1600(R9), Z4, Z4
-	VPTERNLOGQ        $0x96, Z14, Z20, Z21
-	VAESENC           1600(R9), Z5, Z5
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
-	VAESENC           1600(R10), Z8, Z8
-	VPSHUFD           $0x4e, Z21, Z21
-	VAESENC           1600(R10), Z9, Z9
-	VPTERNLOGQ        $0x96, Z14, Z21, Z22
-	VAESENC           1600(R11), Z12, Z12
-	VPSHUFB           reverse<>+0(SB), Z22, Z22
-	VAESENC           1600(R11), Z13, Z13
-	VPXORQ            Z18, Z22, Z22
-	VAESENC           1664(R8), Z0, Z0
+	VBROADCASTI32X4   688(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z14, Z31
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x10, (AX), Z14, Z10
+	VBROADCASTI32X4   688(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x00, (AX), Z14, Z30
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x11, (AX), Z14, Z2
+	VBROADCASTI32X4   688(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z26
+	VAESENC           Z21, Z13, Z13
+	VPTERNLOGQ        $0x96, Z10, Z26, Z31
+	VBROADCASTI32X4   704(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z7
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z21
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z3
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z20
+	VPXORQ            Z11, Z30, Z30
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z7, Z31, Z31
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z21
+	VPXORQ            Z3, Z2, Z2
+	VAESENC           Z21, Z12, Z12
+	VSHUFI64X2        $0xee, Z30, Z29, Z28
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   720(R8), Z20
+	VSHUFI64X2        $0x44, Z30, Z29, Z29
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z28, Z29, Z29
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   720(R9), Z21
+	VSHUFI64X2        $0xee, Z31, Z6, Z28
+	VAESENC           Z21, Z4, Z4
+	VSHUFI64X2        $0x44, Z31, Z6, Z6
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z20
+	VPXORQ            Z28, Z6, Z6
+	VAESENC           Z20, Z8, Z8
+	VSHUFI64X2        $0xee, Z2, Z25, Z28
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   720(R11), Z21
+	VSHUFI64X2        $0x44, Z2, Z25, Z25
+	VAESENC           Z21, Z12, Z12
+	VPXORQ            Z28, Z25, Z25
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z20
+	VSHUFI64X2        $0xdd, Z29, Z22, Z28
+	VAESENC           Z20, Z0, Z0
+	VSHUFI64X2        $0x88, Z29, Z22, Z22
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z21
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VSHUFI64X2        $0xdd, Z6, Z23, Z28
+	VBROADCASTI32X4   736(R10), Z20
+	VSHUFI64X2        $0x88, Z6, Z23, Z23
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VPXORQ            Z28, Z23, Z23
+	VBROADCASTI32X4   736(R11), Z21
+	VSHUFI64X2        $0xdd, Z25, Z24, Z28
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0x88, Z25, Z24, Z24
+	VBROADCASTI32X4   752(R8), Z20
+	VPXORQ            Z28, Z24, Z24
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x01, Z17, Z16, Z28
+	VBROADCASTI32X4   752(R9), Z21
+	VPCLMULQDQ        $0x10, Z17, Z16, Z27
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPTERNLOGQ        $0x96, Z28, Z27, Z23
+	VBROADCASTI32X4   752(R10), Z20
+	VPCLMULQDQ        $0x00, Z17, Z16, Z14
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x11, Z17, Z16, Z10
+	VBROADCASTI32X4   752(R11), Z21
+	VPXORQ            Z14, Z22, Z22
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VPXORQ            Z10, Z24, Z24
+	VBROADCASTI32X4   768(R8), Z20
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z26
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VPSHUFD           $0x4e, Z22, Z22
+	VBROADCASTI32X4   768(R9), Z21
+	VPTERNLOGQ        $0x96, Z26, Z22, Z23
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z26
+	VBROADCASTI32X4   768(R10), Z20
+	VPSHUFD           $0x4e, Z23, Z23
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VPTERNLOGQ        $0x96, Z26, Z23, Z24
+	VBROADCASTI32X4   768(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VPSHUFB           reverse<>+0(SB), Z24, Z24
+	VAESENC           Z21, Z13, Z13
+	VPXORQ            Z18, Z24, Z24
+	VBROADCASTI32X4   784(R8), Z20
+	VAESENC           Z20, Z0, Z0
 	MOVQ              24(SP), AX
-	VAESENC           1664(R8), Z1, Z1
-	VEXTRACTI64X2     $0x00, Z22, (AX)
-	VAESENC           1664(R9), Z4, Z4
+	VAESENC           Z20, Z1, Z1
+	VEXTRACTI64X2     $0x00, Z24, (AX)
+	VBROADCASTI32X4   784(R9), Z21
+	VAESENC           Z21, Z4, Z4
 	MOVQ              32(SP), AX
-	VAESENC           1664(R9), Z5, Z5
+	VAESENC           Z21, Z5, Z5
 	MOVB              $0x01, 36(AX)
-	VAESENC           1664(R10), Z8, Z8
+	VBROADCASTI32X4   784(R10), Z20
+	VAESENC           Z20, Z8, Z8
 	MOVQ              64(SP), AX
-	VAESENC           1664(R10), Z9, Z9
-	VEXTRACTI64X2     $0x01, Z22, (AX)
-	VAESENC           1664(R11), Z12, Z12
+	VAESENC           Z20, Z9, Z9
+	VEXTRACTI64X2     $0x01, Z24, (AX)
+	VBROADCASTI32X4   784(R11), Z21
+	VAESENC           Z21, Z12, Z12
 	MOVQ              72(SP), AX
-	VAESENC           1664(R11), Z13, Z13
+	VAESENC           Z21, Z13, Z13
 	MOVB              $0x01, 36(AX)
-	VAESENCLAST       1728(R8), Z0, Z0
+	VBROADCASTI32X4   800(R8), Z20
+	VAESENCLAST       Z20, Z0, Z0
 	MOVQ              104(SP), AX
-	VAESENCLAST       1728(R8), Z1, Z1
-	VEXTRACTI64X2     $0x02, Z22, (AX)
-	VAESENCLAST       1728(R9), Z4, Z4
+	VAESENCLAST       Z20, Z1, Z1
+	VEXTRACTI64X2     $0x02, Z24, (AX)
+	VBROADCASTI32X4   800(R9), Z21
+	VAESENCLAST       Z21, Z4, Z4
 	MOVQ              112(SP), AX
-	VAESENCLAST       1728(R9), Z5, Z5
+	VAESENCLAST       Z21, Z5, Z5
 	MOVB              $0x01, 36(AX)
-	VAESENCLAST       1728(R10), Z8, Z8
+	VBROADCASTI32X4   800(R10), Z20
+	VAESENCLAST       Z20, Z8, Z8
 	MOVQ              144(SP), AX
-	VAESENCLAST       1728(R10), Z9, Z9
-	VEXTRACTI64X2     $0x03, Z22, (AX)
-	VAESENCLAST       1728(R11), Z12, Z12
+	VAESENCLAST       Z20, Z9, Z9
+	VEXTRACTI64X2     $0x03, Z24, (AX)
+	VBROADCASTI32X4   800(R11), Z21
+	VAESENCLAST       Z21, Z12, Z12
 	MOVQ              152(SP), AX
-	VAESENCLAST       1728(R11), Z13, Z13
+	VAESENCLAST       Z21, Z13, Z13
 	MOVB              $0x01, 36(AX)
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -11621,14 +12366,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -11636,14 +12381,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -11651,15 +12396,15 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
 	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
 	VMOVDQU8.Z        Z1, K1, Z1
 	VPSHUFB           reverse<>+0(SB), Z1, Z3
@@ -11667,13 +12412,13 @@ loop:
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
 	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
 	VMOVDQU8.Z   Z5, K2, Z5
 	VPSHUFB      reverse<>+0(SB), Z5, Z7
@@ -11681,13 +12426,13 @@ nextAAD0:
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
 	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
 	VMOVDQU8.Z   Z9, K3, Z9
 	VPSHUFB      reverse<>+0(SB), Z9, Z11
@@ -11695,13 +12440,13 @@ nextAAD1:
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
 	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
 	VMOVDQU8.Z   Z13, K4, Z13
 	VPSHUFB      reverse<>+0(SB), Z13, Z15
@@ -11713,113 +12458,113 @@ check:
 	SUBQ          $0x04, DX
 	JA            loop
 	MOVQ          16(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z2, Z21
-	VPCLMULQDQ    $0x10, (AX), Z2, Z23
-	VPCLMULQDQ    $0x00, (AX), Z2, Z20
-	VPCLMULQDQ    $0x11, (AX), Z2, Z22
-	VPCLMULQDQ    $0x01, 64(AX), Z3, Z24
-	VPTERNLOGQ    $0x96, Z23, Z24, Z21
-	VPCLMULQDQ    $0x10, 64(AX), Z3, Z25
-	VPCLMULQDQ    $0x00, 64(AX), Z3, Z26
-	VPCLMULQDQ    $0x11, 64(AX), Z3, Z27
-	VPXORQ        Z26, Z20, Z20
-	VPXORQ        Z25, Z21, Z21
-	VPXORQ        Z27, Z22, Z22
+	VPCLMULQDQ    $0x01, (AX), Z2, Z23
+	VPCLMULQDQ    $0x10, (AX), Z2, Z25
+	VPCLMULQDQ    $0x00, (AX), Z2, Z22
+	VPCLMULQDQ    $0x11, (AX), Z2, Z24
+	VPCLMULQDQ    $0x01, 64(AX), Z3, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z23
+	VPCLMULQDQ    $0x10, 64(AX), Z3, Z27
+	VPCLMULQDQ    $0x00, 64(AX), Z3, Z28
+	VPCLMULQDQ    $0x11, 64(AX), Z3, Z29
+	VPXORQ        Z28, Z22, Z22
+	VPXORQ        Z27, Z23, Z23
+	VPXORQ        Z29, Z24, Z24
 	MOVQ          56(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z6, Z29
-	VPCLMULQDQ    $0x10, (AX), Z6, Z31
-	VPCLMULQDQ    $0x00, (AX), Z6, Z28
-	VPCLMULQDQ    $0x11, (AX), Z6, Z30
-	VPCLMULQDQ    $0x01, 64(AX), Z7, Z2
-	VPTERNLOGQ    $0x96, Z31, Z2, Z29
-	VPCLMULQDQ    $0x10, 64(AX), Z7, Z23
-	VPCLMULQDQ    $0x00, 64(AX), Z7, Z24
-	VPCLMULQDQ    $0x11, 64(AX), Z7, Z3
-	VPXORQ        Z24, Z28, Z28
-	VPXORQ        Z23, Z29, Z29
-	VPXORQ        Z3, Z30, Z30
-	VSHUFI64X2    $0xee, Z28, Z20, Z26
-	VSHUFI64X2    $0x44, Z28, Z20, Z20
-	VPXORQ        Z26, Z20, Z20
-	VSHUFI64X2    $0xee, Z29, Z21, Z26
-	VSHUFI64X2    $0x44, Z29, Z21, Z21
-	VPXORQ        Z26, Z21, Z21
-	VSHUFI64X2    $0xee, Z30, Z22, Z26
+	VPCLMULQDQ    $0x01, (AX), Z6, Z31
+	VPCLMULQDQ    $0x10, (AX), Z6, Z25
+	VPCLMULQDQ    $0x00, (AX), Z6, Z30
+	VPCLMULQDQ    $0x11, (AX), Z6, Z2
+	VPCLMULQDQ    $0x01, 64(AX), Z7, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z31
+	VPCLMULQDQ    $0x10, 64(AX), Z7, Z3
+	VPCLMULQDQ    $0x00, 64(AX), Z7, Z28
+	VPCLMULQDQ    $0x11, 64(AX), Z7, Z27
+	VPXORQ        Z28, Z30, Z30
+	VPXORQ        Z3, Z31, Z31
+	VPXORQ        Z27, Z2, Z2
+	VSHUFI64X2    $0xee, Z30, Z22, Z29
 	VSHUFI64X2    $0x44, Z30, Z22, Z22
-	VPXORQ        Z26, Z22, Z22
+	VPXORQ        Z29, Z22, Z22
+	VSHUFI64X2    $0xee, Z31, Z23, Z29
+	VSHUFI64X2    $0x44, Z31, Z23, Z23
+	VPXORQ        Z29, Z23, Z23
+	VSHUFI64X2    $0xee, Z2, Z24, Z29
+	VSHUFI64X2    $0x44, Z2, Z24, Z24
+	VPXORQ        Z29, Z24, Z24
 	MOVQ          96(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z10, Z25
-	VPCLMULQDQ    $0x10, (AX), Z10, Z6
-	VPCLMULQDQ    $0x00, (AX), Z10, Z26
-	VPCLMULQDQ    $0x11, (AX), Z10, Z27
-	VPCLMULQDQ    $0x01, 64(AX), Z11, Z31
-	VPTERNLOGQ    $0x96, Z6, Z31, Z25
-	VPCLMULQDQ    $0x10, 64(AX), Z11, Z2
-	VPCLMULQDQ    $0x00, 64(AX), Z11, Z7
-	VPCLMULQDQ    $0x11, 64(AX), Z11, Z24
-	VPXORQ        Z7, Z26, Z26
-	VPXORQ        Z2, Z25, Z25
-	VPXORQ        Z24, Z27, Z27
+	VPCLMULQDQ    $0x01, (AX), Z10, Z6
+	VPCLMULQDQ    $0x10, (AX), Z10, Z26
+	VPCLMULQDQ    $0x00, (AX), Z10, Z29
+	VPCLMULQDQ    $0x11, (AX), Z10, Z25
+	VPCLMULQDQ    $0x01, 64(AX), Z11, Z7
+	VPTERNLOGQ    $0x96, Z26, Z7, Z6
+	VPCLMULQDQ    $0x10, 64(AX), Z11, Z28
+	VPCLMULQDQ    $0x00, 64(AX), Z11, Z3
+	VPCLMULQDQ    $0x11, 64(AX), Z11, Z27
+	VPXORQ        Z3, Z29, Z29
+	VPXORQ        Z28, Z6, Z6
+	VPXORQ        Z27, Z25, Z25
 	MOVQ          136(SP), AX
-	VPCLMULQDQ    $0x01, (AX), Z14, Z3
-	VPCLMULQDQ    $0x10, (AX), Z14, Z29
-	VPCLMULQDQ    $0x00, (AX), Z14, Z23
-	VPCLMULQDQ    $0x11, (AX), Z14, Z28
-	VPCLMULQDQ    $0x01, 64(AX), Z15, Z30
-	VPTERNLOGQ    $0x96, Z29, Z30, Z3
-	VPCLMULQDQ    $0x10, 64(AX), Z15, Z10
-	VPCLMULQDQ    $0x00, 64(AX), Z15, Z6
-	VPCLMULQDQ    $0x11, 64(AX), Z15, Z31
-	VPXORQ        Z6, Z23, Z23
-	VPXORQ        Z10, Z3, Z3
-	VPXORQ        Z31, Z28, Z28
-	VSHUFI64X2    $0xee, Z23, Z26, Z11
-	VSHUFI64X2    $0x44, Z23, Z26, Z26
-	VPXORQ        Z11, Z26, Z26
-	VSHUFI64X2    $0xee, Z3, Z25, Z11
-	VSHUFI64X2    $0x44, Z3, Z25, Z25
-	VPXORQ        Z11, Z25, Z25
-	VSHUFI64X2    $0xee, Z28, Z27, Z11
-	VSHUFI64X2    $0x44, Z28, Z27, Z27
-	VPXORQ        Z11, Z27, Z27
-	VSHUFI64X2    $0xdd, Z26, Z20, Z11
-	VSHUFI64X2    $0x88, Z26, Z20, Z20
-	VPXORQ        Z11, Z20, Z20
-	VSHUFI64X2    $0xdd, Z25, Z21, Z11
-	VSHUFI64X2    $0x88, Z25, Z21, Z21
-	VPXORQ        Z11, Z21, Z21
-	VSHUFI64X2    $0xdd, Z27, Z22, Z11
-	VSHUFI64X2    $0x88, Z27, Z22, Z22
-	VPXORQ        Z11, Z22, Z22
-	VPCLMULQDQ    $0x01, Z17, Z16, Z11
-	VPCLMULQDQ    $0x10, Z17, Z16, Z7
-	VPTERNLOGQ    $0x96, Z11, Z7, Z21
-	VPCLMULQDQ    $0x00, Z17, Z16, Z2
-	VPCLMULQDQ    $0x11, Z17, Z16, Z24
-	VPXORQ        Z2, Z20, Z20
-	VPXORQ        Z24, Z22, Z22
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z14
-	VPSHUFD       $0x4e, Z20, Z20
-	VPTERNLOGQ    $0x96, Z14, Z20, Z21
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z14
-	VPSHUFD       $0x4e, Z21, Z21
-	VPTERNLOGQ    $0x96, Z14, Z21, Z22
-	VPSHUFB       reverse<>+0(SB), Z22, Z22
-	VPXORQ        Z18, Z22, Z22
+	VPCLMULQDQ    $0x01, (AX), Z14, Z31
+	VPCLMULQDQ    $0x10, (AX), Z14, Z10
+	VPCLMULQDQ    $0x00, (AX), Z14, Z30
+	VPCLMULQDQ    $0x11, (AX), Z14, Z2
+	VPCLMULQDQ    $0x01, 64(AX), Z15, Z26
+	VPTERNLOGQ    $0x96, Z10, Z26, Z31
+	VPCLMULQDQ    $0x10, 64(AX), Z15, Z7
+	VPCLMULQDQ    $0x00, 64(AX), Z15, Z11
+	VPCLMULQDQ    $0x11, 64(AX), Z15, Z3
+	VPXORQ        Z11, Z30, Z30
+	VPXORQ        Z7, Z31, Z31
+	VPXORQ        Z3, Z2, Z2
+	VSHUFI64X2    $0xee, Z30, Z29, Z28
+	VSHUFI64X2    $0x44, Z30, Z29, Z29
+	VPXORQ        Z28, Z29, Z29
+	VSHUFI64X2    $0xee, Z31, Z6, Z28
+	VSHUFI64X2    $0x44, Z31, Z6, Z6
+	VPXORQ        Z28, Z6, Z6
+	VSHUFI64X2    $0xee, Z2, Z25, Z28
+	VSHUFI64X2    $0x44, Z2, Z25, Z25
+	VPXORQ        Z28, Z25, Z25
+	VSHUFI64X2    $0xdd, Z29, Z22, Z28
+	VSHUFI64X2    $0x88, Z29, Z22, Z22
+	VPXORQ        Z28, Z22, Z22
+	VSHUFI64X2    $0xdd, Z6, Z23, Z28
+	VSHUFI64X2    $0x88, Z6, Z23, Z23
+	VPXORQ        Z28, Z23, Z23
+	VSHUFI64X2    $0xdd, Z25, Z24, Z28
+	VSHUFI64X2    $0x88, Z25, Z24, Z24
+	VPXORQ        Z28, Z24, Z24
+	VPCLMULQDQ    $0x01, Z17, Z16, Z28
+	VPCLMULQDQ    $0x10, Z17, Z16, Z27
+	VPTERNLOGQ    $0x96, Z28, Z27, Z23
+	VPCLMULQDQ    $0x00, Z17, Z16, Z14
+	VPCLMULQDQ    $0x11, Z17, Z16, Z10
+	VPXORQ        Z14, Z22, Z22
+	VPXORQ        Z10, Z24, Z24
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z22, Z26
+	VPSHUFD       $0x4e, Z22, Z22
+	VPTERNLOGQ    $0x96, Z26, Z22, Z23
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z23, Z26
+	VPSHUFD       $0x4e, Z23, Z23
+	VPTERNLOGQ    $0x96, Z26, Z23, Z24
+	VPSHUFB       reverse<>+0(SB), Z24, Z24
+	VPXORQ        Z18, Z24, Z24
 	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z22, (AX)
+	VEXTRACTI64X2 $0x00, Z24, (AX)
 	MOVQ          32(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z22, (AX)
+	VEXTRACTI64X2 $0x01, Z24, (AX)
 	MOVQ          72(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z22, (AX)
+	VEXTRACTI64X2 $0x02, Z24, (AX)
 	MOVQ          112(SP), AX
 	MOVB          $0x01, 36(AX)
 	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z22, (AX)
+	VEXTRACTI64X2 $0x03, Z24, (AX)
 	MOVQ          152(SP), AX
 	MOVB          $0x01, 36(AX)
 	VZEROUPPER
@@ -11898,7 +12643,7 @@ nextESN3:
 	JMP          nextAAD3
 
 // func gcmOpen128vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen128vaes512(SB), NOSPLIT, $0-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
@@ -11919,22 +12664,42 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VPXORQ            832(R9), Z14, Z13
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VMOVDQU64         896(R9), Z17
-	VMOVDQU64         960(R9), Z18
-	VMOVDQU64         1024(R9), Z19
-	VMOVDQU64         1088(R9), Z20
-	VMOVDQU64         1152(R9), Z21
-	VMOVDQU64         1216(R9), Z22
-	VMOVDQU64         1280(R9), Z23
-	VMOVDQU64         1344(R9), Z24
-	VMOVDQU64         1408(R9), Z25
-	VMOVDQU64         1472(R9), Z26
+	VBROADCASTI32X4   592(R9), Z17
+	VBROADCASTI32X4   608(R9), Z18
+	VBROADCASTI32X4   624(R9), Z19
+	VBROADCASTI32X4   640(R9), Z20
+	VBROADCASTI32X4   656(R9), Z21
+	VBROADCASTI32X4   672(R9), Z22
+	VBROADCASTI32X4   688(R9), Z23
+	VBROADCASTI32X4   704(R9), Z24
+	VBROADCASTI32X4   720(R9), Z25
+	VBROADCASTI32X4   736(R9), Z26
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
 	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVBLZX           -1(SI)(CX*1), CX
+	LEAQ              (CX)(CX*4), CX
+	MOVQ              (DI)(CX*8), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -11963,11 +12728,11 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              832(R9)(R13*1), R13
-	CMPQ              R14, $0x00000034
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
 	JBE               powers
 	LEAQ              64(R9), R13
-	SUBQ              $0x00000030, R14
+	SUBQ              $0x00000020, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -12320,7 +13085,7 @@ loop:
 	VMOVDQU64     Z3, 192(R10)
 	VPSHUFB       reverse<>+0(SB), Z7, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           check
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -12340,11 +13105,11 @@ loop:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           check
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 check:
 	ADDQ $0x00000100, R10
@@ -12405,7 +13170,7 @@ last1:
 	VMOVDQU8      Z0, K1, (R10)
 	VPSHUFB       reverse<>+0(SB), Z4, Z4
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -12425,11 +13190,11 @@ last1:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag1
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
@@ -12442,10 +13207,10 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -12520,7 +13285,7 @@ last2:
 	VMOVDQU8      Z1, K1, 64(R10)
 	VPSHUFB       reverse<>+0(SB), Z5, Z5
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag2
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -12540,11 +13305,11 @@ last2:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag2
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
@@ -12562,10 +13327,10 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -12655,7 +13420,7 @@ last3:
 	VMOVDQU8      Z2, K1, 128(R10)
 	VPSHUFB       reverse<>+0(SB), Z6, Z6
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag3
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -12675,11 +13440,11 @@ last3:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag3
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag3:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
@@ -12704,10 +13469,10 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -12812,7 +13577,7 @@ last4:
 	VMOVDQU8      Z3, K1, 192(R10)
 	VPSHUFB       reverse<>+0(SB), Z7, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag4
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -12832,11 +13597,11 @@ last4:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag4
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag4:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
@@ -12866,10 +13631,10 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -12959,7 +13724,7 @@ esn4false:
 	JMP          afteresn4false
 
 // func gcmOpen128vaes256(jobs *byte, group *byte, n int)
-// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+// Requires: AES, AVX, AVX2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen128vaes256(SB), NOSPLIT, $320-24
 	MOVQ jobs+0(FP), DI
 	MOVQ group+8(FP), SI
@@ -12974,23 +13739,42 @@ packet:
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
 	MOVQ        8(R9), R9
+	XORL        CX, CX
+	CMPQ        DX, $0x01
+	SETHI       CL
+	MOVBLZX     -1(SI)(CX*1), CX
+	LEAQ        (CX)(CX*4), CX
+	MOVQ        (DI)(CX*8), CX
+	MOVQ        8(CX), CX
+	PREFETCHT0  (CX)
+	PREFETCHT0  64(CX)
+	PREFETCHT0  128(CX)
+	PREFETCHT0  192(CX)
+	PREFETCHT0  256(CX)
+	PREFETCHT0  320(CX)
+	PREFETCHT0  384(CX)
+	PREFETCHT0  448(CX)
+	PREFETCHT0  512(CX)
+	PREFETCHT0  576(CX)
+	PREFETCHT0  640(CX)
+	PREFETCHT0  704(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       832(R9), X0, X0
-	VAESENC     896(R9), X0, X0
-	VAESENC     960(R9), X0, X0
-	VAESENC     1024(R9), X0, X0
-	VAESENC     1088(R9), X0, X0
-	VAESENC     1152(R9), X0, X0
-	VAESENC     1216(R9), X0, X0
-	VAESENC     1280(R9), X0, X0
-	VAESENC     1344(R9), X0, X0
-	VAESENC     1408(R9), X0, X0
-	VAESENCLAST 1472(R9), X0, X0
+	VPXOR       576(R9), X0, X0
+	VAESENC     592(R9), X0, X0
+	VAESENC     608(R9), X0, X0
+	VAESENC     624(R9), X0, X0
+	VAESENC     640(R9), X0, X0
+	VAESENC     656(R9), X0, X0
+	VAESENC     672(R9), X0, X0
+	VAESENC     688(R9), X0, X0
+	VAESENC     704(R9), X0, X0
+	VAESENC     720(R9), X0, X0
+	VAESENCLAST 736(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -13006,12 +13790,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -13035,258 +13819,258 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
+	LEAQ         576(R9)(R13*1), R13
+	CMPQ         R14, $0x00000024
 	JBE          groups
 	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	SUBQ         $0x00000020, R14
 
 groups:
 	CMPQ R11, $0x00000100
 	JB   tail
 
 loop:
-	VMOVDQU      832(R9), Y15
-	VPSHUFB      swapLast<>+0(SB), Y14, Y0
-	VMOVDQU      (R10), Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VPXOR        Y15, Y0, Y0
-	VPSHUFB      swapLast<>+0(SB), Y14, Y1
-	VPXOR        288(SP), Y13, Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y11, Y11, Y11
-	VPXOR        Y15, Y1, Y1
-	VMOVDQU      Y11, 288(SP)
-	VPSHUFB      swapLast<>+0(SB), Y14, Y2
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPCLMULQDQ   $0x01, (R13), Y13, Y11
-	VPXOR        Y15, Y2, Y2
-	VPCLMULQDQ   $0x10, (R13), Y13, Y12
-	VPSHUFB      swapLast<>+0(SB), Y14, Y3
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y11, Y9, Y9
-	VPXOR        Y15, Y3, Y3
-	VPXOR        Y12, Y9, Y9
-	VPSHUFB      swapLast<>+0(SB), Y14, Y4
-	VPCLMULQDQ   $0x00, (R13), Y13, Y11
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y4, Y4
-	VPCLMULQDQ   $0x11, (R13), Y13, Y12
-	VPSHUFB      swapLast<>+0(SB), Y14, Y5
-	VPXOR        Y11, Y8, Y8
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y5, Y5
-	VPXOR        Y12, Y10, Y10
-	VPSHUFB      swapLast<>+0(SB), Y14, Y6
-	VMOVDQU      32(R10), Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VPXOR        Y15, Y6, Y6
-	VPSHUFB      swapLast<>+0(SB), Y14, Y7
-	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
-	VPXOR        Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      896(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      64(R10), Y13
-	VMOVDQU      960(R9), Y15
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
-	VAESENC      Y15, Y3, Y3
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
-	VMOVDQU      1024(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VMOVDQU      96(R10), Y13
-	VAESENC      Y15, Y4, Y4
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
-	VMOVDQU      1088(R9), Y15
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      128(R10), Y13
-	VMOVDQU      1152(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
-	VMOVDQU      1216(R9), Y15
-	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y2, Y2
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y3, Y3
-	VMOVDQU      160(R10), Y13
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
-	VMOVDQU      1280(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1344(R9), Y15
-	VMOVDQU      192(R10), Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
-	VMOVDQU      1408(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y4, Y4
-	VMOVDQU      224(R10), Y13
-	VAESENC      Y15, Y5, Y5
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
-	VMOVDQU      1472(R9), Y15
-	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
-	VAESENCLAST  Y15, Y0, Y0
-	VAESENCLAST  Y15, Y1, Y1
-	VPXOR        Y11, Y9, Y9
-	VAESENCLAST  Y15, Y2, Y2
-	VPXOR        Y12, Y9, Y9
-	VAESENCLAST  Y15, Y3, Y3
-	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
-	VAESENCLAST  Y15, Y4, Y4
-	VAESENCLAST  Y15, Y5, Y5
-	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
-	VAESENCLAST  Y15, Y6, Y6
-	VPXOR        Y11, Y8, Y8
-	VAESENCLAST  Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VPXOR        (R10), Y0, Y0
-	VMOVDQU      Y0, (R10)
-	VPXOR        32(R10), Y1, Y1
-	VMOVDQU      Y1, 32(R10)
-	VPXOR        64(R10), Y2, Y2
-	VMOVDQU      Y2, 64(R10)
-	VPXOR        96(R10), Y3, Y3
-	VMOVDQU      Y3, 96(R10)
-	VPXOR        128(R10), Y4, Y4
-	VMOVDQU      Y4, 128(R10)
-	VPXOR        160(R10), Y5, Y5
-	VMOVDQU      Y5, 160(R10)
-	VPXOR        192(R10), Y6, Y6
-	VMOVDQU      Y6, 192(R10)
-	VPXOR        224(R10), Y7, Y7
-	VMOVDQU      Y7, 224(R10)
-	ADDQ         $0x00000100, R10
-	ADDQ         $0x00000100, R13
-	LEAQ         832(R9), AX
-	CMPQ         R13, AX
-	JNE          nextloop
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
-	VPSHUFD      $0x4e, Y8, Y8
-	VPXOR        Y11, Y9, Y9
-	VPXOR        Y8, Y9, Y9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
-	VPSHUFD      $0x4e, Y9, Y9
-	VPXOR        Y11, Y10, Y10
-	VPXOR        Y9, Y10, Y10
-	VEXTRACTI128 $0x01, Y10, X11
-	VPXOR        X10, X11, X11
-	VMOVDQU      Y11, 288(SP)
-	VPXOR        Y8, Y8, Y8
-	VPXOR        Y9, Y9, Y9
-	VPXOR        Y10, Y10, Y10
-	MOVQ         R14, R13
-	NEGQ         R13
-	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
-	JBE          nextloop
-	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VMOVDQU        (R10), Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPXOR          288(SP), Y13, Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y11, Y11, Y11
+	VPXOR          Y15, Y1, Y1
+	VMOVDQU        Y11, 288(SP)
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPCLMULQDQ     $0x01, (R13), Y13, Y11
+	VPXOR          Y15, Y2, Y2
+	VPCLMULQDQ     $0x10, (R13), Y13, Y12
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y11, Y9, Y9
+	VPXOR          Y15, Y3, Y3
+	VPXOR          Y12, Y9, Y9
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPCLMULQDQ     $0x00, (R13), Y13, Y11
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y4, Y4
+	VPCLMULQDQ     $0x11, (R13), Y13, Y12
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPXOR          Y11, Y8, Y8
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPXOR          Y12, Y10, Y10
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VMOVDQU        32(R10), Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPCLMULQDQ     $0x01, 32(R13), Y13, Y11
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPCLMULQDQ     $0x10, 32(R13), Y13, Y12
+	VPXOR          Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 592(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x00, 32(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 32(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VMOVDQU        64(R10), Y13
+	VBROADCASTI128 608(R9), Y15
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x01, 64(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x10, 64(R13), Y13, Y12
+	VAESENC        Y15, Y3, Y3
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x00, 64(R13), Y13, Y11
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x11, 64(R13), Y13, Y12
+	VBROADCASTI128 624(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VMOVDQU        96(R10), Y13
+	VAESENC        Y15, Y4, Y4
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x01, 96(R13), Y13, Y11
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
+	VBROADCASTI128 640(R9), Y15
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x00, 96(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 96(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y7, Y7
+	VMOVDQU        128(R10), Y13
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x01, 128(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x10, 128(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
+	VBROADCASTI128 672(R9), Y15
+	VPCLMULQDQ     $0x11, 128(R13), Y13, Y12
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y2, Y2
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y3, Y3
+	VMOVDQU        160(R10), Y13
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x10, 160(R13), Y13, Y12
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x00, 160(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x11, 160(R13), Y13, Y12
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 704(R9), Y15
+	VMOVDQU        192(R10), Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x01, 192(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x10, 192(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x00, 192(R13), Y13, Y11
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y4, Y4
+	VMOVDQU        224(R10), Y13
+	VAESENC        Y15, Y5, Y5
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x01, 224(R13), Y13, Y11
+	VBROADCASTI128 736(R9), Y15
+	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VPXOR          Y11, Y9, Y9
+	VAESENCLAST    Y15, Y2, Y2
+	VPXOR          Y12, Y9, Y9
+	VAESENCLAST    Y15, Y3, Y3
+	VPCLMULQDQ     $0x00, 224(R13), Y13, Y11
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VPCLMULQDQ     $0x11, 224(R13), Y13, Y12
+	VAESENCLAST    Y15, Y6, Y6
+	VPXOR          Y11, Y8, Y8
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VPXOR          (R10), Y0, Y0
+	VMOVDQU        Y0, (R10)
+	VPXOR          32(R10), Y1, Y1
+	VMOVDQU        Y1, 32(R10)
+	VPXOR          64(R10), Y2, Y2
+	VMOVDQU        Y2, 64(R10)
+	VPXOR          96(R10), Y3, Y3
+	VMOVDQU        Y3, 96(R10)
+	VPXOR          128(R10), Y4, Y4
+	VMOVDQU        Y4, 128(R10)
+	VPXOR          160(R10), Y5, Y5
+	VMOVDQU        Y5, 160(R10)
+	VPXOR          192(R10), Y6, Y6
+	VMOVDQU        Y6, 192(R10)
+	VPXOR          224(R10), Y7, Y7
+	VMOVDQU        Y7, 224(R10)
+	ADDQ           $0x00000100, R10
+	ADDQ           $0x00000100, R13
+	LEAQ           576(R9), AX
+	CMPQ           R13, AX
+	JNE            nextloop
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD        $0x4e, Y8, Y8
+	VPXOR          Y11, Y9, Y9
+	VPXOR          Y8, Y9, Y9
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD        $0x4e, Y9, Y9
+	VPXOR          Y11, Y10, Y10
+	VPXOR          Y9, Y10, Y10
+	VEXTRACTI128   $0x01, Y10, X11
+	VPXOR          X10, X11, X11
+	VMOVDQU        Y11, 288(SP)
+	VPXOR          Y8, Y8, Y8
+	VPXOR          Y9, Y9, Y9
+	VPXOR          Y10, Y10, Y10
+	MOVQ           R14, R13
+	NEGQ           R13
+	SHLQ           $0x04, R13
+	LEAQ           576(R9)(R13*1), R13
+	CMPQ           R14, $0x00000024
+	JBE            nextloop
+	LEAQ           64(R9), R13
+	SUBQ           $0x00000020, R14
 
 nextloop:
 	SUBQ $0x00000100, R11
@@ -13294,132 +14078,132 @@ nextloop:
 	JAE  loop
 
 tail:
-	TESTQ       R11, R11
-	JEQ         lengths
-	VMOVDQU     832(R9), Y15
-	VPSHUFB     swapLast<>+0(SB), Y14, Y0
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y0, Y0
-	VPSHUFB     swapLast<>+0(SB), Y14, Y1
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y1, Y1
-	VPSHUFB     swapLast<>+0(SB), Y14, Y2
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y2, Y2
-	VPSHUFB     swapLast<>+0(SB), Y14, Y3
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y3, Y3
-	VPSHUFB     swapLast<>+0(SB), Y14, Y4
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y4, Y4
-	VPSHUFB     swapLast<>+0(SB), Y14, Y5
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y5, Y5
-	VPSHUFB     swapLast<>+0(SB), Y14, Y6
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y6, Y6
-	VPSHUFB     swapLast<>+0(SB), Y14, Y7
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y7, Y7
-	VMOVDQU     896(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     960(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1024(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1088(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1152(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1216(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1280(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1344(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1408(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1472(R9), Y15
-	VAESENCLAST Y15, Y0, Y0
-	VAESENCLAST Y15, Y1, Y1
-	VAESENCLAST Y15, Y2, Y2
-	VAESENCLAST Y15, Y3, Y3
-	VAESENCLAST Y15, Y4, Y4
-	VAESENCLAST Y15, Y5, Y5
-	VAESENCLAST Y15, Y6, Y6
-	VAESENCLAST Y15, Y7, Y7
-	VMOVDQU     Y0, (SP)
-	VMOVDQU     Y1, 32(SP)
-	VMOVDQU     Y2, 64(SP)
-	VMOVDQU     Y3, 96(SP)
-	VMOVDQU     Y4, 128(SP)
-	VMOVDQU     Y5, 160(SP)
-	VMOVDQU     Y6, 192(SP)
-	VMOVDQU     Y7, 224(SP)
-	LEAQ        (SP), BX
+	TESTQ          R11, R11
+	JEQ            lengths
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y1, Y1
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y2, Y2
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y3, Y3
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 592(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 608(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 640(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 672(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 704(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 736(R9), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VMOVDQU        Y0, (SP)
+	VMOVDQU        Y1, 32(SP)
+	VMOVDQU        Y2, 64(SP)
+	VMOVDQU        Y3, 96(SP)
+	VMOVDQU        Y4, 128(SP)
+	VMOVDQU        Y5, 160(SP)
+	VMOVDQU        Y6, 192(SP)
+	VMOVDQU        Y7, 224(SP)
+	LEAQ           (SP), BX
 
 whole:
 	CMPQ       R11, $0x20
@@ -13482,12 +14266,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -13547,7 +14331,8 @@ TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -13562,7 +14347,8 @@ TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -13577,7 +14363,8 @@ TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -13592,74 +14379,115 @@ TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R9), Z2, Z2
-	VAESENC           896(R10), Z4, Z4
-	VAESENC           896(R11), Z6, Z6
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R9), Z2, Z2
-	VAESENC           960(R10), Z4, Z4
-	VAESENC           960(R11), Z6, Z6
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R9), Z2, Z2
-	VAESENC           1024(R10), Z4, Z4
-	VAESENC           1024(R11), Z6, Z6
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R9), Z2, Z2
-	VAESENC           1088(R10), Z4, Z4
-	VAESENC           1088(R11), Z6, Z6
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R9), Z2, Z2
-	VAESENC           1152(R10), Z4, Z4
-	VAESENC           1152(R11), Z6, Z6
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R9), Z2, Z2
-	VAESENC           1216(R10), Z4, Z4
-	VAESENC           1216(R11), Z6, Z6
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R9), Z2, Z2
-	VAESENC           1280(R10), Z4, Z4
-	VAESENC           1280(R11), Z6, Z6
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R9), Z2, Z2
-	VAESENC           1344(R10), Z4, Z4
-	VAESENC           1344(R11), Z6, Z6
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R9), Z2, Z2
-	VAESENC           1408(R10), Z4, Z4
-	VAESENC           1408(R11), Z6, Z6
-	VAESENCLAST       1472(R8), Z0, Z0
-	VAESENCLAST       1472(R9), Z2, Z2
-	VAESENCLAST       1472(R10), Z4, Z4
-	VAESENCLAST       1472(R11), Z6, Z6
+	VBROADCASTI32X4   592(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   592(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   592(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   592(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   608(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   608(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   608(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   608(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   624(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   624(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   624(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   624(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   640(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   640(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   640(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   640(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   656(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   656(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   656(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   656(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   672(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   672(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   672(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   672(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   688(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   688(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   688(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   688(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   704(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   704(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   704(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   704(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   720(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   720(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   720(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   720(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   736(R8), Z12
+	VAESENCLAST       Z12, Z0, Z0
+	VBROADCASTI32X4   736(R9), Z13
+	VAESENCLAST       Z13, Z2, Z2
+	VBROADCASTI32X4   736(R10), Z12
+	VAESENCLAST       Z12, Z4, Z4
+	VBROADCASTI32X4   736(R11), Z13
+	VAESENCLAST       Z13, Z6, Z6
 	VMOVDQA64         X0, X10
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -13667,13 +14495,13 @@ TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -13681,13 +14509,13 @@ TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -13695,42 +14523,42 @@ TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
 	CMPB         38(AX), $0x00
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
 	CMPB         38(AX), $0x00
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
 	CMPB         38(AX), $0x00
@@ -13751,7 +14579,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -13766,7 +14595,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -13781,7 +14611,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -13796,140 +14627,181 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
+	VBROADCASTI32X4   592(R8), Z12
 	MOVQ              16(SP), AX
-	VPCLMULQDQ        $0x01, (AX), Z1, Z13
-	VAESENC           896(R9), Z2, Z2
-	VPCLMULQDQ        $0x10, (AX), Z1, Z15
-	VPCLMULQDQ        $0x00, (AX), Z1, Z12
-	VAESENC           896(R10), Z4, Z4
-	VPCLMULQDQ        $0x11, (AX), Z1, Z14
-	VPXORQ            Z15, Z13, Z13
-	VAESENC           896(R11), Z6, Z6
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x01, (AX), Z1, Z15
+	VBROADCASTI32X4   592(R9), Z13
+	VPCLMULQDQ        $0x10, (AX), Z1, Z17
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x00, (AX), Z1, Z14
+	VBROADCASTI32X4   592(R10), Z12
+	VPCLMULQDQ        $0x11, (AX), Z1, Z16
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z17, Z15, Z15
+	VBROADCASTI32X4   592(R11), Z13
 	MOVQ              56(SP), AX
-	VPCLMULQDQ        $0x01, (AX), Z3, Z17
-	VAESENC           960(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, (AX), Z3, Z19
-	VPCLMULQDQ        $0x00, (AX), Z3, Z16
-	VPCLMULQDQ        $0x11, (AX), Z3, Z18
-	VAESENC           960(R9), Z2, Z2
-	VPXORQ            Z19, Z17, Z17
-	VSHUFI64X2        $0xee, Z16, Z12, Z20
-	VAESENC           960(R10), Z4, Z4
-	VSHUFI64X2        $0x44, Z16, Z12, Z12
-	VPXORQ            Z20, Z12, Z12
-	VAESENC           960(R11), Z6, Z6
-	VSHUFI64X2        $0xee, Z17, Z13, Z20
-	VSHUFI64X2        $0x44, Z17, Z13, Z13
-	VAESENC           1024(R8), Z0, Z0
-	VPXORQ            Z20, Z13, Z13
-	VSHUFI64X2        $0xee, Z18, Z14, Z20
-	VAESENC           1024(R9), Z2, Z2
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x01, (AX), Z3, Z19
+	VBROADCASTI32X4   608(R8), Z12
+	VPCLMULQDQ        $0x10, (AX), Z3, Z21
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x00, (AX), Z3, Z18
+	VPCLMULQDQ        $0x11, (AX), Z3, Z20
+	VBROADCASTI32X4   608(R9), Z13
+	VPXORQ            Z21, Z19, Z19
+	VAESENC           Z13, Z2, Z2
+	VSHUFI64X2        $0xee, Z18, Z14, Z22
+	VBROADCASTI32X4   608(R10), Z12
 	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VPXORQ            Z20, Z14, Z14
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z22, Z14, Z14
+	VBROADCASTI32X4   608(R11), Z13
+	VSHUFI64X2        $0xee, Z19, Z15, Z22
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0x44, Z19, Z15, Z15
+	VBROADCASTI32X4   624(R8), Z12
+	VPXORQ            Z22, Z15, Z15
+	VAESENC           Z12, Z0, Z0
+	VSHUFI64X2        $0xee, Z20, Z16, Z22
+	VBROADCASTI32X4   624(R9), Z13
+	VSHUFI64X2        $0x44, Z20, Z16, Z16
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z22, Z16, Z16
 	MOVQ              96(SP), AX
-	VAESENC           1024(R10), Z4, Z4
-	VPCLMULQDQ        $0x01, (AX), Z5, Z21
-	VPCLMULQDQ        $0x10, (AX), Z5, Z23
-	VAESENC           1024(R11), Z6, Z6
-	VPCLMULQDQ        $0x00, (AX), Z5, Z20
-	VPCLMULQDQ        $0x11, (AX), Z5, Z22
-	VAESENC           1088(R8), Z0, Z0
-	VPXORQ            Z23, Z21, Z21
+	VBROADCASTI32X4   624(R10), Z12
+	VPCLMULQDQ        $0x01, (AX), Z5, Z23
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z5, Z25
+	VBROADCASTI32X4   624(R11), Z13
+	VPCLMULQDQ        $0x00, (AX), Z5, Z22
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x11, (AX), Z5, Z24
+	VBROADCASTI32X4   640(R8), Z12
+	VPXORQ            Z25, Z23, Z23
+	VAESENC           Z12, Z0, Z0
 	MOVQ              136(SP), AX
-	VAESENC           1088(R9), Z2, Z2
-	VPCLMULQDQ        $0x01, (AX), Z7, Z25
-	VPCLMULQDQ        $0x10, (AX), Z7, Z27
-	VAESENC           1088(R10), Z4, Z4
-	VPCLMULQDQ        $0x00, (AX), Z7, Z24
-	VPCLMULQDQ        $0x11, (AX), Z7, Z26
-	VPXORQ            Z27, Z25, Z25
-	VAESENC           1088(R11), Z6, Z6
-	VSHUFI64X2        $0xee, Z24, Z20, Z28
-	VSHUFI64X2        $0x44, Z24, Z20, Z20
-	VAESENC           1152(R8), Z0, Z0
-	VPXORQ            Z28, Z20, Z20
-	VSHUFI64X2        $0xee, Z25, Z21, Z28
-	VAESENC           1152(R9), Z2, Z2
-	VSHUFI64X2        $0x44, Z25, Z21, Z21
-	VPXORQ            Z28, Z21, Z21
-	VAESENC           1152(R10), Z4, Z4
-	VSHUFI64X2        $0xee, Z26, Z22, Z28
+	VBROADCASTI32X4   640(R9), Z13
+	VPCLMULQDQ        $0x01, (AX), Z7, Z27
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x10, (AX), Z7, Z29
+	VBROADCASTI32X4   640(R10), Z12
+	VPCLMULQDQ        $0x00, (AX), Z7, Z26
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z7, Z28
+	VPXORQ            Z29, Z27, Z27
+	VBROADCASTI32X4   640(R11), Z13
+	VSHUFI64X2        $0xee, Z26, Z22, Z30
+	VAESENC           Z13, Z6, Z6
 	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VAESENC           1152(R11), Z6, Z6
-	VPXORQ            Z28, Z22, Z22
-	VSHUFI64X2        $0xdd, Z20, Z12, Z28
-	VSHUFI64X2        $0x88, Z20, Z12, Z12
-	VAESENC           1216(R8), Z0, Z0
-	VPXORQ            Z28, Z12, Z12
-	VSHUFI64X2        $0xdd, Z21, Z13, Z28
-	VAESENC           1216(R9), Z2, Z2
-	VSHUFI64X2        $0x88, Z21, Z13, Z13
-	VPXORQ            Z28, Z13, Z13
-	VAESENC           1216(R10), Z4, Z4
-	VSHUFI64X2        $0xdd, Z22, Z14, Z28
+	VBROADCASTI32X4   656(R8), Z12
+	VPXORQ            Z30, Z22, Z22
+	VAESENC           Z12, Z0, Z0
+	VSHUFI64X2        $0xee, Z27, Z23, Z30
+	VBROADCASTI32X4   656(R9), Z13
+	VSHUFI64X2        $0x44, Z27, Z23, Z23
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z30, Z23, Z23
+	VBROADCASTI32X4   656(R10), Z12
+	VSHUFI64X2        $0xee, Z28, Z24, Z30
+	VAESENC           Z12, Z4, Z4
+	VSHUFI64X2        $0x44, Z28, Z24, Z24
+	VBROADCASTI32X4   656(R11), Z13
+	VPXORQ            Z30, Z24, Z24
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0xdd, Z22, Z14, Z30
 	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VAESENC           1216(R11), Z6, Z6
-	VPXORQ            Z28, Z14, Z14
-	VPCLMULQDQ        $0x01, Z9, Z8, Z28
-	VAESENC           1280(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, Z9, Z8, Z29
-	VPTERNLOGQ        $0x96, Z28, Z29, Z13
-	VPCLMULQDQ        $0x00, Z9, Z8, Z30
-	VAESENC           1280(R9), Z2, Z2
-	VPCLMULQDQ        $0x11, Z9, Z8, Z31
-	VPXORQ            Z30, Z12, Z12
-	VAESENC           1280(R10), Z4, Z4
-	VPXORQ            Z31, Z14, Z14
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
-	VAESENC           1280(R11), Z6, Z6
-	VPSHUFD           $0x4e, Z12, Z12
-	VPTERNLOGQ        $0x96, Z1, Z12, Z13
-	VAESENC           1344(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
-	VPSHUFD           $0x4e, Z13, Z13
-	VAESENC           1344(R9), Z2, Z2
-	VPTERNLOGQ        $0x96, Z1, Z13, Z14
-	VPSHUFB           reverse<>+0(SB), Z14, Z14
-	VPXORQ            Z10, Z14, Z14
-	VAESENC           1344(R10), Z4, Z4
+	VBROADCASTI32X4   672(R8), Z12
+	VPXORQ            Z30, Z14, Z14
+	VAESENC           Z12, Z0, Z0
+	VSHUFI64X2        $0xdd, Z23, Z15, Z30
+	VBROADCASTI32X4   672(R9), Z13
+	VSHUFI64X2        $0x88, Z23, Z15, Z15
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z30, Z15, Z15
+	VBROADCASTI32X4   672(R10), Z12
+	VSHUFI64X2        $0xdd, Z24, Z16, Z30
+	VAESENC           Z12, Z4, Z4
+	VSHUFI64X2        $0x88, Z24, Z16, Z16
+	VBROADCASTI32X4   672(R11), Z13
+	VPXORQ            Z30, Z16, Z16
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x01, Z9, Z8, Z30
+	VBROADCASTI32X4   688(R8), Z12
+	VPCLMULQDQ        $0x10, Z9, Z8, Z31
+	VAESENC           Z12, Z0, Z0
+	VPTERNLOGQ        $0x96, Z30, Z31, Z15
+	VPCLMULQDQ        $0x00, Z9, Z8, Z1
+	VBROADCASTI32X4   688(R9), Z13
+	VPCLMULQDQ        $0x11, Z9, Z8, Z17
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z1, Z14, Z14
+	VBROADCASTI32X4   688(R10), Z12
+	VPXORQ            Z17, Z16, Z16
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z3
+	VBROADCASTI32X4   688(R11), Z13
+	VPSHUFD           $0x4e, Z14, Z14
+	VAESENC           Z13, Z6, Z6
+	VPTERNLOGQ        $0x96, Z3, Z14, Z15
+	VBROADCASTI32X4   704(R8), Z12
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z3
+	VAESENC           Z12, Z0, Z0
+	VPSHUFD           $0x4e, Z15, Z15
+	VBROADCASTI32X4   704(R9), Z13
+	VPTERNLOGQ        $0x96, Z3, Z15, Z16
+	VAESENC           Z13, Z2, Z2
+	VPSHUFB           reverse<>+0(SB), Z16, Z16
+	VPXORQ            Z10, Z16, Z16
+	VBROADCASTI32X4   704(R10), Z12
 	MOVQ              24(SP), AX
-	VMOVDQU64         (AX), X28
-	VAESENC           1344(R11), Z6, Z6
+	VAESENC           Z12, Z4, Z4
+	VMOVDQU64         (AX), X30
+	VBROADCASTI32X4   704(R11), Z13
 	MOVQ              64(SP), AX
-	VINSERTI64X2      $0x01, (AX), Z28, Z28
-	VAESENC           1408(R8), Z0, Z0
+	VAESENC           Z13, Z6, Z6
+	VINSERTI64X2      $0x01, (AX), Z30, Z30
+	VBROADCASTI32X4   720(R8), Z12
 	MOVQ              104(SP), AX
-	VINSERTI64X2      $0x02, (AX), Z28, Z28
-	VAESENC           1408(R9), Z2, Z2
+	VAESENC           Z12, Z0, Z0
+	VINSERTI64X2      $0x02, (AX), Z30, Z30
+	VBROADCASTI32X4   720(R9), Z13
 	MOVQ              144(SP), AX
-	VINSERTI64X2      $0x03, (AX), Z28, Z28
-	VAESENC           1408(R10), Z4, Z4
-	VPXORQ            Z28, Z14, Z14
-	VPTESTNMQ         Z14, Z14, K7
+	VAESENC           Z13, Z2, Z2
+	VINSERTI64X2      $0x03, (AX), Z30, Z30
+	VBROADCASTI32X4   720(R10), Z12
+	VPXORQ            Z30, Z16, Z16
+	VAESENC           Z12, Z4, Z4
+	VPTESTNMQ         Z16, Z16, K7
 	KMOVB             K7, CX
-	VAESENC           1408(R11), Z6, Z6
+	VBROADCASTI32X4   720(R11), Z13
 	MOVL              CX, AX
+	VAESENC           Z13, Z6, Z6
 	SHRL              $0x01, AX
-	VAESENCLAST       1472(R8), Z0, Z0
+	VBROADCASTI32X4   736(R8), Z12
 	ANDL              AX, CX
+	VAESENCLAST       Z12, Z0, Z0
 	MOVQ              32(SP), AX
-	VAESENCLAST       1472(R9), Z2, Z2
+	VBROADCASTI32X4   736(R9), Z13
 	BTL               $0x00, CX
 	SETCS             36(AX)
+	VAESENCLAST       Z13, Z2, Z2
 	MOVQ              72(SP), AX
-	VAESENCLAST       1472(R10), Z4, Z4
+	VBROADCASTI32X4   736(R10), Z12
 	BTL               $0x02, CX
 	SETCS             36(AX)
+	VAESENCLAST       Z12, Z4, Z4
 	MOVQ              112(SP), AX
-	VAESENCLAST       1472(R11), Z6, Z6
+	VBROADCASTI32X4   736(R11), Z13
 	BTL               $0x04, CX
 	SETCS             36(AX)
+	VAESENCLAST       Z13, Z6, Z6
 	MOVQ              152(SP), AX
 	BTL               $0x06, CX
 	SETCS             36(AX)
@@ -13937,25 +14809,25 @@ loop:
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -13963,13 +14835,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -13977,13 +14849,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -13991,42 +14863,42 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
 	CMPB         38(AX), $0x00
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
 	CMPB         38(AX), $0x00
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
 	CMPB         38(AX), $0x00
@@ -14037,81 +14909,81 @@ check:
 	SUBQ         $0x04, DX
 	JA           loop
 	MOVQ         16(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z1, Z13
-	VPCLMULQDQ   $0x10, (AX), Z1, Z15
-	VPCLMULQDQ   $0x00, (AX), Z1, Z12
-	VPCLMULQDQ   $0x11, (AX), Z1, Z14
-	VPXORQ       Z15, Z13, Z13
+	VPCLMULQDQ   $0x01, (AX), Z1, Z15
+	VPCLMULQDQ   $0x10, (AX), Z1, Z17
+	VPCLMULQDQ   $0x00, (AX), Z1, Z14
+	VPCLMULQDQ   $0x11, (AX), Z1, Z16
+	VPXORQ       Z17, Z15, Z15
 	MOVQ         56(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z3, Z17
-	VPCLMULQDQ   $0x10, (AX), Z3, Z19
-	VPCLMULQDQ   $0x00, (AX), Z3, Z16
-	VPCLMULQDQ   $0x11, (AX), Z3, Z18
-	VPXORQ       Z19, Z17, Z17
-	VSHUFI64X2   $0xee, Z16, Z12, Z20
-	VSHUFI64X2   $0x44, Z16, Z12, Z12
-	VPXORQ       Z20, Z12, Z12
-	VSHUFI64X2   $0xee, Z17, Z13, Z20
-	VSHUFI64X2   $0x44, Z17, Z13, Z13
-	VPXORQ       Z20, Z13, Z13
-	VSHUFI64X2   $0xee, Z18, Z14, Z20
+	VPCLMULQDQ   $0x01, (AX), Z3, Z19
+	VPCLMULQDQ   $0x10, (AX), Z3, Z21
+	VPCLMULQDQ   $0x00, (AX), Z3, Z18
+	VPCLMULQDQ   $0x11, (AX), Z3, Z20
+	VPXORQ       Z21, Z19, Z19
+	VSHUFI64X2   $0xee, Z18, Z14, Z22
 	VSHUFI64X2   $0x44, Z18, Z14, Z14
-	VPXORQ       Z20, Z14, Z14
+	VPXORQ       Z22, Z14, Z14
+	VSHUFI64X2   $0xee, Z19, Z15, Z22
+	VSHUFI64X2   $0x44, Z19, Z15, Z15
+	VPXORQ       Z22, Z15, Z15
+	VSHUFI64X2   $0xee, Z20, Z16, Z22
+	VSHUFI64X2   $0x44, Z20, Z16, Z16
+	VPXORQ       Z22, Z16, Z16
 	MOVQ         96(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z5, Z21
-	VPCLMULQDQ   $0x10, (AX), Z5, Z23
-	VPCLMULQDQ   $0x00, (AX), Z5, Z20
-	VPCLMULQDQ   $0x11, (AX), Z5, Z22
-	VPXORQ       Z23, Z21, Z21
+	VPCLMULQDQ   $0x01, (AX), Z5, Z23
+	VPCLMULQDQ   $0x10, (AX), Z5, Z25
+	VPCLMULQDQ   $0x00, (AX), Z5, Z22
+	VPCLMULQDQ   $0x11, (AX), Z5, Z24
+	VPXORQ       Z25, Z23, Z23
 	MOVQ         136(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z7, Z25
-	VPCLMULQDQ   $0x10, (AX), Z7, Z27
-	VPCLMULQDQ   $0x00, (AX), Z7, Z24
-	VPCLMULQDQ   $0x11, (AX), Z7, Z26
-	VPXORQ       Z27, Z25, Z25
-	VSHUFI64X2   $0xee, Z24, Z20, Z28
-	VSHUFI64X2   $0x44, Z24, Z20, Z20
-	VPXORQ       Z28, Z20, Z20
-	VSHUFI64X2   $0xee, Z25, Z21, Z28
-	VSHUFI64X2   $0x44, Z25, Z21, Z21
-	VPXORQ       Z28, Z21, Z21
-	VSHUFI64X2   $0xee, Z26, Z22, Z28
+	VPCLMULQDQ   $0x01, (AX), Z7, Z27
+	VPCLMULQDQ   $0x10, (AX), Z7, Z29
+	VPCLMULQDQ   $0x00, (AX), Z7, Z26
+	VPCLMULQDQ   $0x11, (AX), Z7, Z28
+	VPXORQ       Z29, Z27, Z27
+	VSHUFI64X2   $0xee, Z26, Z22, Z30
 	VSHUFI64X2   $0x44, Z26, Z22, Z22
-	VPXORQ       Z28, Z22, Z22
-	VSHUFI64X2   $0xdd, Z20, Z12, Z28
-	VSHUFI64X2   $0x88, Z20, Z12, Z12
-	VPXORQ       Z28, Z12, Z12
-	VSHUFI64X2   $0xdd, Z21, Z13, Z28
-	VSHUFI64X2   $0x88, Z21, Z13, Z13
-	VPXORQ       Z28, Z13, Z13
-	VSHUFI64X2   $0xdd, Z22, Z14, Z28
+	VPXORQ       Z30, Z22, Z22
+	VSHUFI64X2   $0xee, Z27, Z23, Z30
+	VSHUFI64X2   $0x44, Z27, Z23, Z23
+	VPXORQ       Z30, Z23, Z23
+	VSHUFI64X2   $0xee, Z28, Z24, Z30
+	VSHUFI64X2   $0x44, Z28, Z24, Z24
+	VPXORQ       Z30, Z24, Z24
+	VSHUFI64X2   $0xdd, Z22, Z14, Z30
 	VSHUFI64X2   $0x88, Z22, Z14, Z14
-	VPXORQ       Z28, Z14, Z14
-	VPCLMULQDQ   $0x01, Z9, Z8, Z28
-	VPCLMULQDQ   $0x10, Z9, Z8, Z29
-	VPTERNLOGQ   $0x96, Z28, Z29, Z13
-	VPCLMULQDQ   $0x00, Z9, Z8, Z30
-	VPCLMULQDQ   $0x11, Z9, Z8, Z31
-	VPXORQ       Z30, Z12, Z12
-	VPXORQ       Z31, Z14, Z14
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z12, Z1
-	VPSHUFD      $0x4e, Z12, Z12
-	VPTERNLOGQ   $0x96, Z1, Z12, Z13
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z13, Z1
-	VPSHUFD      $0x4e, Z13, Z13
-	VPTERNLOGQ   $0x96, Z1, Z13, Z14
-	VPSHUFB      reverse<>+0(SB), Z14, Z14
-	VPXORQ       Z10, Z14, Z14
+	VPXORQ       Z30, Z14, Z14
+	VSHUFI64X2   $0xdd, Z23, Z15, Z30
+	VSHUFI64X2   $0x88, Z23, Z15, Z15
+	VPXORQ       Z30, Z15, Z15
+	VSHUFI64X2   $0xdd, Z24, Z16, Z30
+	VSHUFI64X2   $0x88, Z24, Z16, Z16
+	VPXORQ       Z30, Z16, Z16
+	VPCLMULQDQ   $0x01, Z9, Z8, Z30
+	VPCLMULQDQ   $0x10, Z9, Z8, Z31
+	VPTERNLOGQ   $0x96, Z30, Z31, Z15
+	VPCLMULQDQ   $0x00, Z9, Z8, Z1
+	VPCLMULQDQ   $0x11, Z9, Z8, Z17
+	VPXORQ       Z1, Z14, Z14
+	VPXORQ       Z17, Z16, Z16
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z14, Z3
+	VPSHUFD      $0x4e, Z14, Z14
+	VPTERNLOGQ   $0x96, Z3, Z14, Z15
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z15, Z3
+	VPSHUFD      $0x4e, Z15, Z15
+	VPTERNLOGQ   $0x96, Z3, Z15, Z16
+	VPSHUFB      reverse<>+0(SB), Z16, Z16
+	VPXORQ       Z10, Z16, Z16
 	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X28
+	VMOVDQU64    (AX), X30
 	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z28, Z28
+	VINSERTI64X2 $0x01, (AX), Z30, Z30
 	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z28, Z28
+	VINSERTI64X2 $0x02, (AX), Z30, Z30
 	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z28, Z28
-	VPXORQ       Z28, Z14, Z14
-	VPTESTNMQ    Z14, Z14, K7
+	VINSERTI64X2 $0x03, (AX), Z30, Z30
+	VPXORQ       Z30, Z16, Z16
+	VPTESTNMQ    Z16, Z16, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
@@ -14225,7 +15097,8 @@ TEXT ·gcmOpen128vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -14242,7 +15115,8 @@ TEXT ·gcmOpen128vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -14259,7 +15133,8 @@ TEXT ·gcmOpen128vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -14276,118 +15151,159 @@ TEXT ·gcmOpen128vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R8), Z1, Z1
-	VAESENC           896(R9), Z4, Z4
-	VAESENC           896(R9), Z5, Z5
-	VAESENC           896(R10), Z8, Z8
-	VAESENC           896(R10), Z9, Z9
-	VAESENC           896(R11), Z12, Z12
-	VAESENC           896(R11), Z13, Z13
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R8), Z1, Z1
-	VAESENC           960(R9), Z4, Z4
-	VAESENC           960(R9), Z5, Z5
-	VAESENC           960(R10), Z8, Z8
-	VAESENC           960(R10), Z9, Z9
-	VAESENC           960(R11), Z12, Z12
-	VAESENC           960(R11), Z13, Z13
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R8), Z1, Z1
-	VAESENC           1024(R9), Z4, Z4
-	VAESENC           1024(R9), Z5, Z5
-	VAESENC           1024(R10), Z8, Z8
-	VAESENC           1024(R10), Z9, Z9
-	VAESENC           1024(R11), Z12, Z12
-	VAESENC           1024(R11), Z13, Z13
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R8), Z1, Z1
-	VAESENC           1088(R9), Z4, Z4
-	VAESENC           1088(R9), Z5, Z5
-	VAESENC           1088(R10), Z8, Z8
-	VAESENC           1088(R10), Z9, Z9
-	VAESENC           1088(R11), Z12, Z12
-	VAESENC           1088(R11), Z13, Z13
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R8), Z1, Z1
-	VAESENC           1152(R9), Z4, Z4
-	VAESENC           1152(R9), Z5, Z5
-	VAESENC           1152(R10), Z8, Z8
-	VAESENC           1152(R10), Z9, Z9
-	VAESENC           1152(R11), Z12, Z12
-	VAESENC           1152(R11), Z13, Z13
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R8), Z1, Z1
-	VAESENC           1216(R9), Z4, Z4
-	VAESENC           1216(R9), Z5, Z5
-	VAESENC           1216(R10), Z8, Z8
-	VAESENC           1216(R10), Z9, Z9
-	VAESENC           1216(R11), Z12, Z12
-	VAESENC           1216(R11), Z13, Z13
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R8), Z1, Z1
-	VAESENC           1280(R9), Z4, Z4
-	VAESENC           1280(R9), Z5, Z5
-	VAESENC           1280(R10), Z8, Z8
-	VAESENC           1280(R10), Z9, Z9
-	VAESENC           1280(R11), Z12, Z12
-	VAESENC           1280(R11), Z13, Z13
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R8), Z1, Z1
-	VAESENC           1344(R9), Z4, Z4
-	VAESENC           1344(R9), Z5, Z5
-	VAESENC           1344(R10), Z8, Z8
-	VAESENC           1344(R10), Z9, Z9
-	VAESENC           1344(R11), Z12, Z12
-	VAESENC           1344(R11), Z13, Z13
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R8), Z1, Z1
-	VAESENC           1408(R9), Z4, Z4
-	VAESENC           1408(R9), Z5, Z5
-	VAESENC           1408(R10), Z8, Z8
-	VAESENC           1408(R10), Z9, Z9
-	VAESENC           1408(R11), Z12, Z12
-	VAESENC           1408(R11), Z13, Z13
-	VAESENCLAST       1472(R8), Z0, Z0
-	VAESENCLAST       1472(R8), Z1, Z1
-	VAESENCLAST       1472(R9), Z4, Z4
-	VAESENCLAST       1472(R9), Z5, Z5
-	VAESENCLAST       1472(R10), Z8, Z8
-	VAESENCLAST       1472(R10), Z9, Z9
-	VAESENCLAST       1472(R11), Z12, Z12
-	VAESENCLAST       1472(R11), Z13, Z13
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   592(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   592(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   592(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   608(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   608(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   608(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   608(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   624(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   624(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   624(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   624(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   640(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   640(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   640(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   640(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   656(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   656(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   656(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   656(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   672(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   672(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   672(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   672(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   688(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   704(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   720(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   720(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   720(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z20
+	VAESENCLAST       Z20, Z0, Z0
+	VAESENCLAST       Z20, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z21
+	VAESENCLAST       Z21, Z4, Z4
+	VAESENCLAST       Z21, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z20
+	VAESENCLAST       Z20, Z8, Z8
+	VAESENCLAST       Z20, Z9, Z9
+	VBROADCASTI32X4   736(R11), Z21
+	VAESENCLAST       Z21, Z12, Z12
+	VAESENCLAST       Z21, Z13, Z13
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -14395,14 +15311,14 @@ TEXT ·gcmOpen128vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -14410,14 +15326,14 @@ TEXT ·gcmOpen128vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -14425,56 +15341,56 @@ TEXT ·gcmOpen128vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
+	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z21, Z3
+	VPSHUFB           reverse<>+0(SB), Z23, Z3
 	CMPB              38(AX), $0x00
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	VPSHUFB      reverse<>+0(SB), Z25, Z7
 	CMPB         38(AX), $0x00
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	VPSHUFB      reverse<>+0(SB), Z27, Z11
 	CMPB         38(AX), $0x00
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	VPSHUFB      reverse<>+0(SB), Z29, Z15
 	CMPB         38(AX), $0x00
 	JNE          firstESN3
 
@@ -14493,7 +15409,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -14510,7 +15427,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -14527,7 +15445,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -14544,238 +15463,279 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
 	MOVQ              16(SP), AX
-	VAESENC           896(R8), Z1, Z1
-	VPCLMULQDQ        $0x01, (AX), Z2, Z21
-	VAESENC           896(R9), Z4, Z4
-	VPCLMULQDQ        $0x10, (AX), Z2, Z23
-	VPCLMULQDQ        $0x00, (AX), Z2, Z20
-	VAESENC           896(R9), Z5, Z5
-	VPCLMULQDQ        $0x11, (AX), Z2, Z22
-	VAESENC           896(R10), Z8, Z8
-	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
-	VPTERNLOGQ        $0x96, Z23, Z24, Z21
-	VAESENC           896(R10), Z9, Z9
-	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
-	VAESENC           896(R11), Z12, Z12
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
-	VAESENC           896(R11), Z13, Z13
-	VPXORQ            Z26, Z20, Z20
-	VAESENC           960(R8), Z0, Z0
-	VPXORQ            Z25, Z21, Z21
-	VPXORQ            Z27, Z22, Z22
-	VAESENC           960(R8), Z1, Z1
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z2, Z23
+	VBROADCASTI32X4   592(R9), Z21
+	VPCLMULQDQ        $0x10, (AX), Z2, Z25
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z2, Z22
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x11, (AX), Z2, Z24
+	VBROADCASTI32X4   592(R10), Z20
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z26
+	VAESENC           Z20, Z8, Z8
+	VPTERNLOGQ        $0x96, Z25, Z26, Z23
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z27
+	VBROADCASTI32X4   592(R11), Z21
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
+	VAESENC           Z21, Z13, Z13
+	VPXORQ            Z28, Z22, Z22
+	VBROADCASTI32X4   608(R8), Z20
+	VPXORQ            Z27, Z23, Z23
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z29, Z24, Z24
+	VAESENC           Z20, Z1, Z1
 	MOVQ              56(SP), AX
-	VAESENC           960(R9), Z4, Z4
-	VPCLMULQDQ        $0x01, (AX), Z6, Z29
-	VAESENC           960(R9), Z5, Z5
-	VPCLMULQDQ        $0x10, (AX), Z6, Z31
-	VPCLMULQDQ        $0x00, (AX), Z6, Z28
-	VAESENC           960(R10), Z8, Z8
-	VPCLMULQDQ        $0x11, (AX), Z6, Z30
-	VAESENC           960(R10), Z9, Z9
-	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
-	VPTERNLOGQ        $0x96, Z31, Z2, Z29
-	VAESENC           960(R11), Z12, Z12
-	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
-	VAESENC           960(R11), Z13, Z13
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
-	VAESENC           1024(R8), Z0, Z0
-	VPXORQ            Z24, Z28, Z28
-	VAESENC           1024(R8), Z1, Z1
-	VPXORQ            Z23, Z29, Z29
-	VPXORQ            Z3, Z30, Z30
-	VAESENC           1024(R9), Z4, Z4
-	VSHUFI64X2        $0xee, Z28, Z20, Z26
-	VAESENC           1024(R9), Z5, Z5
-	VSHUFI64X2        $0x44, Z28, Z20, Z20
-	VPXORQ            Z26, Z20, Z20
-	VAESENC           1024(R10), Z8, Z8
-	VSHUFI64X2        $0xee, Z29, Z21, Z26
-	VAESENC           1024(R10), Z9, Z9
-	VSHUFI64X2        $0x44, Z29, Z21, Z21
-	VAESENC           1024(R11), Z12, Z12
-	VPXORQ            Z26, Z21, Z21
-	VSHUFI64X2        $0xee, Z30, Z22, Z26
-	VAESENC           1024(R11), Z13, Z13
+	VBROADCASTI32X4   608(R9), Z21
+	VPCLMULQDQ        $0x01, (AX), Z6, Z31
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z6, Z25
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x00, (AX), Z6, Z30
+	VBROADCASTI32X4   608(R10), Z20
+	VPCLMULQDQ        $0x11, (AX), Z6, Z2
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z26
+	VAESENC           Z20, Z9, Z9
+	VPTERNLOGQ        $0x96, Z25, Z26, Z31
+	VBROADCASTI32X4   608(R11), Z21
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z3
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z27
+	VBROADCASTI32X4   624(R8), Z20
+	VPXORQ            Z28, Z30, Z30
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z3, Z31, Z31
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z27, Z2, Z2
+	VBROADCASTI32X4   624(R9), Z21
+	VSHUFI64X2        $0xee, Z30, Z22, Z29
+	VAESENC           Z21, Z4, Z4
 	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VAESENC           1088(R8), Z0, Z0
-	VPXORQ            Z26, Z22, Z22
+	VAESENC           Z21, Z5, Z5
+	VPXORQ            Z29, Z22, Z22
+	VBROADCASTI32X4   624(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VSHUFI64X2        $0xee, Z31, Z23, Z29
+	VAESENC           Z20, Z9, Z9
+	VSHUFI64X2        $0x44, Z31, Z23, Z23
+	VBROADCASTI32X4   624(R11), Z21
+	VPXORQ            Z29, Z23, Z23
+	VAESENC           Z21, Z12, Z12
+	VSHUFI64X2        $0xee, Z2, Z24, Z29
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0x44, Z2, Z24, Z24
+	VBROADCASTI32X4   640(R8), Z20
+	VPXORQ            Z29, Z24, Z24
+	VAESENC           Z20, Z0, Z0
 	MOVQ              96(SP), AX
-	VAESENC           1088(R8), Z1, Z1
-	VPCLMULQDQ        $0x01, (AX), Z10, Z25
-	VAESENC           1088(R9), Z4, Z4
-	VPCLMULQDQ        $0x10, (AX), Z10, Z6
-	VPCLMULQDQ        $0x00, (AX), Z10, Z26
-	VAESENC           1088(R9), Z5, Z5
-	VPCLMULQDQ        $0x11, (AX), Z10, Z27
-	VAESENC           1088(R10), Z8, Z8
-	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
-	VPTERNLOGQ        $0x96, Z6, Z31, Z25
-	VAESENC           1088(R10), Z9, Z9
-	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
-	VAESENC           1088(R11), Z12, Z12
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
-	VAESENC           1088(R11), Z13, Z13
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
-	VPXORQ            Z7, Z26, Z26
-	VAESENC           1152(R8), Z0, Z0
-	VPXORQ            Z2, Z25, Z25
-	VAESENC           1152(R8), Z1, Z1
-	VPXORQ            Z24, Z27, Z27
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z10, Z6
+	VBROADCASTI32X4   640(R9), Z21
+	VPCLMULQDQ        $0x10, (AX), Z10, Z26
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z10, Z29
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x11, (AX), Z10, Z25
+	VBROADCASTI32X4   640(R10), Z20
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z7
+	VAESENC           Z20, Z8, Z8
+	VPTERNLOGQ        $0x96, Z26, Z7, Z6
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z28
+	VBROADCASTI32X4   640(R11), Z21
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z3
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z27
+	VAESENC           Z21, Z13, Z13
+	VPXORQ            Z3, Z29, Z29
+	VBROADCASTI32X4   656(R8), Z20
+	VPXORQ            Z28, Z6, Z6
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z27, Z25, Z25
+	VAESENC           Z20, Z1, Z1
 	MOVQ              136(SP), AX
-	VAESENC           1152(R9), Z4, Z4
-	VPCLMULQDQ        $0x01, (AX), Z14, Z3
-	VAESENC           1152(R9), Z5, Z5
-	VPCLMULQDQ        $0x10, (AX), Z14, Z29
-	VPCLMULQDQ        $0x00, (AX), Z14, Z23
-	VAESENC           1152(R10), Z8, Z8
-	VPCLMULQDQ        $0x11, (AX), Z14, Z28
-	VAESENC           1152(R10), Z9, Z9
-	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
-	VPTERNLOGQ        $0x96, Z29, Z30, Z3
-	VAESENC           1152(R11), Z12, Z12
-	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
-	VAESENC           1152(R11), Z13, Z13
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
-	VAESENC           1216(R8), Z0, Z0
-	VPXORQ            Z6, Z23, Z23
-	VAESENC           1216(R8), Z1, Z1
-	VPXORQ            Z10, Z3, Z3
-	VAESENC           1216(R9), Z4, Z4
-	VPXORQ            Z31, Z28, Z28
-	VSHUFI64X2        $0xee, Z23, Z26, Z11
-	VAESENC           1216(R9), Z5, Z5
-	VSHUFI64X2        $0x44, Z23, Z26, Z26
-	VAESENC           1216(R10), Z8, Z8
-	VPXORQ            Z11, Z26, Z26
-	VSHUFI64X2        $0xee, Z3, Z25, Z11
-	VAESENC           1216(R10), Z9, Z9
-	VSHUFI64X2        $0x44, Z3, Z25, Z25
-	VAESENC           1216(R11), Z12, Z12
-	VPXORQ            Z11, Z25, Z25
-	VSHUFI64X2        $0xee, Z28, Z27, Z11
-	VAESENC           1216(R11), Z13, Z13
-	VSHUFI64X2        $0x44, Z28, Z27, Z27
-	VAESENC           1280(R8), Z0, Z0
-	VPXORQ            Z11, Z27, Z27
-	VSHUFI64X2        $0xdd, Z26, Z20, Z11
-	VAESENC           1280(R8), Z1, Z1
-	VSHUFI64X2        $0x88, Z26, Z20, Z20
-	VAESENC           1280(R9), Z4, Z4
-	VPXORQ            Z11, Z20, Z20
-	VAESENC           1280(R9), Z5, Z5
-	VSHUFI64X2        $0xdd, Z25, Z21, Z11
-	VSHUFI64X2        $0x88, Z25, Z21, Z21
-	VAESENC           1280(R10), Z8, Z8
-	VPXORQ            Z11, Z21, Z21
-	VAESENC           1280(R10), Z9, Z9
-	VSHUFI64X2        $0xdd, Z27, Z22, Z11
-	VSHUFI64X2        $0x88, Z27, Z22, Z22
-	VAESENC           1280(R11), Z12, Z12
-	VPXORQ            Z11, Z22, Z22
-	VAESENC           1280(R11), Z13, Z13
-	VPCLMULQDQ        $0x01, Z17, Z16, Z11
-	VPCLMULQDQ        $0x10, Z17, Z16, Z7
-	VAESENC           1344(R8), Z0, Z0
-	VPTERNLOGQ        $0x96, Z11, Z7, Z21
-	VAESENC           1344(R8), Z1, Z1
-	VPCLMULQDQ        $0x00, Z17, Z16, Z2
-	VPCLMULQDQ        $0x11, Z17, Z16, Z24
-	VAESENC           1344(R9), Z4, Z4
-	VPXORQ            Z2, Z20, Z20
-	VAESENC           1344(R9), Z5, Z5
-	VPXORQ            Z24, Z22, Z22
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
-	VAESENC           1344(R10), Z8, Z8
-	VPSHUFD           $0x4e, Z20, Z20
-	VAESENC           1344(R10), Z9, Z9
-	VPTERNLOGQ        $0x96, Z14, Z20, Z21
-	VAESENC           1344(R11), Z12, Z12
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
-	VPSHUFD           $0x4e, Z21, Z21
-	VAESENC           1344(R11), Z13, Z13
-	VPTERNLOGQ        $0x96, Z14, Z21, Z22
-	VAESENC           1408(R8), Z0, Z0
-	VPSHUFB           reverse<>+0(SB), Z22, Z22
-	VPXORQ            Z18, Z22, Z22
-	VAESENC           1408(R8), Z1, Z1
+	VBROADCASTI32X4   656(R9), Z21
+	VPCLMULQDQ        $0x01, (AX), Z14, Z31
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z14, Z10
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x00, (AX), Z14, Z30
+	VBROADCASTI32X4   656(R10), Z20
+	VPCLMULQDQ        $0x11, (AX), Z14, Z2
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z26
+	VAESENC           Z20, Z9, Z9
+	VPTERNLOGQ        $0x96, Z10, Z26, Z31
+	VBROADCASTI32X4   656(R11), Z21
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z7
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z3
+	VBROADCASTI32X4   672(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z11, Z30, Z30
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z7, Z31, Z31
+	VBROADCASTI32X4   672(R9), Z21
+	VPXORQ            Z3, Z2, Z2
+	VAESENC           Z21, Z4, Z4
+	VSHUFI64X2        $0xee, Z30, Z29, Z28
+	VAESENC           Z21, Z5, Z5
+	VSHUFI64X2        $0x44, Z30, Z29, Z29
+	VBROADCASTI32X4   672(R10), Z20
+	VPXORQ            Z28, Z29, Z29
+	VAESENC           Z20, Z8, Z8
+	VSHUFI64X2        $0xee, Z31, Z6, Z28
+	VAESENC           Z20, Z9, Z9
+	VSHUFI64X2        $0x44, Z31, Z6, Z6
+	VBROADCASTI32X4   672(R11), Z21
+	VPXORQ            Z28, Z6, Z6
+	VAESENC           Z21, Z12, Z12
+	VSHUFI64X2        $0xee, Z2, Z25, Z28
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0x44, Z2, Z25, Z25
+	VBROADCASTI32X4   688(R8), Z20
+	VPXORQ            Z28, Z25, Z25
+	VAESENC           Z20, Z0, Z0
+	VSHUFI64X2        $0xdd, Z29, Z22, Z28
+	VAESENC           Z20, Z1, Z1
+	VSHUFI64X2        $0x88, Z29, Z22, Z22
+	VBROADCASTI32X4   688(R9), Z21
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           Z21, Z4, Z4
+	VSHUFI64X2        $0xdd, Z6, Z23, Z28
+	VAESENC           Z21, Z5, Z5
+	VSHUFI64X2        $0x88, Z6, Z23, Z23
+	VBROADCASTI32X4   688(R10), Z20
+	VPXORQ            Z28, Z23, Z23
+	VAESENC           Z20, Z8, Z8
+	VSHUFI64X2        $0xdd, Z25, Z24, Z28
+	VAESENC           Z20, Z9, Z9
+	VSHUFI64X2        $0x88, Z25, Z24, Z24
+	VBROADCASTI32X4   688(R11), Z21
+	VPXORQ            Z28, Z24, Z24
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x01, Z17, Z16, Z28
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x10, Z17, Z16, Z27
+	VBROADCASTI32X4   704(R8), Z20
+	VPTERNLOGQ        $0x96, Z28, Z27, Z23
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x00, Z17, Z16, Z14
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x11, Z17, Z16, Z10
+	VBROADCASTI32X4   704(R9), Z21
+	VPXORQ            Z14, Z22, Z22
+	VAESENC           Z21, Z4, Z4
+	VPXORQ            Z10, Z24, Z24
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z26
+	VBROADCASTI32X4   704(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VPSHUFD           $0x4e, Z22, Z22
+	VAESENC           Z20, Z9, Z9
+	VPTERNLOGQ        $0x96, Z26, Z22, Z23
+	VBROADCASTI32X4   704(R11), Z21
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z26
+	VAESENC           Z21, Z12, Z12
+	VPSHUFD           $0x4e, Z23, Z23
+	VAESENC           Z21, Z13, Z13
+	VPTERNLOGQ        $0x96, Z26, Z23, Z24
+	VBROADCASTI32X4   720(R8), Z20
+	VPSHUFB           reverse<>+0(SB), Z24, Z24
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z18, Z24, Z24
+	VAESENC           Z20, Z1, Z1
 	MOVQ              24(SP), AX
-	VAESENC           1408(R9), Z4, Z4
-	VMOVDQU64         (AX), X11
+	VBROADCASTI32X4   720(R9), Z21
+	VMOVDQU64         (AX), X28
+	VAESENC           Z21, Z4, Z4
 	MOVQ              64(SP), AX
-	VAESENC           1408(R9), Z5, Z5
-	VINSERTI64X2      $0x01, (AX), Z11, Z11
-	VAESENC           1408(R10), Z8, Z8
+	VAESENC           Z21, Z5, Z5
+	VINSERTI64X2      $0x01, (AX), Z28, Z28
+	VBROADCASTI32X4   720(R10), Z20
 	MOVQ              104(SP), AX
-	VINSERTI64X2      $0x02, (AX), Z11, Z11
-	VAESENC           1408(R10), Z9, Z9
+	VAESENC           Z20, Z8, Z8
+	VINSERTI64X2      $0x02, (AX), Z28, Z28
+	VAESENC           Z20, Z9, Z9
 	MOVQ              144(SP), AX
-	VAESENC           1408(R11), Z12, Z12
-	VINSERTI64X2      $0x03, (AX), Z11, Z11
-	VAESENC           1408(R11), Z13, Z13
-	VPXORQ            Z11, Z22, Z22
-	VPTESTNMQ         Z22, Z22, K7
-	VAESENCLAST       1472(R8), Z0, Z0
+	VBROADCASTI32X4   720(R11), Z21
+	VINSERTI64X2      $0x03, (AX), Z28, Z28
+	VAESENC           Z21, Z12, Z12
+	VPXORQ            Z28, Z24, Z24
+	VAESENC           Z21, Z13, Z13
+	VPTESTNMQ         Z24, Z24, K7
+	VBROADCASTI32X4   736(R8), Z20
 	KMOVB             K7, CX
-	VAESENCLAST       1472(R8), Z1, Z1
+	VAESENCLAST       Z20, Z0, Z0
 	MOVL              CX, AX
+	VAESENCLAST       Z20, Z1, Z1
 	SHRL              $0x01, AX
-	VAESENCLAST       1472(R9), Z4, Z4
+	VBROADCASTI32X4   736(R9), Z21
 	ANDL              AX, CX
-	VAESENCLAST       1472(R9), Z5, Z5
+	VAESENCLAST       Z21, Z4, Z4
 	MOVQ              32(SP), AX
+	VAESENCLAST       Z21, Z5, Z5
 	BTL               $0x00, CX
 	SETCS             36(AX)
-	VAESENCLAST       1472(R10), Z8, Z8
+	VBROADCASTI32X4   736(R10), Z20
 	MOVQ              72(SP), AX
-	VAESENCLAST       1472(R10), Z9, Z9
+	VAESENCLAST       Z20, Z8, Z8
 	BTL               $0x02, CX
 	SETCS             36(AX)
+	VAESENCLAST       Z20, Z9, Z9
 	MOVQ              112(SP), AX
-	VAESENCLAST       1472(R11), Z12, Z12
+	VBROADCASTI32X4   736(R11), Z21
 	BTL               $0x04, CX
 	SETCS             36(AX)
-	VAESENCLAST       1472(R11), Z13, Z13
+	VAESENCLAST       Z21, Z12, Z12
 	MOVQ              152(SP), AX
+	VAESENCLAST       Z21, Z13, Z13
 	BTL               $0x06, CX
 	SETCS             36(AX)
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -14783,14 +15743,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -14798,14 +15758,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -14813,56 +15773,56 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
+	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z21, Z3
+	VPSHUFB           reverse<>+0(SB), Z23, Z3
 	CMPB              38(AX), $0x00
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	VPSHUFB      reverse<>+0(SB), Z25, Z7
 	CMPB         38(AX), $0x00
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	VPSHUFB      reverse<>+0(SB), Z27, Z11
 	CMPB         38(AX), $0x00
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	VPSHUFB      reverse<>+0(SB), Z29, Z15
 	CMPB         38(AX), $0x00
 	JNE          nextESN3
 
@@ -14871,109 +15831,109 @@ check:
 	SUBQ         $0x04, DX
 	JA           loop
 	MOVQ         16(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z2, Z21
-	VPCLMULQDQ   $0x10, (AX), Z2, Z23
-	VPCLMULQDQ   $0x00, (AX), Z2, Z20
-	VPCLMULQDQ   $0x11, (AX), Z2, Z22
-	VPCLMULQDQ   $0x01, 64(AX), Z3, Z24
-	VPTERNLOGQ   $0x96, Z23, Z24, Z21
-	VPCLMULQDQ   $0x10, 64(AX), Z3, Z25
-	VPCLMULQDQ   $0x00, 64(AX), Z3, Z26
-	VPCLMULQDQ   $0x11, 64(AX), Z3, Z27
-	VPXORQ       Z26, Z20, Z20
-	VPXORQ       Z25, Z21, Z21
-	VPXORQ       Z27, Z22, Z22
+	VPCLMULQDQ   $0x01, (AX), Z2, Z23
+	VPCLMULQDQ   $0x10, (AX), Z2, Z25
+	VPCLMULQDQ   $0x00, (AX), Z2, Z22
+	VPCLMULQDQ   $0x11, (AX), Z2, Z24
+	VPCLMULQDQ   $0x01, 64(AX), Z3, Z26
+	VPTERNLOGQ   $0x96, Z25, Z26, Z23
+	VPCLMULQDQ   $0x10, 64(AX), Z3, Z27
+	VPCLMULQDQ   $0x00, 64(AX), Z3, Z28
+	VPCLMULQDQ   $0x11, 64(AX), Z3, Z29
+	VPXORQ       Z28, Z22, Z22
+	VPXORQ       Z27, Z23, Z23
+	VPXORQ       Z29, Z24, Z24
 	MOVQ         56(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z6, Z29
-	VPCLMULQDQ   $0x10, (AX), Z6, Z31
-	VPCLMULQDQ   $0x00, (AX), Z6, Z28
-	VPCLMULQDQ   $0x11, (AX), Z6, Z30
-	VPCLMULQDQ   $0x01, 64(AX), Z7, Z2
-	VPTERNLOGQ   $0x96, Z31, Z2, Z29
-	VPCLMULQDQ   $0x10, 64(AX), Z7, Z23
-	VPCLMULQDQ   $0x00, 64(AX), Z7, Z24
-	VPCLMULQDQ   $0x11, 64(AX), Z7, Z3
-	VPXORQ       Z24, Z28, Z28
-	VPXORQ       Z23, Z29, Z29
-	VPXORQ       Z3, Z30, Z30
-	VSHUFI64X2   $0xee, Z28, Z20, Z26
-	VSHUFI64X2   $0x44, Z28, Z20, Z20
-	VPXORQ       Z26, Z20, Z20
-	VSHUFI64X2   $0xee, Z29, Z21, Z26
-	VSHUFI64X2   $0x44, Z29, Z21, Z21
-	VPXORQ       Z26, Z21, Z21
-	VSHUFI64X2   $0xee, Z30, Z22, Z26
+	VPCLMULQDQ   $0x01, (AX), Z6, Z31
+	VPCLMULQDQ   $0x10, (AX), Z6, Z25
+	VPCLMULQDQ   $0x00, (AX), Z6, Z30
+	VPCLMULQDQ   $0x11, (AX), Z6, Z2
+	VPCLMULQDQ   $0x01, 64(AX), Z7, Z26
+	VPTERNLOGQ   $0x96, Z25, Z26, Z31
+	VPCLMULQDQ   $0x10, 64(AX), Z7, Z3
+	VPCLMULQDQ   $0x00, 64(AX), Z7, Z28
+	VPCLMULQDQ   $0x11, 64(AX), Z7, Z27
+	VPXORQ       Z28, Z30, Z30
+	VPXORQ       Z3, Z31, Z31
+	VPXORQ       Z27, Z2, Z2
+	VSHUFI64X2   $0xee, Z30, Z22, Z29
 	VSHUFI64X2   $0x44, Z30, Z22, Z22
-	VPXORQ       Z26, Z22, Z22
+	VPXORQ       Z29, Z22, Z22
+	VSHUFI64X2   $0xee, Z31, Z23, Z29
+	VSHUFI64X2   $0x44, Z31, Z23, Z23
+	VPXORQ       Z29, Z23, Z23
+	VSHUFI64X2   $0xee, Z2, Z24, Z29
+	VSHUFI64X2   $0x44, Z2, Z24, Z24
+	VPXORQ       Z29, Z24, Z24
 	MOVQ         96(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z10, Z25
-	VPCLMULQDQ   $0x10, (AX), Z10, Z6
-	VPCLMULQDQ   $0x00, (AX), Z10, Z26
-	VPCLMULQDQ   $0x11, (AX), Z10, Z27
-	VPCLMULQDQ   $0x01, 64(AX), Z11, Z31
-	VPTERNLOGQ   $0x96, Z6, Z31, Z25
-	VPCLMULQDQ   $0x10, 64(AX), Z11, Z2
-	VPCLMULQDQ   $0x00, 64(AX), Z11, Z7
-	VPCLMULQDQ   $0x11, 64(AX), Z11, Z24
-	VPXORQ       Z7, Z26, Z26
-	VPXORQ       Z2, Z25, Z25
-	VPXORQ       Z24, Z27, Z27
+	VPCLMULQDQ   $0x01, (AX), Z10, Z6
+	VPCLMULQDQ   $0x10, (AX), Z10, Z26
+	VPCLMULQDQ   $0x00, (AX), Z10, Z29
+	VPCLMULQDQ   $0x11, (AX), Z10, Z25
+	VPCLMULQDQ   $0x01, 64(AX), Z11, Z7
+	VPTERNLOGQ   $0x96, Z26, Z7, Z6
+	VPCLMULQDQ   $0x10, 64(AX), Z11, Z28
+	VPCLMULQDQ   $0x00, 64(AX), Z11, Z3
+	VPCLMULQDQ   $0x11, 64(AX), Z11, Z27
+	VPXORQ       Z3, Z29, Z29
+	VPXORQ       Z28, Z6, Z6
+	VPXORQ       Z27, Z25, Z25
 	MOVQ         136(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z14, Z3
-	VPCLMULQDQ   $0x10, (AX), Z14, Z29
-	VPCLMULQDQ   $0x00, (AX), Z14, Z23
-	VPCLMULQDQ   $0x11, (AX), Z14, Z28
-	VPCLMULQDQ   $0x01, 64(AX), Z15, Z30
-	VPTERNLOGQ   $0x96, Z29, Z30, Z3
-	VPCLMULQDQ   $0x10, 64(AX), Z15, Z10
-	VPCLMULQDQ   $0x00, 64(AX), Z15, Z6
-	VPCLMULQDQ   $0x11, 64(AX), Z15, Z31
-	VPXORQ       Z6, Z23, Z23
-	VPXORQ       Z10, Z3, Z3
-	VPXORQ       Z31, Z28, Z28
-	VSHUFI64X2   $0xee, Z23, Z26, Z11
-	VSHUFI64X2   $0x44, Z23, Z26, Z26
-	VPXORQ       Z11, Z26, Z26
-	VSHUFI64X2   $0xee, Z3, Z25, Z11
-	VSHUFI64X2   $0x44, Z3, Z25, Z25
-	VPXORQ       Z11, Z25, Z25
-	VSHUFI64X2   $0xee, Z28, Z27, Z11
-	VSHUFI64X2   $0x44, Z28, Z27, Z27
-	VPXORQ       Z11, Z27, Z27
-	VSHUFI64X2   $0xdd, Z26, Z20, Z11
-	VSHUFI64X2   $0x88, Z26, Z20, Z20
-	VPXORQ       Z11, Z20, Z20
-	VSHUFI64X2   $0xdd, Z25, Z21, Z11
-	VSHUFI64X2   $0x88, Z25, Z21, Z21
-	VPXORQ       Z11, Z21, Z21
-	VSHUFI64X2   $0xdd, Z27, Z22, Z11
-	VSHUFI64X2   $0x88, Z27, Z22, Z22
-	VPXORQ       Z11, Z22, Z22
-	VPCLMULQDQ   $0x01, Z17, Z16, Z11
-	VPCLMULQDQ   $0x10, Z17, Z16, Z7
-	VPTERNLOGQ   $0x96, Z11, Z7, Z21
-	VPCLMULQDQ   $0x00, Z17, Z16, Z2
-	VPCLMULQDQ   $0x11, Z17, Z16, Z24
-	VPXORQ       Z2, Z20, Z20
-	VPXORQ       Z24, Z22, Z22
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z14
-	VPSHUFD      $0x4e, Z20, Z20
-	VPTERNLOGQ   $0x96, Z14, Z20, Z21
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z14
-	VPSHUFD      $0x4e, Z21, Z21
-	VPTERNLOGQ   $0x96, Z14, Z21, Z22
-	VPSHUFB      reverse<>+0(SB), Z22, Z22
-	VPXORQ       Z18, Z22, Z22
+	VPCLMULQDQ   $0x01, (AX), Z14, Z31
+	VPCLMULQDQ   $0x10, (AX), Z14, Z10
+	VPCLMULQDQ   $0x00, (AX), Z14, Z30
+	VPCLMULQDQ   $0x11, (AX), Z14, Z2
+	VPCLMULQDQ   $0x01, 64(AX), Z15, Z26
+	VPTERNLOGQ   $0x96, Z10, Z26, Z31
+	VPCLMULQDQ   $0x10, 64(AX), Z15, Z7
+	VPCLMULQDQ   $0x00, 64(AX), Z15, Z11
+	VPCLMULQDQ   $0x11, 64(AX), Z15, Z3
+	VPXORQ       Z11, Z30, Z30
+	VPXORQ       Z7, Z31, Z31
+	VPXORQ       Z3, Z2, Z2
+	VSHUFI64X2   $0xee, Z30, Z29, Z28
+	VSHUFI64X2   $0x44, Z30, Z29, Z29
+	VPXORQ       Z28, Z29, Z29
+	VSHUFI64X2   $0xee, Z31, Z6, Z28
+	VSHUFI64X2   $0x44, Z31, Z6, Z6
+	VPXORQ       Z28, Z6, Z6
+	VSHUFI64X2   $0xee, Z2, Z25, Z28
+	VSHUFI64X2   $0x44, Z2, Z25, Z25
+	VPXORQ       Z28, Z25, Z25
+	VSHUFI64X2   $0xdd, Z29, Z22, Z28
+	VSHUFI64X2   $0x88, Z29, Z22, Z22
+	VPXORQ       Z28, Z22, Z22
+	VSHUFI64X2   $0xdd, Z6, Z23, Z28
+	VSHUFI64X2   $0x88, Z6, Z23, Z23
+	VPXORQ       Z28, Z23, Z23
+	VSHUFI64X2   $0xdd, Z25, Z24, Z28
+	VSHUFI64X2   $0x88, Z25, Z24, Z24
+	VPXORQ       Z28, Z24, Z24
+	VPCLMULQDQ   $0x01, Z17, Z16, Z28
+	VPCLMULQDQ   $0x10, Z17, Z16, Z27
+	VPTERNLOGQ   $0x96, Z28, Z27, Z23
+	VPCLMULQDQ   $0x00, Z17, Z16, Z14
+	VPCLMULQDQ   $0x11, Z17, Z16, Z10
+	VPXORQ       Z14, Z22, Z22
+	VPXORQ       Z10, Z24, Z24
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z22, Z26
+	VPSHUFD      $0x4e, Z22, Z22
+	VPTERNLOGQ   $0x96, Z26, Z22, Z23
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z23, Z26
+	VPSHUFD      $0x4e, Z23, Z23
+	VPTERNLOGQ   $0x96, Z26, Z23, Z24
+	VPSHUFB      reverse<>+0(SB), Z24, Z24
+	VPXORQ       Z18, Z24, Z24
 	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X11
+	VMOVDQU64    (AX), X28
 	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z11, Z11
+	VINSERTI64X2 $0x01, (AX), Z28, Z28
 	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z11, Z11
+	VINSERTI64X2 $0x02, (AX), Z28, Z28
 	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z11, Z11
-	VPXORQ       Z11, Z22, Z22
-	VPTESTNMQ    Z22, Z22, K7
+	VINSERTI64X2 $0x03, (AX), Z28, Z28
+	VPXORQ       Z28, Z24, Z24
+	VPTESTNMQ    Z24, Z24, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
@@ -15066,7 +16026,7 @@ nextESN3:
 	JMP          nextAAD3
 
 // func gcmOpen192vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen192vaes512(SB), NOSPLIT, $0-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
@@ -15087,24 +16047,45 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VPXORQ            832(R9), Z14, Z13
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VMOVDQU64         896(R9), Z17
-	VMOVDQU64         960(R9), Z18
-	VMOVDQU64         1024(R9), Z19
-	VMOVDQU64         1088(R9), Z20
-	VMOVDQU64         1152(R9), Z21
-	VMOVDQU64         1216(R9), Z22
-	VMOVDQU64         1280(R9), Z23
-	VMOVDQU64         1344(R9), Z24
-	VMOVDQU64         1408(R9), Z25
-	VMOVDQU64         1472(R9), Z26
-	VMOVDQU64         1536(R9), Z27
-	VMOVDQU64         1600(R9), Z28
+	VBROADCASTI32X4   592(R9), Z17
+	VBROADCASTI32X4   608(R9), Z18
+	VBROADCASTI32X4   624(R9), Z19
+	VBROADCASTI32X4   640(R9), Z20
+	VBROADCASTI32X4   656(R9), Z21
+	VBROADCASTI32X4   672(R9), Z22
+	VBROADCASTI32X4   688(R9), Z23
+	VBROADCASTI32X4   704(R9), Z24
+	VBROADCASTI32X4   720(R9), Z25
+	VBROADCASTI32X4   736(R9), Z26
+	VBROADCASTI32X4   752(R9), Z27
+	VBROADCASTI32X4   768(R9), Z28
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
 	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVBLZX           -1(SI)(CX*1), CX
+	LEAQ              (CX)(CX*4), CX
+	MOVQ              (DI)(CX*8), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -15133,11 +16114,11 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              832(R9)(R13*1), R13
-	CMPQ              R14, $0x00000034
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
 	JBE               powers
 	LEAQ              64(R9), R13
-	SUBQ              $0x00000030, R14
+	SUBQ              $0x00000020, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -15526,7 +16507,7 @@ loop:
 	VMOVDQU64     Z3, 192(R10)
 	VPSHUFB       reverse<>+0(SB), Z7, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           check
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -15546,11 +16527,11 @@ loop:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           check
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 check:
 	ADDQ $0x00000100, R10
@@ -15613,7 +16594,7 @@ last1:
 	VMOVDQU8      Z0, K1, (R10)
 	VPSHUFB       reverse<>+0(SB), Z4, Z4
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -15633,11 +16614,11 @@ last1:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag1
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
@@ -15650,10 +16631,10 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -15732,7 +16713,7 @@ last2:
 	VMOVDQU8      Z1, K1, 64(R10)
 	VPSHUFB       reverse<>+0(SB), Z5, Z5
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag2
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -15752,11 +16733,11 @@ last2:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag2
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
@@ -15774,10 +16755,10 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -15873,7 +16854,7 @@ last3:
 	VMOVDQU8      Z2, K1, 128(R10)
 	VPSHUFB       reverse<>+0(SB), Z6, Z6
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag3
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -15893,11 +16874,11 @@ last3:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag3
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag3:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
@@ -15922,10 +16903,10 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -16038,7 +17019,7 @@ last4:
 	VMOVDQU8      Z3, K1, 192(R10)
 	VPSHUFB       reverse<>+0(SB), Z7, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag4
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -16058,11 +17039,11 @@ last4:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag4
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag4:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
@@ -16092,10 +17073,10 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -16185,7 +17166,7 @@ esn4false:
 	JMP          afteresn4false
 
 // func gcmOpen192vaes256(jobs *byte, group *byte, n int)
-// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+// Requires: AES, AVX, AVX2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen192vaes256(SB), NOSPLIT, $320-24
 	MOVQ jobs+0(FP), DI
 	MOVQ group+8(FP), SI
@@ -16200,25 +17181,45 @@ packet:
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
 	MOVQ        8(R9), R9
+	XORL        CX, CX
+	CMPQ        DX, $0x01
+	SETHI       CL
+	MOVBLZX     -1(SI)(CX*1), CX
+	LEAQ        (CX)(CX*4), CX
+	MOVQ        (DI)(CX*8), CX
+	MOVQ        8(CX), CX
+	PREFETCHT0  (CX)
+	PREFETCHT0  64(CX)
+	PREFETCHT0  128(CX)
+	PREFETCHT0  192(CX)
+	PREFETCHT0  256(CX)
+	PREFETCHT0  320(CX)
+	PREFETCHT0  384(CX)
+	PREFETCHT0  448(CX)
+	PREFETCHT0  512(CX)
+	PREFETCHT0  576(CX)
+	PREFETCHT0  640(CX)
+	PREFETCHT0  704(CX)
+	PREFETCHT0  768(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       832(R9), X0, X0
-	VAESENC     896(R9), X0, X0
-	VAESENC     960(R9), X0, X0
-	VAESENC     1024(R9), X0, X0
-	VAESENC     1088(R9), X0, X0
-	VAESENC     1152(R9), X0, X0
-	VAESENC     1216(R9), X0, X0
-	VAESENC     1280(R9), X0, X0
-	VAESENC     1344(R9), X0, X0
-	VAESENC     1408(R9), X0, X0
-	VAESENC     1472(R9), X0, X0
-	VAESENC     1536(R9), X0, X0
-	VAESENCLAST 1600(R9), X0, X0
+	VPXOR       576(R9), X0, X0
+	VAESENC     592(R9), X0, X0
+	VAESENC     608(R9), X0, X0
+	VAESENC     624(R9), X0, X0
+	VAESENC     640(R9), X0, X0
+	VAESENC     656(R9), X0, X0
+	VAESENC     672(R9), X0, X0
+	VAESENC     688(R9), X0, X0
+	VAESENC     704(R9), X0, X0
+	VAESENC     720(R9), X0, X0
+	VAESENC     736(R9), X0, X0
+	VAESENC     752(R9), X0, X0
+	VAESENCLAST 768(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -16234,12 +17235,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -16263,276 +17264,276 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
+	LEAQ         576(R9)(R13*1), R13
+	CMPQ         R14, $0x00000024
 	JBE          groups
 	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	SUBQ         $0x00000020, R14
 
 groups:
 	CMPQ R11, $0x00000100
 	JB   tail
 
 loop:
-	VMOVDQU      832(R9), Y15
-	VPSHUFB      swapLast<>+0(SB), Y14, Y0
-	VMOVDQU      (R10), Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y0, Y0
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VPSHUFB      swapLast<>+0(SB), Y14, Y1
-	VPXOR        288(SP), Y13, Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y1, Y1
-	VPXOR        Y11, Y11, Y11
-	VPSHUFB      swapLast<>+0(SB), Y14, Y2
-	VPADDD       two<>+0(SB), Y14, Y14
-	VMOVDQU      Y11, 288(SP)
-	VPXOR        Y15, Y2, Y2
-	VPCLMULQDQ   $0x01, (R13), Y13, Y11
-	VPSHUFB      swapLast<>+0(SB), Y14, Y3
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPCLMULQDQ   $0x10, (R13), Y13, Y12
-	VPXOR        Y15, Y3, Y3
-	VPXOR        Y11, Y9, Y9
-	VPSHUFB      swapLast<>+0(SB), Y14, Y4
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y12, Y9, Y9
-	VPXOR        Y15, Y4, Y4
-	VPSHUFB      swapLast<>+0(SB), Y14, Y5
-	VPCLMULQDQ   $0x00, (R13), Y13, Y11
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPCLMULQDQ   $0x11, (R13), Y13, Y12
-	VPXOR        Y15, Y5, Y5
-	VPSHUFB      swapLast<>+0(SB), Y14, Y6
-	VPXOR        Y11, Y8, Y8
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y12, Y10, Y10
-	VPXOR        Y15, Y6, Y6
-	VPSHUFB      swapLast<>+0(SB), Y14, Y7
-	VMOVDQU      32(R10), Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y7, Y7
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VMOVDQU      896(R9), Y15
-	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
-	VAESENC      Y15, Y2, Y2
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
-	VMOVDQU      960(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VMOVDQU      64(R10), Y13
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1024(R9), Y15
-	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y8, Y8
-	VMOVDQU      1088(R9), Y15
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VMOVDQU      96(R10), Y13
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1152(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1216(R9), Y15
-	VMOVDQU      128(R10), Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y9, Y9
-	VMOVDQU      1280(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y4, Y4
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VMOVDQU      160(R10), Y13
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1344(R9), Y15
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y0, Y0
-	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
-	VAESENC      Y15, Y3, Y3
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
-	VMOVDQU      1408(R9), Y15
-	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y2, Y2
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VMOVDQU      192(R10), Y13
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
-	VMOVDQU      1472(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
-	VAESENC      Y15, Y1, Y1
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1536(R9), Y15
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VMOVDQU      224(R10), Y13
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
-	VMOVDQU      1600(R9), Y15
-	VPXOR        Y11, Y9, Y9
-	VAESENCLAST  Y15, Y0, Y0
-	VAESENCLAST  Y15, Y1, Y1
-	VPXOR        Y12, Y9, Y9
-	VAESENCLAST  Y15, Y2, Y2
-	VAESENCLAST  Y15, Y3, Y3
-	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
-	VAESENCLAST  Y15, Y4, Y4
-	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
-	VAESENCLAST  Y15, Y5, Y5
-	VAESENCLAST  Y15, Y6, Y6
-	VPXOR        Y11, Y8, Y8
-	VAESENCLAST  Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VPXOR        (R10), Y0, Y0
-	VMOVDQU      Y0, (R10)
-	VPXOR        32(R10), Y1, Y1
-	VMOVDQU      Y1, 32(R10)
-	VPXOR        64(R10), Y2, Y2
-	VMOVDQU      Y2, 64(R10)
-	VPXOR        96(R10), Y3, Y3
-	VMOVDQU      Y3, 96(R10)
-	VPXOR        128(R10), Y4, Y4
-	VMOVDQU      Y4, 128(R10)
-	VPXOR        160(R10), Y5, Y5
-	VMOVDQU      Y5, 160(R10)
-	VPXOR        192(R10), Y6, Y6
-	VMOVDQU      Y6, 192(R10)
-	VPXOR        224(R10), Y7, Y7
-	VMOVDQU      Y7, 224(R10)
-	ADDQ         $0x00000100, R10
-	ADDQ         $0x00000100, R13
-	LEAQ         832(R9), AX
-	CMPQ         R13, AX
-	JNE          nextloop
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
-	VPSHUFD      $0x4e, Y8, Y8
-	VPXOR        Y11, Y9, Y9
-	VPXOR        Y8, Y9, Y9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
-	VPSHUFD      $0x4e, Y9, Y9
-	VPXOR        Y11, Y10, Y10
-	VPXOR        Y9, Y10, Y10
-	VEXTRACTI128 $0x01, Y10, X11
-	VPXOR        X10, X11, X11
-	VMOVDQU      Y11, 288(SP)
-	VPXOR        Y8, Y8, Y8
-	VPXOR        Y9, Y9, Y9
-	VPXOR        Y10, Y10, Y10
-	MOVQ         R14, R13
-	NEGQ         R13
-	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
-	JBE          nextloop
-	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VMOVDQU        (R10), Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPXOR          288(SP), Y13, Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y1, Y1
+	VPXOR          Y11, Y11, Y11
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VMOVDQU        Y11, 288(SP)
+	VPXOR          Y15, Y2, Y2
+	VPCLMULQDQ     $0x01, (R13), Y13, Y11
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPCLMULQDQ     $0x10, (R13), Y13, Y12
+	VPXOR          Y15, Y3, Y3
+	VPXOR          Y11, Y9, Y9
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y12, Y9, Y9
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPCLMULQDQ     $0x00, (R13), Y13, Y11
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPCLMULQDQ     $0x11, (R13), Y13, Y12
+	VPXOR          Y15, Y5, Y5
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPXOR          Y11, Y8, Y8
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y12, Y10, Y10
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VMOVDQU        32(R10), Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y7, Y7
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VBROADCASTI128 592(R9), Y15
+	VPCLMULQDQ     $0x01, 32(R13), Y13, Y11
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x10, 32(R13), Y13, Y12
+	VAESENC        Y15, Y2, Y2
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x00, 32(R13), Y13, Y11
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x11, 32(R13), Y13, Y12
+	VBROADCASTI128 608(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VMOVDQU        64(R10), Y13
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x01, 64(R13), Y13, Y11
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VPCLMULQDQ     $0x10, 64(R13), Y13, Y12
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x00, 64(R13), Y13, Y11
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x11, 64(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y8, Y8
+	VBROADCASTI128 640(R9), Y15
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VMOVDQU        96(R10), Y13
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x01, 96(R13), Y13, Y11
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x00, 96(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 96(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 672(R9), Y15
+	VMOVDQU        128(R10), Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x01, 128(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x10, 128(R13), Y13, Y12
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y9, Y9
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x11, 128(R13), Y13, Y12
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y4, Y4
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VMOVDQU        160(R10), Y13
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 704(R9), Y15
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y0, Y0
+	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x10, 160(R13), Y13, Y12
+	VAESENC        Y15, Y3, Y3
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x00, 160(R13), Y13, Y11
+	VBROADCASTI128 720(R9), Y15
+	VPCLMULQDQ     $0x11, 160(R13), Y13, Y12
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y2, Y2
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VMOVDQU        192(R10), Y13
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x01, 192(R13), Y13, Y11
+	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPCLMULQDQ     $0x10, 192(R13), Y13, Y12
+	VAESENC        Y15, Y1, Y1
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x00, 192(R13), Y13, Y11
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 752(R9), Y15
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VMOVDQU        224(R10), Y13
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x01, 224(R13), Y13, Y11
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
+	VBROADCASTI128 768(R9), Y15
+	VPXOR          Y11, Y9, Y9
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VPXOR          Y12, Y9, Y9
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VPCLMULQDQ     $0x00, 224(R13), Y13, Y11
+	VAESENCLAST    Y15, Y4, Y4
+	VPCLMULQDQ     $0x11, 224(R13), Y13, Y12
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VPXOR          Y11, Y8, Y8
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VPXOR          (R10), Y0, Y0
+	VMOVDQU        Y0, (R10)
+	VPXOR          32(R10), Y1, Y1
+	VMOVDQU        Y1, 32(R10)
+	VPXOR          64(R10), Y2, Y2
+	VMOVDQU        Y2, 64(R10)
+	VPXOR          96(R10), Y3, Y3
+	VMOVDQU        Y3, 96(R10)
+	VPXOR          128(R10), Y4, Y4
+	VMOVDQU        Y4, 128(R10)
+	VPXOR          160(R10), Y5, Y5
+	VMOVDQU        Y5, 160(R10)
+	VPXOR          192(R10), Y6, Y6
+	VMOVDQU        Y6, 192(R10)
+	VPXOR          224(R10), Y7, Y7
+	VMOVDQU        Y7, 224(R10)
+	ADDQ           $0x00000100, R10
+	ADDQ           $0x00000100, R13
+	LEAQ           576(R9), AX
+	CMPQ           R13, AX
+	JNE            nextloop
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD        $0x4e, Y8, Y8
+	VPXOR          Y11, Y9, Y9
+	VPXOR          Y8, Y9, Y9
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD        $0x4e, Y9, Y9
+	VPXOR          Y11, Y10, Y10
+	VPXOR          Y9, Y10, Y10
+	VEXTRACTI128   $0x01, Y10, X11
+	VPXOR          X10, X11, X11
+	VMOVDQU        Y11, 288(SP)
+	VPXOR          Y8, Y8, Y8
+	VPXOR          Y9, Y9, Y9
+	VPXOR          Y10, Y10, Y10
+	MOVQ           R14, R13
+	NEGQ           R13
+	SHLQ           $0x04, R13
+	LEAQ           576(R9)(R13*1), R13
+	CMPQ           R14, $0x00000024
+	JBE            nextloop
+	LEAQ           64(R9), R13
+	SUBQ           $0x00000020, R14
 
 nextloop:
 	SUBQ $0x00000100, R11
@@ -16540,150 +17541,150 @@ nextloop:
 	JAE  loop
 
 tail:
-	TESTQ       R11, R11
-	JEQ         lengths
-	VMOVDQU     832(R9), Y15
-	VPSHUFB     swapLast<>+0(SB), Y14, Y0
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y0, Y0
-	VPSHUFB     swapLast<>+0(SB), Y14, Y1
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y1, Y1
-	VPSHUFB     swapLast<>+0(SB), Y14, Y2
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y2, Y2
-	VPSHUFB     swapLast<>+0(SB), Y14, Y3
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y3, Y3
-	VPSHUFB     swapLast<>+0(SB), Y14, Y4
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y4, Y4
-	VPSHUFB     swapLast<>+0(SB), Y14, Y5
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y5, Y5
-	VPSHUFB     swapLast<>+0(SB), Y14, Y6
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y6, Y6
-	VPSHUFB     swapLast<>+0(SB), Y14, Y7
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y7, Y7
-	VMOVDQU     896(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     960(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1024(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1088(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1152(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1216(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1280(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1344(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1408(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1472(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1536(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1600(R9), Y15
-	VAESENCLAST Y15, Y0, Y0
-	VAESENCLAST Y15, Y1, Y1
-	VAESENCLAST Y15, Y2, Y2
-	VAESENCLAST Y15, Y3, Y3
-	VAESENCLAST Y15, Y4, Y4
-	VAESENCLAST Y15, Y5, Y5
-	VAESENCLAST Y15, Y6, Y6
-	VAESENCLAST Y15, Y7, Y7
-	VMOVDQU     Y0, (SP)
-	VMOVDQU     Y1, 32(SP)
-	VMOVDQU     Y2, 64(SP)
-	VMOVDQU     Y3, 96(SP)
-	VMOVDQU     Y4, 128(SP)
-	VMOVDQU     Y5, 160(SP)
-	VMOVDQU     Y6, 192(SP)
-	VMOVDQU     Y7, 224(SP)
-	LEAQ        (SP), BX
+	TESTQ          R11, R11
+	JEQ            lengths
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y1, Y1
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y2, Y2
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y3, Y3
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 592(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 608(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 640(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 672(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 704(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 752(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 768(R9), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VMOVDQU        Y0, (SP)
+	VMOVDQU        Y1, 32(SP)
+	VMOVDQU        Y2, 64(SP)
+	VMOVDQU        Y3, 96(SP)
+	VMOVDQU        Y4, 128(SP)
+	VMOVDQU        Y5, 160(SP)
+	VMOVDQU        Y6, 192(SP)
+	VMOVDQU        Y7, 224(SP)
+	LEAQ           (SP), BX
 
 whole:
 	CMPQ       R11, $0x20
@@ -16746,12 +17747,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -16811,7 +17812,8 @@ TEXT ·gcmOpen192vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -16826,7 +17828,8 @@ TEXT ·gcmOpen192vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -16841,7 +17844,8 @@ TEXT ·gcmOpen192vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -16856,82 +17860,131 @@ TEXT ·gcmOpen192vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R9), Z2, Z2
-	VAESENC           896(R10), Z4, Z4
-	VAESENC           896(R11), Z6, Z6
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R9), Z2, Z2
-	VAESENC           960(R10), Z4, Z4
-	VAESENC           960(R11), Z6, Z6
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R9), Z2, Z2
-	VAESENC           1024(R10), Z4, Z4
-	VAESENC           1024(R11), Z6, Z6
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R9), Z2, Z2
-	VAESENC           1088(R10), Z4, Z4
-	VAESENC           1088(R11), Z6, Z6
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R9), Z2, Z2
-	VAESENC           1152(R10), Z4, Z4
-	VAESENC           1152(R11), Z6, Z6
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R9), Z2, Z2
-	VAESENC           1216(R10), Z4, Z4
-	VAESENC           1216(R11), Z6, Z6
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R9), Z2, Z2
-	VAESENC           1280(R10), Z4, Z4
-	VAESENC           1280(R11), Z6, Z6
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R9), Z2, Z2
-	VAESENC           1344(R10), Z4, Z4
-	VAESENC           1344(R11), Z6, Z6
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R9), Z2, Z2
-	VAESENC           1408(R10), Z4, Z4
-	VAESENC           1408(R11), Z6, Z6
-	VAESENC           1472(R8), Z0, Z0
-	VAESENC           1472(R9), Z2, Z2
-	VAESENC           1472(R10), Z4, Z4
-	VAESENC           1472(R11), Z6, Z6
-	VAESENC           1536(R8), Z0, Z0
-	VAESENC           1536(R9), Z2, Z2
-	VAESENC           1536(R10), Z4, Z4
-	VAESENC           1536(R11), Z6, Z6
-	VAESENCLAST       1600(R8), Z0, Z0
-	VAESENCLAST       1600(R9), Z2, Z2
-	VAESENCLAST       1600(R10), Z4, Z4
-	VAESENCLAST       1600(R11), Z6, Z6
+	VBROADCASTI32X4   592(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   592(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   592(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   592(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   608(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   608(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   608(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   608(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   624(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   624(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   624(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   624(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   640(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   640(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   640(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   640(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   656(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   656(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   656(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   656(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   672(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   672(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   672(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   672(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   688(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   688(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   688(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   688(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   704(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   704(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   704(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   704(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   720(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   720(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   720(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   720(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   736(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   736(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   736(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   736(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   752(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   752(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   752(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   752(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   768(R8), Z12
+	VAESENCLAST       Z12, Z0, Z0
+	VBROADCASTI32X4   768(R9), Z13
+	VAESENCLAST       Z13, Z2, Z2
+	VBROADCASTI32X4   768(R10), Z12
+	VAESENCLAST       Z12, Z4, Z4
+	VBROADCASTI32X4   768(R11), Z13
+	VAESENCLAST       Z13, Z6, Z6
 	VMOVDQA64         X0, X10
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -16939,13 +17992,13 @@ TEXT ·gcmOpen192vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -16953,13 +18006,13 @@ TEXT ·gcmOpen192vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -16967,42 +18020,42 @@ TEXT ·gcmOpen192vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
 	CMPB         38(AX), $0x00
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
 	CMPB         38(AX), $0x00
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
 	CMPB         38(AX), $0x00
@@ -17023,7 +18076,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -17038,7 +18092,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -17053,7 +18108,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -17068,174 +18124,223 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
+	VBROADCASTI32X4   592(R8), Z12
+	VAESENC           Z12, Z0, Z0
 	MOVQ              16(SP), AX
-	VAESENC           896(R9), Z2, Z2
-	VPCLMULQDQ        $0x01, (AX), Z1, Z13
-	VPCLMULQDQ        $0x10, (AX), Z1, Z15
-	VAESENC           896(R10), Z4, Z4
-	VPCLMULQDQ        $0x00, (AX), Z1, Z12
-	VPCLMULQDQ        $0x11, (AX), Z1, Z14
-	VAESENC           896(R11), Z6, Z6
-	VPXORQ            Z15, Z13, Z13
+	VBROADCASTI32X4   592(R9), Z13
+	VPCLMULQDQ        $0x01, (AX), Z1, Z15
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x10, (AX), Z1, Z17
+	VBROADCASTI32X4   592(R10), Z12
+	VPCLMULQDQ        $0x00, (AX), Z1, Z14
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z1, Z16
+	VBROADCASTI32X4   592(R11), Z13
+	VPXORQ            Z17, Z15, Z15
+	VAESENC           Z13, Z6, Z6
 	MOVQ              56(SP), AX
-	VAESENC           960(R8), Z0, Z0
-	VPCLMULQDQ        $0x01, (AX), Z3, Z17
-	VPCLMULQDQ        $0x10, (AX), Z3, Z19
-	VAESENC           960(R9), Z2, Z2
-	VPCLMULQDQ        $0x00, (AX), Z3, Z16
-	VPCLMULQDQ        $0x11, (AX), Z3, Z18
-	VAESENC           960(R10), Z4, Z4
-	VPXORQ            Z19, Z17, Z17
-	VAESENC           960(R11), Z6, Z6
-	VSHUFI64X2        $0xee, Z16, Z12, Z20
-	VSHUFI64X2        $0x44, Z16, Z12, Z12
-	VAESENC           1024(R8), Z0, Z0
-	VPXORQ            Z20, Z12, Z12
-	VSHUFI64X2        $0xee, Z17, Z13, Z20
-	VAESENC           1024(R9), Z2, Z2
-	VSHUFI64X2        $0x44, Z17, Z13, Z13
-	VPXORQ            Z20, Z13, Z13
-	VAESENC           1024(R10), Z4, Z4
-	VSHUFI64X2        $0xee, Z18, Z14, Z20
+	VBROADCASTI32X4   608(R8), Z12
+	VPCLMULQDQ        $0x01, (AX), Z3, Z19
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x10, (AX), Z3, Z21
+	VBROADCASTI32X4   608(R9), Z13
+	VPCLMULQDQ        $0x00, (AX), Z3, Z18
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x11, (AX), Z3, Z20
+	VBROADCASTI32X4   608(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z21, Z19, Z19
+	VBROADCASTI32X4   608(R11), Z13
+	VSHUFI64X2        $0xee, Z18, Z14, Z22
+	VAESENC           Z13, Z6, Z6
 	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VAESENC           1024(R11), Z6, Z6
-	VPXORQ            Z20, Z14, Z14
+	VBROADCASTI32X4   624(R8), Z12
+	VPXORQ            Z22, Z14, Z14
+	VAESENC           Z12, Z0, Z0
+	VSHUFI64X2        $0xee, Z19, Z15, Z22
+	VBROADCASTI32X4   624(R9), Z13
+	VSHUFI64X2        $0x44, Z19, Z15, Z15
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z22, Z15, Z15
+	VBROADCASTI32X4   624(R10), Z12
+	VSHUFI64X2        $0xee, Z20, Z16, Z22
+	VAESENC           Z12, Z4, Z4
+	VSHUFI64X2        $0x44, Z20, Z16, Z16
+	VBROADCASTI32X4   624(R11), Z13
+	VPXORQ            Z22, Z16, Z16
+	VAESENC           Z13, Z6, Z6
 	MOVQ              96(SP), AX
-	VAESENC           1088(R8), Z0, Z0
-	VPCLMULQDQ        $0x01, (AX), Z5, Z21
-	VAESENC           1088(R9), Z2, Z2
-	VPCLMULQDQ        $0x10, (AX), Z5, Z23
-	VPCLMULQDQ        $0x00, (AX), Z5, Z20
-	VAESENC           1088(R10), Z4, Z4
-	VPCLMULQDQ        $0x11, (AX), Z5, Z22
-	VPXORQ            Z23, Z21, Z21
-	VAESENC           1088(R11), Z6, Z6
+	VBROADCASTI32X4   640(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x01, (AX), Z5, Z23
+	VBROADCASTI32X4   640(R9), Z13
+	VPCLMULQDQ        $0x10, (AX), Z5, Z25
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x00, (AX), Z5, Z22
+	VBROADCASTI32X4   640(R10), Z12
+	VPCLMULQDQ        $0x11, (AX), Z5, Z24
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z25, Z23, Z23
+	VBROADCASTI32X4   640(R11), Z13
 	MOVQ              136(SP), AX
-	VPCLMULQDQ        $0x01, (AX), Z7, Z25
-	VAESENC           1152(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, (AX), Z7, Z27
-	VPCLMULQDQ        $0x00, (AX), Z7, Z24
-	VAESENC           1152(R9), Z2, Z2
-	VPCLMULQDQ        $0x11, (AX), Z7, Z26
-	VPXORQ            Z27, Z25, Z25
-	VAESENC           1152(R10), Z4, Z4
-	VSHUFI64X2        $0xee, Z24, Z20, Z28
-	VAESENC           1152(R11), Z6, Z6
-	VSHUFI64X2        $0x44, Z24, Z20, Z20
-	VPXORQ            Z28, Z20, Z20
-	VAESENC           1216(R8), Z0, Z0
-	VSHUFI64X2        $0xee, Z25, Z21, Z28
-	VSHUFI64X2        $0x44, Z25, Z21, Z21
-	VAESENC           1216(R9), Z2, Z2
-	VPXORQ            Z28, Z21, Z21
-	VSHUFI64X2        $0xee, Z26, Z22, Z28
-	VAESENC           1216(R10), Z4, Z4
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x01, (AX), Z7, Z27
+	VBROADCASTI32X4   656(R8), Z12
+	VPCLMULQDQ        $0x10, (AX), Z7, Z29
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x00, (AX), Z7, Z26
+	VBROADCASTI32X4   656(R9), Z13
+	VPCLMULQDQ        $0x11, (AX), Z7, Z28
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z29, Z27, Z27
+	VBROADCASTI32X4   656(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VSHUFI64X2        $0xee, Z26, Z22, Z30
+	VBROADCASTI32X4   656(R11), Z13
 	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VPXORQ            Z28, Z22, Z22
-	VAESENC           1216(R11), Z6, Z6
-	VSHUFI64X2        $0xdd, Z20, Z12, Z28
-	VSHUFI64X2        $0x88, Z20, Z12, Z12
-	VAESENC           1280(R8), Z0, Z0
-	VPXORQ            Z28, Z12, Z12
-	VAESENC           1280(R9), Z2, Z2
-	VSHUFI64X2        $0xdd, Z21, Z13, Z28
-	VSHUFI64X2        $0x88, Z21, Z13, Z13
-	VAESENC           1280(R10), Z4, Z4
-	VPXORQ            Z28, Z13, Z13
-	VSHUFI64X2        $0xdd, Z22, Z14, Z28
-	VAESENC           1280(R11), Z6, Z6
+	VAESENC           Z13, Z6, Z6
+	VPXORQ            Z30, Z22, Z22
+	VBROADCASTI32X4   672(R8), Z12
+	VSHUFI64X2        $0xee, Z27, Z23, Z30
+	VAESENC           Z12, Z0, Z0
+	VSHUFI64X2        $0x44, Z27, Z23, Z23
+	VBROADCASTI32X4   672(R9), Z13
+	VPXORQ            Z30, Z23, Z23
+	VAESENC           Z13, Z2, Z2
+	VSHUFI64X2        $0xee, Z28, Z24, Z30
+	VBROADCASTI32X4   672(R10), Z12
+	VSHUFI64X2        $0x44, Z28, Z24, Z24
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z30, Z24, Z24
+	VBROADCASTI32X4   672(R11), Z13
+	VSHUFI64X2        $0xdd, Z22, Z14, Z30
+	VAESENC           Z13, Z6, Z6
 	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VPXORQ            Z28, Z14, Z14
-	VAESENC           1344(R8), Z0, Z0
-	VPCLMULQDQ        $0x01, Z9, Z8, Z28
-	VPCLMULQDQ        $0x10, Z9, Z8, Z29
-	VAESENC           1344(R9), Z2, Z2
-	VPTERNLOGQ        $0x96, Z28, Z29, Z13
-	VPCLMULQDQ        $0x00, Z9, Z8, Z30
-	VAESENC           1344(R10), Z4, Z4
-	VPCLMULQDQ        $0x11, Z9, Z8, Z31
-	VAESENC           1344(R11), Z6, Z6
-	VPXORQ            Z30, Z12, Z12
-	VPXORQ            Z31, Z14, Z14
-	VAESENC           1408(R8), Z0, Z0
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
-	VPSHUFD           $0x4e, Z12, Z12
-	VAESENC           1408(R9), Z2, Z2
-	VPTERNLOGQ        $0x96, Z1, Z12, Z13
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
-	VAESENC           1408(R10), Z4, Z4
-	VPSHUFD           $0x4e, Z13, Z13
-	VPTERNLOGQ        $0x96, Z1, Z13, Z14
-	VAESENC           1408(R11), Z6, Z6
-	VPSHUFB           reverse<>+0(SB), Z14, Z14
-	VPXORQ            Z10, Z14, Z14
-	VAESENC           1472(R8), Z0, Z0
+	VBROADCASTI32X4   688(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z30, Z14, Z14
+	VBROADCASTI32X4   688(R9), Z13
+	VSHUFI64X2        $0xdd, Z23, Z15, Z30
+	VAESENC           Z13, Z2, Z2
+	VSHUFI64X2        $0x88, Z23, Z15, Z15
+	VBROADCASTI32X4   688(R10), Z12
+	VPXORQ            Z30, Z15, Z15
+	VAESENC           Z12, Z4, Z4
+	VSHUFI64X2        $0xdd, Z24, Z16, Z30
+	VBROADCASTI32X4   688(R11), Z13
+	VSHUFI64X2        $0x88, Z24, Z16, Z16
+	VAESENC           Z13, Z6, Z6
+	VPXORQ            Z30, Z16, Z16
+	VBROADCASTI32X4   704(R8), Z12
+	VPCLMULQDQ        $0x01, Z9, Z8, Z30
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x10, Z9, Z8, Z31
+	VBROADCASTI32X4   704(R9), Z13
+	VPTERNLOGQ        $0x96, Z30, Z31, Z15
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x00, Z9, Z8, Z1
+	VBROADCASTI32X4   704(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x11, Z9, Z8, Z17
+	VBROADCASTI32X4   704(R11), Z13
+	VPXORQ            Z1, Z14, Z14
+	VAESENC           Z13, Z6, Z6
+	VPXORQ            Z17, Z16, Z16
+	VBROADCASTI32X4   720(R8), Z12
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z3
+	VAESENC           Z12, Z0, Z0
+	VPSHUFD           $0x4e, Z14, Z14
+	VBROADCASTI32X4   720(R9), Z13
+	VPTERNLOGQ        $0x96, Z3, Z14, Z15
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z3
+	VBROADCASTI32X4   720(R10), Z12
+	VPSHUFD           $0x4e, Z15, Z15
+	VAESENC           Z12, Z4, Z4
+	VPTERNLOGQ        $0x96, Z3, Z15, Z16
+	VBROADCASTI32X4   720(R11), Z13
+	VPSHUFB           reverse<>+0(SB), Z16, Z16
+	VAESENC           Z13, Z6, Z6
+	VPXORQ            Z10, Z16, Z16
+	VBROADCASTI32X4   736(R8), Z12
+	VAESENC           Z12, Z0, Z0
 	MOVQ              24(SP), AX
-	VAESENC           1472(R9), Z2, Z2
-	VMOVDQU64         (AX), X28
+	VBROADCASTI32X4   736(R9), Z13
+	VMOVDQU64         (AX), X30
+	VAESENC           Z13, Z2, Z2
 	MOVQ              64(SP), AX
-	VAESENC           1472(R10), Z4, Z4
-	VINSERTI64X2      $0x01, (AX), Z28, Z28
+	VBROADCASTI32X4   736(R10), Z12
+	VINSERTI64X2      $0x01, (AX), Z30, Z30
+	VAESENC           Z12, Z4, Z4
 	MOVQ              104(SP), AX
-	VAESENC           1472(R11), Z6, Z6
-	VINSERTI64X2      $0x02, (AX), Z28, Z28
+	VBROADCASTI32X4   736(R11), Z13
+	VINSERTI64X2      $0x02, (AX), Z30, Z30
+	VAESENC           Z13, Z6, Z6
 	MOVQ              144(SP), AX
-	VAESENC           1536(R8), Z0, Z0
-	VINSERTI64X2      $0x03, (AX), Z28, Z28
-	VPXORQ            Z28, Z14, Z14
-	VAESENC           1536(R9), Z2, Z2
-	VPTESTNMQ         Z14, Z14, K7
+	VBROADCASTI32X4   752(R8), Z12
+	VINSERTI64X2      $0x03, (AX), Z30, Z30
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z30, Z16, Z16
+	VBROADCASTI32X4   752(R9), Z13
+	VPTESTNMQ         Z16, Z16, K7
+	VAESENC           Z13, Z2, Z2
 	KMOVB             K7, CX
-	VAESENC           1536(R10), Z4, Z4
+	VBROADCASTI32X4   752(R10), Z12
+	VAESENC           Z12, Z4, Z4
 	MOVL              CX, AX
-	VAESENC           1536(R11), Z6, Z6
+	VBROADCASTI32X4   752(R11), Z13
 	SHRL              $0x01, AX
+	VAESENC           Z13, Z6, Z6
 	ANDL              AX, CX
-	VAESENCLAST       1600(R8), Z0, Z0
+	VBROADCASTI32X4   768(R8), Z12
 	MOVQ              32(SP), AX
+	VAESENCLAST       Z12, Z0, Z0
 	BTL               $0x00, CX
 	SETCS             36(AX)
-	VAESENCLAST       1600(R9), Z2, Z2
+	VBROADCASTI32X4   768(R9), Z13
 	MOVQ              72(SP), AX
+	VAESENCLAST       Z13, Z2, Z2
 	BTL               $0x02, CX
 	SETCS             36(AX)
-	VAESENCLAST       1600(R10), Z4, Z4
+	VBROADCASTI32X4   768(R10), Z12
 	MOVQ              112(SP), AX
+	VAESENCLAST       Z12, Z4, Z4
 	BTL               $0x04, CX
 	SETCS             36(AX)
-	VAESENCLAST       1600(R11), Z6, Z6
+	VBROADCASTI32X4   768(R11), Z13
 	MOVQ              152(SP), AX
+	VAESENCLAST       Z13, Z6, Z6
 	BTL               $0x06, CX
 	SETCS             36(AX)
 	VMOVDQA64         X0, X10
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -17243,13 +18348,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -17257,13 +18362,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -17271,42 +18376,42 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
 	CMPB         38(AX), $0x00
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
 	CMPB         38(AX), $0x00
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
 	CMPB         38(AX), $0x00
@@ -17317,81 +18422,81 @@ check:
 	SUBQ         $0x04, DX
 	JA           loop
 	MOVQ         16(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z1, Z13
-	VPCLMULQDQ   $0x10, (AX), Z1, Z15
-	VPCLMULQDQ   $0x00, (AX), Z1, Z12
-	VPCLMULQDQ   $0x11, (AX), Z1, Z14
-	VPXORQ       Z15, Z13, Z13
+	VPCLMULQDQ   $0x01, (AX), Z1, Z15
+	VPCLMULQDQ   $0x10, (AX), Z1, Z17
+	VPCLMULQDQ   $0x00, (AX), Z1, Z14
+	VPCLMULQDQ   $0x11, (AX), Z1, Z16
+	VPXORQ       Z17, Z15, Z15
 	MOVQ         56(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z3, Z17
-	VPCLMULQDQ   $0x10, (AX), Z3, Z19
-	VPCLMULQDQ   $0x00, (AX), Z3, Z16
-	VPCLMULQDQ   $0x11, (AX), Z3, Z18
-	VPXORQ       Z19, Z17, Z17
-	VSHUFI64X2   $0xee, Z16, Z12, Z20
-	VSHUFI64X2   $0x44, Z16, Z12, Z12
-	VPXORQ       Z20, Z12, Z12
-	VSHUFI64X2   $0xee, Z17, Z13, Z20
-	VSHUFI64X2   $0x44, Z17, Z13, Z13
-	VPXORQ       Z20, Z13, Z13
-	VSHUFI64X2   $0xee, Z18, Z14, Z20
+	VPCLMULQDQ   $0x01, (AX), Z3, Z19
+	VPCLMULQDQ   $0x10, (AX), Z3, Z21
+	VPCLMULQDQ   $0x00, (AX), Z3, Z18
+	VPCLMULQDQ   $0x11, (AX), Z3, Z20
+	VPXORQ       Z21, Z19, Z19
+	VSHUFI64X2   $0xee, Z18, Z14, Z22
 	VSHUFI64X2   $0x44, Z18, Z14, Z14
-	VPXORQ       Z20, Z14, Z14
+	VPXORQ       Z22, Z14, Z14
+	VSHUFI64X2   $0xee, Z19, Z15, Z22
+	VSHUFI64X2   $0x44, Z19, Z15, Z15
+	VPXORQ       Z22, Z15, Z15
+	VSHUFI64X2   $0xee, Z20, Z16, Z22
+	VSHUFI64X2   $0x44, Z20, Z16, Z16
+	VPXORQ       Z22, Z16, Z16
 	MOVQ         96(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z5, Z21
-	VPCLMULQDQ   $0x10, (AX), Z5, Z23
-	VPCLMULQDQ   $0x00, (AX), Z5, Z20
-	VPCLMULQDQ   $0x11, (AX), Z5, Z22
-	VPXORQ       Z23, Z21, Z21
+	VPCLMULQDQ   $0x01, (AX), Z5, Z23
+	VPCLMULQDQ   $0x10, (AX), Z5, Z25
+	VPCLMULQDQ   $0x00, (AX), Z5, Z22
+	VPCLMULQDQ   $0x11, (AX), Z5, Z24
+	VPXORQ       Z25, Z23, Z23
 	MOVQ         136(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z7, Z25
-	VPCLMULQDQ   $0x10, (AX), Z7, Z27
-	VPCLMULQDQ   $0x00, (AX), Z7, Z24
-	VPCLMULQDQ   $0x11, (AX), Z7, Z26
-	VPXORQ       Z27, Z25, Z25
-	VSHUFI64X2   $0xee, Z24, Z20, Z28
-	VSHUFI64X2   $0x44, Z24, Z20, Z20
-	VPXORQ       Z28, Z20, Z20
-	VSHUFI64X2   $0xee, Z25, Z21, Z28
-	VSHUFI64X2   $0x44, Z25, Z21, Z21
-	VPXORQ       Z28, Z21, Z21
-	VSHUFI64X2   $0xee, Z26, Z22, Z28
+	VPCLMULQDQ   $0x01, (AX), Z7, Z27
+	VPCLMULQDQ   $0x10, (AX), Z7, Z29
+	VPCLMULQDQ   $0x00, (AX), Z7, Z26
+	VPCLMULQDQ   $0x11, (AX), Z7, Z28
+	VPXORQ       Z29, Z27, Z27
+	VSHUFI64X2   $0xee, Z26, Z22, Z30
 	VSHUFI64X2   $0x44, Z26, Z22, Z22
-	VPXORQ       Z28, Z22, Z22
-	VSHUFI64X2   $0xdd, Z20, Z12, Z28
-	VSHUFI64X2   $0x88, Z20, Z12, Z12
-	VPXORQ       Z28, Z12, Z12
-	VSHUFI64X2   $0xdd, Z21, Z13, Z28
-	VSHUFI64X2   $0x88, Z21, Z13, Z13
-	VPXORQ       Z28, Z13, Z13
-	VSHUFI64X2   $0xdd, Z22, Z14, Z28
+	VPXORQ       Z30, Z22, Z22
+	VSHUFI64X2   $0xee, Z27, Z23, Z30
+	VSHUFI64X2   $0x44, Z27, Z23, Z23
+	VPXORQ       Z30, Z23, Z23
+	VSHUFI64X2   $0xee, Z28, Z24, Z30
+	VSHUFI64X2   $0x44, Z28, Z24, Z24
+	VPXORQ       Z30, Z24, Z24
+	VSHUFI64X2   $0xdd, Z22, Z14, Z30
 	VSHUFI64X2   $0x88, Z22, Z14, Z14
-	VPXORQ       Z28, Z14, Z14
-	VPCLMULQDQ   $0x01, Z9, Z8, Z28
-	VPCLMULQDQ   $0x10, Z9, Z8, Z29
-	VPTERNLOGQ   $0x96, Z28, Z29, Z13
-	VPCLMULQDQ   $0x00, Z9, Z8, Z30
-	VPCLMULQDQ   $0x11, Z9, Z8, Z31
-	VPXORQ       Z30, Z12, Z12
-	VPXORQ       Z31, Z14, Z14
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z12, Z1
-	VPSHUFD      $0x4e, Z12, Z12
-	VPTERNLOGQ   $0x96, Z1, Z12, Z13
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z13, Z1
-	VPSHUFD      $0x4e, Z13, Z13
-	VPTERNLOGQ   $0x96, Z1, Z13, Z14
-	VPSHUFB      reverse<>+0(SB), Z14, Z14
-	VPXORQ       Z10, Z14, Z14
+	VPXORQ       Z30, Z14, Z14
+	VSHUFI64X2   $0xdd, Z23, Z15, Z30
+	VSHUFI64X2   $0x88, Z23, Z15, Z15
+	VPXORQ       Z30, Z15, Z15
+	VSHUFI64X2   $0xdd, Z24, Z16, Z30
+	VSHUFI64X2   $0x88, Z24, Z16, Z16
+	VPXORQ       Z30, Z16, Z16
+	VPCLMULQDQ   $0x01, Z9, Z8, Z30
+	VPCLMULQDQ   $0x10, Z9, Z8, Z31
+	VPTERNLOGQ   $0x96, Z30, Z31, Z15
+	VPCLMULQDQ   $0x00, Z9, Z8, Z1
+	VPCLMULQDQ   $0x11, Z9, Z8, Z17
+	VPXORQ       Z1, Z14, Z14
+	VPXORQ       Z17, Z16, Z16
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z14, Z3
+	VPSHUFD      $0x4e, Z14, Z14
+	VPTERNLOGQ   $0x96, Z3, Z14, Z15
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z15, Z3
+	VPSHUFD      $0x4e, Z15, Z15
+	VPTERNLOGQ   $0x96, Z3, Z15, Z16
+	VPSHUFB      reverse<>+0(SB), Z16, Z16
+	VPXORQ       Z10, Z16, Z16
 	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X28
+	VMOVDQU64    (AX), X30
 	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z28, Z28
+	VINSERTI64X2 $0x01, (AX), Z30, Z30
 	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z28, Z28
+	VINSERTI64X2 $0x02, (AX), Z30, Z30
 	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z28, Z28
-	VPXORQ       Z28, Z14, Z14
-	VPTESTNMQ    Z14, Z14, K7
+	VINSERTI64X2 $0x03, (AX), Z30, Z30
+	VPXORQ       Z30, Z16, Z16
+	VPTESTNMQ    Z16, Z16, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
@@ -17505,7 +18610,8 @@ TEXT ·gcmOpen192vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -17522,7 +18628,8 @@ TEXT ·gcmOpen192vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -17539,7 +18646,8 @@ TEXT ·gcmOpen192vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -17556,134 +18664,183 @@ TEXT ·gcmOpen192vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R8), Z1, Z1
-	VAESENC           896(R9), Z4, Z4
-	VAESENC           896(R9), Z5, Z5
-	VAESENC           896(R10), Z8, Z8
-	VAESENC           896(R10), Z9, Z9
-	VAESENC           896(R11), Z12, Z12
-	VAESENC           896(R11), Z13, Z13
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R8), Z1, Z1
-	VAESENC           960(R9), Z4, Z4
-	VAESENC           960(R9), Z5, Z5
-	VAESENC           960(R10), Z8, Z8
-	VAESENC           960(R10), Z9, Z9
-	VAESENC           960(R11), Z12, Z12
-	VAESENC           960(R11), Z13, Z13
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R8), Z1, Z1
-	VAESENC           1024(R9), Z4, Z4
-	VAESENC           1024(R9), Z5, Z5
-	VAESENC           1024(R10), Z8, Z8
-	VAESENC           1024(R10), Z9, Z9
-	VAESENC           1024(R11), Z12, Z12
-	VAESENC           1024(R11), Z13, Z13
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R8), Z1, Z1
-	VAESENC           1088(R9), Z4, Z4
-	VAESENC           1088(R9), Z5, Z5
-	VAESENC           1088(R10), Z8, Z8
-	VAESENC           1088(R10), Z9, Z9
-	VAESENC           1088(R11), Z12, Z12
-	VAESENC           1088(R11), Z13, Z13
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R8), Z1, Z1
-	VAESENC           1152(R9), Z4, Z4
-	VAESENC           1152(R9), Z5, Z5
-	VAESENC           1152(R10), Z8, Z8
-	VAESENC           1152(R10), Z9, Z9
-	VAESENC           1152(R11), Z12, Z12
-	VAESENC           1152(R11), Z13, Z13
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R8), Z1, Z1
-	VAESENC           1216(R9), Z4, Z4
-	VAESENC           1216(R9), Z5, Z5
-	VAESENC           1216(R10), Z8, Z8
-	VAESENC           1216(R10), Z9, Z9
-	VAESENC           1216(R11), Z12, Z12
-	VAESENC           1216(R11), Z13, Z13
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R8), Z1, Z1
-	VAESENC           1280(R9), Z4, Z4
-	VAESENC           1280(R9), Z5, Z5
-	VAESENC           1280(R10), Z8, Z8
-	VAESENC           1280(R10), Z9, Z9
-	VAESENC           1280(R11), Z12, Z12
-	VAESENC           1280(R11), Z13, Z13
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R8), Z1, Z1
-	VAESENC           1344(R9), Z4, Z4
-	VAESENC           1344(R9), Z5, Z5
-	VAESENC           1344(R10), Z8, Z8
-	VAESENC           1344(R10), Z9, Z9
-	VAESENC           1344(R11), Z12, Z12
-	VAESENC           1344(R11), Z13, Z13
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R8), Z1, Z1
-	VAESENC           1408(R9), Z4, Z4
-	VAESENC           1408(R9), Z5, Z5
-	VAESENC           1408(R10), Z8, Z8
-	VAESENC           1408(R10), Z9, Z9
-	VAESENC           1408(R11), Z12, Z12
-	VAESENC           1408(R11), Z13, Z13
-	VAESENC           1472(R8), Z0, Z0
-	VAESENC           1472(R8), Z1, Z1
-	VAESENC           1472(R9), Z4, Z4
-	VAESENC           1472(R9), Z5, Z5
-	VAESENC           1472(R10), Z8, Z8
-	VAESENC           1472(R10), Z9, Z9
-	VAESENC           1472(R11), Z12, Z12
-	VAESENC           1472(R11), Z13, Z13
-	VAESENC           1536(R8), Z0, Z0
-	VAESENC           1536(R8), Z1, Z1
-	VAESENC           1536(R9), Z4, Z4
-	VAESENC           1536(R9), Z5, Z5
-	VAESENC           1536(R10), Z8, Z8
-	VAESENC           1536(R10), Z9, Z9
-	VAESENC           1536(R11), Z12, Z12
-	VAESENC           1536(R11), Z13, Z13
-	VAESENCLAST       1600(R8), Z0, Z0
-	VAESENCLAST       1600(R8), Z1, Z1
-	VAESENCLAST       1600(R9), Z4, Z4
-	VAESENCLAST       1600(R9), Z5, Z5
-	VAESENCLAST       1600(R10), Z8, Z8
-	VAESENCLAST       1600(R10), Z9, Z9
-	VAESENCLAST       1600(R11), Z12, Z12
-	VAESENCLAST       1600(R11), Z13, Z13
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   592(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   592(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   592(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   608(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   608(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   608(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   608(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   624(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   624(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   624(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   624(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   640(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   640(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   640(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   640(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   656(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   656(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   656(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   656(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   672(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   672(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   672(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   672(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   688(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   704(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   720(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   720(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   720(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   736(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   752(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   752(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   752(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   752(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   768(R8), Z20
+	VAESENCLAST       Z20, Z0, Z0
+	VAESENCLAST       Z20, Z1, Z1
+	VBROADCASTI32X4   768(R9), Z21
+	VAESENCLAST       Z21, Z4, Z4
+	VAESENCLAST       Z21, Z5, Z5
+	VBROADCASTI32X4   768(R10), Z20
+	VAESENCLAST       Z20, Z8, Z8
+	VAESENCLAST       Z20, Z9, Z9
+	VBROADCASTI32X4   768(R11), Z21
+	VAESENCLAST       Z21, Z12, Z12
+	VAESENCLAST       Z21, Z13, Z13
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -17691,14 +18848,14 @@ TEXT ·gcmOpen192vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -17706,14 +18863,14 @@ TEXT ·gcmOpen192vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -17721,56 +18878,56 @@ TEXT ·gcmOpen192vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
+	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z21, Z3
+	VPSHUFB           reverse<>+0(SB), Z23, Z3
 	CMPB              38(AX), $0x00
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	VPSHUFB      reverse<>+0(SB), Z25, Z7
 	CMPB         38(AX), $0x00
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	VPSHUFB      reverse<>+0(SB), Z27, Z11
 	CMPB         38(AX), $0x00
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	VPSHUFB      reverse<>+0(SB), Z29, Z15
 	CMPB         38(AX), $0x00
 	JNE          firstESN3
 
@@ -17789,7 +18946,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -17806,7 +18964,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -17823,7 +18982,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -17840,254 +19000,303 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
 	MOVQ              16(SP), AX
-	VAESENC           896(R8), Z1, Z1
-	VPCLMULQDQ        $0x01, (AX), Z2, Z21
-	VAESENC           896(R9), Z4, Z4
-	VPCLMULQDQ        $0x10, (AX), Z2, Z23
-	VAESENC           896(R9), Z5, Z5
-	VPCLMULQDQ        $0x00, (AX), Z2, Z20
-	VAESENC           896(R10), Z8, Z8
-	VPCLMULQDQ        $0x11, (AX), Z2, Z22
-	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
-	VAESENC           896(R10), Z9, Z9
-	VPTERNLOGQ        $0x96, Z23, Z24, Z21
-	VAESENC           896(R11), Z12, Z12
-	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
-	VAESENC           896(R11), Z13, Z13
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
-	VAESENC           960(R8), Z0, Z0
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
-	VAESENC           960(R8), Z1, Z1
-	VPXORQ            Z26, Z20, Z20
-	VPXORQ            Z25, Z21, Z21
-	VAESENC           960(R9), Z4, Z4
-	VPXORQ            Z27, Z22, Z22
-	VAESENC           960(R9), Z5, Z5
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z2, Z23
+	VBROADCASTI32X4   592(R9), Z21
+	VPCLMULQDQ        $0x10, (AX), Z2, Z25
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z2, Z22
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   592(R10), Z20
+	VPCLMULQDQ        $0x11, (AX), Z2, Z24
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z26
+	VAESENC           Z20, Z9, Z9
+	VPTERNLOGQ        $0x96, Z25, Z26, Z23
+	VBROADCASTI32X4   592(R11), Z21
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z27
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
+	VBROADCASTI32X4   608(R8), Z20
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z27, Z23, Z23
+	VBROADCASTI32X4   608(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VPXORQ            Z29, Z24, Z24
+	VAESENC           Z21, Z5, Z5
 	MOVQ              56(SP), AX
-	VAESENC           960(R10), Z8, Z8
-	VPCLMULQDQ        $0x01, (AX), Z6, Z29
-	VAESENC           960(R10), Z9, Z9
-	VPCLMULQDQ        $0x10, (AX), Z6, Z31
-	VAESENC           960(R11), Z12, Z12
-	VPCLMULQDQ        $0x00, (AX), Z6, Z28
-	VPCLMULQDQ        $0x11, (AX), Z6, Z30
-	VAESENC           960(R11), Z13, Z13
-	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
-	VAESENC           1024(R8), Z0, Z0
-	VPTERNLOGQ        $0x96, Z31, Z2, Z29
-	VAESENC           1024(R8), Z1, Z1
-	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
-	VAESENC           1024(R9), Z4, Z4
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
-	VAESENC           1024(R9), Z5, Z5
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
-	VPXORQ            Z24, Z28, Z28
-	VAESENC           1024(R10), Z8, Z8
-	VPXORQ            Z23, Z29, Z29
-	VAESENC           1024(R10), Z9, Z9
-	VPXORQ            Z3, Z30, Z30
-	VAESENC           1024(R11), Z12, Z12
-	VSHUFI64X2        $0xee, Z28, Z20, Z26
-	VAESENC           1024(R11), Z13, Z13
-	VSHUFI64X2        $0x44, Z28, Z20, Z20
-	VPXORQ            Z26, Z20, Z20
-	VAESENC           1088(R8), Z0, Z0
-	VSHUFI64X2        $0xee, Z29, Z21, Z26
-	VAESENC           1088(R8), Z1, Z1
-	VSHUFI64X2        $0x44, Z29, Z21, Z21
-	VAESENC           1088(R9), Z4, Z4
-	VPXORQ            Z26, Z21, Z21
-	VAESENC           1088(R9), Z5, Z5
-	VSHUFI64X2        $0xee, Z30, Z22, Z26
-	VAESENC           1088(R10), Z8, Z8
+	VBROADCASTI32X4   608(R10), Z20
+	VPCLMULQDQ        $0x01, (AX), Z6, Z31
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x10, (AX), Z6, Z25
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   608(R11), Z21
+	VPCLMULQDQ        $0x00, (AX), Z6, Z30
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x11, (AX), Z6, Z2
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z26
+	VBROADCASTI32X4   624(R8), Z20
+	VPTERNLOGQ        $0x96, Z25, Z26, Z31
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z3
+	VBROADCASTI32X4   624(R9), Z21
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z27
+	VAESENC           Z21, Z5, Z5
+	VPXORQ            Z28, Z30, Z30
+	VBROADCASTI32X4   624(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z3, Z31, Z31
+	VAESENC           Z20, Z9, Z9
+	VPXORQ            Z27, Z2, Z2
+	VBROADCASTI32X4   624(R11), Z21
+	VSHUFI64X2        $0xee, Z30, Z22, Z29
+	VAESENC           Z21, Z12, Z12
 	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VPXORQ            Z26, Z22, Z22
-	VAESENC           1088(R10), Z9, Z9
+	VAESENC           Z21, Z13, Z13
+	VPXORQ            Z29, Z22, Z22
+	VBROADCASTI32X4   640(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VSHUFI64X2        $0xee, Z31, Z23, Z29
+	VAESENC           Z20, Z1, Z1
+	VSHUFI64X2        $0x44, Z31, Z23, Z23
+	VBROADCASTI32X4   640(R9), Z21
+	VPXORQ            Z29, Z23, Z23
+	VAESENC           Z21, Z4, Z4
+	VSHUFI64X2        $0xee, Z2, Z24, Z29
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   640(R10), Z20
+	VSHUFI64X2        $0x44, Z2, Z24, Z24
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z29, Z24, Z24
+	VAESENC           Z20, Z9, Z9
 	MOVQ              96(SP), AX
-	VAESENC           1088(R11), Z12, Z12
-	VPCLMULQDQ        $0x01, (AX), Z10, Z25
-	VAESENC           1088(R11), Z13, Z13
-	VPCLMULQDQ        $0x10, (AX), Z10, Z6
-	VAESENC           1152(R8), Z0, Z0
-	VPCLMULQDQ        $0x00, (AX), Z10, Z26
-	VAESENC           1152(R8), Z1, Z1
-	VPCLMULQDQ        $0x11, (AX), Z10, Z27
-	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
-	VAESENC           1152(R9), Z4, Z4
-	VPTERNLOGQ        $0x96, Z6, Z31, Z25
-	VAESENC           1152(R9), Z5, Z5
-	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
-	VAESENC           1152(R10), Z8, Z8
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
-	VAESENC           1152(R10), Z9, Z9
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
-	VAESENC           1152(R11), Z12, Z12
-	VPXORQ            Z7, Z26, Z26
-	VPXORQ            Z2, Z25, Z25
-	VAESENC           1152(R11), Z13, Z13
-	VPXORQ            Z24, Z27, Z27
-	VAESENC           1216(R8), Z0, Z0
+	VBROADCASTI32X4   640(R11), Z21
+	VPCLMULQDQ        $0x01, (AX), Z10, Z6
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x10, (AX), Z10, Z26
+	VBROADCASTI32X4   656(R8), Z20
+	VPCLMULQDQ        $0x00, (AX), Z10, Z29
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x11, (AX), Z10, Z25
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z7
+	VBROADCASTI32X4   656(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VPTERNLOGQ        $0x96, Z26, Z7, Z6
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z28
+	VBROADCASTI32X4   656(R10), Z20
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z3
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z27
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   656(R11), Z21
+	VPXORQ            Z3, Z29, Z29
+	VAESENC           Z21, Z12, Z12
+	VPXORQ            Z28, Z6, Z6
+	VAESENC           Z21, Z13, Z13
+	VPXORQ            Z27, Z25, Z25
+	VBROADCASTI32X4   672(R8), Z20
 	MOVQ              136(SP), AX
-	VAESENC           1216(R8), Z1, Z1
-	VPCLMULQDQ        $0x01, (AX), Z14, Z3
-	VAESENC           1216(R9), Z4, Z4
-	VPCLMULQDQ        $0x10, (AX), Z14, Z29
-	VAESENC           1216(R9), Z5, Z5
-	VPCLMULQDQ        $0x00, (AX), Z14, Z23
-	VPCLMULQDQ        $0x11, (AX), Z14, Z28
-	VAESENC           1216(R10), Z8, Z8
-	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
-	VAESENC           1216(R10), Z9, Z9
-	VPTERNLOGQ        $0x96, Z29, Z30, Z3
-	VAESENC           1216(R11), Z12, Z12
-	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
-	VAESENC           1216(R11), Z13, Z13
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
-	VAESENC           1280(R8), Z0, Z0
-	VPXORQ            Z6, Z23, Z23
-	VAESENC           1280(R8), Z1, Z1
-	VPXORQ            Z10, Z3, Z3
-	VAESENC           1280(R9), Z4, Z4
-	VPXORQ            Z31, Z28, Z28
-	VAESENC           1280(R9), Z5, Z5
-	VSHUFI64X2        $0xee, Z23, Z26, Z11
-	VAESENC           1280(R10), Z8, Z8
-	VSHUFI64X2        $0x44, Z23, Z26, Z26
-	VPXORQ            Z11, Z26, Z26
-	VAESENC           1280(R10), Z9, Z9
-	VSHUFI64X2        $0xee, Z3, Z25, Z11
-	VAESENC           1280(R11), Z12, Z12
-	VSHUFI64X2        $0x44, Z3, Z25, Z25
-	VAESENC           1280(R11), Z13, Z13
-	VPXORQ            Z11, Z25, Z25
-	VAESENC           1344(R8), Z0, Z0
-	VSHUFI64X2        $0xee, Z28, Z27, Z11
-	VAESENC           1344(R8), Z1, Z1
-	VSHUFI64X2        $0x44, Z28, Z27, Z27
-	VPXORQ            Z11, Z27, Z27
-	VAESENC           1344(R9), Z4, Z4
-	VSHUFI64X2        $0xdd, Z26, Z20, Z11
-	VAESENC           1344(R9), Z5, Z5
-	VSHUFI64X2        $0x88, Z26, Z20, Z20
-	VAESENC           1344(R10), Z8, Z8
-	VPXORQ            Z11, Z20, Z20
-	VAESENC           1344(R10), Z9, Z9
-	VSHUFI64X2        $0xdd, Z25, Z21, Z11
-	VAESENC           1344(R11), Z12, Z12
-	VSHUFI64X2        $0x88, Z25, Z21, Z21
-	VPXORQ            Z11, Z21, Z21
-	VAESENC           1344(R11), Z13, Z13
-	VSHUFI64X2        $0xdd, Z27, Z22, Z11
-	VAESENC           1408(R8), Z0, Z0
-	VSHUFI64X2        $0x88, Z27, Z22, Z22
-	VAESENC           1408(R8), Z1, Z1
-	VPXORQ            Z11, Z22, Z22
-	VAESENC           1408(R9), Z4, Z4
-	VPCLMULQDQ        $0x01, Z17, Z16, Z11
-	VAESENC           1408(R9), Z5, Z5
-	VPCLMULQDQ        $0x10, Z17, Z16, Z7
-	VPTERNLOGQ        $0x96, Z11, Z7, Z21
-	VAESENC           1408(R10), Z8, Z8
-	VPCLMULQDQ        $0x00, Z17, Z16, Z2
-	VAESENC           1408(R10), Z9, Z9
-	VPCLMULQDQ        $0x11, Z17, Z16, Z24
-	VAESENC           1408(R11), Z12, Z12
-	VPXORQ            Z2, Z20, Z20
-	VAESENC           1408(R11), Z13, Z13
-	VPXORQ            Z24, Z22, Z22
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
-	VAESENC           1472(R8), Z0, Z0
-	VPSHUFD           $0x4e, Z20, Z20
-	VAESENC           1472(R8), Z1, Z1
-	VPTERNLOGQ        $0x96, Z14, Z20, Z21
-	VAESENC           1472(R9), Z4, Z4
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
-	VAESENC           1472(R9), Z5, Z5
-	VPSHUFD           $0x4e, Z21, Z21
-	VAESENC           1472(R10), Z8, Z8
-	VPTERNLOGQ        $0x96, Z14, Z21, Z22
-	VPSHUFB           reverse<>+0(SB), Z22, Z22
-	VAESENC           1472(R10), Z9, Z9
-	VPXORQ            Z18, Z22, Z22
-	VAESENC           1472(R11), Z12, Z12
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z14, Z31
+	VBROADCASTI32X4   672(R9), Z21
+	VPCLMULQDQ        $0x10, (AX), Z14, Z10
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z14, Z30
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x11, (AX), Z14, Z2
+	VBROADCASTI32X4   672(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z26
+	VAESENC           Z20, Z9, Z9
+	VPTERNLOGQ        $0x96, Z10, Z26, Z31
+	VBROADCASTI32X4   672(R11), Z21
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z7
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z3
+	VBROADCASTI32X4   688(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z11, Z30, Z30
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z7, Z31, Z31
+	VBROADCASTI32X4   688(R9), Z21
+	VPXORQ            Z3, Z2, Z2
+	VAESENC           Z21, Z4, Z4
+	VSHUFI64X2        $0xee, Z30, Z29, Z28
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z20
+	VSHUFI64X2        $0x44, Z30, Z29, Z29
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z28, Z29, Z29
+	VAESENC           Z20, Z9, Z9
+	VSHUFI64X2        $0xee, Z31, Z6, Z28
+	VBROADCASTI32X4   688(R11), Z21
+	VSHUFI64X2        $0x44, Z31, Z6, Z6
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VPXORQ            Z28, Z6, Z6
+	VBROADCASTI32X4   704(R8), Z20
+	VSHUFI64X2        $0xee, Z2, Z25, Z28
+	VAESENC           Z20, Z0, Z0
+	VSHUFI64X2        $0x44, Z2, Z25, Z25
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z28, Z25, Z25
+	VBROADCASTI32X4   704(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VSHUFI64X2        $0xdd, Z29, Z22, Z28
+	VAESENC           Z21, Z5, Z5
+	VSHUFI64X2        $0x88, Z29, Z22, Z22
+	VBROADCASTI32X4   704(R10), Z20
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           Z20, Z8, Z8
+	VSHUFI64X2        $0xdd, Z6, Z23, Z28
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z21
+	VSHUFI64X2        $0x88, Z6, Z23, Z23
+	VAESENC           Z21, Z12, Z12
+	VPXORQ            Z28, Z23, Z23
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0xdd, Z25, Z24, Z28
+	VBROADCASTI32X4   720(R8), Z20
+	VSHUFI64X2        $0x88, Z25, Z24, Z24
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z28, Z24, Z24
+	VBROADCASTI32X4   720(R9), Z21
+	VPCLMULQDQ        $0x01, Z17, Z16, Z28
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x10, Z17, Z16, Z27
+	VAESENC           Z21, Z5, Z5
+	VPTERNLOGQ        $0x96, Z28, Z27, Z23
+	VBROADCASTI32X4   720(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x00, Z17, Z16, Z14
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x11, Z17, Z16, Z10
+	VBROADCASTI32X4   720(R11), Z21
+	VPXORQ            Z14, Z22, Z22
+	VAESENC           Z21, Z12, Z12
+	VPXORQ            Z10, Z24, Z24
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z26
+	VBROADCASTI32X4   736(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPSHUFD           $0x4e, Z22, Z22
+	VAESENC           Z20, Z1, Z1
+	VPTERNLOGQ        $0x96, Z26, Z22, Z23
+	VBROADCASTI32X4   736(R9), Z21
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z26
+	VAESENC           Z21, Z4, Z4
+	VPSHUFD           $0x4e, Z23, Z23
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z20
+	VPTERNLOGQ        $0x96, Z26, Z23, Z24
+	VAESENC           Z20, Z8, Z8
+	VPSHUFB           reverse<>+0(SB), Z24, Z24
+	VAESENC           Z20, Z9, Z9
+	VPXORQ            Z18, Z24, Z24
+	VBROADCASTI32X4   736(R11), Z21
 	MOVQ              24(SP), AX
-	VAESENC           1472(R11), Z13, Z13
-	VMOVDQU64         (AX), X11
-	VAESENC           1536(R8), Z0, Z0
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VMOVDQU64         (AX), X28
+	VBROADCASTI32X4   752(R8), Z20
 	MOVQ              64(SP), AX
-	VAESENC           1536(R8), Z1, Z1
-	VINSERTI64X2      $0x01, (AX), Z11, Z11
+	VAESENC           Z20, Z0, Z0
+	VINSERTI64X2      $0x01, (AX), Z28, Z28
+	VAESENC           Z20, Z1, Z1
 	MOVQ              104(SP), AX
-	VAESENC           1536(R9), Z4, Z4
-	VINSERTI64X2      $0x02, (AX), Z11, Z11
-	VAESENC           1536(R9), Z5, Z5
+	VBROADCASTI32X4   752(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VINSERTI64X2      $0x02, (AX), Z28, Z28
+	VAESENC           Z21, Z5, Z5
 	MOVQ              144(SP), AX
-	VAESENC           1536(R10), Z8, Z8
-	VINSERTI64X2      $0x03, (AX), Z11, Z11
-	VAESENC           1536(R10), Z9, Z9
-	VPXORQ            Z11, Z22, Z22
-	VAESENC           1536(R11), Z12, Z12
-	VPTESTNMQ         Z22, Z22, K7
+	VBROADCASTI32X4   752(R10), Z20
+	VINSERTI64X2      $0x03, (AX), Z28, Z28
+	VAESENC           Z20, Z8, Z8
+	VPXORQ            Z28, Z24, Z24
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   752(R11), Z21
+	VPTESTNMQ         Z24, Z24, K7
+	VAESENC           Z21, Z12, Z12
 	KMOVB             K7, CX
-	VAESENC           1536(R11), Z13, Z13
+	VAESENC           Z21, Z13, Z13
 	MOVL              CX, AX
-	VAESENCLAST       1600(R8), Z0, Z0
+	VBROADCASTI32X4   768(R8), Z20
 	SHRL              $0x01, AX
-	VAESENCLAST       1600(R8), Z1, Z1
+	VAESENCLAST       Z20, Z0, Z0
+	VAESENCLAST       Z20, Z1, Z1
 	ANDL              AX, CX
-	VAESENCLAST       1600(R9), Z4, Z4
+	VBROADCASTI32X4   768(R9), Z21
 	MOVQ              32(SP), AX
-	VAESENCLAST       1600(R9), Z5, Z5
+	VAESENCLAST       Z21, Z4, Z4
 	BTL               $0x00, CX
 	SETCS             36(AX)
+	VAESENCLAST       Z21, Z5, Z5
 	MOVQ              72(SP), AX
-	VAESENCLAST       1600(R10), Z8, Z8
+	VBROADCASTI32X4   768(R10), Z20
+	VAESENCLAST       Z20, Z8, Z8
 	BTL               $0x02, CX
 	SETCS             36(AX)
-	VAESENCLAST       1600(R10), Z9, Z9
+	VAESENCLAST       Z20, Z9, Z9
 	MOVQ              112(SP), AX
-	VAESENCLAST       1600(R11), Z12, Z12
+	VBROADCASTI32X4   768(R11), Z21
 	BTL               $0x04, CX
 	SETCS             36(AX)
-	VAESENCLAST       1600(R11), Z13, Z13
+	VAESENCLAST       Z21, Z12, Z12
 	MOVQ              152(SP), AX
+	VAESENCLAST       Z21, Z13, Z13
 	BTL               $0x06, CX
 	SETCS             36(AX)
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -18095,14 +19304,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -18110,14 +19319,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -18125,56 +19334,56 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
+	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z21, Z3
+	VPSHUFB           reverse<>+0(SB), Z23, Z3
 	CMPB              38(AX), $0x00
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	VPSHUFB      reverse<>+0(SB), Z25, Z7
 	CMPB         38(AX), $0x00
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	VPSHUFB      reverse<>+0(SB), Z27, Z11
 	CMPB         38(AX), $0x00
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	VPSHUFB      reverse<>+0(SB), Z29, Z15
 	CMPB         38(AX), $0x00
 	JNE          nextESN3
 
@@ -18183,109 +19392,109 @@ check:
 	SUBQ         $0x04, DX
 	JA           loop
 	MOVQ         16(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z2, Z21
-	VPCLMULQDQ   $0x10, (AX), Z2, Z23
-	VPCLMULQDQ   $0x00, (AX), Z2, Z20
-	VPCLMULQDQ   $0x11, (AX), Z2, Z22
-	VPCLMULQDQ   $0x01, 64(AX), Z3, Z24
-	VPTERNLOGQ   $0x96, Z23, Z24, Z21
-	VPCLMULQDQ   $0x10, 64(AX), Z3, Z25
-	VPCLMULQDQ   $0x00, 64(AX), Z3, Z26
-	VPCLMULQDQ   $0x11, 64(AX), Z3, Z27
-	VPXORQ       Z26, Z20, Z20
-	VPXORQ       Z25, Z21, Z21
-	VPXORQ       Z27, Z22, Z22
+	VPCLMULQDQ   $0x01, (AX), Z2, Z23
+	VPCLMULQDQ   $0x10, (AX), Z2, Z25
+	VPCLMULQDQ   $0x00, (AX), Z2, Z22
+	VPCLMULQDQ   $0x11, (AX), Z2, Z24
+	VPCLMULQDQ   $0x01, 64(AX), Z3, Z26
+	VPTERNLOGQ   $0x96, Z25, Z26, Z23
+	VPCLMULQDQ   $0x10, 64(AX), Z3, Z27
+	VPCLMULQDQ   $0x00, 64(AX), Z3, Z28
+	VPCLMULQDQ   $0x11, 64(AX), Z3, Z29
+	VPXORQ       Z28, Z22, Z22
+	VPXORQ       Z27, Z23, Z23
+	VPXORQ       Z29, Z24, Z24
 	MOVQ         56(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z6, Z29
-	VPCLMULQDQ   $0x10, (AX), Z6, Z31
-	VPCLMULQDQ   $0x00, (AX), Z6, Z28
-	VPCLMULQDQ   $0x11, (AX), Z6, Z30
-	VPCLMULQDQ   $0x01, 64(AX), Z7, Z2
-	VPTERNLOGQ   $0x96, Z31, Z2, Z29
-	VPCLMULQDQ   $0x10, 64(AX), Z7, Z23
-	VPCLMULQDQ   $0x00, 64(AX), Z7, Z24
-	VPCLMULQDQ   $0x11, 64(AX), Z7, Z3
-	VPXORQ       Z24, Z28, Z28
-	VPXORQ       Z23, Z29, Z29
-	VPXORQ       Z3, Z30, Z30
-	VSHUFI64X2   $0xee, Z28, Z20, Z26
-	VSHUFI64X2   $0x44, Z28, Z20, Z20
-	VPXORQ       Z26, Z20, Z20
-	VSHUFI64X2   $0xee, Z29, Z21, Z26
-	VSHUFI64X2   $0x44, Z29, Z21, Z21
-	VPXORQ       Z26, Z21, Z21
-	VSHUFI64X2   $0xee, Z30, Z22, Z26
+	VPCLMULQDQ   $0x01, (AX), Z6, Z31
+	VPCLMULQDQ   $0x10, (AX), Z6, Z25
+	VPCLMULQDQ   $0x00, (AX), Z6, Z30
+	VPCLMULQDQ   $0x11, (AX), Z6, Z2
+	VPCLMULQDQ   $0x01, 64(AX), Z7, Z26
+	VPTERNLOGQ   $0x96, Z25, Z26, Z31
+	VPCLMULQDQ   $0x10, 64(AX), Z7, Z3
+	VPCLMULQDQ   $0x00, 64(AX), Z7, Z28
+	VPCLMULQDQ   $0x11, 64(AX), Z7, Z27
+	VPXORQ       Z28, Z30, Z30
+	VPXORQ       Z3, Z31, Z31
+	VPXORQ       Z27, Z2, Z2
+	VSHUFI64X2   $0xee, Z30, Z22, Z29
 	VSHUFI64X2   $0x44, Z30, Z22, Z22
-	VPXORQ       Z26, Z22, Z22
+	VPXORQ       Z29, Z22, Z22
+	VSHUFI64X2   $0xee, Z31, Z23, Z29
+	VSHUFI64X2   $0x44, Z31, Z23, Z23
+	VPXORQ       Z29, Z23, Z23
+	VSHUFI64X2   $0xee, Z2, Z24, Z29
+	VSHUFI64X2   $0x44, Z2, Z24, Z24
+	VPXORQ       Z29, Z24, Z24
 	MOVQ         96(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z10, Z25
-	VPCLMULQDQ   $0x10, (AX), Z10, Z6
-	VPCLMULQDQ   $0x00, (AX), Z10, Z26
-	VPCLMULQDQ   $0x11, (AX), Z10, Z27
-	VPCLMULQDQ   $0x01, 64(AX), Z11, Z31
-	VPTERNLOGQ   $0x96, Z6, Z31, Z25
-	VPCLMULQDQ   $0x10, 64(AX), Z11, Z2
-	VPCLMULQDQ   $0x00, 64(AX), Z11, Z7
-	VPCLMULQDQ   $0x11, 64(AX), Z11, Z24
-	VPXORQ       Z7, Z26, Z26
-	VPXORQ       Z2, Z25, Z25
-	VPXORQ       Z24, Z27, Z27
+	VPCLMULQDQ   $0x01, (AX), Z10, Z6
+	VPCLMULQDQ   $0x10, (AX), Z10, Z26
+	VPCLMULQDQ   $0x00, (AX), Z10, Z29
+	VPCLMULQDQ   $0x11, (AX), Z10, Z25
+	VPCLMULQDQ   $0x01, 64(AX), Z11, Z7
+	VPTERNLOGQ   $0x96, Z26, Z7, Z6
+	VPCLMULQDQ   $0x10, 64(AX), Z11, Z28
+	VPCLMULQDQ   $0x00, 64(AX), Z11, Z3
+	VPCLMULQDQ   $0x11, 64(AX), Z11, Z27
+	VPXORQ       Z3, Z29, Z29
+	VPXORQ       Z28, Z6, Z6
+	VPXORQ       Z27, Z25, Z25
 	MOVQ         136(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z14, Z3
-	VPCLMULQDQ   $0x10, (AX), Z14, Z29
-	VPCLMULQDQ   $0x00, (AX), Z14, Z23
-	VPCLMULQDQ   $0x11, (AX), Z14, Z28
-	VPCLMULQDQ   $0x01, 64(AX), Z15, Z30
-	VPTERNLOGQ   $0x96, Z29, Z30, Z3
-	VPCLMULQDQ   $0x10, 64(AX), Z15, Z10
-	VPCLMULQDQ   $0x00, 64(AX), Z15, Z6
-	VPCLMULQDQ   $0x11, 64(AX), Z15, Z31
-	VPXORQ       Z6, Z23, Z23
-	VPXORQ       Z10, Z3, Z3
-	VPXORQ       Z31, Z28, Z28
-	VSHUFI64X2   $0xee, Z23, Z26, Z11
-	VSHUFI64X2   $0x44, Z23, Z26, Z26
-	VPXORQ       Z11, Z26, Z26
-	VSHUFI64X2   $0xee, Z3, Z25, Z11
-	VSHUFI64X2   $0x44, Z3, Z25, Z25
-	VPXORQ       Z11, Z25, Z25
-	VSHUFI64X2   $0xee, Z28, Z27, Z11
-	VSHUFI64X2   $0x44, Z28, Z27, Z27
-	VPXORQ       Z11, Z27, Z27
-	VSHUFI64X2   $0xdd, Z26, Z20, Z11
-	VSHUFI64X2   $0x88, Z26, Z20, Z20
-	VPXORQ       Z11, Z20, Z20
-	VSHUFI64X2   $0xdd, Z25, Z21, Z11
-	VSHUFI64X2   $0x88, Z25, Z21, Z21
-	VPXORQ       Z11, Z21, Z21
-	VSHUFI64X2   $0xdd, Z27, Z22, Z11
-	VSHUFI64X2   $0x88, Z27, Z22, Z22
-	VPXORQ       Z11, Z22, Z22
-	VPCLMULQDQ   $0x01, Z17, Z16, Z11
-	VPCLMULQDQ   $0x10, Z17, Z16, Z7
-	VPTERNLOGQ   $0x96, Z11, Z7, Z21
-	VPCLMULQDQ   $0x00, Z17, Z16, Z2
-	VPCLMULQDQ   $0x11, Z17, Z16, Z24
-	VPXORQ       Z2, Z20, Z20
-	VPXORQ       Z24, Z22, Z22
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z14
-	VPSHUFD      $0x4e, Z20, Z20
-	VPTERNLOGQ   $0x96, Z14, Z20, Z21
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z14
-	VPSHUFD      $0x4e, Z21, Z21
-	VPTERNLOGQ   $0x96, Z14, Z21, Z22
-	VPSHUFB      reverse<>+0(SB), Z22, Z22
-	VPXORQ       Z18, Z22, Z22
+	VPCLMULQDQ   $0x01, (AX), Z14, Z31
+	VPCLMULQDQ   $0x10, (AX), Z14, Z10
+	VPCLMULQDQ   $0x00, (AX), Z14, Z30
+	VPCLMULQDQ   $0x11, (AX), Z14, Z2
+	VPCLMULQDQ   $0x01, 64(AX), Z15, Z26
+	VPTERNLOGQ   $0x96, Z10, Z26, Z31
+	VPCLMULQDQ   $0x10, 64(AX), Z15, Z7
+	VPCLMULQDQ   $0x00, 64(AX), Z15, Z11
+	VPCLMULQDQ   $0x11, 64(AX), Z15, Z3
+	VPXORQ       Z11, Z30, Z30
+	VPXORQ       Z7, Z31, Z31
+	VPXORQ       Z3, Z2, Z2
+	VSHUFI64X2   $0xee, Z30, Z29, Z28
+	VSHUFI64X2   $0x44, Z30, Z29, Z29
+	VPXORQ       Z28, Z29, Z29
+	VSHUFI64X2   $0xee, Z31, Z6, Z28
+	VSHUFI64X2   $0x44, Z31, Z6, Z6
+	VPXORQ       Z28, Z6, Z6
+	VSHUFI64X2   $0xee, Z2, Z25, Z28
+	VSHUFI64X2   $0x44, Z2, Z25, Z25
+	VPXORQ       Z28, Z25, Z25
+	VSHUFI64X2   $0xdd, Z29, Z22, Z28
+	VSHUFI64X2   $0x88, Z29, Z22, Z22
+	VPXORQ       Z28, Z22, Z22
+	VSHUFI64X2   $0xdd, Z6, Z23, Z28
+	VSHUFI64X2   $0x88, Z6, Z23, Z23
+	VPXORQ       Z28, Z23, Z23
+	VSHUFI64X2   $0xdd, Z25, Z24, Z28
+	VSHUFI64X2   $0x88, Z25, Z24, Z24
+	VPXORQ       Z28, Z24, Z24
+	VPCLMULQDQ   $0x01, Z17, Z16, Z28
+	VPCLMULQDQ   $0x10, Z17, Z16, Z27
+	VPTERNLOGQ   $0x96, Z28, Z27, Z23
+	VPCLMULQDQ   $0x00, Z17, Z16, Z14
+	VPCLMULQDQ   $0x11, Z17, Z16, Z10
+	VPXORQ       Z14, Z22, Z22
+	VPXORQ       Z10, Z24, Z24
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z22, Z26
+	VPSHUFD      $0x4e, Z22, Z22
+	VPTERNLOGQ   $0x96, Z26, Z22, Z23
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z23, Z26
+	VPSHUFD      $0x4e, Z23, Z23
+	VPTERNLOGQ   $0x96, Z26, Z23, Z24
+	VPSHUFB      reverse<>+0(SB), Z24, Z24
+	VPXORQ       Z18, Z24, Z24
 	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X11
+	VMOVDQU64    (AX), X28
 	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z11, Z11
+	VINSERTI64X2 $0x01, (AX), Z28, Z28
 	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z11, Z11
+	VINSERTI64X2 $0x02, (AX), Z28, Z28
 	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z11, Z11
-	VPXORQ       Z11, Z22, Z22
-	VPTESTNMQ    Z22, Z22, K7
+	VINSERTI64X2 $0x03, (AX), Z28, Z28
+	VPXORQ       Z28, Z24, Z24
+	VPTESTNMQ    Z24, Z24, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
@@ -18378,7 +19587,7 @@ nextESN3:
 	JMP          nextAAD3
 
 // func gcmOpen256vaes512(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen256vaes512(SB), NOSPLIT, $0-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
@@ -18399,26 +19608,47 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VPXORQ            832(R9), Z14, Z13
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VMOVDQU64         896(R9), Z17
-	VMOVDQU64         960(R9), Z18
-	VMOVDQU64         1024(R9), Z19
-	VMOVDQU64         1088(R9), Z20
-	VMOVDQU64         1152(R9), Z21
-	VMOVDQU64         1216(R9), Z22
-	VMOVDQU64         1280(R9), Z23
-	VMOVDQU64         1344(R9), Z24
-	VMOVDQU64         1408(R9), Z25
-	VMOVDQU64         1472(R9), Z26
-	VMOVDQU64         1536(R9), Z27
-	VMOVDQU64         1600(R9), Z28
-	VMOVDQU64         1664(R9), Z29
-	VMOVDQU64         1728(R9), Z30
+	VBROADCASTI32X4   592(R9), Z17
+	VBROADCASTI32X4   608(R9), Z18
+	VBROADCASTI32X4   624(R9), Z19
+	VBROADCASTI32X4   640(R9), Z20
+	VBROADCASTI32X4   656(R9), Z21
+	VBROADCASTI32X4   672(R9), Z22
+	VBROADCASTI32X4   688(R9), Z23
+	VBROADCASTI32X4   704(R9), Z24
+	VBROADCASTI32X4   720(R9), Z25
+	VBROADCASTI32X4   736(R9), Z26
+	VBROADCASTI32X4   752(R9), Z27
+	VBROADCASTI32X4   768(R9), Z28
+	VBROADCASTI32X4   784(R9), Z29
+	VBROADCASTI32X4   800(R9), Z30
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
 	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVBLZX           -1(SI)(CX*1), CX
+	LEAQ              (CX)(CX*4), CX
+	MOVQ              (DI)(CX*8), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -18447,11 +19677,11 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              832(R9)(R13*1), R13
-	CMPQ              R14, $0x00000034
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
 	JBE               powers
 	LEAQ              64(R9), R13
-	SUBQ              $0x00000030, R14
+	SUBQ              $0x00000020, R14
 
 powers:
 	CMPQ R11, $0x04
@@ -18876,7 +20106,7 @@ loop:
 	VMOVDQU64     Z3, 192(R10)
 	VPSHUFB       reverse<>+0(SB), Z7, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           check
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -18896,11 +20126,11 @@ loop:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           check
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 check:
 	ADDQ $0x00000100, R10
@@ -18965,7 +20195,7 @@ last1:
 	VMOVDQU8      Z0, K1, (R10)
 	VPSHUFB       reverse<>+0(SB), Z4, Z4
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag1
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -18985,11 +20215,11 @@ last1:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag1
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
@@ -19002,10 +20232,10 @@ tag1:
 	VPXORQ     Z11, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce1
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -19088,7 +20318,7 @@ last2:
 	VMOVDQU8      Z1, K1, 64(R10)
 	VPSHUFB       reverse<>+0(SB), Z5, Z5
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag2
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -19108,11 +20338,11 @@ last2:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag2
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag2:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z5
@@ -19130,10 +20360,10 @@ tag2:
 	VPTERNLOGQ $0x96, Z11, Z4, Z10
 	KTESTW     K2, K2
 	JNE        reduce2
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -19235,7 +20465,7 @@ last3:
 	VMOVDQU8      Z2, K1, 128(R10)
 	VPSHUFB       reverse<>+0(SB), Z6, Z6
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag3
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -19255,11 +20485,11 @@ last3:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag3
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag3:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z6
@@ -19284,10 +20514,10 @@ tag3:
 	VPXORQ     Z4, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce3
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -19408,7 +20638,7 @@ last4:
 	VMOVDQU8      Z3, K1, 192(R10)
 	VPSHUFB       reverse<>+0(SB), Z7, Z7
 	ADDQ          $0x00000100, R13
-	LEAQ          832(R9), AX
+	LEAQ          576(R9), AX
 	CMPQ          R13, AX
 	JNE           tag4
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
@@ -19428,11 +20658,11 @@ last4:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          832(R9)(R13*1), R13
-	CMPQ          R14, $0x00000034
+	LEAQ          576(R9)(R13*1), R13
+	CMPQ          R14, $0x00000024
 	JBE           tag4
 	LEAQ          64(R9), R13
-	SUBQ          $0x00000030, R14
+	SUBQ          $0x00000020, R14
 
 tag4:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z7
@@ -19462,10 +20692,10 @@ tag4:
 	VPTERNLOGQ $0x96, Z4, Z6, Z10
 	KTESTW     K2, K2
 	JNE        reduce4
-	VPCLMULQDQ $0x01, 816(R9), Z15, Z1
-	VPCLMULQDQ $0x10, 816(R9), Z15, Z3
-	VPCLMULQDQ $0x00, 816(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 816(R9), Z15, Z2
+	VPCLMULQDQ $0x01, 560(R9), Z15, Z1
+	VPCLMULQDQ $0x10, 560(R9), Z15, Z3
+	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
 	VPXORQ     Z3, Z1, Z1
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
@@ -19555,7 +20785,7 @@ esn4false:
 	JMP          afteresn4false
 
 // func gcmOpen256vaes256(jobs *byte, group *byte, n int)
-// Requires: AES, AVX, AVX2, VAES, VPCLMULQDQ
+// Requires: AES, AVX, AVX2, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen256vaes256(SB), NOSPLIT, $320-24
 	MOVQ jobs+0(FP), DI
 	MOVQ group+8(FP), SI
@@ -19570,27 +20800,47 @@ packet:
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
 	MOVQ        8(R9), R9
+	XORL        CX, CX
+	CMPQ        DX, $0x01
+	SETHI       CL
+	MOVBLZX     -1(SI)(CX*1), CX
+	LEAQ        (CX)(CX*4), CX
+	MOVQ        (DI)(CX*8), CX
+	MOVQ        8(CX), CX
+	PREFETCHT0  (CX)
+	PREFETCHT0  64(CX)
+	PREFETCHT0  128(CX)
+	PREFETCHT0  192(CX)
+	PREFETCHT0  256(CX)
+	PREFETCHT0  320(CX)
+	PREFETCHT0  384(CX)
+	PREFETCHT0  448(CX)
+	PREFETCHT0  512(CX)
+	PREFETCHT0  576(CX)
+	PREFETCHT0  640(CX)
+	PREFETCHT0  704(CX)
+	PREFETCHT0  768(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       832(R9), X0, X0
-	VAESENC     896(R9), X0, X0
-	VAESENC     960(R9), X0, X0
-	VAESENC     1024(R9), X0, X0
-	VAESENC     1088(R9), X0, X0
-	VAESENC     1152(R9), X0, X0
-	VAESENC     1216(R9), X0, X0
-	VAESENC     1280(R9), X0, X0
-	VAESENC     1344(R9), X0, X0
-	VAESENC     1408(R9), X0, X0
-	VAESENC     1472(R9), X0, X0
-	VAESENC     1536(R9), X0, X0
-	VAESENC     1600(R9), X0, X0
-	VAESENC     1664(R9), X0, X0
-	VAESENCLAST 1728(R9), X0, X0
+	VPXOR       576(R9), X0, X0
+	VAESENC     592(R9), X0, X0
+	VAESENC     608(R9), X0, X0
+	VAESENC     624(R9), X0, X0
+	VAESENC     640(R9), X0, X0
+	VAESENC     656(R9), X0, X0
+	VAESENC     672(R9), X0, X0
+	VAESENC     688(R9), X0, X0
+	VAESENC     704(R9), X0, X0
+	VAESENC     720(R9), X0, X0
+	VAESENC     736(R9), X0, X0
+	VAESENC     752(R9), X0, X0
+	VAESENC     768(R9), X0, X0
+	VAESENC     784(R9), X0, X0
+	VAESENCLAST 800(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -19606,12 +20856,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -19635,294 +20885,294 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
+	LEAQ         576(R9)(R13*1), R13
+	CMPQ         R14, $0x00000024
 	JBE          groups
 	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	SUBQ         $0x00000020, R14
 
 groups:
 	CMPQ R11, $0x00000100
 	JB   tail
 
 loop:
-	VMOVDQU      832(R9), Y15
-	VPSHUFB      swapLast<>+0(SB), Y14, Y0
-	VMOVDQU      (R10), Y13
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y0, Y0
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VPSHUFB      swapLast<>+0(SB), Y14, Y1
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        288(SP), Y13, Y13
-	VPXOR        Y15, Y1, Y1
-	VPSHUFB      swapLast<>+0(SB), Y14, Y2
-	VPXOR        Y11, Y11, Y11
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y2, Y2
-	VMOVDQU      Y11, 288(SP)
-	VPSHUFB      swapLast<>+0(SB), Y14, Y3
-	VPCLMULQDQ   $0x01, (R13), Y13, Y11
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y3, Y3
-	VPCLMULQDQ   $0x10, (R13), Y13, Y12
-	VPSHUFB      swapLast<>+0(SB), Y14, Y4
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y11, Y9, Y9
-	VPXOR        Y15, Y4, Y4
-	VPSHUFB      swapLast<>+0(SB), Y14, Y5
-	VPXOR        Y12, Y9, Y9
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y15, Y5, Y5
-	VPCLMULQDQ   $0x00, (R13), Y13, Y11
-	VPSHUFB      swapLast<>+0(SB), Y14, Y6
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPCLMULQDQ   $0x11, (R13), Y13, Y12
-	VPXOR        Y15, Y6, Y6
-	VPXOR        Y11, Y8, Y8
-	VPSHUFB      swapLast<>+0(SB), Y14, Y7
-	VPADDD       two<>+0(SB), Y14, Y14
-	VPXOR        Y12, Y10, Y10
-	VPXOR        Y15, Y7, Y7
-	VMOVDQU      896(R9), Y15
-	VMOVDQU      32(R10), Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x01, 32(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x10, 32(R13), Y13, Y12
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      960(R9), Y15
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x00, 32(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 32(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y12, Y10, Y10
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1024(R9), Y15
-	VMOVDQU      64(R10), Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x01, 64(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x10, 64(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VPXOR        Y11, Y9, Y9
-	VAESENC      Y15, Y7, Y7
-	VMOVDQU      1088(R9), Y15
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x00, 64(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 64(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1152(R9), Y15
-	VMOVDQU      96(R10), Y13
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x01, 96(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x10, 96(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1216(R9), Y15
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y0, Y0
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x00, 96(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 96(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1280(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VMOVDQU      128(R10), Y13
-	VAESENC      Y15, Y1, Y1
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x01, 128(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x10, 128(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1344(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VPCLMULQDQ   $0x00, 128(R13), Y13, Y11
-	VAESENC      Y15, Y2, Y2
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 128(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1408(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VMOVDQU      160(R10), Y13
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x01, 160(R13), Y13, Y11
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x10, 160(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1472(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x00, 160(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VPCLMULQDQ   $0x11, 160(R13), Y13, Y12
-	VAESENC      Y15, Y4, Y4
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1536(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VMOVDQU      192(R10), Y13
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x01, 192(R13), Y13, Y11
-	VAESENC      Y15, Y5, Y5
-	VPCLMULQDQ   $0x10, 192(R13), Y13, Y12
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1600(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPCLMULQDQ   $0x00, 192(R13), Y13, Y11
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x11, 192(R13), Y13, Y12
-	VAESENC      Y15, Y5, Y5
-	VPXOR        Y11, Y8, Y8
-	VAESENC      Y15, Y6, Y6
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VMOVDQU      1664(R9), Y15
-	VAESENC      Y15, Y0, Y0
-	VMOVDQU      224(R10), Y13
-	VAESENC      Y15, Y1, Y1
-	VAESENC      Y15, Y2, Y2
-	VPSHUFB      reverse<>+0(SB), Y13, Y13
-	VAESENC      Y15, Y3, Y3
-	VAESENC      Y15, Y4, Y4
-	VPCLMULQDQ   $0x01, 224(R13), Y13, Y11
-	VAESENC      Y15, Y5, Y5
-	VAESENC      Y15, Y6, Y6
-	VPCLMULQDQ   $0x10, 224(R13), Y13, Y12
-	VAESENC      Y15, Y7, Y7
-	VPXOR        Y11, Y9, Y9
-	VMOVDQU      1728(R9), Y15
-	VAESENCLAST  Y15, Y0, Y0
-	VPXOR        Y12, Y9, Y9
-	VAESENCLAST  Y15, Y1, Y1
-	VAESENCLAST  Y15, Y2, Y2
-	VPCLMULQDQ   $0x00, 224(R13), Y13, Y11
-	VAESENCLAST  Y15, Y3, Y3
-	VAESENCLAST  Y15, Y4, Y4
-	VPCLMULQDQ   $0x11, 224(R13), Y13, Y12
-	VAESENCLAST  Y15, Y5, Y5
-	VAESENCLAST  Y15, Y6, Y6
-	VPXOR        Y11, Y8, Y8
-	VAESENCLAST  Y15, Y7, Y7
-	VPXOR        Y12, Y10, Y10
-	VPXOR        (R10), Y0, Y0
-	VMOVDQU      Y0, (R10)
-	VPXOR        32(R10), Y1, Y1
-	VMOVDQU      Y1, 32(R10)
-	VPXOR        64(R10), Y2, Y2
-	VMOVDQU      Y2, 64(R10)
-	VPXOR        96(R10), Y3, Y3
-	VMOVDQU      Y3, 96(R10)
-	VPXOR        128(R10), Y4, Y4
-	VMOVDQU      Y4, 128(R10)
-	VPXOR        160(R10), Y5, Y5
-	VMOVDQU      Y5, 160(R10)
-	VPXOR        192(R10), Y6, Y6
-	VMOVDQU      Y6, 192(R10)
-	VPXOR        224(R10), Y7, Y7
-	VMOVDQU      Y7, 224(R10)
-	ADDQ         $0x00000100, R10
-	ADDQ         $0x00000100, R13
-	LEAQ         832(R9), AX
-	CMPQ         R13, AX
-	JNE          nextloop
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
-	VPSHUFD      $0x4e, Y8, Y8
-	VPXOR        Y11, Y9, Y9
-	VPXOR        Y8, Y9, Y9
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Y9, Y11
-	VPSHUFD      $0x4e, Y9, Y9
-	VPXOR        Y11, Y10, Y10
-	VPXOR        Y9, Y10, Y10
-	VEXTRACTI128 $0x01, Y10, X11
-	VPXOR        X10, X11, X11
-	VMOVDQU      Y11, 288(SP)
-	VPXOR        Y8, Y8, Y8
-	VPXOR        Y9, Y9, Y9
-	VPXOR        Y10, Y10, Y10
-	MOVQ         R14, R13
-	NEGQ         R13
-	SHLQ         $0x04, R13
-	LEAQ         832(R9)(R13*1), R13
-	CMPQ         R14, $0x00000034
-	JBE          nextloop
-	LEAQ         64(R9), R13
-	SUBQ         $0x00000030, R14
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VMOVDQU        (R10), Y13
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          288(SP), Y13, Y13
+	VPXOR          Y15, Y1, Y1
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPXOR          Y11, Y11, Y11
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y2, Y2
+	VMOVDQU        Y11, 288(SP)
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPCLMULQDQ     $0x01, (R13), Y13, Y11
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y3, Y3
+	VPCLMULQDQ     $0x10, (R13), Y13, Y12
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y11, Y9, Y9
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPXOR          Y12, Y9, Y9
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPCLMULQDQ     $0x00, (R13), Y13, Y11
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPCLMULQDQ     $0x11, (R13), Y13, Y12
+	VPXOR          Y15, Y6, Y6
+	VPXOR          Y11, Y8, Y8
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y12, Y10, Y10
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 592(R9), Y15
+	VMOVDQU        32(R10), Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x01, 32(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x10, 32(R13), Y13, Y12
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 608(R9), Y15
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x00, 32(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 32(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y12, Y10, Y10
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VMOVDQU        64(R10), Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x01, 64(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x10, 64(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VPXOR          Y11, Y9, Y9
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 640(R9), Y15
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x00, 64(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 64(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 656(R9), Y15
+	VMOVDQU        96(R10), Y13
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x01, 96(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 672(R9), Y15
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x00, 96(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 96(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VMOVDQU        128(R10), Y13
+	VAESENC        Y15, Y1, Y1
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x01, 128(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x10, 128(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 704(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 128(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VMOVDQU        160(R10), Y13
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x10, 160(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x00, 160(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VPCLMULQDQ     $0x11, 160(R13), Y13, Y12
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 752(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VMOVDQU        192(R10), Y13
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x01, 192(R13), Y13, Y11
+	VAESENC        Y15, Y5, Y5
+	VPCLMULQDQ     $0x10, 192(R13), Y13, Y12
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 768(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPCLMULQDQ     $0x00, 192(R13), Y13, Y11
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
+	VAESENC        Y15, Y5, Y5
+	VPXOR          Y11, Y8, Y8
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VBROADCASTI128 784(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VMOVDQU        224(R10), Y13
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VPSHUFB        reverse<>+0(SB), Y13, Y13
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VPCLMULQDQ     $0x01, 224(R13), Y13, Y11
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
+	VAESENC        Y15, Y7, Y7
+	VPXOR          Y11, Y9, Y9
+	VBROADCASTI128 800(R9), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VPXOR          Y12, Y9, Y9
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VPCLMULQDQ     $0x00, 224(R13), Y13, Y11
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VPCLMULQDQ     $0x11, 224(R13), Y13, Y12
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VPXOR          Y11, Y8, Y8
+	VAESENCLAST    Y15, Y7, Y7
+	VPXOR          Y12, Y10, Y10
+	VPXOR          (R10), Y0, Y0
+	VMOVDQU        Y0, (R10)
+	VPXOR          32(R10), Y1, Y1
+	VMOVDQU        Y1, 32(R10)
+	VPXOR          64(R10), Y2, Y2
+	VMOVDQU        Y2, 64(R10)
+	VPXOR          96(R10), Y3, Y3
+	VMOVDQU        Y3, 96(R10)
+	VPXOR          128(R10), Y4, Y4
+	VMOVDQU        Y4, 128(R10)
+	VPXOR          160(R10), Y5, Y5
+	VMOVDQU        Y5, 160(R10)
+	VPXOR          192(R10), Y6, Y6
+	VMOVDQU        Y6, 192(R10)
+	VPXOR          224(R10), Y7, Y7
+	VMOVDQU        Y7, 224(R10)
+	ADDQ           $0x00000100, R10
+	ADDQ           $0x00000100, R13
+	LEAQ           576(R9), AX
+	CMPQ           R13, AX
+	JNE            nextloop
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
+	VPSHUFD        $0x4e, Y8, Y8
+	VPXOR          Y11, Y9, Y9
+	VPXOR          Y8, Y9, Y9
+	VPCLMULQDQ     $0x10, poly<>+0(SB), Y9, Y11
+	VPSHUFD        $0x4e, Y9, Y9
+	VPXOR          Y11, Y10, Y10
+	VPXOR          Y9, Y10, Y10
+	VEXTRACTI128   $0x01, Y10, X11
+	VPXOR          X10, X11, X11
+	VMOVDQU        Y11, 288(SP)
+	VPXOR          Y8, Y8, Y8
+	VPXOR          Y9, Y9, Y9
+	VPXOR          Y10, Y10, Y10
+	MOVQ           R14, R13
+	NEGQ           R13
+	SHLQ           $0x04, R13
+	LEAQ           576(R9)(R13*1), R13
+	CMPQ           R14, $0x00000024
+	JBE            nextloop
+	LEAQ           64(R9), R13
+	SUBQ           $0x00000020, R14
 
 nextloop:
 	SUBQ $0x00000100, R11
@@ -19930,168 +21180,168 @@ nextloop:
 	JAE  loop
 
 tail:
-	TESTQ       R11, R11
-	JEQ         lengths
-	VMOVDQU     832(R9), Y15
-	VPSHUFB     swapLast<>+0(SB), Y14, Y0
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y0, Y0
-	VPSHUFB     swapLast<>+0(SB), Y14, Y1
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y1, Y1
-	VPSHUFB     swapLast<>+0(SB), Y14, Y2
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y2, Y2
-	VPSHUFB     swapLast<>+0(SB), Y14, Y3
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y3, Y3
-	VPSHUFB     swapLast<>+0(SB), Y14, Y4
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y4, Y4
-	VPSHUFB     swapLast<>+0(SB), Y14, Y5
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y5, Y5
-	VPSHUFB     swapLast<>+0(SB), Y14, Y6
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y6, Y6
-	VPSHUFB     swapLast<>+0(SB), Y14, Y7
-	VPADDD      two<>+0(SB), Y14, Y14
-	VPXOR       Y15, Y7, Y7
-	VMOVDQU     896(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     960(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1024(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1088(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1152(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1216(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1280(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1344(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1408(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1472(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1536(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1600(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1664(R9), Y15
-	VAESENC     Y15, Y0, Y0
-	VAESENC     Y15, Y1, Y1
-	VAESENC     Y15, Y2, Y2
-	VAESENC     Y15, Y3, Y3
-	VAESENC     Y15, Y4, Y4
-	VAESENC     Y15, Y5, Y5
-	VAESENC     Y15, Y6, Y6
-	VAESENC     Y15, Y7, Y7
-	VMOVDQU     1728(R9), Y15
-	VAESENCLAST Y15, Y0, Y0
-	VAESENCLAST Y15, Y1, Y1
-	VAESENCLAST Y15, Y2, Y2
-	VAESENCLAST Y15, Y3, Y3
-	VAESENCLAST Y15, Y4, Y4
-	VAESENCLAST Y15, Y5, Y5
-	VAESENCLAST Y15, Y6, Y6
-	VAESENCLAST Y15, Y7, Y7
-	VMOVDQU     Y0, (SP)
-	VMOVDQU     Y1, 32(SP)
-	VMOVDQU     Y2, 64(SP)
-	VMOVDQU     Y3, 96(SP)
-	VMOVDQU     Y4, 128(SP)
-	VMOVDQU     Y5, 160(SP)
-	VMOVDQU     Y6, 192(SP)
-	VMOVDQU     Y7, 224(SP)
-	LEAQ        (SP), BX
+	TESTQ          R11, R11
+	JEQ            lengths
+	VBROADCASTI128 576(R9), Y15
+	VPSHUFB        swapLast<>+0(SB), Y14, Y0
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y0, Y0
+	VPSHUFB        swapLast<>+0(SB), Y14, Y1
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y1, Y1
+	VPSHUFB        swapLast<>+0(SB), Y14, Y2
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y2, Y2
+	VPSHUFB        swapLast<>+0(SB), Y14, Y3
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y3, Y3
+	VPSHUFB        swapLast<>+0(SB), Y14, Y4
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y4, Y4
+	VPSHUFB        swapLast<>+0(SB), Y14, Y5
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y5, Y5
+	VPSHUFB        swapLast<>+0(SB), Y14, Y6
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y6, Y6
+	VPSHUFB        swapLast<>+0(SB), Y14, Y7
+	VPADDD         two<>+0(SB), Y14, Y14
+	VPXOR          Y15, Y7, Y7
+	VBROADCASTI128 592(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 608(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 624(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 640(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 656(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 672(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 688(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 704(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 720(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 752(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 768(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 784(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 800(R9), Y15
+	VAESENCLAST    Y15, Y0, Y0
+	VAESENCLAST    Y15, Y1, Y1
+	VAESENCLAST    Y15, Y2, Y2
+	VAESENCLAST    Y15, Y3, Y3
+	VAESENCLAST    Y15, Y4, Y4
+	VAESENCLAST    Y15, Y5, Y5
+	VAESENCLAST    Y15, Y6, Y6
+	VAESENCLAST    Y15, Y7, Y7
+	VMOVDQU        Y0, (SP)
+	VMOVDQU        Y1, 32(SP)
+	VMOVDQU        Y2, 64(SP)
+	VMOVDQU        Y3, 96(SP)
+	VMOVDQU        Y4, 128(SP)
+	VMOVDQU        Y5, 160(SP)
+	VMOVDQU        Y6, 192(SP)
+	VMOVDQU        Y7, 224(SP)
+	LEAQ           (SP), BX
 
 whole:
 	CMPQ       R11, $0x20
@@ -20154,12 +21404,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 816(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 816(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -20219,7 +21469,8 @@ TEXT ·gcmOpen256vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -20234,7 +21485,8 @@ TEXT ·gcmOpen256vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -20249,7 +21501,8 @@ TEXT ·gcmOpen256vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -20264,90 +21517,147 @@ TEXT ·gcmOpen256vaes512of1(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R9), Z2, Z2
-	VAESENC           896(R10), Z4, Z4
-	VAESENC           896(R11), Z6, Z6
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R9), Z2, Z2
-	VAESENC           960(R10), Z4, Z4
-	VAESENC           960(R11), Z6, Z6
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R9), Z2, Z2
-	VAESENC           1024(R10), Z4, Z4
-	VAESENC           1024(R11), Z6, Z6
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R9), Z2, Z2
-	VAESENC           1088(R10), Z4, Z4
-	VAESENC           1088(R11), Z6, Z6
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R9), Z2, Z2
-	VAESENC           1152(R10), Z4, Z4
-	VAESENC           1152(R11), Z6, Z6
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R9), Z2, Z2
-	VAESENC           1216(R10), Z4, Z4
-	VAESENC           1216(R11), Z6, Z6
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R9), Z2, Z2
-	VAESENC           1280(R10), Z4, Z4
-	VAESENC           1280(R11), Z6, Z6
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R9), Z2, Z2
-	VAESENC           1344(R10), Z4, Z4
-	VAESENC           1344(R11), Z6, Z6
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R9), Z2, Z2
-	VAESENC           1408(R10), Z4, Z4
-	VAESENC           1408(R11), Z6, Z6
-	VAESENC           1472(R8), Z0, Z0
-	VAESENC           1472(R9), Z2, Z2
-	VAESENC           1472(R10), Z4, Z4
-	VAESENC           1472(R11), Z6, Z6
-	VAESENC           1536(R8), Z0, Z0
-	VAESENC           1536(R9), Z2, Z2
-	VAESENC           1536(R10), Z4, Z4
-	VAESENC           1536(R11), Z6, Z6
-	VAESENC           1600(R8), Z0, Z0
-	VAESENC           1600(R9), Z2, Z2
-	VAESENC           1600(R10), Z4, Z4
-	VAESENC           1600(R11), Z6, Z6
-	VAESENC           1664(R8), Z0, Z0
-	VAESENC           1664(R9), Z2, Z2
-	VAESENC           1664(R10), Z4, Z4
-	VAESENC           1664(R11), Z6, Z6
-	VAESENCLAST       1728(R8), Z0, Z0
-	VAESENCLAST       1728(R9), Z2, Z2
-	VAESENCLAST       1728(R10), Z4, Z4
-	VAESENCLAST       1728(R11), Z6, Z6
+	VBROADCASTI32X4   592(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   592(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   592(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   592(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   608(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   608(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   608(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   608(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   624(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   624(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   624(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   624(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   640(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   640(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   640(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   640(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   656(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   656(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   656(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   656(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   672(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   672(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   672(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   672(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   688(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   688(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   688(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   688(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   704(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   704(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   704(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   704(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   720(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   720(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   720(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   720(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   736(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   736(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   736(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   736(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   752(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   752(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   752(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   752(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   768(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   768(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   768(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   768(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   784(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   784(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   784(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   784(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   800(R8), Z12
+	VAESENCLAST       Z12, Z0, Z0
+	VBROADCASTI32X4   800(R9), Z13
+	VAESENCLAST       Z13, Z2, Z2
+	VBROADCASTI32X4   800(R10), Z12
+	VAESENCLAST       Z12, Z4, Z4
+	VBROADCASTI32X4   800(R11), Z13
+	VAESENCLAST       Z13, Z6, Z6
 	VMOVDQA64         X0, X10
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -20355,13 +21665,13 @@ TEXT ·gcmOpen256vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -20369,13 +21679,13 @@ TEXT ·gcmOpen256vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -20383,42 +21693,42 @@ TEXT ·gcmOpen256vaes512of1(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
 	CMPB         38(AX), $0x00
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
 	CMPB         38(AX), $0x00
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
 	CMPB         38(AX), $0x00
@@ -20439,7 +21749,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VPXORQ            832(R8), Z11, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z11, Z0, Z0
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K1
@@ -20454,7 +21765,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VPXORQ            832(R9), Z11, Z2
+	VBROADCASTI32X4   576(R9), Z2
+	VPXORQ            Z11, Z2, Z2
 	VPXORQ            counters<>+0(SB), Z2, Z2
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K2
@@ -20469,7 +21781,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VPXORQ            832(R10), Z11, Z4
+	VBROADCASTI32X4   576(R10), Z4
+	VPXORQ            Z11, Z4, Z4
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K3
@@ -20484,182 +21797,239 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VPXORQ            832(R11), Z11, Z6
+	VBROADCASTI32X4   576(R11), Z6
+	VPXORQ            Z11, Z6, Z6
 	VPXORQ            counters<>+0(SB), Z6, Z6
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
+	VBROADCASTI32X4   592(R8), Z12
+	VAESENC           Z12, Z0, Z0
 	MOVQ              16(SP), AX
-	VAESENC           896(R9), Z2, Z2
-	VPCLMULQDQ        $0x01, (AX), Z1, Z13
-	VPCLMULQDQ        $0x10, (AX), Z1, Z15
-	VAESENC           896(R10), Z4, Z4
-	VPCLMULQDQ        $0x00, (AX), Z1, Z12
-	VAESENC           896(R11), Z6, Z6
-	VPCLMULQDQ        $0x11, (AX), Z1, Z14
-	VPXORQ            Z15, Z13, Z13
-	VAESENC           960(R8), Z0, Z0
+	VBROADCASTI32X4   592(R9), Z13
+	VPCLMULQDQ        $0x01, (AX), Z1, Z15
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x10, (AX), Z1, Z17
+	VBROADCASTI32X4   592(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x00, (AX), Z1, Z14
+	VBROADCASTI32X4   592(R11), Z13
+	VPCLMULQDQ        $0x11, (AX), Z1, Z16
+	VAESENC           Z13, Z6, Z6
+	VPXORQ            Z17, Z15, Z15
+	VBROADCASTI32X4   608(R8), Z12
 	MOVQ              56(SP), AX
-	VAESENC           960(R9), Z2, Z2
-	VPCLMULQDQ        $0x01, (AX), Z3, Z17
-	VPCLMULQDQ        $0x10, (AX), Z3, Z19
-	VAESENC           960(R10), Z4, Z4
-	VPCLMULQDQ        $0x00, (AX), Z3, Z16
-	VPCLMULQDQ        $0x11, (AX), Z3, Z18
-	VAESENC           960(R11), Z6, Z6
-	VPXORQ            Z19, Z17, Z17
-	VAESENC           1024(R8), Z0, Z0
-	VSHUFI64X2        $0xee, Z16, Z12, Z20
-	VSHUFI64X2        $0x44, Z16, Z12, Z12
-	VAESENC           1024(R9), Z2, Z2
-	VPXORQ            Z20, Z12, Z12
-	VAESENC           1024(R10), Z4, Z4
-	VSHUFI64X2        $0xee, Z17, Z13, Z20
-	VSHUFI64X2        $0x44, Z17, Z13, Z13
-	VAESENC           1024(R11), Z6, Z6
-	VPXORQ            Z20, Z13, Z13
-	VAESENC           1088(R8), Z0, Z0
-	VSHUFI64X2        $0xee, Z18, Z14, Z20
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   608(R9), Z13
+	VPCLMULQDQ        $0x01, (AX), Z3, Z19
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x10, (AX), Z3, Z21
+	VBROADCASTI32X4   608(R10), Z12
+	VPCLMULQDQ        $0x00, (AX), Z3, Z18
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z3, Z20
+	VBROADCASTI32X4   608(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VPXORQ            Z21, Z19, Z19
+	VBROADCASTI32X4   624(R8), Z12
+	VSHUFI64X2        $0xee, Z18, Z14, Z22
+	VAESENC           Z12, Z0, Z0
 	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VAESENC           1088(R9), Z2, Z2
-	VPXORQ            Z20, Z14, Z14
+	VBROADCASTI32X4   624(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z22, Z14, Z14
+	VBROADCASTI32X4   624(R10), Z12
+	VSHUFI64X2        $0xee, Z19, Z15, Z22
+	VAESENC           Z12, Z4, Z4
+	VSHUFI64X2        $0x44, Z19, Z15, Z15
+	VBROADCASTI32X4   624(R11), Z13
+	VPXORQ            Z22, Z15, Z15
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   640(R8), Z12
+	VSHUFI64X2        $0xee, Z20, Z16, Z22
+	VAESENC           Z12, Z0, Z0
+	VSHUFI64X2        $0x44, Z20, Z16, Z16
+	VBROADCASTI32X4   640(R9), Z13
+	VPXORQ            Z22, Z16, Z16
+	VAESENC           Z13, Z2, Z2
 	MOVQ              96(SP), AX
-	VAESENC           1088(R10), Z4, Z4
-	VPCLMULQDQ        $0x01, (AX), Z5, Z21
-	VAESENC           1088(R11), Z6, Z6
-	VPCLMULQDQ        $0x10, (AX), Z5, Z23
-	VPCLMULQDQ        $0x00, (AX), Z5, Z20
-	VAESENC           1152(R8), Z0, Z0
-	VPCLMULQDQ        $0x11, (AX), Z5, Z22
-	VAESENC           1152(R9), Z2, Z2
-	VPXORQ            Z23, Z21, Z21
+	VBROADCASTI32X4   640(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x01, (AX), Z5, Z23
+	VBROADCASTI32X4   640(R11), Z13
+	VPCLMULQDQ        $0x10, (AX), Z5, Z25
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x00, (AX), Z5, Z22
+	VBROADCASTI32X4   656(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VPCLMULQDQ        $0x11, (AX), Z5, Z24
+	VBROADCASTI32X4   656(R9), Z13
+	VPXORQ            Z25, Z23, Z23
+	VAESENC           Z13, Z2, Z2
 	MOVQ              136(SP), AX
-	VAESENC           1152(R10), Z4, Z4
-	VPCLMULQDQ        $0x01, (AX), Z7, Z25
-	VAESENC           1152(R11), Z6, Z6
-	VPCLMULQDQ        $0x10, (AX), Z7, Z27
-	VPCLMULQDQ        $0x00, (AX), Z7, Z24
-	VAESENC           1216(R8), Z0, Z0
-	VPCLMULQDQ        $0x11, (AX), Z7, Z26
-	VPXORQ            Z27, Z25, Z25
-	VAESENC           1216(R9), Z2, Z2
-	VSHUFI64X2        $0xee, Z24, Z20, Z28
-	VAESENC           1216(R10), Z4, Z4
-	VSHUFI64X2        $0x44, Z24, Z20, Z20
-	VPXORQ            Z28, Z20, Z20
-	VAESENC           1216(R11), Z6, Z6
-	VSHUFI64X2        $0xee, Z25, Z21, Z28
-	VAESENC           1280(R8), Z0, Z0
-	VSHUFI64X2        $0x44, Z25, Z21, Z21
-	VPXORQ            Z28, Z21, Z21
-	VAESENC           1280(R9), Z2, Z2
-	VSHUFI64X2        $0xee, Z26, Z22, Z28
-	VAESENC           1280(R10), Z4, Z4
+	VBROADCASTI32X4   656(R10), Z12
+	VPCLMULQDQ        $0x01, (AX), Z7, Z27
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   656(R11), Z13
+	VPCLMULQDQ        $0x10, (AX), Z7, Z29
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x00, (AX), Z7, Z26
+	VBROADCASTI32X4   672(R8), Z12
+	VPCLMULQDQ        $0x11, (AX), Z7, Z28
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z29, Z27, Z27
+	VBROADCASTI32X4   672(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VSHUFI64X2        $0xee, Z26, Z22, Z30
+	VBROADCASTI32X4   672(R10), Z12
 	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VPXORQ            Z28, Z22, Z22
-	VAESENC           1280(R11), Z6, Z6
-	VSHUFI64X2        $0xdd, Z20, Z12, Z28
-	VSHUFI64X2        $0x88, Z20, Z12, Z12
-	VAESENC           1344(R8), Z0, Z0
-	VPXORQ            Z28, Z12, Z12
-	VAESENC           1344(R9), Z2, Z2
-	VSHUFI64X2        $0xdd, Z21, Z13, Z28
-	VSHUFI64X2        $0x88, Z21, Z13, Z13
-	VAESENC           1344(R10), Z4, Z4
-	VPXORQ            Z28, Z13, Z13
-	VAESENC           1344(R11), Z6, Z6
-	VSHUFI64X2        $0xdd, Z22, Z14, Z28
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z30, Z22, Z22
+	VBROADCASTI32X4   672(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0xee, Z27, Z23, Z30
+	VBROADCASTI32X4   688(R8), Z12
+	VSHUFI64X2        $0x44, Z27, Z23, Z23
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z30, Z23, Z23
+	VBROADCASTI32X4   688(R9), Z13
+	VSHUFI64X2        $0xee, Z28, Z24, Z30
+	VAESENC           Z13, Z2, Z2
+	VBROADCASTI32X4   688(R10), Z12
+	VSHUFI64X2        $0x44, Z28, Z24, Z24
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z30, Z24, Z24
+	VBROADCASTI32X4   688(R11), Z13
+	VSHUFI64X2        $0xdd, Z22, Z14, Z30
+	VAESENC           Z13, Z6, Z6
 	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VAESENC           1408(R8), Z0, Z0
-	VPXORQ            Z28, Z14, Z14
-	VAESENC           1408(R9), Z2, Z2
-	VPCLMULQDQ        $0x01, Z9, Z8, Z28
-	VPCLMULQDQ        $0x10, Z9, Z8, Z29
-	VAESENC           1408(R10), Z4, Z4
-	VPTERNLOGQ        $0x96, Z28, Z29, Z13
-	VPCLMULQDQ        $0x00, Z9, Z8, Z30
-	VAESENC           1408(R11), Z6, Z6
-	VPCLMULQDQ        $0x11, Z9, Z8, Z31
-	VAESENC           1472(R8), Z0, Z0
-	VPXORQ            Z30, Z12, Z12
-	VPXORQ            Z31, Z14, Z14
-	VAESENC           1472(R9), Z2, Z2
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z12, Z1
-	VAESENC           1472(R10), Z4, Z4
-	VPSHUFD           $0x4e, Z12, Z12
-	VPTERNLOGQ        $0x96, Z1, Z12, Z13
-	VAESENC           1472(R11), Z6, Z6
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z13, Z1
-	VAESENC           1536(R8), Z0, Z0
-	VPSHUFD           $0x4e, Z13, Z13
-	VPTERNLOGQ        $0x96, Z1, Z13, Z14
-	VAESENC           1536(R9), Z2, Z2
-	VPSHUFB           reverse<>+0(SB), Z14, Z14
-	VPXORQ            Z10, Z14, Z14
-	VAESENC           1536(R10), Z4, Z4
+	VBROADCASTI32X4   704(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z30, Z14, Z14
+	VBROADCASTI32X4   704(R9), Z13
+	VSHUFI64X2        $0xdd, Z23, Z15, Z30
+	VAESENC           Z13, Z2, Z2
+	VSHUFI64X2        $0x88, Z23, Z15, Z15
+	VBROADCASTI32X4   704(R10), Z12
+	VAESENC           Z12, Z4, Z4
+	VPXORQ            Z30, Z15, Z15
+	VBROADCASTI32X4   704(R11), Z13
+	VSHUFI64X2        $0xdd, Z24, Z16, Z30
+	VAESENC           Z13, Z6, Z6
+	VSHUFI64X2        $0x88, Z24, Z16, Z16
+	VBROADCASTI32X4   720(R8), Z12
+	VPXORQ            Z30, Z16, Z16
+	VAESENC           Z12, Z0, Z0
+	VBROADCASTI32X4   720(R9), Z13
+	VPCLMULQDQ        $0x01, Z9, Z8, Z30
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x10, Z9, Z8, Z31
+	VBROADCASTI32X4   720(R10), Z12
+	VPTERNLOGQ        $0x96, Z30, Z31, Z15
+	VAESENC           Z12, Z4, Z4
+	VPCLMULQDQ        $0x00, Z9, Z8, Z1
+	VBROADCASTI32X4   720(R11), Z13
+	VAESENC           Z13, Z6, Z6
+	VPCLMULQDQ        $0x11, Z9, Z8, Z17
+	VBROADCASTI32X4   736(R8), Z12
+	VPXORQ            Z1, Z14, Z14
+	VAESENC           Z12, Z0, Z0
+	VPXORQ            Z17, Z16, Z16
+	VBROADCASTI32X4   736(R9), Z13
+	VAESENC           Z13, Z2, Z2
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z3
+	VBROADCASTI32X4   736(R10), Z12
+	VPSHUFD           $0x4e, Z14, Z14
+	VAESENC           Z12, Z4, Z4
+	VPTERNLOGQ        $0x96, Z3, Z14, Z15
+	VBROADCASTI32X4   736(R11), Z13
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z3
+	VAESENC           Z13, Z6, Z6
+	VBROADCASTI32X4   752(R8), Z12
+	VPSHUFD           $0x4e, Z15, Z15
+	VAESENC           Z12, Z0, Z0
+	VPTERNLOGQ        $0x96, Z3, Z15, Z16
+	VBROADCASTI32X4   752(R9), Z13
+	VPSHUFB           reverse<>+0(SB), Z16, Z16
+	VAESENC           Z13, Z2, Z2
+	VPXORQ            Z10, Z16, Z16
+	VBROADCASTI32X4   752(R10), Z12
+	VAESENC           Z12, Z4, Z4
 	MOVQ              24(SP), AX
-	VAESENC           1536(R11), Z6, Z6
-	VMOVDQU64         (AX), X28
+	VBROADCASTI32X4   752(R11), Z13
+	VMOVDQU64         (AX), X30
+	VAESENC           Z13, Z6, Z6
 	MOVQ              64(SP), AX
-	VAESENC           1600(R8), Z0, Z0
-	VINSERTI64X2      $0x01, (AX), Z28, Z28
-	VAESENC           1600(R9), Z2, Z2
+	VBROADCASTI32X4   768(R8), Z12
+	VAESENC           Z12, Z0, Z0
+	VINSERTI64X2      $0x01, (AX), Z30, Z30
+	VBROADCASTI32X4   768(R9), Z13
 	MOVQ              104(SP), AX
-	VINSERTI64X2      $0x02, (AX), Z28, Z28
-	VAESENC           1600(R10), Z4, Z4
+	VAESENC           Z13, Z2, Z2
+	VINSERTI64X2      $0x02, (AX), Z30, Z30
+	VBROADCASTI32X4   768(R10), Z12
 	MOVQ              144(SP), AX
-	VAESENC           1600(R11), Z6, Z6
-	VINSERTI64X2      $0x03, (AX), Z28, Z28
-	VPXORQ            Z28, Z14, Z14
-	VAESENC           1664(R8), Z0, Z0
-	VPTESTNMQ         Z14, Z14, K7
+	VAESENC           Z12, Z4, Z4
+	VBROADCASTI32X4   768(R11), Z13
+	VINSERTI64X2      $0x03, (AX), Z30, Z30
+	VAESENC           Z13, Z6, Z6
+	VPXORQ            Z30, Z16, Z16
+	VBROADCASTI32X4   784(R8), Z12
+	VPTESTNMQ         Z16, Z16, K7
+	VAESENC           Z12, Z0, Z0
 	KMOVB             K7, CX
-	VAESENC           1664(R9), Z2, Z2
+	VBROADCASTI32X4   784(R9), Z13
+	VAESENC           Z13, Z2, Z2
 	MOVL              CX, AX
-	VAESENC           1664(R10), Z4, Z4
+	VBROADCASTI32X4   784(R10), Z12
 	SHRL              $0x01, AX
+	VAESENC           Z12, Z4, Z4
 	ANDL              AX, CX
-	VAESENC           1664(R11), Z6, Z6
+	VBROADCASTI32X4   784(R11), Z13
+	VAESENC           Z13, Z6, Z6
 	MOVQ              32(SP), AX
-	VAESENCLAST       1728(R8), Z0, Z0
+	VBROADCASTI32X4   800(R8), Z12
 	BTL               $0x00, CX
 	SETCS             36(AX)
+	VAESENCLAST       Z12, Z0, Z0
 	MOVQ              72(SP), AX
-	VAESENCLAST       1728(R9), Z2, Z2
+	VBROADCASTI32X4   800(R9), Z13
 	BTL               $0x02, CX
 	SETCS             36(AX)
-	VAESENCLAST       1728(R10), Z4, Z4
+	VAESENCLAST       Z13, Z2, Z2
+	VBROADCASTI32X4   800(R10), Z12
 	MOVQ              112(SP), AX
+	VAESENCLAST       Z12, Z4, Z4
 	BTL               $0x04, CX
 	SETCS             36(AX)
-	VAESENCLAST       1728(R11), Z6, Z6
+	VBROADCASTI32X4   800(R11), Z13
 	MOVQ              152(SP), AX
+	VAESENCLAST       Z13, Z6, Z6
 	BTL               $0x06, CX
 	SETCS             36(AX)
 	VMOVDQA64         X0, X10
 	VINSERTI64X2      $0x01, X2, Z10, Z10
 	VINSERTI64X2      $0x02, X4, Z10, Z10
 	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z12
+	VMOVDQU8.Z        (R12), K1, Z14
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X8
-	VMOVDQU64         816(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z13
+	VMOVDQU64         560(R8), X9
+	VMOVDQU8.Z        (R13), K2, Z15
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -20667,13 +22037,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 816(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z14
+	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
+	VMOVDQU8.Z        (R14), K3, Z16
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -20681,13 +22051,13 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 816(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z15
+	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
+	VMOVDQU8.Z        (R15), K4, Z17
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -20695,42 +22065,42 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X11
 	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 816(R11), Z9, Z9
+	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
 	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z12, Z0, Z0
-	VINSERTI64X2      $0x00, X12, Z0, Z0
+	VPXORQ            Z14, Z0, Z0
+	VINSERTI64X2      $0x00, X14, Z0, Z0
 	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z12, K6, Z1
+	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
 	CMPB              38(AX), $0x00
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z13, Z2, Z2
-	VINSERTI64X2 $0x00, X13, Z2, Z2
+	VPXORQ       Z15, Z2, Z2
+	VINSERTI64X2 $0x00, X15, Z2, Z2
 	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z13, K6, Z3
+	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
 	CMPB         38(AX), $0x00
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z14, Z4, Z4
-	VINSERTI64X2 $0x00, X14, Z4, Z4
+	VPXORQ       Z16, Z4, Z4
+	VINSERTI64X2 $0x00, X16, Z4, Z4
 	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z14, K6, Z5
+	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
 	CMPB         38(AX), $0x00
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z15, Z6, Z6
-	VINSERTI64X2 $0x00, X15, Z6, Z6
+	VPXORQ       Z17, Z6, Z6
+	VINSERTI64X2 $0x00, X17, Z6, Z6
 	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z7
+	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
 	CMPB         38(AX), $0x00
@@ -20741,81 +22111,81 @@ check:
 	SUBQ         $0x04, DX
 	JA           loop
 	MOVQ         16(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z1, Z13
-	VPCLMULQDQ   $0x10, (AX), Z1, Z15
-	VPCLMULQDQ   $0x00, (AX), Z1, Z12
-	VPCLMULQDQ   $0x11, (AX), Z1, Z14
-	VPXORQ       Z15, Z13, Z13
+	VPCLMULQDQ   $0x01, (AX), Z1, Z15
+	VPCLMULQDQ   $0x10, (AX), Z1, Z17
+	VPCLMULQDQ   $0x00, (AX), Z1, Z14
+	VPCLMULQDQ   $0x11, (AX), Z1, Z16
+	VPXORQ       Z17, Z15, Z15
 	MOVQ         56(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z3, Z17
-	VPCLMULQDQ   $0x10, (AX), Z3, Z19
-	VPCLMULQDQ   $0x00, (AX), Z3, Z16
-	VPCLMULQDQ   $0x11, (AX), Z3, Z18
-	VPXORQ       Z19, Z17, Z17
-	VSHUFI64X2   $0xee, Z16, Z12, Z20
-	VSHUFI64X2   $0x44, Z16, Z12, Z12
-	VPXORQ       Z20, Z12, Z12
-	VSHUFI64X2   $0xee, Z17, Z13, Z20
-	VSHUFI64X2   $0x44, Z17, Z13, Z13
-	VPXORQ       Z20, Z13, Z13
-	VSHUFI64X2   $0xee, Z18, Z14, Z20
+	VPCLMULQDQ   $0x01, (AX), Z3, Z19
+	VPCLMULQDQ   $0x10, (AX), Z3, Z21
+	VPCLMULQDQ   $0x00, (AX), Z3, Z18
+	VPCLMULQDQ   $0x11, (AX), Z3, Z20
+	VPXORQ       Z21, Z19, Z19
+	VSHUFI64X2   $0xee, Z18, Z14, Z22
 	VSHUFI64X2   $0x44, Z18, Z14, Z14
-	VPXORQ       Z20, Z14, Z14
+	VPXORQ       Z22, Z14, Z14
+	VSHUFI64X2   $0xee, Z19, Z15, Z22
+	VSHUFI64X2   $0x44, Z19, Z15, Z15
+	VPXORQ       Z22, Z15, Z15
+	VSHUFI64X2   $0xee, Z20, Z16, Z22
+	VSHUFI64X2   $0x44, Z20, Z16, Z16
+	VPXORQ       Z22, Z16, Z16
 	MOVQ         96(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z5, Z21
-	VPCLMULQDQ   $0x10, (AX), Z5, Z23
-	VPCLMULQDQ   $0x00, (AX), Z5, Z20
-	VPCLMULQDQ   $0x11, (AX), Z5, Z22
-	VPXORQ       Z23, Z21, Z21
+	VPCLMULQDQ   $0x01, (AX), Z5, Z23
+	VPCLMULQDQ   $0x10, (AX), Z5, Z25
+	VPCLMULQDQ   $0x00, (AX), Z5, Z22
+	VPCLMULQDQ   $0x11, (AX), Z5, Z24
+	VPXORQ       Z25, Z23, Z23
 	MOVQ         136(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z7, Z25
-	VPCLMULQDQ   $0x10, (AX), Z7, Z27
-	VPCLMULQDQ   $0x00, (AX), Z7, Z24
-	VPCLMULQDQ   $0x11, (AX), Z7, Z26
-	VPXORQ       Z27, Z25, Z25
-	VSHUFI64X2   $0xee, Z24, Z20, Z28
-	VSHUFI64X2   $0x44, Z24, Z20, Z20
-	VPXORQ       Z28, Z20, Z20
-	VSHUFI64X2   $0xee, Z25, Z21, Z28
-	VSHUFI64X2   $0x44, Z25, Z21, Z21
-	VPXORQ       Z28, Z21, Z21
-	VSHUFI64X2   $0xee, Z26, Z22, Z28
+	VPCLMULQDQ   $0x01, (AX), Z7, Z27
+	VPCLMULQDQ   $0x10, (AX), Z7, Z29
+	VPCLMULQDQ   $0x00, (AX), Z7, Z26
+	VPCLMULQDQ   $0x11, (AX), Z7, Z28
+	VPXORQ       Z29, Z27, Z27
+	VSHUFI64X2   $0xee, Z26, Z22, Z30
 	VSHUFI64X2   $0x44, Z26, Z22, Z22
-	VPXORQ       Z28, Z22, Z22
-	VSHUFI64X2   $0xdd, Z20, Z12, Z28
-	VSHUFI64X2   $0x88, Z20, Z12, Z12
-	VPXORQ       Z28, Z12, Z12
-	VSHUFI64X2   $0xdd, Z21, Z13, Z28
-	VSHUFI64X2   $0x88, Z21, Z13, Z13
-	VPXORQ       Z28, Z13, Z13
-	VSHUFI64X2   $0xdd, Z22, Z14, Z28
+	VPXORQ       Z30, Z22, Z22
+	VSHUFI64X2   $0xee, Z27, Z23, Z30
+	VSHUFI64X2   $0x44, Z27, Z23, Z23
+	VPXORQ       Z30, Z23, Z23
+	VSHUFI64X2   $0xee, Z28, Z24, Z30
+	VSHUFI64X2   $0x44, Z28, Z24, Z24
+	VPXORQ       Z30, Z24, Z24
+	VSHUFI64X2   $0xdd, Z22, Z14, Z30
 	VSHUFI64X2   $0x88, Z22, Z14, Z14
-	VPXORQ       Z28, Z14, Z14
-	VPCLMULQDQ   $0x01, Z9, Z8, Z28
-	VPCLMULQDQ   $0x10, Z9, Z8, Z29
-	VPTERNLOGQ   $0x96, Z28, Z29, Z13
-	VPCLMULQDQ   $0x00, Z9, Z8, Z30
-	VPCLMULQDQ   $0x11, Z9, Z8, Z31
-	VPXORQ       Z30, Z12, Z12
-	VPXORQ       Z31, Z14, Z14
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z12, Z1
-	VPSHUFD      $0x4e, Z12, Z12
-	VPTERNLOGQ   $0x96, Z1, Z12, Z13
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z13, Z1
-	VPSHUFD      $0x4e, Z13, Z13
-	VPTERNLOGQ   $0x96, Z1, Z13, Z14
-	VPSHUFB      reverse<>+0(SB), Z14, Z14
-	VPXORQ       Z10, Z14, Z14
+	VPXORQ       Z30, Z14, Z14
+	VSHUFI64X2   $0xdd, Z23, Z15, Z30
+	VSHUFI64X2   $0x88, Z23, Z15, Z15
+	VPXORQ       Z30, Z15, Z15
+	VSHUFI64X2   $0xdd, Z24, Z16, Z30
+	VSHUFI64X2   $0x88, Z24, Z16, Z16
+	VPXORQ       Z30, Z16, Z16
+	VPCLMULQDQ   $0x01, Z9, Z8, Z30
+	VPCLMULQDQ   $0x10, Z9, Z8, Z31
+	VPTERNLOGQ   $0x96, Z30, Z31, Z15
+	VPCLMULQDQ   $0x00, Z9, Z8, Z1
+	VPCLMULQDQ   $0x11, Z9, Z8, Z17
+	VPXORQ       Z1, Z14, Z14
+	VPXORQ       Z17, Z16, Z16
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z14, Z3
+	VPSHUFD      $0x4e, Z14, Z14
+	VPTERNLOGQ   $0x96, Z3, Z14, Z15
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z15, Z3
+	VPSHUFD      $0x4e, Z15, Z15
+	VPTERNLOGQ   $0x96, Z3, Z15, Z16
+	VPSHUFB      reverse<>+0(SB), Z16, Z16
+	VPXORQ       Z10, Z16, Z16
 	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X28
+	VMOVDQU64    (AX), X30
 	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z28, Z28
+	VINSERTI64X2 $0x01, (AX), Z30, Z30
 	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z28, Z28
+	VINSERTI64X2 $0x02, (AX), Z30, Z30
 	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z28, Z28
-	VPXORQ       Z28, Z14, Z14
-	VPTESTNMQ    Z14, Z14, K7
+	VINSERTI64X2 $0x03, (AX), Z30, Z30
+	VPXORQ       Z30, Z16, Z16
+	VPTESTNMQ    Z16, Z16, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
@@ -20929,7 +22299,8 @@ TEXT ·gcmOpen256vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -20946,7 +22317,8 @@ TEXT ·gcmOpen256vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -20963,7 +22335,8 @@ TEXT ·gcmOpen256vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -20980,150 +22353,207 @@ TEXT ·gcmOpen256vaes512of2(SB), NOSPLIT, $160-24
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
-	VAESENC           896(R8), Z1, Z1
-	VAESENC           896(R9), Z4, Z4
-	VAESENC           896(R9), Z5, Z5
-	VAESENC           896(R10), Z8, Z8
-	VAESENC           896(R10), Z9, Z9
-	VAESENC           896(R11), Z12, Z12
-	VAESENC           896(R11), Z13, Z13
-	VAESENC           960(R8), Z0, Z0
-	VAESENC           960(R8), Z1, Z1
-	VAESENC           960(R9), Z4, Z4
-	VAESENC           960(R9), Z5, Z5
-	VAESENC           960(R10), Z8, Z8
-	VAESENC           960(R10), Z9, Z9
-	VAESENC           960(R11), Z12, Z12
-	VAESENC           960(R11), Z13, Z13
-	VAESENC           1024(R8), Z0, Z0
-	VAESENC           1024(R8), Z1, Z1
-	VAESENC           1024(R9), Z4, Z4
-	VAESENC           1024(R9), Z5, Z5
-	VAESENC           1024(R10), Z8, Z8
-	VAESENC           1024(R10), Z9, Z9
-	VAESENC           1024(R11), Z12, Z12
-	VAESENC           1024(R11), Z13, Z13
-	VAESENC           1088(R8), Z0, Z0
-	VAESENC           1088(R8), Z1, Z1
-	VAESENC           1088(R9), Z4, Z4
-	VAESENC           1088(R9), Z5, Z5
-	VAESENC           1088(R10), Z8, Z8
-	VAESENC           1088(R10), Z9, Z9
-	VAESENC           1088(R11), Z12, Z12
-	VAESENC           1088(R11), Z13, Z13
-	VAESENC           1152(R8), Z0, Z0
-	VAESENC           1152(R8), Z1, Z1
-	VAESENC           1152(R9), Z4, Z4
-	VAESENC           1152(R9), Z5, Z5
-	VAESENC           1152(R10), Z8, Z8
-	VAESENC           1152(R10), Z9, Z9
-	VAESENC           1152(R11), Z12, Z12
-	VAESENC           1152(R11), Z13, Z13
-	VAESENC           1216(R8), Z0, Z0
-	VAESENC           1216(R8), Z1, Z1
-	VAESENC           1216(R9), Z4, Z4
-	VAESENC           1216(R9), Z5, Z5
-	VAESENC           1216(R10), Z8, Z8
-	VAESENC           1216(R10), Z9, Z9
-	VAESENC           1216(R11), Z12, Z12
-	VAESENC           1216(R11), Z13, Z13
-	VAESENC           1280(R8), Z0, Z0
-	VAESENC           1280(R8), Z1, Z1
-	VAESENC           1280(R9), Z4, Z4
-	VAESENC           1280(R9), Z5, Z5
-	VAESENC           1280(R10), Z8, Z8
-	VAESENC           1280(R10), Z9, Z9
-	VAESENC           1280(R11), Z12, Z12
-	VAESENC           1280(R11), Z13, Z13
-	VAESENC           1344(R8), Z0, Z0
-	VAESENC           1344(R8), Z1, Z1
-	VAESENC           1344(R9), Z4, Z4
-	VAESENC           1344(R9), Z5, Z5
-	VAESENC           1344(R10), Z8, Z8
-	VAESENC           1344(R10), Z9, Z9
-	VAESENC           1344(R11), Z12, Z12
-	VAESENC           1344(R11), Z13, Z13
-	VAESENC           1408(R8), Z0, Z0
-	VAESENC           1408(R8), Z1, Z1
-	VAESENC           1408(R9), Z4, Z4
-	VAESENC           1408(R9), Z5, Z5
-	VAESENC           1408(R10), Z8, Z8
-	VAESENC           1408(R10), Z9, Z9
-	VAESENC           1408(R11), Z12, Z12
-	VAESENC           1408(R11), Z13, Z13
-	VAESENC           1472(R8), Z0, Z0
-	VAESENC           1472(R8), Z1, Z1
-	VAESENC           1472(R9), Z4, Z4
-	VAESENC           1472(R9), Z5, Z5
-	VAESENC           1472(R10), Z8, Z8
-	VAESENC           1472(R10), Z9, Z9
-	VAESENC           1472(R11), Z12, Z12
-	VAESENC           1472(R11), Z13, Z13
-	VAESENC           1536(R8), Z0, Z0
-	VAESENC           1536(R8), Z1, Z1
-	VAESENC           1536(R9), Z4, Z4
-	VAESENC           1536(R9), Z5, Z5
-	VAESENC           1536(R10), Z8, Z8
-	VAESENC           1536(R10), Z9, Z9
-	VAESENC           1536(R11), Z12, Z12
-	VAESENC           1536(R11), Z13, Z13
-	VAESENC           1600(R8), Z0, Z0
-	VAESENC           1600(R8), Z1, Z1
-	VAESENC           1600(R9), Z4, Z4
-	VAESENC           1600(R9), Z5, Z5
-	VAESENC           1600(R10), Z8, Z8
-	VAESENC           1600(R10), Z9, Z9
-	VAESENC           1600(R11), Z12, Z12
-	VAESENC           1600(R11), Z13, Z13
-	VAESENC           1664(R8), Z0, Z0
-	VAESENC           1664(R8), Z1, Z1
-	VAESENC           1664(R9), Z4, Z4
-	VAESENC           1664(R9), Z5, Z5
-	VAESENC           1664(R10), Z8, Z8
-	VAESENC           1664(R10), Z9, Z9
-	VAESENC           1664(R11), Z12, Z12
-	VAESENC           1664(R11), Z13, Z13
-	VAESENCLAST       1728(R8), Z0, Z0
-	VAESENCLAST       1728(R8), Z1, Z1
-	VAESENCLAST       1728(R9), Z4, Z4
-	VAESENCLAST       1728(R9), Z5, Z5
-	VAESENCLAST       1728(R10), Z8, Z8
-	VAESENCLAST       1728(R10), Z9, Z9
-	VAESENCLAST       1728(R11), Z12, Z12
-	VAESENCLAST       1728(R11), Z13, Z13
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   592(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   592(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   592(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   608(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   608(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   608(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   608(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   624(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   624(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   624(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   624(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   640(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   640(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   640(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   640(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   656(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   656(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   656(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   656(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   672(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   672(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   672(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   672(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   688(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   704(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   720(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   720(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   720(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   736(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   752(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   752(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   752(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   752(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   768(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   768(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   768(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   768(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   784(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   784(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   784(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   784(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   800(R8), Z20
+	VAESENCLAST       Z20, Z0, Z0
+	VAESENCLAST       Z20, Z1, Z1
+	VBROADCASTI32X4   800(R9), Z21
+	VAESENCLAST       Z21, Z4, Z4
+	VAESENCLAST       Z21, Z5, Z5
+	VBROADCASTI32X4   800(R10), Z20
+	VAESENCLAST       Z20, Z8, Z8
+	VAESENCLAST       Z20, Z9, Z9
+	VBROADCASTI32X4   800(R11), Z21
+	VAESENCLAST       Z21, Z12, Z12
+	VAESENCLAST       Z21, Z13, Z13
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -21131,14 +22561,14 @@ TEXT ·gcmOpen256vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -21146,14 +22576,14 @@ TEXT ·gcmOpen256vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -21161,56 +22591,56 @@ TEXT ·gcmOpen256vaes512of2(SB), NOSPLIT, $160-24
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
+	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z21, Z3
+	VPSHUFB           reverse<>+0(SB), Z23, Z3
 	CMPB              38(AX), $0x00
 	JNE               firstESN0
 
 firstAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	VPSHUFB      reverse<>+0(SB), Z25, Z7
 	CMPB         38(AX), $0x00
 	JNE          firstESN1
 
 firstAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	VPSHUFB      reverse<>+0(SB), Z27, Z11
 	CMPB         38(AX), $0x00
 	JNE          firstESN2
 
 firstAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	VPSHUFB      reverse<>+0(SB), Z29, Z15
 	CMPB         38(AX), $0x00
 	JNE          firstESN3
 
@@ -21229,7 +22659,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, (SP)
 	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VPXORQ            832(R8), Z19, Z0
+	VBROADCASTI32X4   576(R8), Z0
+	VPXORQ            Z19, Z0, Z0
 	VPXORQ            counters<>+64(SB), Z0, Z1
 	VPXORQ            counters<>+0(SB), Z0, Z0
 	SUBQ              $0x40, CX
@@ -21246,7 +22677,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 40(SP)
 	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VPXORQ            832(R9), Z19, Z4
+	VBROADCASTI32X4   576(R9), Z4
+	VPXORQ            Z19, Z4, Z4
 	VPXORQ            counters<>+64(SB), Z4, Z5
 	VPXORQ            counters<>+0(SB), Z4, Z4
 	SUBQ              $0x40, CX
@@ -21263,7 +22695,8 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 80(SP)
 	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VPXORQ            832(R10), Z19, Z8
+	VBROADCASTI32X4   576(R10), Z8
+	VPXORQ            Z19, Z8, Z8
 	VPXORQ            counters<>+64(SB), Z8, Z9
 	VPXORQ            counters<>+0(SB), Z8, Z8
 	SUBQ              $0x40, CX
@@ -21280,270 +22713,327 @@ loop:
 	SUBQ              $0x10, CX
 	MOVQ              CX, 120(SP)
 	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VPXORQ            832(R11), Z19, Z12
+	VBROADCASTI32X4   576(R11), Z12
+	VPXORQ            Z19, Z12, Z12
 	VPXORQ            counters<>+64(SB), Z12, Z13
 	VPXORQ            counters<>+0(SB), Z12, Z12
 	SUBQ              $0x40, CX
 	BZHIQ             CX, BX, CX
 	KMOVQ             CX, K4
 	ADDQ              $0x04, SI
-	VAESENC           896(R8), Z0, Z0
+	VBROADCASTI32X4   592(R8), Z20
+	VAESENC           Z20, Z0, Z0
 	MOVQ              16(SP), AX
-	VAESENC           896(R8), Z1, Z1
-	VPCLMULQDQ        $0x01, (AX), Z2, Z21
-	VAESENC           896(R9), Z4, Z4
-	VPCLMULQDQ        $0x10, (AX), Z2, Z23
-	VAESENC           896(R9), Z5, Z5
-	VPCLMULQDQ        $0x00, (AX), Z2, Z20
-	VAESENC           896(R10), Z8, Z8
-	VPCLMULQDQ        $0x11, (AX), Z2, Z22
-	VAESENC           896(R10), Z9, Z9
-	VPCLMULQDQ        $0x01, 64(AX), Z3, Z24
-	VAESENC           896(R11), Z12, Z12
-	VPTERNLOGQ        $0x96, Z23, Z24, Z21
-	VAESENC           896(R11), Z13, Z13
-	VPCLMULQDQ        $0x10, 64(AX), Z3, Z25
-	VAESENC           960(R8), Z0, Z0
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z26
-	VAESENC           960(R8), Z1, Z1
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z27
-	VAESENC           960(R9), Z4, Z4
-	VPXORQ            Z26, Z20, Z20
-	VAESENC           960(R9), Z5, Z5
-	VPXORQ            Z25, Z21, Z21
-	VAESENC           960(R10), Z8, Z8
-	VPXORQ            Z27, Z22, Z22
-	VAESENC           960(R10), Z9, Z9
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x01, (AX), Z2, Z23
+	VBROADCASTI32X4   592(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x10, (AX), Z2, Z25
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x00, (AX), Z2, Z22
+	VBROADCASTI32X4   592(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x11, (AX), Z2, Z24
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x01, 64(AX), Z3, Z26
+	VBROADCASTI32X4   592(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VPTERNLOGQ        $0x96, Z25, Z26, Z23
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x10, 64(AX), Z3, Z27
+	VBROADCASTI32X4   608(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
+	VBROADCASTI32X4   608(R9), Z21
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPXORQ            Z27, Z23, Z23
+	VBROADCASTI32X4   608(R10), Z20
+	VPXORQ            Z29, Z24, Z24
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
 	MOVQ              56(SP), AX
-	VAESENC           960(R11), Z12, Z12
-	VPCLMULQDQ        $0x01, (AX), Z6, Z29
-	VAESENC           960(R11), Z13, Z13
-	VPCLMULQDQ        $0x10, (AX), Z6, Z31
-	VAESENC           1024(R8), Z0, Z0
-	VPCLMULQDQ        $0x00, (AX), Z6, Z28
-	VAESENC           1024(R8), Z1, Z1
-	VPCLMULQDQ        $0x11, (AX), Z6, Z30
-	VAESENC           1024(R9), Z4, Z4
-	VPCLMULQDQ        $0x01, 64(AX), Z7, Z2
-	VAESENC           1024(R9), Z5, Z5
-	VPTERNLOGQ        $0x96, Z31, Z2, Z29
-	VAESENC           1024(R10), Z8, Z8
-	VPCLMULQDQ        $0x10, 64(AX), Z7, Z23
-	VAESENC           1024(R10), Z9, Z9
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z24
-	VAESENC           1024(R11), Z12, Z12
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z3
-	VAESENC           1024(R11), Z13, Z13
-	VPXORQ            Z24, Z28, Z28
-	VAESENC           1088(R8), Z0, Z0
-	VPXORQ            Z23, Z29, Z29
-	VAESENC           1088(R8), Z1, Z1
-	VPXORQ            Z3, Z30, Z30
-	VAESENC           1088(R9), Z4, Z4
-	VSHUFI64X2        $0xee, Z28, Z20, Z26
-	VAESENC           1088(R9), Z5, Z5
-	VSHUFI64X2        $0x44, Z28, Z20, Z20
-	VPXORQ            Z26, Z20, Z20
-	VAESENC           1088(R10), Z8, Z8
-	VSHUFI64X2        $0xee, Z29, Z21, Z26
-	VAESENC           1088(R10), Z9, Z9
-	VSHUFI64X2        $0x44, Z29, Z21, Z21
-	VAESENC           1088(R11), Z12, Z12
-	VPXORQ            Z26, Z21, Z21
-	VAESENC           1088(R11), Z13, Z13
-	VSHUFI64X2        $0xee, Z30, Z22, Z26
-	VAESENC           1152(R8), Z0, Z0
+	VBROADCASTI32X4   608(R11), Z21
+	VPCLMULQDQ        $0x01, (AX), Z6, Z31
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x10, (AX), Z6, Z25
+	VBROADCASTI32X4   624(R8), Z20
+	VPCLMULQDQ        $0x00, (AX), Z6, Z30
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x11, (AX), Z6, Z2
+	VBROADCASTI32X4   624(R9), Z21
+	VPCLMULQDQ        $0x01, 64(AX), Z7, Z26
+	VAESENC           Z21, Z4, Z4
+	VPTERNLOGQ        $0x96, Z25, Z26, Z31
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   624(R10), Z20
+	VPCLMULQDQ        $0x10, 64(AX), Z7, Z3
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   624(R11), Z21
+	VPCLMULQDQ        $0x11, 64(AX), Z7, Z27
+	VAESENC           Z21, Z12, Z12
+	VPXORQ            Z28, Z30, Z30
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   640(R8), Z20
+	VPXORQ            Z3, Z31, Z31
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z27, Z2, Z2
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   640(R9), Z21
+	VSHUFI64X2        $0xee, Z30, Z22, Z29
+	VAESENC           Z21, Z4, Z4
 	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VAESENC           1152(R8), Z1, Z1
-	VPXORQ            Z26, Z22, Z22
-	VAESENC           1152(R9), Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPXORQ            Z29, Z22, Z22
+	VBROADCASTI32X4   640(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VSHUFI64X2        $0xee, Z31, Z23, Z29
+	VAESENC           Z20, Z9, Z9
+	VSHUFI64X2        $0x44, Z31, Z23, Z23
+	VBROADCASTI32X4   640(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VPXORQ            Z29, Z23, Z23
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0xee, Z2, Z24, Z29
+	VBROADCASTI32X4   656(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VSHUFI64X2        $0x44, Z2, Z24, Z24
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z29, Z24, Z24
+	VBROADCASTI32X4   656(R9), Z21
+	VAESENC           Z21, Z4, Z4
 	MOVQ              96(SP), AX
-	VAESENC           1152(R9), Z5, Z5
-	VPCLMULQDQ        $0x01, (AX), Z10, Z25
-	VAESENC           1152(R10), Z8, Z8
-	VPCLMULQDQ        $0x10, (AX), Z10, Z6
-	VAESENC           1152(R10), Z9, Z9
-	VPCLMULQDQ        $0x00, (AX), Z10, Z26
-	VAESENC           1152(R11), Z12, Z12
-	VPCLMULQDQ        $0x11, (AX), Z10, Z27
-	VAESENC           1152(R11), Z13, Z13
-	VPCLMULQDQ        $0x01, 64(AX), Z11, Z31
-	VAESENC           1216(R8), Z0, Z0
-	VPTERNLOGQ        $0x96, Z6, Z31, Z25
-	VAESENC           1216(R8), Z1, Z1
-	VPCLMULQDQ        $0x10, 64(AX), Z11, Z2
-	VAESENC           1216(R9), Z4, Z4
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z7
-	VAESENC           1216(R9), Z5, Z5
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z24
-	VAESENC           1216(R10), Z8, Z8
-	VPXORQ            Z7, Z26, Z26
-	VAESENC           1216(R10), Z9, Z9
-	VPXORQ            Z2, Z25, Z25
-	VAESENC           1216(R11), Z12, Z12
-	VPXORQ            Z24, Z27, Z27
-	VAESENC           1216(R11), Z13, Z13
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x01, (AX), Z10, Z6
+	VBROADCASTI32X4   656(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x10, (AX), Z10, Z26
+	VAESENC           Z20, Z9, Z9
+	VPCLMULQDQ        $0x00, (AX), Z10, Z29
+	VBROADCASTI32X4   656(R11), Z21
+	VPCLMULQDQ        $0x11, (AX), Z10, Z25
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x01, 64(AX), Z11, Z7
+	VBROADCASTI32X4   672(R8), Z20
+	VPTERNLOGQ        $0x96, Z26, Z7, Z6
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VPCLMULQDQ        $0x10, 64(AX), Z11, Z28
+	VBROADCASTI32X4   672(R9), Z21
+	VPCLMULQDQ        $0x00, 64(AX), Z11, Z3
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x11, 64(AX), Z11, Z27
+	VBROADCASTI32X4   672(R10), Z20
+	VPXORQ            Z3, Z29, Z29
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VPXORQ            Z28, Z6, Z6
+	VBROADCASTI32X4   672(R11), Z21
+	VPXORQ            Z27, Z25, Z25
+	VAESENC           Z21, Z12, Z12
 	MOVQ              136(SP), AX
-	VAESENC           1280(R8), Z0, Z0
-	VPCLMULQDQ        $0x01, (AX), Z14, Z3
-	VAESENC           1280(R8), Z1, Z1
-	VPCLMULQDQ        $0x10, (AX), Z14, Z29
-	VAESENC           1280(R9), Z4, Z4
-	VPCLMULQDQ        $0x00, (AX), Z14, Z23
-	VAESENC           1280(R9), Z5, Z5
-	VPCLMULQDQ        $0x11, (AX), Z14, Z28
-	VAESENC           1280(R10), Z8, Z8
-	VPCLMULQDQ        $0x01, 64(AX), Z15, Z30
-	VAESENC           1280(R10), Z9, Z9
-	VPTERNLOGQ        $0x96, Z29, Z30, Z3
-	VAESENC           1280(R11), Z12, Z12
-	VPCLMULQDQ        $0x10, 64(AX), Z15, Z10
-	VAESENC           1280(R11), Z13, Z13
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z6
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z31
-	VAESENC           1344(R8), Z0, Z0
-	VPXORQ            Z6, Z23, Z23
-	VAESENC           1344(R8), Z1, Z1
-	VPXORQ            Z10, Z3, Z3
-	VAESENC           1344(R9), Z4, Z4
-	VPXORQ            Z31, Z28, Z28
-	VAESENC           1344(R9), Z5, Z5
-	VSHUFI64X2        $0xee, Z23, Z26, Z11
-	VAESENC           1344(R10), Z8, Z8
-	VSHUFI64X2        $0x44, Z23, Z26, Z26
-	VAESENC           1344(R10), Z9, Z9
-	VPXORQ            Z11, Z26, Z26
-	VAESENC           1344(R11), Z12, Z12
-	VSHUFI64X2        $0xee, Z3, Z25, Z11
-	VAESENC           1344(R11), Z13, Z13
-	VSHUFI64X2        $0x44, Z3, Z25, Z25
-	VAESENC           1408(R8), Z0, Z0
-	VPXORQ            Z11, Z25, Z25
-	VAESENC           1408(R8), Z1, Z1
-	VSHUFI64X2        $0xee, Z28, Z27, Z11
-	VAESENC           1408(R9), Z4, Z4
-	VSHUFI64X2        $0x44, Z28, Z27, Z27
-	VAESENC           1408(R9), Z5, Z5
-	VPXORQ            Z11, Z27, Z27
-	VAESENC           1408(R10), Z8, Z8
-	VSHUFI64X2        $0xdd, Z26, Z20, Z11
-	VAESENC           1408(R10), Z9, Z9
-	VSHUFI64X2        $0x88, Z26, Z20, Z20
-	VAESENC           1408(R11), Z12, Z12
-	VPXORQ            Z11, Z20, Z20
-	VAESENC           1408(R11), Z13, Z13
-	VSHUFI64X2        $0xdd, Z25, Z21, Z11
-	VAESENC           1472(R8), Z0, Z0
-	VSHUFI64X2        $0x88, Z25, Z21, Z21
-	VAESENC           1472(R8), Z1, Z1
-	VPXORQ            Z11, Z21, Z21
-	VAESENC           1472(R9), Z4, Z4
-	VSHUFI64X2        $0xdd, Z27, Z22, Z11
-	VAESENC           1472(R9), Z5, Z5
-	VSHUFI64X2        $0x88, Z27, Z22, Z22
-	VAESENC           1472(R10), Z8, Z8
-	VPXORQ            Z11, Z22, Z22
-	VAESENC           1472(R10), Z9, Z9
-	VPCLMULQDQ        $0x01, Z17, Z16, Z11
-	VAESENC           1472(R11), Z12, Z12
-	VPCLMULQDQ        $0x10, Z17, Z16, Z7
-	VAESENC           1472(R11), Z13, Z13
-	VPTERNLOGQ        $0x96, Z11, Z7, Z21
-	VAESENC           1536(R8), Z0, Z0
-	VPCLMULQDQ        $0x00, Z17, Z16, Z2
-	VAESENC           1536(R8), Z1, Z1
-	VPCLMULQDQ        $0x11, Z17, Z16, Z24
-	VAESENC           1536(R9), Z4, Z4
-	VPXORQ            Z2, Z20, Z20
-	VAESENC           1536(R9), Z5, Z5
-	VPXORQ            Z24, Z22, Z22
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z20, Z14
-	VAESENC           1536(R10), Z8, Z8
-	VPSHUFD           $0x4e, Z20, Z20
-	VAESENC           1536(R10), Z9, Z9
-	VPTERNLOGQ        $0x96, Z14, Z20, Z21
-	VAESENC           1536(R11), Z12, Z12
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z21, Z14
-	VAESENC           1536(R11), Z13, Z13
-	VPSHUFD           $0x4e, Z21, Z21
-	VAESENC           1600(R8), Z0, Z0
-	VPTERNLOGQ        $0x96, Z14, Z21, Z22
-	VAESENC           1600(R8), Z1, Z1
-	VPSHUFB           reverse<>+0(SB), Z22, Z22
-	VAESENC           1600(R9), Z4, Z4
-	VPXORQ            Z18, Z22, Z22
-	VAESENC           1600(R9), Z5, Z5
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   688(R8), Z20
+	VPCLMULQDQ        $0x01, (AX), Z14, Z31
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x10, (AX), Z14, Z10
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z21
+	VPCLMULQDQ        $0x00, (AX), Z14, Z30
+	VAESENC           Z21, Z4, Z4
+	VPCLMULQDQ        $0x11, (AX), Z14, Z2
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z20
+	VPCLMULQDQ        $0x01, 64(AX), Z15, Z26
+	VAESENC           Z20, Z8, Z8
+	VPTERNLOGQ        $0x96, Z10, Z26, Z31
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z21
+	VPCLMULQDQ        $0x10, 64(AX), Z15, Z7
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
+	VAESENC           Z21, Z13, Z13
+	VPCLMULQDQ        $0x11, 64(AX), Z15, Z3
+	VBROADCASTI32X4   704(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z11, Z30, Z30
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z7, Z31, Z31
+	VBROADCASTI32X4   704(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VPXORQ            Z3, Z2, Z2
+	VAESENC           Z21, Z5, Z5
+	VSHUFI64X2        $0xee, Z30, Z29, Z28
+	VBROADCASTI32X4   704(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VSHUFI64X2        $0x44, Z30, Z29, Z29
+	VAESENC           Z20, Z9, Z9
+	VPXORQ            Z28, Z29, Z29
+	VBROADCASTI32X4   704(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VSHUFI64X2        $0xee, Z31, Z6, Z28
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0x44, Z31, Z6, Z6
+	VBROADCASTI32X4   720(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPXORQ            Z28, Z6, Z6
+	VAESENC           Z20, Z1, Z1
+	VSHUFI64X2        $0xee, Z2, Z25, Z28
+	VBROADCASTI32X4   720(R9), Z21
+	VSHUFI64X2        $0x44, Z2, Z25, Z25
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPXORQ            Z28, Z25, Z25
+	VBROADCASTI32X4   720(R10), Z20
+	VSHUFI64X2        $0xdd, Z29, Z22, Z28
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
+	VSHUFI64X2        $0x88, Z29, Z22, Z22
+	VBROADCASTI32X4   720(R11), Z21
+	VPXORQ            Z28, Z22, Z22
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
+	VSHUFI64X2        $0xdd, Z6, Z23, Z28
+	VBROADCASTI32X4   736(R8), Z20
+	VSHUFI64X2        $0x88, Z6, Z23, Z23
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
+	VPXORQ            Z28, Z23, Z23
+	VBROADCASTI32X4   736(R9), Z21
+	VSHUFI64X2        $0xdd, Z25, Z24, Z28
+	VAESENC           Z21, Z4, Z4
+	VSHUFI64X2        $0x88, Z25, Z24, Z24
+	VAESENC           Z21, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z20
+	VPXORQ            Z28, Z24, Z24
+	VAESENC           Z20, Z8, Z8
+	VPCLMULQDQ        $0x01, Z17, Z16, Z28
+	VAESENC           Z20, Z9, Z9
+	VBROADCASTI32X4   736(R11), Z21
+	VPCLMULQDQ        $0x10, Z17, Z16, Z27
+	VAESENC           Z21, Z12, Z12
+	VPTERNLOGQ        $0x96, Z28, Z27, Z23
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   752(R8), Z20
+	VPCLMULQDQ        $0x00, Z17, Z16, Z14
+	VAESENC           Z20, Z0, Z0
+	VPCLMULQDQ        $0x11, Z17, Z16, Z10
+	VAESENC           Z20, Z1, Z1
+	VBROADCASTI32X4   752(R9), Z21
+	VPXORQ            Z14, Z22, Z22
+	VAESENC           Z21, Z4, Z4
+	VPXORQ            Z10, Z24, Z24
+	VAESENC           Z21, Z5, Z5
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z26
+	VBROADCASTI32X4   752(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VPSHUFD           $0x4e, Z22, Z22
+	VAESENC           Z20, Z9, Z9
+	VPTERNLOGQ        $0x96, Z26, Z22, Z23
+	VBROADCASTI32X4   752(R11), Z21
+	VAESENC           Z21, Z12, Z12
+	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z26
+	VAESENC           Z21, Z13, Z13
+	VPSHUFD           $0x4e, Z23, Z23
+	VBROADCASTI32X4   768(R8), Z20
+	VAESENC           Z20, Z0, Z0
+	VPTERNLOGQ        $0x96, Z26, Z23, Z24
+	VAESENC           Z20, Z1, Z1
+	VPSHUFB           reverse<>+0(SB), Z24, Z24
+	VBROADCASTI32X4   768(R9), Z21
+	VAESENC           Z21, Z4, Z4
+	VPXORQ            Z18, Z24, Z24
+	VAESENC           Z21, Z5, Z5
 	MOVQ              24(SP), AX
-	VAESENC           1600(R10), Z8, Z8
-	VMOVDQU64         (AX), X11
-	VAESENC           1600(R10), Z9, Z9
+	VBROADCASTI32X4   768(R10), Z20
+	VAESENC           Z20, Z8, Z8
+	VMOVDQU64         (AX), X28
+	VAESENC           Z20, Z9, Z9
 	MOVQ              64(SP), AX
-	VAESENC           1600(R11), Z12, Z12
-	VINSERTI64X2      $0x01, (AX), Z11, Z11
-	VAESENC           1600(R11), Z13, Z13
+	VBROADCASTI32X4   768(R11), Z21
+	VINSERTI64X2      $0x01, (AX), Z28, Z28
+	VAESENC           Z21, Z12, Z12
+	VAESENC           Z21, Z13, Z13
 	MOVQ              104(SP), AX
-	VAESENC           1664(R8), Z0, Z0
-	VINSERTI64X2      $0x02, (AX), Z11, Z11
-	VAESENC           1664(R8), Z1, Z1
+	VBROADCASTI32X4   784(R8), Z20
+	VINSERTI64X2      $0x02, (AX), Z28, Z28
+	VAESENC           Z20, Z0, Z0
+	VAESENC           Z20, Z1, Z1
 	MOVQ              144(SP), AX
-	VAESENC           1664(R9), Z4, Z4
-	VINSERTI64X2      $0x03, (AX), Z11, Z11
-	VAESENC           1664(R9), Z5, Z5
-	VPXORQ            Z11, Z22, Z22
-	VAESENC           1664(R10), Z8, Z8
-	VPTESTNMQ         Z22, Z22, K7
-	VAESENC           1664(R10), Z9, Z9
+	VBROADCASTI32X4   784(R9), Z21
+	VINSERTI64X2      $0x03, (AX), Z28, Z28
+	VAESENC           Z21, Z4, Z4
+	VAESENC           Z21, Z5, Z5
+	VPXORQ            Z28, Z24, Z24
+	VBROADCASTI32X4   784(R10), Z20
+	VPTESTNMQ         Z24, Z24, K7
+	VAESENC           Z20, Z8, Z8
+	VAESENC           Z20, Z9, Z9
 	KMOVB             K7, CX
-	VAESENC           1664(R11), Z12, Z12
+	VBROADCASTI32X4   784(R11), Z21
 	MOVL              CX, AX
-	VAESENC           1664(R11), Z13, Z13
+	VAESENC           Z21, Z12, Z12
 	SHRL              $0x01, AX
-	VAESENCLAST       1728(R8), Z0, Z0
+	VAESENC           Z21, Z13, Z13
+	VBROADCASTI32X4   800(R8), Z20
 	ANDL              AX, CX
-	VAESENCLAST       1728(R8), Z1, Z1
+	VAESENCLAST       Z20, Z0, Z0
 	MOVQ              32(SP), AX
-	VAESENCLAST       1728(R9), Z4, Z4
+	VAESENCLAST       Z20, Z1, Z1
+	VBROADCASTI32X4   800(R9), Z21
 	BTL               $0x00, CX
 	SETCS             36(AX)
-	VAESENCLAST       1728(R9), Z5, Z5
+	VAESENCLAST       Z21, Z4, Z4
 	MOVQ              72(SP), AX
-	VAESENCLAST       1728(R10), Z8, Z8
+	VAESENCLAST       Z21, Z5, Z5
+	VBROADCASTI32X4   800(R10), Z20
 	BTL               $0x02, CX
 	SETCS             36(AX)
-	VAESENCLAST       1728(R10), Z9, Z9
+	VAESENCLAST       Z20, Z8, Z8
 	MOVQ              112(SP), AX
-	VAESENCLAST       1728(R11), Z12, Z12
+	VAESENCLAST       Z20, Z9, Z9
+	VBROADCASTI32X4   800(R11), Z21
 	BTL               $0x04, CX
 	SETCS             36(AX)
-	VAESENCLAST       1728(R11), Z13, Z13
+	VAESENCLAST       Z21, Z12, Z12
 	MOVQ              152(SP), AX
+	VAESENCLAST       Z21, Z13, Z13
 	BTL               $0x06, CX
 	SETCS             36(AX)
 	VMOVDQA64         X0, X18
 	VINSERTI64X2      $0x01, X4, Z18, Z18
 	VINSERTI64X2      $0x02, X8, Z18, Z18
 	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z20
-	VMOVDQU8.Z        64(R12), K1, Z21
+	VMOVDQU64         (R12), Z22
+	VMOVDQU8.Z        64(R12), K1, Z23
 	MOVQ              (SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R8)(AX*1), AX
+	LEAQ              560(R8)(AX*1), AX
 	MOVQ              AX, 16(SP)
 	LEAQ              (R12)(CX*1), AX
 	MOVQ              AX, 24(SP)
 	SUBQ              $0x10, CX
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X16
-	VMOVDQU64         816(R8), X17
-	VMOVDQU64         (R13), Z22
-	VMOVDQU8.Z        64(R13), K2, Z23
+	VMOVDQU64         560(R8), X17
+	VMOVDQU64         (R13), Z24
+	VMOVDQU8.Z        64(R13), K2, Z25
 	MOVQ              40(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R9)(AX*1), AX
+	LEAQ              560(R9)(AX*1), AX
 	MOVQ              AX, 56(SP)
 	LEAQ              (R13)(CX*1), AX
 	MOVQ              AX, 64(SP)
@@ -21551,14 +23041,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 816(R9), Z17, Z17
-	VMOVDQU64         (R14), Z24
-	VMOVDQU8.Z        64(R14), K3, Z25
+	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
+	VMOVDQU64         (R14), Z26
+	VMOVDQU8.Z        64(R14), K3, Z27
 	MOVQ              80(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R10)(AX*1), AX
+	LEAQ              560(R10)(AX*1), AX
 	MOVQ              AX, 96(SP)
 	LEAQ              (R14)(CX*1), AX
 	MOVQ              AX, 104(SP)
@@ -21566,14 +23056,14 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 816(R10), Z17, Z17
-	VMOVDQU64         (R15), Z26
-	VMOVDQU8.Z        64(R15), K4, Z27
+	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
+	VMOVDQU64         (R15), Z28
+	VMOVDQU8.Z        64(R15), K4, Z29
 	MOVQ              120(SP), CX
 	LEAQ              15(CX), AX
 	ANDQ              $-16, AX
 	NEGQ              AX
-	LEAQ              816(R11)(AX*1), AX
+	LEAQ              560(R11)(AX*1), AX
 	MOVQ              AX, 136(SP)
 	LEAQ              (R15)(CX*1), AX
 	MOVQ              AX, 144(SP)
@@ -21581,56 +23071,56 @@ loop:
 	SHLQ              $0x03, CX
 	VMOVQ             CX, X19
 	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 816(R11), Z17, Z17
+	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
 	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z20, Z0, Z0
-	VINSERTI64X2      $0x00, X20, Z0, Z0
+	VPXORQ            Z22, Z0, Z0
+	VINSERTI64X2      $0x00, X22, Z0, Z0
 	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z20, K6, Z2
+	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
 	MOVQ              8(SP), AX
 	MOVQ              AX, 32(SP)
-	VPXORQ            Z21, Z1, Z1
+	VPXORQ            Z23, Z1, Z1
 	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z21, Z3
+	VPSHUFB           reverse<>+0(SB), Z23, Z3
 	CMPB              38(AX), $0x00
 	JNE               nextESN0
 
 nextAAD0:
-	VPXORQ       Z22, Z4, Z4
-	VINSERTI64X2 $0x00, X22, Z4, Z4
+	VPXORQ       Z24, Z4, Z4
+	VINSERTI64X2 $0x00, X24, Z4, Z4
 	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z22, K6, Z6
+	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
 	MOVQ         48(SP), AX
 	MOVQ         AX, 72(SP)
-	VPXORQ       Z23, Z5, Z5
+	VPXORQ       Z25, Z5, Z5
 	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z23, Z7
+	VPSHUFB      reverse<>+0(SB), Z25, Z7
 	CMPB         38(AX), $0x00
 	JNE          nextESN1
 
 nextAAD1:
-	VPXORQ       Z24, Z8, Z8
-	VINSERTI64X2 $0x00, X24, Z8, Z8
+	VPXORQ       Z26, Z8, Z8
+	VINSERTI64X2 $0x00, X26, Z8, Z8
 	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z10
+	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
 	MOVQ         88(SP), AX
 	MOVQ         AX, 112(SP)
-	VPXORQ       Z25, Z9, Z9
+	VPXORQ       Z27, Z9, Z9
 	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z25, Z11
+	VPSHUFB      reverse<>+0(SB), Z27, Z11
 	CMPB         38(AX), $0x00
 	JNE          nextESN2
 
 nextAAD2:
-	VPXORQ       Z26, Z12, Z12
-	VINSERTI64X2 $0x00, X26, Z12, Z12
+	VPXORQ       Z28, Z12, Z12
+	VINSERTI64X2 $0x00, X28, Z12, Z12
 	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z14
+	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
 	MOVQ         128(SP), AX
 	MOVQ         AX, 152(SP)
-	VPXORQ       Z27, Z13, Z13
+	VPXORQ       Z29, Z13, Z13
 	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z27, Z15
+	VPSHUFB      reverse<>+0(SB), Z29, Z15
 	CMPB         38(AX), $0x00
 	JNE          nextESN3
 
@@ -21639,109 +23129,109 @@ check:
 	SUBQ         $0x04, DX
 	JA           loop
 	MOVQ         16(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z2, Z21
-	VPCLMULQDQ   $0x10, (AX), Z2, Z23
-	VPCLMULQDQ   $0x00, (AX), Z2, Z20
-	VPCLMULQDQ   $0x11, (AX), Z2, Z22
-	VPCLMULQDQ   $0x01, 64(AX), Z3, Z24
-	VPTERNLOGQ   $0x96, Z23, Z24, Z21
-	VPCLMULQDQ   $0x10, 64(AX), Z3, Z25
-	VPCLMULQDQ   $0x00, 64(AX), Z3, Z26
-	VPCLMULQDQ   $0x11, 64(AX), Z3, Z27
-	VPXORQ       Z26, Z20, Z20
-	VPXORQ       Z25, Z21, Z21
-	VPXORQ       Z27, Z22, Z22
+	VPCLMULQDQ   $0x01, (AX), Z2, Z23
+	VPCLMULQDQ   $0x10, (AX), Z2, Z25
+	VPCLMULQDQ   $0x00, (AX), Z2, Z22
+	VPCLMULQDQ   $0x11, (AX), Z2, Z24
+	VPCLMULQDQ   $0x01, 64(AX), Z3, Z26
+	VPTERNLOGQ   $0x96, Z25, Z26, Z23
+	VPCLMULQDQ   $0x10, 64(AX), Z3, Z27
+	VPCLMULQDQ   $0x00, 64(AX), Z3, Z28
+	VPCLMULQDQ   $0x11, 64(AX), Z3, Z29
+	VPXORQ       Z28, Z22, Z22
+	VPXORQ       Z27, Z23, Z23
+	VPXORQ       Z29, Z24, Z24
 	MOVQ         56(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z6, Z29
-	VPCLMULQDQ   $0x10, (AX), Z6, Z31
-	VPCLMULQDQ   $0x00, (AX), Z6, Z28
-	VPCLMULQDQ   $0x11, (AX), Z6, Z30
-	VPCLMULQDQ   $0x01, 64(AX), Z7, Z2
-	VPTERNLOGQ   $0x96, Z31, Z2, Z29
-	VPCLMULQDQ   $0x10, 64(AX), Z7, Z23
-	VPCLMULQDQ   $0x00, 64(AX), Z7, Z24
-	VPCLMULQDQ   $0x11, 64(AX), Z7, Z3
-	VPXORQ       Z24, Z28, Z28
-	VPXORQ       Z23, Z29, Z29
-	VPXORQ       Z3, Z30, Z30
-	VSHUFI64X2   $0xee, Z28, Z20, Z26
-	VSHUFI64X2   $0x44, Z28, Z20, Z20
-	VPXORQ       Z26, Z20, Z20
-	VSHUFI64X2   $0xee, Z29, Z21, Z26
-	VSHUFI64X2   $0x44, Z29, Z21, Z21
-	VPXORQ       Z26, Z21, Z21
-	VSHUFI64X2   $0xee, Z30, Z22, Z26
+	VPCLMULQDQ   $0x01, (AX), Z6, Z31
+	VPCLMULQDQ   $0x10, (AX), Z6, Z25
+	VPCLMULQDQ   $0x00, (AX), Z6, Z30
+	VPCLMULQDQ   $0x11, (AX), Z6, Z2
+	VPCLMULQDQ   $0x01, 64(AX), Z7, Z26
+	VPTERNLOGQ   $0x96, Z25, Z26, Z31
+	VPCLMULQDQ   $0x10, 64(AX), Z7, Z3
+	VPCLMULQDQ   $0x00, 64(AX), Z7, Z28
+	VPCLMULQDQ   $0x11, 64(AX), Z7, Z27
+	VPXORQ       Z28, Z30, Z30
+	VPXORQ       Z3, Z31, Z31
+	VPXORQ       Z27, Z2, Z2
+	VSHUFI64X2   $0xee, Z30, Z22, Z29
 	VSHUFI64X2   $0x44, Z30, Z22, Z22
-	VPXORQ       Z26, Z22, Z22
+	VPXORQ       Z29, Z22, Z22
+	VSHUFI64X2   $0xee, Z31, Z23, Z29
+	VSHUFI64X2   $0x44, Z31, Z23, Z23
+	VPXORQ       Z29, Z23, Z23
+	VSHUFI64X2   $0xee, Z2, Z24, Z29
+	VSHUFI64X2   $0x44, Z2, Z24, Z24
+	VPXORQ       Z29, Z24, Z24
 	MOVQ         96(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z10, Z25
-	VPCLMULQDQ   $0x10, (AX), Z10, Z6
-	VPCLMULQDQ   $0x00, (AX), Z10, Z26
-	VPCLMULQDQ   $0x11, (AX), Z10, Z27
-	VPCLMULQDQ   $0x01, 64(AX), Z11, Z31
-	VPTERNLOGQ   $0x96, Z6, Z31, Z25
-	VPCLMULQDQ   $0x10, 64(AX), Z11, Z2
-	VPCLMULQDQ   $0x00, 64(AX), Z11, Z7
-	VPCLMULQDQ   $0x11, 64(AX), Z11, Z24
-	VPXORQ       Z7, Z26, Z26
-	VPXORQ       Z2, Z25, Z25
-	VPXORQ       Z24, Z27, Z27
+	VPCLMULQDQ   $0x01, (AX), Z10, Z6
+	VPCLMULQDQ   $0x10, (AX), Z10, Z26
+	VPCLMULQDQ   $0x00, (AX), Z10, Z29
+	VPCLMULQDQ   $0x11, (AX), Z10, Z25
+	VPCLMULQDQ   $0x01, 64(AX), Z11, Z7
+	VPTERNLOGQ   $0x96, Z26, Z7, Z6
+	VPCLMULQDQ   $0x10, 64(AX), Z11, Z28
+	VPCLMULQDQ   $0x00, 64(AX), Z11, Z3
+	VPCLMULQDQ   $0x11, 64(AX), Z11, Z27
+	VPXORQ       Z3, Z29, Z29
+	VPXORQ       Z28, Z6, Z6
+	VPXORQ       Z27, Z25, Z25
 	MOVQ         136(SP), AX
-	VPCLMULQDQ   $0x01, (AX), Z14, Z3
-	VPCLMULQDQ   $0x10, (AX), Z14, Z29
-	VPCLMULQDQ   $0x00, (AX), Z14, Z23
-	VPCLMULQDQ   $0x11, (AX), Z14, Z28
-	VPCLMULQDQ   $0x01, 64(AX), Z15, Z30
-	VPTERNLOGQ   $0x96, Z29, Z30, Z3
-	VPCLMULQDQ   $0x10, 64(AX), Z15, Z10
-	VPCLMULQDQ   $0x00, 64(AX), Z15, Z6
-	VPCLMULQDQ   $0x11, 64(AX), Z15, Z31
-	VPXORQ       Z6, Z23, Z23
-	VPXORQ       Z10, Z3, Z3
-	VPXORQ       Z31, Z28, Z28
-	VSHUFI64X2   $0xee, Z23, Z26, Z11
-	VSHUFI64X2   $0x44, Z23, Z26, Z26
-	VPXORQ       Z11, Z26, Z26
-	VSHUFI64X2   $0xee, Z3, Z25, Z11
-	VSHUFI64X2   $0x44, Z3, Z25, Z25
-	VPXORQ       Z11, Z25, Z25
-	VSHUFI64X2   $0xee, Z28, Z27, Z11
-	VSHUFI64X2   $0x44, Z28, Z27, Z27
-	VPXORQ       Z11, Z27, Z27
-	VSHUFI64X2   $0xdd, Z26, Z20, Z11
-	VSHUFI64X2   $0x88, Z26, Z20, Z20
-	VPXORQ       Z11, Z20, Z20
-	VSHUFI64X2   $0xdd, Z25, Z21, Z11
-	VSHUFI64X2   $0x88, Z25, Z21, Z21
-	VPXORQ       Z11, Z21, Z21
-	VSHUFI64X2   $0xdd, Z27, Z22, Z11
-	VSHUFI64X2   $0x88, Z27, Z22, Z22
-	VPXORQ       Z11, Z22, Z22
-	VPCLMULQDQ   $0x01, Z17, Z16, Z11
-	VPCLMULQDQ   $0x10, Z17, Z16, Z7
-	VPTERNLOGQ   $0x96, Z11, Z7, Z21
-	VPCLMULQDQ   $0x00, Z17, Z16, Z2
-	VPCLMULQDQ   $0x11, Z17, Z16, Z24
-	VPXORQ       Z2, Z20, Z20
-	VPXORQ       Z24, Z22, Z22
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z14
-	VPSHUFD      $0x4e, Z20, Z20
-	VPTERNLOGQ   $0x96, Z14, Z20, Z21
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z14
-	VPSHUFD      $0x4e, Z21, Z21
-	VPTERNLOGQ   $0x96, Z14, Z21, Z22
-	VPSHUFB      reverse<>+0(SB), Z22, Z22
-	VPXORQ       Z18, Z22, Z22
+	VPCLMULQDQ   $0x01, (AX), Z14, Z31
+	VPCLMULQDQ   $0x10, (AX), Z14, Z10
+	VPCLMULQDQ   $0x00, (AX), Z14, Z30
+	VPCLMULQDQ   $0x11, (AX), Z14, Z2
+	VPCLMULQDQ   $0x01, 64(AX), Z15, Z26
+	VPTERNLOGQ   $0x96, Z10, Z26, Z31
+	VPCLMULQDQ   $0x10, 64(AX), Z15, Z7
+	VPCLMULQDQ   $0x00, 64(AX), Z15, Z11
+	VPCLMULQDQ   $0x11, 64(AX), Z15, Z3
+	VPXORQ       Z11, Z30, Z30
+	VPXORQ       Z7, Z31, Z31
+	VPXORQ       Z3, Z2, Z2
+	VSHUFI64X2   $0xee, Z30, Z29, Z28
+	VSHUFI64X2   $0x44, Z30, Z29, Z29
+	VPXORQ       Z28, Z29, Z29
+	VSHUFI64X2   $0xee, Z31, Z6, Z28
+	VSHUFI64X2   $0x44, Z31, Z6, Z6
+	VPXORQ       Z28, Z6, Z6
+	VSHUFI64X2   $0xee, Z2, Z25, Z28
+	VSHUFI64X2   $0x44, Z2, Z25, Z25
+	VPXORQ       Z28, Z25, Z25
+	VSHUFI64X2   $0xdd, Z29, Z22, Z28
+	VSHUFI64X2   $0x88, Z29, Z22, Z22
+	VPXORQ       Z28, Z22, Z22
+	VSHUFI64X2   $0xdd, Z6, Z23, Z28
+	VSHUFI64X2   $0x88, Z6, Z23, Z23
+	VPXORQ       Z28, Z23, Z23
+	VSHUFI64X2   $0xdd, Z25, Z24, Z28
+	VSHUFI64X2   $0x88, Z25, Z24, Z24
+	VPXORQ       Z28, Z24, Z24
+	VPCLMULQDQ   $0x01, Z17, Z16, Z28
+	VPCLMULQDQ   $0x10, Z17, Z16, Z27
+	VPTERNLOGQ   $0x96, Z28, Z27, Z23
+	VPCLMULQDQ   $0x00, Z17, Z16, Z14
+	VPCLMULQDQ   $0x11, Z17, Z16, Z10
+	VPXORQ       Z14, Z22, Z22
+	VPXORQ       Z10, Z24, Z24
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z22, Z26
+	VPSHUFD      $0x4e, Z22, Z22
+	VPTERNLOGQ   $0x96, Z26, Z22, Z23
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z23, Z26
+	VPSHUFD      $0x4e, Z23, Z23
+	VPTERNLOGQ   $0x96, Z26, Z23, Z24
+	VPSHUFB      reverse<>+0(SB), Z24, Z24
+	VPXORQ       Z18, Z24, Z24
 	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X11
+	VMOVDQU64    (AX), X28
 	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z11, Z11
+	VINSERTI64X2 $0x01, (AX), Z28, Z28
 	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z11, Z11
+	VINSERTI64X2 $0x02, (AX), Z28, Z28
 	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z11, Z11
-	VPXORQ       Z11, Z22, Z22
-	VPTESTNMQ    Z22, Z22, K7
+	VINSERTI64X2 $0x03, (AX), Z28, Z28
+	VPXORQ       Z28, Z24, Z24
+	VPTESTNMQ    Z24, Z24, K7
 	KMOVB        K7, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX

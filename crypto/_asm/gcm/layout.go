@@ -22,7 +22,7 @@ const (
 
 	// A gcmKey. H^powers comes first and H^1 last, because within a register
 	// the first block has the highest power.
-	powers    = 52
+	powers    = 36
 	keyPowers = 0
 	keyRounds = 16 * powers
 )
@@ -53,8 +53,24 @@ func mem(base reg.Register, disp int) operand.Mem { return operand.Mem{Base: bas
 // power is H^n in key.
 func power(n int) operand.Mem { return mem(key, keyPowers+blockLen*(powers-n)) }
 
-// roundKey is one round key four times.
-func roundKey(key reg.Register, r int) operand.Mem { return mem(key, keyRounds+vecLen*r) }
+func roundKey(key reg.Register, r int) operand.Mem { return mem(key, keyRounds+blockLen*r) }
+
+// prefetch asks for the next job's key, or if there is none for this one's
+// again: with many SAs a key is seldom in a near cache. Group has passed the
+// job that begins.
+func prefetch(rounds int) {
+	next := reg.RCX
+	XORL(next.As32(), next.As32())
+	CMPQ(left, operand.U8(1))
+	SETHI(next.As8())
+	MOVBLZX(operand.Mem{Base: group, Index: next, Scale: 1, Disp: -1}, next.As32())
+	LEAQ(operand.Mem{Base: next, Index: next, Scale: 4}, next)
+	MOVQ(operand.Mem{Base: jobs, Index: next, Scale: 8, Disp: jobKey}, next)
+	MOVQ(mem(next, keyGCM), next)
+	for at := 0; at < keyRounds+blockLen*(rounds+1); at += vecLen {
+		PREFETCHT0(mem(next, at))
+	}
+}
 
 // A constant table of dwords.
 func table(name string, dwords ...uint32) operand.Mem {

@@ -15,11 +15,11 @@ func setup() {
 	Load(Param("rounds"), reg.RCX)
 	h, t, cur := reg.X0, reg.X1, reg.X2
 	VMOVDQU(mem(key, keyRounds), h) // the block of zeros, after round 0
-	LEAQ(mem(key, keyRounds+vecLen), reg.RAX)
+	LEAQ(mem(key, keyRounds+blockLen), reg.RAX)
 	DECQ(reg.RCX)
 	Label("round")
 	VAESENC(mem(reg.RAX, 0), h, h)
-	ADDQ(operand.U8(vecLen), reg.RAX)
+	ADDQ(operand.U8(blockLen), reg.RAX)
 	DECQ(reg.RCX)
 	JNZ(operand.LabelRef("round"))
 	VAESENCLAST(mem(reg.RAX, 0), h, h)

@@ -24,7 +24,8 @@ type small struct {
 	power     reg.VecPhysical         // H^1
 	mask      reg.VecPhysical         // E(K, J0), which masks the tag
 	t         reg.VecPhysical
-	pool      []reg.VecPhysical // what hash may use, and text before it
+	key       [2]reg.VecPhysical // round keys
+	pool      []reg.VecPhysical  // what hash may use, and text before it
 	bytesK    [wide]reg.OpmaskPhysical
 
 	// Of the packets in AES, and of those in GHASH, in memory.
@@ -54,7 +55,7 @@ func small512(seal bool, rounds, size int) {
 	for i := range wide {
 		s.aes[i], s.cipher[i] = take(size), take(size)
 	}
-	s.lengths, s.power, s.mask, s.t = take(1)[0], take(1)[0], take(1)[0], take(1)[0]
+	s.lengths, s.power, s.mask, s.t, s.key = take(1)[0], take(1)[0], take(1)[0], take(1)[0], [2]reg.VecPhysical(take(2))
 	s.pool = z
 
 	TEXT(kernel(seal, rounds, label("vaes512of%d", size)), 4, "func(jobs *byte, group *byte, n int)") // NOSPLIT
@@ -104,7 +105,8 @@ func (s *small) begin() {
 		SUBQ(operand.U8(tagLen), reg.RCX)
 		MOVQ(reg.RCX, s.length[i])
 		VBROADCASTI32X4_Z(mem(ptr, 4), ivK, iv)
-		VPXORQ(roundKey(key, 0), iv, a[0])
+		VBROADCASTI32X4(roundKey(key, 0), a[0])
+		VPXORQ(iv, a[0], a[0])
 		for v := s.size - 1; v >= 0; v-- {
 			VPXORQ(counters.Offset(vecLen*v), a[0], a[v])
 		}
@@ -121,7 +123,8 @@ func (s *small) begin() {
 func (s *small) encrypt() (list []step) {
 	for r := 1; r <= s.rounds; r++ {
 		for i := range wide {
-			k := roundKey(s.keys[i], r)
+			k := s.key[i%len(s.key)]
+			list = append(list, func() { VBROADCASTI32X4(roundKey(s.keys[i], r), k) })
 			for _, a := range s.aes[i] {
 				list = append(list, func() {
 					if r < s.rounds {

@@ -84,15 +84,17 @@ func (s *stream) begin() {
 	MOVQ(mem(key, keyGCM), key)
 	SUBQ(operand.U8(tagLen), end) // the stream's length for now
 	VBROADCASTI32X4_Z(mem(ptr, 4), ivK, s.counter[1])
-	VPXORQ(roundKey(key, 0), s.counter[1], s.counter[0])
+	VBROADCASTI32X4(roundKey(key, 0), s.counter[0])
+	VPXORQ(s.counter[1], s.counter[0], s.counter[0])
 	VMOVDQA64(s.counter[0], s.counter[1])
 	for r, k := range s.keys[1:] {
-		VMOVDQU64(roundKey(key, r+1), k)
+		VBROADCASTI32X4(roundKey(key, r+1), k)
 	}
 	LEAQ(operand.Mem{Base: end, Disp: -blockLen}, reg.RAX)
 	SHLQ(operand.U8(3), reg.RAX)
 	VMOVQ(reg.RAX, s.lengths.AsX())
 	VPORQ(aadBits, s.lengths.AsX(), s.lengths.AsX())
+	prefetch(s.rounds)
 	s.geometry()
 }
 

@@ -68,6 +68,7 @@ func (s *half) begin() {
 	MOVQ(mem(job, jobPkt), ptr)
 	MOVQ(mem(job, jobLen), end)
 	MOVQ(mem(key, keyGCM), key)
+	prefetch(s.rounds)
 	LEAQ(operand.Mem{Base: end, Disp: -blockLen - tagLen}, count) // bytes of text
 	LEAQ(operand.Mem{Base: ptr, Index: end, Scale: 1, Disp: -tagLen}, end)
 
@@ -137,14 +138,14 @@ func (s *half) groups() {
 // encrypt makes eight registers of key stream.
 func (s *half) encrypt() (list []step) {
 	add := func(f step) { list = append(list, f) }
-	add(func() { VMOVDQU(roundKey(key, 0), s.key) })
+	add(func() { VBROADCASTI128(roundKey(key, 0), s.key) })
 	for _, a := range s.aes {
 		add(func() { VPSHUFB(swapLast, s.counter, a) })
 		add(func() { VPADDD(two, s.counter, s.counter) })
 		add(func() { VPXOR(s.key, a, a) })
 	}
 	for r := 1; r <= s.rounds; r++ {
-		add(func() { VMOVDQU(roundKey(key, r), s.key) })
+		add(func() { VBROADCASTI128(roundKey(key, r), s.key) })
 		for _, a := range s.aes {
 			add(func() {
 				if r < s.rounds {
