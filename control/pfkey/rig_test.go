@@ -31,7 +31,7 @@ type rig struct {
 	log      *logBuffer
 }
 
-// silent is a kernel that says once what the gateway's address is.
+// silent is a kernel that says at the start what the gateway's address is.
 type silent struct{ updates chan *kernel.View }
 
 func (s *silent) Updates() <-chan *kernel.View { return s.updates }
@@ -58,8 +58,7 @@ func (l *logBuffer) String() string {
 func newRig(t testing.TB, edit ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{acquires: ring.New[spd.AcquireRequest](256), log: &logBuffer{}}
-	mirror := &silent{updates: make(chan *kernel.View, 1)}
-	mirror.updates <- &kernel.View{FIB: fib.Config{Local: []flow.Addr{flow.FromNetip(netip.MustParseAddr("192.0.2.1"))}}}
+	mirror := &silent{updates: make(chan *kernel.View)}
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	r.control, err = control.New(control.Config{
@@ -82,6 +81,9 @@ func newRig(t testing.TB, edit ...func(*Config)) *rig {
 		}
 	})
 	t.Cleanup(func() { end(); running.Wait(); r.control.Close() })
+	for range 2 { // the second is taken when the first is in force
+		mirror.updates <- &kernel.View{FIB: fib.Config{Local: []flow.Addr{flow.FromNetip(netip.MustParseAddr("192.0.2.1"))}}}
+	}
 	cfg := Config{Control: r.control, Log: log}
 	for _, f := range edit {
 		f(&cfg)

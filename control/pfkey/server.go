@@ -116,9 +116,7 @@ func (s *Server) accept(ctx context.Context, conn *net.UnixConn, conns *sync.Wai
 	}
 	if err != nil {
 		s.tellRefusal(err)
-		refusal := Message{Type: Register, Errno: unix.ENFILE}
-		_, _ = conn.Write(refusal.Append(nil)) // its buffer is empty: this does not wait
-		_ = conn.Close()
+		refuseConn(conn)
 		return
 	}
 	conns.Go(func() {
@@ -126,6 +124,22 @@ func (s *Server) accept(ctx context.Context, conn *net.UnixConn, conns *sync.Wai
 			s.log.Debug("PF_KEY client is gone", "err", err)
 		}
 	})
+}
+
+// refuseConn says ENFILE and closes conn. It takes first what the client has
+// sent already: the kernel would drop the refusal for it.
+func refuseConn(conn *net.UnixConn) {
+	refusal := Message{Type: Register, Errno: unix.ENFILE}
+	_, _ = conn.Write(refusal.Append(nil)) // its buffer is empty: this does not wait
+	_ = conn.CloseRead()
+	var b [MaxMessage]byte
+	for range batch {
+		if n, err := conn.Read(b[:]); n == 0 || err != nil { // after CloseRead this does not wait either
+			break
+		}
+	}
+	clear(b[:])
+	_ = conn.Close()
 }
 
 // tellRefusal logs refusals, but not each of a flood.

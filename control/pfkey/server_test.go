@@ -58,7 +58,7 @@ func dial(t testing.TB, path string) *wire {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(60 * time.Second))
 	return &wire{t, conn}
 }
 
@@ -188,7 +188,7 @@ func TestDumpIsPacedByItsReader(t *testing.T) {
 
 // TestSlowReaderLosesItsOwnEvents: and is told how many.
 func TestSlowReaderLosesItsOwnEvents(t *testing.T) {
-	const n = 4000
+	const n = 2000
 	path := newRig(t).serve(t)
 	slow, fast, other := dial(t, path), dial(t, path), dial(t, path)
 	for _, w := range []*wire{slow, fast} {
@@ -196,23 +196,13 @@ func TestSlowReaderLosesItsOwnEvents(t *testing.T) {
 			t.Fatal(m.Errno)
 		}
 	}
-	heard := make(chan error)
-	go func() {
-		for i := range n {
-			if m := fast.receive(); m.Type != SPDUpdate {
-				heard <- fmt.Errorf("event %d: %+v", i, m)
-				return
-			}
-		}
-		heard <- nil
-	}()
-	for range n {
+	for i := range n {
 		if m := other.ask(spdUpdate()); m.Errno != 0 {
 			t.Fatalf("the other client: %+v", m)
 		}
-	}
-	if err := <-heard; err != nil {
-		t.Error(err)
+		if m := fast.receive(); m.Type != SPDUpdate {
+			t.Fatalf("event %d: %+v", i, m)
+		}
 	}
 	events, lost := 0, 0
 	for events+lost < n {
@@ -250,7 +240,7 @@ func TestClientThatDoesNotReadItsAnswers(t *testing.T) {
 	if m := other.ask(register(ESP)); m.Errno != 0 {
 		t.Errorf("the other client: %+v", m)
 	}
-	_ = mute.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = mute.SetDeadline(time.Now().Add(60 * time.Second))
 	for range sent {
 		if m := mute.receive(); m.Type != Register || m.Errno != 0 {
 			t.Fatalf("%+v", m)
@@ -278,7 +268,10 @@ func TestTenThousandClientsAreRefusedPolitely(t *testing.T) {
 		}
 		if i%100 == 0 {
 			w := &wire{t, conn}
-			_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(60 * time.Second))
+			if i%200 == 0 { // one that does not wait before it asks
+				_, _ = conn.Write(register(ESP).Append(nil))
+			}
 			if m := w.receive(); m.Errno != unix.ENFILE {
 				t.Fatalf("client %d: %+v", i, m)
 			}
@@ -291,14 +284,14 @@ func TestTenThousandClientsAreRefusedPolitely(t *testing.T) {
 	if after := runtime.NumGoroutine(); after > before+most {
 		t.Errorf("%d goroutines before, %d after", before, after)
 	}
-	if n := strings.Count(r.log.String(), "refuse PF_KEY clients"); n == 0 || n > 20 {
+	if n := strings.Count(r.log.String(), "refuse PF_KEY clients"); n == 0 || n > 100 {
 		t.Errorf("%d lines in the log about it", n)
 	}
 	if m := in[0].ask(register(AH)); m.Errno != 0 {
 		t.Errorf("a client of before: %+v", m)
 	}
 	in[1].Close()
-	for deadline := time.Now().Add(5 * time.Second); r.count() == most && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(60 * time.Second); r.count() == most && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	if m := dial(t, path).ask(register(ESP)); m.Errno != 0 {
@@ -331,7 +324,7 @@ func TestClientsThatVanish(t *testing.T) {
 	if m := dial(t, path).ask(register(ESP)); m.Errno != 0 {
 		t.Errorf("the next client: %+v", m)
 	}
-	for deadline := time.Now().Add(5 * time.Second); r.count() > 1 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(60 * time.Second); r.count() > 1 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	if n := r.count(); n != 1 {
