@@ -28,12 +28,17 @@ func TestMain(m *testing.M) {
 	}
 	if len(os.Args) > 1 && os.Args[1] == launcherProcess {
 		code, err := Run(context.Background(), Config{
-			Argv:   []string{"sh", "-c", "echo $$; exec sleep 60"},
-			PFKey:  os.Args[2],
-			Stdout: os.Stdout,
+			Argv:      os.Args[3:],
+			PFKey:     os.Args[2],
+			Stdout:    os.Stdout,
+			Stderr:    os.Stderr,
+			ReplyWait: 10 * time.Second,
 		})
-		fmt.Fprintln(os.Stderr, code, err)
-		os.Exit(1)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code)
 	}
 	os.Exit(m.Run())
 }
@@ -354,13 +359,51 @@ func TestSlowServer(t *testing.T) {
 	r.wait = 100 * time.Millisecond
 	code, out := r.run(t, "/usr/bin/python3", "-c", python+`
 s = key(); t = time.time()
-print(s.send(sadb(98, 1)), s.send(sadb(97, 2)), time.time() - t < 1, s.recv(100)[1])
+print(s.send(sadb(98, 1)), s.send(sadb(97, 2)), time.time() - t < 10, s.recv(100)[1])
 `)
 	if want := "16 16 True 97\n"; code != 0 || out != want {
 		t.Errorf("exit code %d, and it says %q, want %q", code, out, want)
 	}
 	if !strings.Contains(r.log.String(), "sends=2") {
 		t.Errorf("the log does not count the late answers:\n%s", &r.log)
+	}
+}
+
+// A daemon that sends and does not read is told, as by a kernel; it does not
+// wait for itself.
+func TestADaemonThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.wait = 50 * time.Millisecond
+	code, out := r.run(t, "/usr/bin/python3", "-c", python+`
+for s, m in (key(), lambda i: sadb(3, i, b'x' * 4000)), (nl(), lambda i: nlmsg(0x10, 5, i, b'x' * 4000)):
+    sent = 0
+    try:
+        while sent < 100000: s.send(m(sent)); sent += 1
+    except OSError as e: print(name(e))
+    for i in range(sent): s.recv(65536)
+    s.send(m(7)); print(len(s.recv(65536)) > 0)
+`)
+	if want := "ENOBUFS\nTrue\nENOBUFS\nTrue\n"; code != 0 || out != want {
+		t.Errorf("exit code %d, and it says %q, want %q", code, out, want)
+	}
+}
+
+// Without CAP_SYS_ADMIN the daemon gets no_new_privs.
+func TestWithoutPrivilege(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("setpriv", "--bounding-set=-sys_admin", self, launcherProcess, r.pfkey.path,
+		"/usr/bin/python3", "-c", python+`
+s = key(); m = sadb(3, 7); s.send(m); print(now(s) == m)
+print([l.split()[1] for l in open('/proc/self/status') if l.startswith('NoNewPrivs')])
+`).CombinedOutput()
+	if want := "True\n['1']\n"; err != nil || string(out) != want {
+		t.Errorf("it says %q, %v; want %q", out, err, want)
 	}
 }
 
@@ -464,9 +507,20 @@ print('ready', flush=True); signal.pause()`)
 func TestContextEndsTheDaemon(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if code, err := Run(ctx, r.config(&bytes.Buffer{}, "sleep", "60")); code != 128+15 || err != nil {
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := r.config(nil, "sh", "-c", "echo ready; exec sleep 60")
+	c.Stdout, c.Stderr = pw, pw
+	go func() {
+		if _, err := pr.Read(make([]byte, 10)); err == nil {
+			cancel()
+		}
+	}()
+	if code, err := Run(ctx, c); code != 128+15 || err != nil {
 		t.Errorf("exit code %d, %v; want that of SIGTERM", code, err)
 	}
 }
@@ -475,7 +529,7 @@ func TestContextEndsTheDaemon(t *testing.T) {
 func TestTheLauncherDies(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	launcher := exec.Command("/proc/self/exe", launcherProcess, r.pfkey.path)
+	launcher := exec.Command("/proc/self/exe", launcherProcess, r.pfkey.path, "sh", "-c", "echo $$; exec sleep 60")
 	out, err := launcher.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -33,7 +33,7 @@ type Config struct {
 	Stdout, Stderr io.Writer // nil: /dev/null
 	Log            *slog.Logger
 	Signals        <-chan os.Signal // passed on to the daemon
-	ReplyWait      time.Duration    // for spigot to answer; 0: a second
+	ReplyWait      time.Duration    // for spigot to answer; 0: five seconds
 }
 
 // StageCommand is the argument with which this program must call Exec with what

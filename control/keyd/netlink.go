@@ -83,10 +83,8 @@ func (v *supervisor) rebind(s *session, change func(*xfrmserver.Binding)) unix.E
 	change(&s.bound)
 	msg := s.bound.Message()
 	v.mu.Unlock()
-	if _, err := s.begin(msg); err != nil {
-		return unix.ECONNREFUSED
-	}
-	return 0
+	_, err := s.begin(msg)
+	return errnoOf(err)
 }
 
 // processOf returns the number of the process of thread tid, or 0 if it is

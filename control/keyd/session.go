@@ -17,8 +17,11 @@ import (
 // maxMessage bounds a message and a packet of messages, in bytes.
 const maxMessage = 64 << 10
 
-// errGone says that the server has closed the session's connection.
-var errGone = errors.New("the server is gone")
+// What an exchange may fail with.
+var (
+	errGone = errors.New("the server is gone")
+	errFull = errors.New("answers wait to be read")
+)
 
 // session is one socket that the daemon was given: a pair of sockets, one end
 // of which is the daemon's, and a connection to the server. Three threads
@@ -34,7 +37,8 @@ type session struct {
 	wait  time.Duration      // for a reply, before send returns
 	bound xfrmserver.Binding // guarded by the supervisor; Port 0: not bound
 
-	turn sync.Mutex // held for one exchange
+	turn sync.Mutex  // held for one exchange
+	full atomic.Bool // the daemon does not read what is there
 
 	mu    sync.Mutex
 	lost  bool
@@ -48,7 +52,7 @@ func (s *session) exchange(msg []byte) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	first, err := s.begin(msg)
-	if err != nil || first == nil {
+	if err != nil || first == nil || s.full.Load() {
 		return err
 	}
 	timeout := time.NewTimer(s.wait)
@@ -68,25 +72,34 @@ func (s *session) exchange(msg []byte) error {
 }
 
 // begin sends msg and returns what is closed when it is answered; nil where it
-// will not be.
-func (s *session) begin(msg []byte) (chan struct{}, error) {
+// will not be. The caller has the turn.
+func (s *session) begin(msg []byte) (first chan struct{}, err error) {
+	s.mu.Lock()
+	lost := s.lost
+	if req := s.asks(msg); req != nil && !lost {
+		first = make(chan struct{})
+		s.open, s.first = append([]byte(nil), req...), first
+	}
+	s.mu.Unlock()
+	if lost {
+		return nil, errGone
+	}
+	err = s.srv.SetWriteDeadline(time.Now().Add(s.wait))
+	if err == nil {
+		_, err = s.srv.Write(msg)
+	}
+	switch {
+	case err == nil:
+		return first, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = errFull
+	default:
+		err = errGone
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lost {
-		return nil, errGone
-	}
-	if req := s.asks(msg); req != nil {
-		s.open, s.first = append([]byte(nil), req...), make(chan struct{})
-		if _, err := s.srv.Write(msg); err != nil {
-			s.open, s.first = nil, nil
-			return nil, errGone
-		}
-		return s.first, nil
-	}
-	if _, err := s.srv.Write(msg); err != nil {
-		return nil, errGone
-	}
-	return nil, nil
+	s.open, s.first = nil, nil
+	return nil, err
 }
 
 // giveUp ends the wait for first: the server is gone.
@@ -127,7 +140,7 @@ func (s *session) fromServer() error {
 		if err != nil {
 			return s.lose(err)
 		}
-		if _, err := s.end.Write(buf[:n]); err != nil {
+		if s.deliver(buf[:n]) != nil {
 			return nil // the daemon has closed its end
 		}
 		s.answered(buf[:n])
@@ -135,18 +148,37 @@ func (s *session) fromServer() error {
 	}
 }
 
+// deliver queues packet for the daemon, and says meanwhile if that takes long.
+func (s *session) deliver(packet []byte) error {
+	err := s.end.SetWriteDeadline(time.Now().Add(s.wait))
+	if err == nil {
+		_, err = s.end.Write(packet)
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	s.full.Store(true)
+	defer s.full.Store(false)
+	if err = s.end.SetWriteDeadline(time.Time{}); err == nil {
+		_, err = s.end.Write(packet)
+	}
+	return err
+}
+
 // lose marks the session: the server is gone. A daemon that waits for the rest
 // of an answer hears of it; its end stays open, since daemons spin on one that
 // is closed.
 func (s *session) lose(err error) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.lost = true
 	close(s.gone)
+	var refusal []byte
 	if s.open != nil && s.first == nil {
-		if _, werr := s.end.Write(s.refuse(s.open, unix.ECONNREFUSED)); werr != nil {
-			return nil
-		}
+		refusal = s.refuse(s.open, unix.ECONNREFUSED)
+	}
+	s.mu.Unlock()
+	if refusal != nil && s.deliver(refusal) != nil {
+		return nil // the daemon is gone, too
 	}
 	if errors.Is(err, net.ErrClosed) {
 		return nil

@@ -21,7 +21,7 @@ import (
 // The supervisor's bounds.
 const (
 	maxSessions = 4096
-	replyWait   = time.Second     // of a server, before a send returns without it
+	replyWait   = 5 * time.Second // for a server, before a send returns without its answer
 	reapEvery   = 2 * time.Second // look for datagram sockets that the daemon closed
 )
 
@@ -34,6 +34,7 @@ type supervisor struct {
 	log  *slog.Logger
 	fd   listener
 	late atomic.Uint64 // sends that returned before their answer
+	work sync.WaitGroup
 
 	mu       sync.Mutex
 	sessions map[uint64]*session // by the inode of the daemon's end
@@ -55,6 +56,7 @@ func newSupervisor(cfg *Config, fd listener) *supervisor {
 func (v *supervisor) run(ctx context.Context) error {
 	reaper := time.NewTicker(reapEvery)
 	defer reaper.Stop()
+	defer v.work.Wait()
 	defer v.closeAll()
 	for {
 		fds := []unix.PollFd{{Fd: int32(v.fd), Events: unix.POLLIN}}
@@ -70,7 +72,7 @@ func (v *supervisor) run(ctx context.Context) error {
 			n := &notif{}
 			switch err := v.fd.receive(n); {
 			case err == nil:
-				go v.handle(n)
+				v.work.Go(func() { v.handle(n) })
 			case !errors.Is(err, unix.ENOENT):
 				return os.NewSyscallError("receive a system call", err)
 			}
@@ -195,11 +197,11 @@ func (v *supervisor) giveAway(s *session, n *notif, daemon int) unix.Errno {
 		v.log.Error("no more sockets for the daemon", "limit", maxSessions, "err", errors.Join(err, s.close()))
 		return unix.ENFILE
 	}
-	go v.relay(s)
-	go func() {
+	v.work.Go(func() { v.relay(s) })
+	v.work.Go(func() {
 		s.fromDaemon(v.send)
 		v.remove(s)
-	}()
+	})
 	if err := v.fd.sendFD(n.id, daemon, n.args[1]&unix.SOCK_CLOEXEC != 0); err != nil {
 		v.remove(s)
 		var errno unix.Errno
@@ -229,10 +231,18 @@ func (v *supervisor) send(s *session, msg []byte) unix.Errno {
 		}
 		setPort(msg, port)
 	}
-	if err := s.exchange(msg); err != nil {
-		return unix.ECONNREFUSED
+	return errnoOf(s.exchange(msg))
+}
+
+// errnoOf is what the daemon gets for an error of an exchange.
+func errnoOf(err error) unix.Errno {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errFull):
+		return unix.ENOBUFS
 	}
-	return 0
+	return unix.ECONNREFUSED
 }
 
 // sendmsg does what send, sendto, sendmsg and writev do.
