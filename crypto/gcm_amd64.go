@@ -38,16 +38,16 @@ func expandGCM(g *gcmKey, key, salt []byte) {
 	var decrypt aesSchedule // of no use here
 	rounds := expandAES(&g.rounds, &decrypt, key)
 	clear(decrypt[:])
-	gcmSetup(g, rounds)
+	gcmSetup(&g.powers, &g.rounds, rounds)
 	for i, b := range salt { // the nonce begins with it, and the first round key is added to the nonce
 		g.rounds[0][i] ^= b
 	}
 }
 
-// gcmSetup makes key's powers of H of its round keys.
+// gcmSetup makes the powers of H of the keys of so many rounds.
 //
 //go:noescape
-func gcmSetup(key *gcmKey, rounds int)
+func gcmSetup(powers *[gcmPowers][16]byte, keys *aesSchedule, rounds int)
 
 // The kernels seal or open jobs[i] for each i of group, n of them, and set OK.
 // The IV is in the packet; Seal writes the ICV. Open leaves the text of a

@@ -1166,13 +1166,14 @@ DATA ordinals<>+24(SB)/4, $0x00000006
 DATA ordinals<>+28(SB)/4, $0x00000007
 GLOBL ordinals<>(SB), RODATA|NOPTR, $32
 
-// func gcmSetup(key *byte, rounds int)
+// func gcmSetup(powers *byte, keys *byte, rounds int)
 // Requires: AES, AVX, PCLMULQDQ
-TEXT ·gcmSetup(SB), NOSPLIT, $0-16
-	MOVQ    key+0(FP), R9
-	MOVQ    rounds+8(FP), CX
-	VMOVDQU 576(R9), X0
-	LEAQ    592(R9), AX
+TEXT ·gcmSetup(SB), NOSPLIT, $0-24
+	MOVQ    powers+0(FP), R9
+	MOVQ    keys+8(FP), AX
+	MOVQ    rounds+16(FP), CX
+	VMOVDQU (AX), X0
+	ADDQ    $0x10, AX
 	DECQ    CX
 
 round:

@@ -10,12 +10,13 @@ import (
 // 6.4). They are kept multiplied by x, which makes up for a product of
 // bit-reversed numbers being one bit short.
 func setup() {
-	TEXT("gcmSetup", 4, "func(key *byte, rounds int)") // NOSPLIT
-	Load(Param("key"), key)
+	TEXT("gcmSetup", 4, "func(powers *byte, keys *byte, rounds int)") // NOSPLIT
+	Load(Param("powers"), key)                                        // they come first in a key
+	Load(Param("keys"), reg.RAX)
 	Load(Param("rounds"), reg.RCX)
 	h, t, cur := reg.X0, reg.X1, reg.X2
-	VMOVDQU(mem(key, keyRounds), h) // the block of zeros, after round 0
-	LEAQ(mem(key, keyRounds+blockLen), reg.RAX)
+	VMOVDQU(mem(reg.RAX, 0), h) // the block of zeros, after round 0
+	ADDQ(operand.U8(blockLen), reg.RAX)
 	DECQ(reg.RCX)
 	Label("round")
 	VAESENC(mem(reg.RAX, 0), h, h)
