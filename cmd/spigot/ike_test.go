@@ -394,7 +394,7 @@ func (r *ikeRig) output(argv ...string) string {
 
 func (r *ikeRig) await(what string, ready func() bool) {
 	r.Helper()
-	for end := time.Now().Add(15 * time.Second); !ready(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); !ready(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			r.Fatalf("%s: not in time", what)
 		}
