@@ -18,6 +18,7 @@ import (
 	"spigot/control"
 	"spigot/control/pfkey"
 	"spigot/control/xfrm"
+	"spigot/crypto"
 	"spigot/internal/affinity"
 )
 
@@ -53,6 +54,9 @@ func runGateway(cmd *cobra.Command, fl *flags) error {
 		return err
 	}
 	if err := checkPrivilege(); err != nil {
+		return err
+	}
+	if _, err := crypto.ChosenTier(); err != nil {
 		return err
 	}
 	log := newLogger(c, cmd.ErrOrStderr())
@@ -232,8 +236,9 @@ func (g *gateway) announce() {
 	if g.cfg.ControlCore != anyCore {
 		core = strconv.Itoa(g.cfg.ControlCore)
 	}
+	tier, _ := crypto.ChosenTier() // an error has ended run before
 	g.log.Info("gateway runs", "cores", affinity.Format(g.cfg.Cores), "control_core", core, "idle", idleText(g.cfg), "socket", g.cfg.Socket,
-		"pf_key", g.cfg.PFKey, "xfrm", g.cfg.XFRM)
+		"pf_key", g.cfg.PFKey, "xfrm", g.cfg.XFRM, "crypto", tier.String())
 }
 
 // idleText says what workers do without packets.
