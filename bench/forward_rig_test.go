@@ -1,10 +1,7 @@
 package bench_test
 
 import (
-	"context"
-	"fmt"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -56,7 +53,6 @@ type forward struct {
 	hosts, gw  *namespace
 	red, black pmd.Port
 	source     *source
-	worker     int // the thread of it
 }
 
 // poolFrames is what four rings of two ports can hold, so that no fill ring
@@ -131,43 +127,6 @@ func check(b testing.TB, err error) {
 	}
 }
 
-// drive runs the worker on the last core until b ends, and keeps all other
-// threads of the process off that core.
-func (f *forward) drive(b testing.TB, allowed []int) {
-	b.Helper()
-	last := len(allowed) - 1
-	ctx, cancel := context.WithCancel(context.Background())
-	thread := make(chan int, 1)
-	ended := onThread(func() error {
-		defer close(thread)
-		if err := affinity.Pin(allowed[last]); err != nil {
-			return err
-		}
-		if err := affinity.Nice(-20); err != nil {
-			return err
-		}
-		thread <- affinity.Thread()
-		f.w.Run(ctx)
-		return nil
-	})
-	b.Cleanup(func() {
-		cancel()
-		check(b, <-ended)
-		_, err := affinity.Confine(allowed) // as it was
-		check(b, err)
-		if v := f.c.Load(); !v.Balanced() {
-			b.Errorf("frames are counted twice, or not at all: %+v", v)
-		}
-	})
-	var ok bool
-	if f.worker, ok = <-thread; !ok {
-		b.Fatal(<-ended)
-	}
-	if _, err := affinity.Confine(allowed[:last], f.worker); err != nil {
-		b.Fatal(err)
-	}
-}
-
 // patience is how long await waits for one more packet. A machine that others
 // use may take most of a second to come back to the worker.
 const patience = 10 * time.Second
@@ -203,21 +162,6 @@ func (f *forward) offered(b testing.TB) uint64 { return f.gw.received(b, "red") 
 // arrived returns how many packets came to the sink.
 func (f *forward) arrived(b testing.TB) uint64 { return f.hosts.received(b, "dst") }
 
-// waited returns how long the worker has waited for its core because others ran
-// there: the second number of schedstat, in nanoseconds.
-func (f *forward) waited(b testing.TB) time.Duration {
-	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/schedstat", f.worker))
-	if err != nil {
-		b.Fatal(err)
-	}
-	var ran, waited time.Duration
-	if _, err := fmt.Sscan(string(text), &ran, &waited); err != nil {
-		b.Fatalf("read schedstat %q: %v", text, err)
-	}
-	return waited
-}
-
 // sample is what is counted at one moment.
 type sample struct {
 	at      time.Time
@@ -228,5 +172,5 @@ type sample struct {
 
 func (f *forward) sample(b testing.TB) sample {
 	b.Helper()
-	return sample{time.Now(), f.offered(b), f.waited(b), f.c.Load()}
+	return sample{time.Now(), f.offered(b), waited(b, f.thread), f.c.Load()}
 }

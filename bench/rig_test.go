@@ -37,10 +37,11 @@ func net4(s string) flow.AddrRange {
 
 // rig is a gateway with a protected and a wire port.
 type rig struct {
-	w  *pipeline.Worker
-	c  *counter.Worker
-	db *sad.DB
-	d  *epoch.Domain
+	w      *pipeline.Worker
+	c      *counter.Worker
+	db     *sad.DB
+	d      *epoch.Domain
+	thread int // of the worker, once drive has started it
 }
 
 // newRig assembles the gateway at gwA, or gwB when far, in memory. red and
@@ -72,26 +73,40 @@ func newPool(b testing.TB, n int) *pmd.Pool {
 // assemble makes the gateway at gwA, or gwB when far, of its two ports.
 func assemble(b testing.TB, far bool, pool *pmd.Pool, red, black pmd.Port) *rig {
 	b.Helper()
-	r := &rig{c: new(counter.Worker), d: new(epoch.Domain)}
-	snaps := new(pipeline.Snapshots)
-	cfg := pipeline.Config{
+	r := newParts()
+	cfg := r.config(pool, red, black)
+	r.db = sad.NewDB(r.d, cfg.Snapshots.SAD.Store)
+	cfg.Snapshots.FIB.Store(fib.Build(network(far)))
+	cfg.Snapshots.SPD.Store(&spd.Snapshot{})
+	r.start(b, cfg)
+	r.policies(b, far, cfg.Snapshots)
+	return r
+}
+
+// newParts returns a rig that has neither tables nor a worker yet.
+func newParts() *rig { return &rig{c: new(counter.Worker), d: new(epoch.Domain)} }
+
+// config is that of the rig's worker, whose snapshots are to be published
+// before start.
+func (r *rig) config(pool *pmd.Pool, red, black pmd.Port) pipeline.Config {
+	return pipeline.Config{
 		Ports: []pipeline.Port{
 			{Side: pipeline.Protected, Queues: []pmd.Port{red}},
 			{Side: pipeline.Wire, Queues: []pmd.Port{black}},
 		},
-		Pool: pool, Snapshots: snaps, Epoch: r.d.Register(), Counters: r.c,
+		Pool: pool, Snapshots: new(pipeline.Snapshots), Epoch: r.d.Register(), Counters: r.c,
 		Acquires: ring.New[spd.AcquireRequest](64), Punts: ring.New[fib.Punt](16), Injects: ring.New[fib.Inject](16),
 		Burst: pipeline.MaxBurst, CacheEntries: 1 << 14, Seed: 1,
 	}
-	r.db = sad.NewDB(r.d, snaps.SAD.Store)
-	snaps.FIB.Store(routes(far))
-	snaps.SPD.Store(&spd.Snapshot{})
+}
+
+// start makes the worker, which does nothing yet.
+func (r *rig) start(b testing.TB, cfg pipeline.Config) {
+	b.Helper()
 	var err error
 	if r.w, err = pipeline.New(cfg); err != nil {
 		b.Fatal(err)
 	}
-	r.policies(b, far, snaps)
-	return r
 }
 
 func generator(b testing.TB, o memport.GeneratorOptions) *memport.Generator {
@@ -103,12 +118,13 @@ func generator(b testing.TB, o memport.GeneratorOptions) *memport.Generator {
 	return g
 }
 
-func routes(far bool) *fib.Table {
+// network is what the gateway knows of links, routes and neighbours.
+func network(far bool) *fib.Config {
 	near, away, peer, own, host := net4("10.1.0.0/16"), net4("10.2.0.0/16"), gwB, gwA, hostA
 	if far {
 		near, away, peer, own, host = away, near, gwA, gwB, hostB
 	}
-	return fib.Build(&fib.Config{
+	return &fib.Config{
 		Links: []fib.Link{
 			{Index: 1, Port: 0, MAC: net.HardwareAddr(redMAC[:]), MTU: 1500},
 			{Index: 2, Port: 1, MAC: net.HardwareAddr(blackMAC[:]), MTU: 1500},
@@ -124,13 +140,26 @@ func routes(far bool) *fib.Table {
 			{Addr: peer, Link: 2, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}},
 		},
 		Local: []flow.Addr{own},
-	})
+	}
 }
 
 const policyID = 1
 
-// policies protects 10.1/16 <-> 10.2/16 and lets 10.1/16 -> 10.3/16 pass in clear.
+// policies publishes those of entries.
 func (r *rig) policies(b testing.TB, far bool, snaps *pipeline.Snapshots) {
+	var tables [2]*spd.Table
+	for dir, list := range entries(far) {
+		var err error
+		if tables[dir], err = spd.Compile(nil, list); err != nil {
+			b.Fatal(err)
+		}
+	}
+	snaps.SPD.Store(&spd.Snapshot{Out: tables[spd.Out], In: tables[spd.In]})
+}
+
+// entries are the policies, by direction, that protect 10.1/16 <-> 10.2/16 and
+// let 10.1/16 -> 10.3/16 pass in clear.
+func entries(far bool) [2][]*spd.Policy {
 	sel := flow.Selector{Src: net4("10.1.0.0/16"), Dst: net4("10.2.0.0/16"), SrcPort: flow.AnyPort, DstPort: flow.AnyPort}
 	clear := sel
 	clear.Dst = net4("10.3.0.0/16")
@@ -140,18 +169,13 @@ func (r *rig) policies(b testing.TB, far bool, snaps *pipeline.Snapshots) {
 	}
 	tpl := spd.Template{Proto: 50, Src: src, Dst: dst}
 	back := spd.Template{Proto: 50, Src: dst, Dst: src}
-	out, err := spd.Compile(nil, []*spd.Policy{
-		{ID: policyID, Dir: spd.Out, Sel: sel, Action: spd.Protect, Template: tpl},
-		{ID: 2, Dir: spd.Out, Sel: clear, Action: spd.Bypass},
-	})
-	if err != nil {
-		b.Fatal(err)
+	return [2][]*spd.Policy{
+		spd.Out: {
+			{ID: policyID, Dir: spd.Out, Sel: sel, Action: spd.Protect, Template: tpl},
+			{ID: 2, Dir: spd.Out, Sel: clear, Action: spd.Bypass},
+		},
+		spd.In: {{ID: 3, Dir: spd.In, Sel: sel.Mirrored(), Action: spd.Protect, Template: back}},
 	}
-	in, err := spd.Compile(nil, []*spd.Policy{{ID: 3, Dir: spd.In, Sel: sel.Mirrored(), Action: spd.Protect, Template: back}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	snaps.SPD.Store(&spd.Snapshot{Out: out, In: in})
 }
 
 // suite names algorithms as the benchmarks' names spell them.
