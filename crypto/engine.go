@@ -50,6 +50,9 @@ func (e *Engine) Open(jobs []Job) {
 // run gives each suite's kernel its jobs together, so that a kernel can work
 // on several packets at once. Mostly all are of one suite: one pass does.
 func (e *Engine) run(jobs []Job, seal bool) {
+	if e.runGCM(jobs, seal) {
+		return
+	}
 	var s *Suite
 	same, rest := 0, 0
 	for i := range jobs {
@@ -96,11 +99,15 @@ func (e *Engine) regroup(jobs []Job, left int) (s *Suite, same, rest int) {
 // take: what is between IV and ICV fills the alignment, at least once, as pad
 // length and next header are always there.
 func (j *Job) fits() bool {
+	return j.Key != nil && j.fitsSuite(j.Key.suite)
+}
+
+// fitsSuite tells whether the job has a living key of s, and a packet for it.
+func (j *Job) fitsSuite(s *Suite) bool {
 	k := j.Key
-	if k == nil || !k.alive {
+	if k == nil || !k.alive || k.suite != s {
 		return false
 	}
-	s := k.suite
 	n := len(j.Pkt) - s.overhead
 	return n > 0 && n&s.unaligned == 0
 }

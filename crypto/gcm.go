@@ -46,38 +46,76 @@ func (e *Engine) sealGCM(jobs []Job, group []uint8) {
 		return
 	}
 	for _, i := range group {
-		j := &jobs[i]
-		iv := (*[aeadIVLen]byte)(j.Pkt[headerLen:])
-		binary.BigEndian.PutUint64(iv[:], j.seq())
+		jobs[i].putIV()
 	}
-	e.gcm.run(&k.seal[s.gcmSize()], jobs, group)
+	e.gcm.run(&k.seal[s.gcmSize()], jobs, e.gcm.sort(jobs, group))
 }
 
 func (e *Engine) openGCM(jobs []Job, group []uint8) {
 	s := jobs[group[0]].Key.suite
 	if k := s.gcmKernel(); k.expand != nil {
-		e.gcm.run(&k.open[s.gcmSize()], jobs, group)
+		e.gcm.run(&k.open[s.gcmSize()], jobs, e.gcm.sort(jobs, group))
 	} else {
 		e.openAEAD(jobs, group)
 	}
 }
 
+// runGCM does what run does, in one pass over the jobs, if all are of one suite
+// of AES-GCM and fit it. If not, it has written no more than IVs.
+func (e *Engine) runGCM(jobs []Job, seal bool) bool {
+	first := jobs[0].Key
+	if first == nil || !first.alive || first.suite.cipher.kernels == nil {
+		return false
+	}
+	s := first.suite
+	k := s.gcmKernel()
+	if k.expand == nil {
+		return false
+	}
+	var one, two, more int
+	for i := range jobs {
+		j := &jobs[i]
+		if !j.fitsSuite(s) {
+			return false
+		}
+		if seal {
+			j.putIV()
+		}
+		one, two, more = e.gcm.add(uint8(i), len(j.Pkt), one, two, more)
+	}
+	f := &k.open
+	if seal {
+		f = &k.seal
+	}
+	e.gcm.run(&f[s.gcmSize()], jobs, gcmCounts{one, two, more})
+	return true
+}
+
+// putIV writes the sequence number as the packet's IV.
+func (j *Job) putIV() {
+	head := (*[headerLen + aeadIVLen]byte)(j.Pkt)
+	binary.BigEndian.PutUint32(head[headerLen:], j.SeqHi)
+	copy(head[headerLen+4:], head[4:headerLen])
+}
+
 // gcmSize is the index of the key's size in a gcmKernel.
 func (s *Suite) gcmSize() int { return (s.keyLen - s.cipher.salt - 16) / 8 }
 
-// gcmLists is scratch: a group's jobs by what their packets take.
-type gcmLists [len(gcmSizes{})][MaxBatch]uint8
+// gcmLists is scratch: indexes of jobs by what their packets take. gcmCounts
+// is how many there are of each.
+type (
+	gcmLists  [len(gcmSizes{})][MaxBatch]uint8
+	gcmCounts [len(gcmSizes{})]int
+)
 
 // run gives each of the functions its packets.
-func (l *gcmLists) run(f *gcmSizes, jobs []Job, group []uint8) {
+func (l *gcmLists) run(f *gcmSizes, jobs []Job, n gcmCounts) {
 	const any = len(gcmSizes{}) - 1
-	n := [len(gcmSizes{})]int{any: len(group)}
-	if f[0] == nil {
-		copy(l[any][:], group)
-	} else {
-		n = l.sort(jobs, group)
-	}
 	for size := range any {
+		if f[size] == nil { // the function for any takes all, in any order
+			n[any] += copy(l[any][n[any]:], l[size][:n[size]])
+			n[size] = 0
+		}
 		if n[size]%gcmFours == 1 { // for one alone, the function for any is faster
 			n[size]--
 			l[any][n[any]] = l[size][n[size]]
@@ -94,21 +132,26 @@ func (l *gcmLists) run(f *gcmSizes, jobs []Job, group []uint8) {
 	}
 }
 
-// sort fills the lists and tells their lengths.
-func (l *gcmLists) sort(jobs []Job, group []uint8) [len(gcmSizes{})]int {
+// sort fills the lists with a group's jobs.
+func (l *gcmLists) sort(jobs []Job, group []uint8) gcmCounts {
 	var one, two, more int
 	for _, i := range group {
-		switch n := len(jobs[i].Pkt) - aeadTagLen; {
-		case n > 128:
-			l[2][more%MaxBatch] = i
-			more++
-		case n > 64:
-			l[1][two%MaxBatch] = i
-			two++
-		default:
-			l[0][one%MaxBatch] = i
-			one++
-		}
+		one, two, more = l.add(i, len(jobs[i].Pkt), one, two, more)
 	}
-	return [len(gcmSizes{})]int{one, two, more}
+	return gcmCounts{one, two, more}
+}
+
+// add appends job i, whose packet has n bytes, to its list, and tells how long
+// the lists are.
+func (l *gcmLists) add(i uint8, n, one, two, more int) (int, int, int) {
+	if n <= 64+aeadTagLen {
+		l[0][one%MaxBatch] = i
+		return one + 1, two, more
+	}
+	if n <= 128+aeadTagLen {
+		l[1][two%MaxBatch] = i
+		return one, two + 1, more
+	}
+	l[2][more%MaxBatch] = i
+	return one, two, more + 1
 }
