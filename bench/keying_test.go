@@ -157,7 +157,7 @@ func configuration() *ipsecconf.Config {
 }
 
 // settle sets Go's runtime as the gateway does: no collection before there are
-// 512 MB, unless GOMEMLIMIT says otherwise, and room for the worker beside the
+// 512 MB as on a small machine, unless GOMEMLIMIT says otherwise, and room for the worker beside the
 // rest.
 func settle(b *testing.B) {
 	percent, limit, procs := debug.SetGCPercent(-1), debug.SetMemoryLimit(-1), runtime.GOMAXPROCS(0)

@@ -6,13 +6,24 @@ import (
 	"runtime"
 	"runtime/debug"
 
+	"golang.org/x/sys/unix"
+
 	"spigot/internal/affinity"
 )
 
-// memoryLimit is how much Go memory the process takes before a collection
-// runs. Packet memory and rings are mapped outside of it. The slow path is all
-// that allocates, so that collections are rare.
-const memoryLimit = 512 << 20
+// memoryLimit returns how much Go memory the process takes before a collection
+// runs: a quarter of the machine's, within bounds. Packet memory and rings are
+// mapped outside of it. The slow path is all that allocates, so that collections
+// are rare, as long as the limit is well above what lives: 100,000 SAs and as
+// many policies are some 400 MB.
+func memoryLimit() int64 {
+	const least, most = 512 << 20, 4 << 30
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return least
+	}
+	return int64(min(max(info.Totalram*uint64(info.Unit)/4, least), most))
+}
 
 // settleRuntime makes Go's runtime leave polling cores alone: no collection
 // before memoryLimit, room for every worker beside the rest, and all threads
@@ -23,7 +34,7 @@ func settleRuntime(c *Config, m *machine, log *slog.Logger) {
 		debug.SetGCPercent(-1)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+		debug.SetMemoryLimit(memoryLimit())
 	}
 	if n := len(c.Cores) + 2; runtime.GOMAXPROCS(0) < n {
 		runtime.GOMAXPROCS(n)
