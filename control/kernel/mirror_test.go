@@ -42,7 +42,8 @@ func start(t *testing.T, ns string, cfg Config) *Mirror {
 // await takes Views until one is as ok wants it.
 func await(t *testing.T, m *Mirror, what string, ok func(*View) bool) *View {
 	t.Helper()
-	deadline := time.After(5 * time.Second)
+	// A busy machine reads slowly, and the mirror rests in proportion.
+	deadline := time.After(30 * time.Second)
 	var last *View
 	for {
 		select {
