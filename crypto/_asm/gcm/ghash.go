@@ -24,9 +24,10 @@ func weave(a, b []step) {
 	}
 }
 
-// product accumulates carry-less products, by schoolbook, in three sums: low,
-// high, and middle, which counts 64 bits higher than low. A sum takes in two
-// products by one instruction, so one may be pending.
+// product accumulates carry-less products in three sums: low, high, and that of
+// the halves' sums, of which reduce makes the middle by taking low and high away
+// (Karatsuba): VPCLMULQDQ is what takes longest. A sum takes in two products by
+// one instruction, so one may be pending.
 type product struct {
 	low, mid, high sum
 	free           []reg.VecPhysical
@@ -55,6 +56,11 @@ func (p *product) multiply(s *sum, imm uint8, x reg.VecPhysical, y operand.Op) (
 		to = p.take()
 	}
 	list = append(list, func() { VPCLMULQDQ(operand.U8(imm), y, x, to) })
+	return append(list, p.gather(s, to)...)
+}
+
+// gather adds the product in to to s, at once or with the next.
+func (p *product) gather(s *sum, to reg.VecPhysical) (list []step) {
 	switch pending := s.pending; {
 	case !s.begun:
 		s.begun = true
@@ -68,12 +74,38 @@ func (p *product) multiply(s *sum, imm uint8, x reg.VecPhysical, y operand.Op) (
 	return list
 }
 
-// add multiplies x by the power or powers at y.
+// middle multiplies the sums of the halves of x and of the power at y.
+func (p *product) middle(x reg.VecPhysical, y operand.Op) (list []step) {
+	to := p.mid.reg
+	if p.mid.begun {
+		to = p.take()
+	}
+	t := p.take()
+	list = append(list,
+		func() { VPSHUFD(operand.U8(0x4e), y, to) },
+		func() { VPSHUFD(operand.U8(0x4e), x, t) },
+		func() { VPXORQ(y, to, to) },
+		func() { VPXORQ(x, t, t) },
+		func() { VPCLMULQDQ(operand.U8(0x00), to, t, to) },
+	)
+	p.free = append(p.free, t)
+	return append(list, p.gather(&p.mid, to)...)
+}
+
+// add multiplies x by the power or powers at y. What is pending is taken in
+// first, for its registers.
 func (p *product) add(x reg.VecPhysical, y operand.Op) (list []step) {
-	list = append(list, p.multiply(&p.mid, 0x01, x, y)...)
-	list = append(list, p.multiply(&p.mid, 0x10, x, y)...)
-	list = append(list, p.multiply(&p.low, 0x00, x, y)...)
-	return append(list, p.multiply(&p.high, 0x11, x, y)...)
+	outer := func() {
+		list = append(list, p.multiply(&p.low, 0x00, x, y)...)
+		list = append(list, p.multiply(&p.high, 0x11, x, y)...)
+	}
+	if p.low.pending != nil {
+		outer()
+		return append(list, p.middle(x, y)...)
+	}
+	list = append(list, p.middle(x, y)...)
+	outer()
+	return list
 }
 
 // flush adds what is pending.
@@ -93,6 +125,7 @@ func (p *product) reduce() []step {
 	list, t := p.flush(), p.free[0]
 	low, mid, high := p.low.reg, p.mid.reg, p.high.reg
 	return append(list,
+		func() { VPTERNLOGQ(operand.U8(0x96), low, high, mid) },
 		func() { VPCLMULQDQ(operand.U8(0x10), poly, low, t) },
 		func() { VPSHUFD(operand.U8(0x4e), low, low) },
 		func() { VPTERNLOGQ(operand.U8(0x96), t, low, mid) },

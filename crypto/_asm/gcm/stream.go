@@ -158,7 +158,7 @@ func (s *stream) crypt() {
 	emit(s.text(flight, true, false))
 	JMP(operand.LabelRef("check"))
 	Label("loop")
-	weave(s.encrypt(flight), s.hash(flight))
+	s.stitch(flight)
 	emit(s.text(flight, false, false))
 	s.next("check")
 	ADDQ(operand.U32(flight*vecLen), ptr)
@@ -174,7 +174,7 @@ func (s *stream) crypt() {
 	s.dispatch("last")
 	for n := 1; n <= flight; n++ {
 		Label(label("last%d", n))
-		weave(s.encrypt(n), s.hash(flight))
+		s.stitch(n)
 		emit(s.text(n, false, true))
 		s.next(label("tag%d", n))
 		s.tag(n)
@@ -307,6 +307,18 @@ func (s *stream) clear() {
 	for _, r := range []reg.VecPhysical{s.sum.low.reg, s.sum.mid.reg, s.sum.high.reg} {
 		VPXORQ(r, r, r)
 	}
+}
+
+// stitch weaves the last group's hash into n registers' AES. To seal, it begins
+// later, because it waits for that group's text.
+func (s *stream) stitch(n int) {
+	const late = 5 // steps a register: the counter and four rounds
+	steps := s.encrypt(n)
+	if s.seal {
+		emit(steps[:late*n])
+		steps = steps[late*n:]
+	}
+	weave(steps, s.hash(flight))
 }
 
 // next takes the powers on by a group. Where they end, the sum is reduced and
