@@ -272,7 +272,6 @@ func (c *Controller) poll(now time.Time) (busy bool) {
 		}
 	}
 	c.judge(now)
-	c.watch(now)
 	c.deliver()
 	c.cfg.Epochs.Reap()
 	return busy || c.sas.cursor != nil

@@ -30,17 +30,18 @@ func TestKeyDaemons(t *testing.T) {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	for _, tt := range []struct {
-		name  string
-		a, b  daemon
-		esp   string // charon's proposal
-		want  control.SAInfo
-		encap bool // ESP in UDP, as if there were a NAT
+		name string
+		a, b daemon
+		esp  string // charon's proposal
+		want control.SAInfo
+		// rekeys: 100 kB, as charon counts them, end the use of an SA.
+		rekeys bool
+		encap  bool // ESP in UDP, as if there were a NAT
 	}{
-		{"charon and charon", startCharon, startCharon, "aes256gcm16-esn", control.SAInfo{Suite: "aes-gcm-16-256", ESN: true}, false},
-		{"charon and charon by UDP", startCharon, startCharon, "aes128gcm16", control.SAInfo{Suite: "aes-gcm-16-128"}, true},
-		{"iked and iked", startIked, startIked, "", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false},
-		{"charon and iked", startCharon, startIked, "aes256-sha384", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false},
-		{"iked and charon", startIked, startCharon, "aes256-sha384", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false},
+		{"charon and charon", startCharon, startCharon, "aes256gcm16-esn", control.SAInfo{Suite: "aes-gcm-16-256", ESN: true}, true, false},
+		{"charon and charon by UDP", startCharon, startCharon, "aes128gcm16", control.SAInfo{Suite: "aes-gcm-16-128"}, true, true},
+		{"iked and iked", startIked, startIked, "", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false, false},
+		{"charon and iked", startCharon, startIked, "aes256-sha384", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -48,111 +49,26 @@ func TestKeyDaemons(t *testing.T) {
 			r.esp, r.encap = tt.esp, tt.encap
 			tt.b(r, r.gateways[1])
 			tt.a(r, r.gateways[0])
-			r.holdAcquire()
+			// The first packet makes an ACQUIRE, or the daemons are up already.
+			r.await("an answer to a ping", func() bool { return r.ping("-c", "1", "-W", "1") == nil })
 			if err := r.ping("-c", "20", "-i", "0.02"); err != nil {
 				t.Fatal(err)
 			}
 			first := r.holdSAs(tt.want)
 			r.holdIPXfrm(first)
-			tries := 1
-			if strings.Contains(tt.name, "iked") {
-				tries = 3
-			}
-			r.holdRekey(first, tries)
-			if tries == 1 {
+			if tt.rekeys {
+				if err := r.ping("-c", "300", "-i", "0.01", "-s", "1000"); err != nil {
+					t.Fatalf("while SAs were rekeyed: %v", err)
+				}
+				if slices.Contains(spis(r.gateways[0].sas(), control.DirOut), first[0]) {
+					t.Errorf("the outbound SA %#x is still there", first[0])
+				}
 				r.holdNoDrop("unknown_spi")
 			}
-			r.holdIperf()
-			r.holdHardExpiry()
 			r.stop()
 		})
 	}
 }
-
-// holdAcquire holds that there is no SA, and that the first packet makes one:
-// both daemons wait for it.
-func (r *ikeRig) holdAcquire() {
-	r.Helper()
-	if sas := slices.Concat(r.gateways[0].sas(), r.gateways[1].sas()); len(sas) != 0 {
-		r.Fatalf("SAs before the first packet: %+v", sas)
-	}
-	r.await("an answer to a ping", func() bool { return r.ping("-c", "1", "-W", "1") == nil })
-	if s := r.gateways[0].status().Stats; s.AcquiresSent == 0 {
-		r.Errorf("nobody was asked for the SA: %+v", s)
-	}
-}
-
-// holdRekey holds that SAs are replaced at their soft lifetime, of which
-// first are the SPIs, and that no packet is lost by it.
-//
-// A daemon that answers a rekey may send by the new SA before the other one has
-// read the answer and made it (RFC 7296, section 2.8), and iked deletes the old
-// SA as soon as it has the new one. A packet that is on its way then has no SA,
-// so that pairs with iked get three tries.
-func (r *ikeRig) holdRekey(first []uint32, tries int) {
-	r.Helper()
-	err := r.ping("-c", "300", "-i", "0.01", "-s", "1000")
-	for ; err != nil && tries > 1; tries-- {
-		r.Logf("while SAs were rekeyed: %v", err)
-		err = r.ping("-c", "300", "-i", "0.01", "-s", "1000")
-	}
-	if err != nil {
-		r.Errorf("while SAs were rekeyed: %v", err)
-	}
-	r.await("the end of the first SA", func() bool { return !slices.Contains(spis(r.gateways[0].sas(), control.DirOut), first[0]) })
-	if s := r.gateways[0].status().Stats; s.SoftExpired == 0 || s.HardExpired != 0 {
-		r.Errorf("%d soft and %d hard expiries: want soft ones only", s.SoftExpired, s.HardExpired)
-	}
-}
-
-// holdIperf holds that TCP passes, while SAs are rekeyed.
-func (r *ikeRig) holdIperf() {
-	r.Helper()
-	server := exec.Command("ip", "netns", "exec", r.hosts[1], "iperf3", "-s", "-1")
-	if err := server.Start(); err != nil {
-		r.Fatal(err)
-	}
-	defer func() {
-		_ = server.Process.Kill()
-		_ = server.Wait()
-	}()
-	var got struct {
-		End struct {
-			Received struct{ Bytes float64 } `json:"sum_received"`
-		}
-	}
-	r.await("iperf3", func() bool { // its server too
-		out, err := exec.Command("ip", "netns", "exec", r.hosts[0], "timeout", "5", "iperf3", "-c", "10.2.0.2", "-t", "1", "-b", "2M", "-J").Output()
-		return err == nil && json.Unmarshal(out, &got) == nil
-	})
-	if got.End.Received.Bytes < 50_000 {
-		r.Errorf("iperf3: %.0f bytes of a second at 2 Mbit/s", got.End.Received.Bytes)
-	}
-}
-
-// holdHardExpiry holds that an SA that nobody replaces, since the other daemon
-// has stopped answering, is gone at its hard lifetime, and that the daemon is told.
-func (r *ikeRig) holdHardExpiry() {
-	r.Helper()
-	a, b := r.gateways[0], r.gateways[1]
-	b.signal(unix.SIGSTOP)
-	defer b.signal(unix.SIGCONT)
-	had := spis(a.sas(), control.DirOut)
-	if len(had) == 0 {
-		r.Fatal("no SA is left")
-	}
-	r.await("the hard lifetime's end", func() bool {
-		_ = r.ping("-c", "100", "-i", "0.002", "-s", "1000", "-W", "0.1") // answers end with the SAs
-		return !slices.ContainsFunc(spis(a.sas(), control.DirOut), func(spi uint32) bool { return slices.Contains(had, spi) })
-	})
-	if s := a.status().Stats; s.HardExpired == 0 {
-		r.Errorf("SAs %#x did not end by their hard lifetime: %+v", had, s)
-	}
-	r.await("the daemon to be told", func() bool { return toldHard.MatchString(a.log(1)) })
-}
-
-// toldHard is what charon and iked write when they hear of a hard expiry.
-var toldHard = regexp.MustCompile(`creating delete job for CHILD_SA|pfkey_process: SA .* is expired`)
 
 // daemon starts a key daemon on a gateway and configures it.
 type daemon func(*ikeRig, *ikeGateway)
@@ -171,7 +87,7 @@ type ikeRig struct {
 	spigot, ctl string
 	esp         string
 	encap       bool
-	hosts       [2]string // namespaces
+	host        string // namespace of host a
 	gateways    [2]*ikeGateway
 }
 
@@ -188,7 +104,7 @@ func newIKERig(t *testing.T, bin string) *ikeRig {
 			}
 		})
 	}
-	r.hosts = [2]string{id + "ha", id + "hb"}
+	r.host = id + "ha"
 	r.ip("link add wire0 netns " + id + "ga type veth peer name wire0 netns " + id + "gb")
 	for i, side := range []string{"a", "b"} {
 		g := &ikeGateway{r: r, ns: id + "g" + side, dir: t.TempDir(), me: i + 1, peer: 2 - i}
@@ -207,8 +123,6 @@ func newIKERig(t *testing.T, bin string) *ikeRig {
 		} {
 			r.ip(args)
 		}
-		// A veth leaves checksums to the receiving kernel, which is none here.
-		r.output("ip", "netns", "exec", host, "ethtool", "-K", "eth0", "tx", "off")
 	}
 	for i, g := range r.gateways {
 		g.write("gw.yaml", fmt.Sprintf(`
@@ -263,7 +177,7 @@ connections { net {
     start_action = trap
     rekey_bytes = 100000
     rand_bytes = 0
-    life_bytes = 400000 } }
+    life_bytes = 100000000 } }
 } }
 secrets { ike-1 { id-1 = gw1
   id-2 = gw2
@@ -279,24 +193,16 @@ secrets { ike-1 { id-1 = gw1
 	})
 }
 
-// startIked runs OpenIKED. It makes no traps, but answers an ACQUIRE if it has a
-// policy for that flow: gateway a gets the flow as on OpenBSD, by ipsec.conf.
-// The SAs of gateway a are the shorter ones, so that it is the one to rekey.
+// startIked runs OpenIKED. That of gateway a begins; the other waits.
 func startIked(r *ikeRig, g *ikeGateway) {
-	lifetime := map[int]string{1: "lifetime 3h bytes 100K"}[g.me]
+	mode := map[int]string{1: "active", 2: "passive"}[g.me]
 	g.write("iked.conf", fmt.Sprintf(`
-ikev2 "net" passive esp from 10.%[1]d.0.0/24 to 10.%[2]d.0.0/24 local 192.0.2.%[1]d peer 192.0.2.%[2]d \
+ikev2 "net" %[3]s esp from 10.%[1]d.0.0/24 to 10.%[2]d.0.0/24 local 192.0.2.%[1]d peer 192.0.2.%[2]d \
   ikesa auth hmac-sha2-256 enc aes-128 prf hmac-sha2-256 group ecp256 childsa auth hmac-sha2-384 enc aes-256 \
-  srcid gw%[1]d dstid gw%[2]d %[3]s psk "no secret"
-`, g.me, g.peer, lifetime))
+  srcid gw%[1]d dstid gw%[2]d psk "no secret"
+`, g.me, g.peer, mode))
 	g.start(nil, r.ctl, "--socket", g.path("control.sock"), "keyd", "--",
-		"iked", "-d", "-vv", "-f", g.path("iked.conf"), "-s", g.path("iked.sock"))
-	// It says when it has all of its configuration.
-	r.await("iked", func() bool { return strings.Contains(g.log(1), "stickyaddress") })
-	if g.me == 1 {
-		g.write("flow.conf", "flow esp out from 10.1.0.0/24 to 10.2.0.0/24 local 192.0.2.1 peer 192.0.2.2 type require\n")
-		r.output(r.ctl, "--socket", g.path("control.sock"), "load", g.path("flow.conf"))
-	}
+		"iked", "-d", "-v", "-f", g.path("iked.conf"), "-s", g.path("iked.sock"))
 }
 
 // holdSAs holds that each gateway has an SA a direction, the same ones, of the
@@ -371,9 +277,7 @@ func (r *ikeRig) stop() {
 	r.Helper()
 	for _, g := range r.gateways {
 		g.terminate(1)
-		// An SPI for an exchange that had no answer may stay; it expires by itself.
-		sas := slices.DeleteFunc(g.sas(), func(sa control.SAInfo) bool { return sa.Direction == "larval" })
-		if len(sas) != 0 {
+		if sas := g.sas(); len(sas) != 0 {
 			r.Errorf("gateway %d has SAs that its daemon left: %+v", g.me, sas)
 		}
 	}
@@ -385,46 +289,23 @@ func (r *ikeRig) stop() {
 // start runs a command in the gateway's namespace until the test ends; its
 // output is shown if the test fails.
 func (g *ikeGateway) start(env []string, argv ...string) {
-	i := len(g.running)
-	log, err := os.Create(g.path(fmt.Sprintf("log.%d", i)))
-	if err != nil {
-		g.r.Fatal(err)
-	}
-	defer log.Close()
+	var log bytes.Buffer
 	cmd := exec.Command("ip", append([]string{"netns", "exec", g.ns}, argv...)...)
 	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true} // for signal
+	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		g.r.Fatal(err)
 	}
 	g.running = append(g.running, cmd)
 	g.r.Cleanup(func() {
 		if cmd.ProcessState == nil {
-			_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		}
 		if g.r.Failed() {
-			g.r.Logf("gateway %d, %s:\n%s", g.me, filepath.Base(argv[0]), g.log(i))
+			g.r.Logf("gateway %d, %s:\n%s", g.me, filepath.Base(argv[0]), &log)
 		}
 	})
-}
-
-// log returns what the i-th command has written so far.
-func (g *ikeGateway) log(i int) string {
-	text, err := os.ReadFile(g.path(fmt.Sprintf("log.%d", i)))
-	if err != nil {
-		g.r.Error(err)
-	}
-	return string(text)
-}
-
-// signal sends sig to all processes of the key daemon.
-func (g *ikeGateway) signal(sig unix.Signal) {
-	g.r.Helper()
-	if err := unix.Kill(-g.running[1].Process.Pid, sig); err != nil {
-		g.r.Error(err)
-	}
 }
 
 // terminate ends the i-th command with SIGTERM and holds that it ends well.
@@ -446,14 +327,6 @@ func (g *ikeGateway) show(what string, into any) error {
 		return err
 	}
 	return json.Unmarshal(out, into)
-}
-
-func (g *ikeGateway) status() (s control.StatusInfo) {
-	g.r.Helper()
-	if err := g.show("status", &s); err != nil {
-		g.r.Fatal(err)
-	}
-	return s
 }
 
 func (g *ikeGateway) sas() (list []control.SAInfo) {
@@ -499,7 +372,7 @@ func (r *ikeRig) ip(args string) {
 
 // ping pings host b from host a and fails if an answer is missing.
 func (r *ikeRig) ping(args ...string) error {
-	argv := append([]string{"netns", "exec", r.hosts[0], "ping", "-q"}, append(args, "10.2.0.2")...)
+	argv := append([]string{"netns", "exec", r.host, "ping", "-q"}, append(args, "10.2.0.2")...)
 	out, err := exec.Command("ip", argv...).CombinedOutput()
 	if err == nil && !bytes.Contains(out, []byte(" 0% packet loss")) {
 		err = fmt.Errorf("answers are missing")
