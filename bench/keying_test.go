@@ -156,9 +156,9 @@ func configuration() *ipsecconf.Config {
 	return conf
 }
 
-// settle sets Go's runtime as the gateway does: no collection before there are
-// 512 MB as on a small machine, unless GOMEMLIMIT says otherwise, and room for the worker beside the
-// rest.
+// settle sets Go's runtime as the gateway does on a small machine: no collection
+// before there are 512 MB, unless GOMEMLIMIT says otherwise, and room for the
+// worker beside the rest.
 func settle(b *testing.B) {
 	percent, limit, procs := debug.SetGCPercent(-1), debug.SetMemoryLimit(-1), runtime.GOMAXPROCS(0)
 	if os.Getenv("GOMEMLIMIT") == "" {
