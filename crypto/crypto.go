@@ -10,6 +10,12 @@
 //	key, err := suite.NewKey(encKey, nil)             // once an SA
 //	engine := crypto.NewEngine()                      // once a worker
 //	engine.Seal(jobs)                                 // once a burst
+//
+// AH takes an integrity algorithm alone, over any number of pieces:
+//
+//	suite, err := crypto.LookupIntegrity("hmac-sha2-256-128", 32)
+//	key, err := suite.NewKey(nil, authKey)
+//	ok := engine.Verify(key, icv, nil, header, payload)
 package crypto
 
 import "errors"

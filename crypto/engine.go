@@ -9,11 +9,14 @@ type Engine struct {
 
 	nonce   [12]byte          // of an AEAD: salt, then IV
 	aad     [12]byte          // of an AEAD with ESN
-	seqHi   [4]byte           // what HMAC takes in after the packet with ESN
-	sum     [64]byte          // HMAC's output
+	seqHi   [4]byte           // what is signed after the packet with ESN
+	sum     [64]byte          // output of an integrity algorithm
+	parts   [2][]byte         // what it is over
+	text    []byte            // for GMAC: all of it in a row
 	counter [16]byte          // of counter mode: the block
 	stream  [16]byte          // of counter mode: for the end of a packet
 	digests [numHashes]digest // by hashID
+	cbcMAC  cbcMAC
 	cbc     cbcLanes
 	hmac    hmacLanes
 	gcm     gcmLists

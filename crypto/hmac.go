@@ -1,6 +1,7 @@
 package crypto
 
 import (
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/subtle"
@@ -16,6 +17,7 @@ const (
 	sha2x256 hashID = iota
 	sha2x384
 	sha2x512
+	sha1x160
 	numHashes
 )
 
@@ -33,6 +35,7 @@ func newDigests() [numHashes]digest {
 		sha2x256: sha256.New().(digest),
 		sha2x384: sha512.New384().(digest),
 		sha2x512: sha512.New().(digest),
+		sha1x160: sha1.New().(digest),
 	}
 }
 
@@ -43,7 +46,7 @@ type hmacKey struct {
 	states       *hmacStates // the same for the suite's kernel; nil if there is none
 }
 
-// newHMACKey takes a key no longer than the hash's block, as all of RFC 4868's are.
+// newHMACKey takes a key no longer than the hash's block, as all of RFC 2404's and RFC 4868's are.
 func (s *Suite) newHMACKey(key []byte) (k hmacKey, err error) {
 	d := newDigests()[s.hash.hash]
 	block := make([]byte, d.BlockSize())
@@ -61,6 +64,7 @@ func (s *Suite) newHMACKey(key []byte) (k hmacKey, err error) {
 	return k, nil
 }
 
+// shaKernel is for HMAC; it is empty if there is none, or for another algorithm.
 func (s *Suite) shaKernel() *shaKernel { return &shaKernels[s.tier][s.hash.hash] }
 
 // hashPad returns d's state after the block key XOR pad.
@@ -108,39 +112,51 @@ func (e *Engine) authenticate(jobs []Job, group []uint8, seal bool) {
 		return
 	}
 	for _, i := range group {
-		if sum := e.mac(&jobs[i]); sum != nil {
+		if sum := e.sumOf(&jobs[i]); sum != nil {
 			jobs[i].conclude(sum, seal)
 		}
 	}
-	e.forgetHMAC()
+	e.forgetMAC(s.hash)
 }
 
-// mac computes HMAC over the packet and, with ESN, the high half of the
-// sequence number, which is not sent (RFC 4303, section 2.2.1), on the standard
-// library. The result is e's until the next call; nil is a failure.
-func (e *Engine) mac(j *Job) []byte {
-	d := e.digests[j.Key.suite.hash.hash]
-	if d.UnmarshalBinary(j.Key.hmac.inner) != nil {
-		return nil
-	}
-	d.Write(j.signed())
+// sumOf computes the integrity algorithm over the packet and, with ESN, the high
+// half of the sequence number, which is not sent (RFC 4303, section 2.2.1). The
+// result is e's until the next call; nil is a failure.
+func (e *Engine) sumOf(j *Job) []byte {
+	e.parts[0] = j.signed()
+	text := e.parts[:1]
 	if j.ESN {
 		binary.BigEndian.PutUint32(e.seqHi[:], j.SeqHi)
-		d.Write(e.seqHi[:])
+		e.parts[1] = e.seqHi[:]
+		text = e.parts[:]
+	}
+	return e.mac(j.Key, nil, text)
+}
+
+// hmacSum computes HMAC over the text on the standard library. The result is
+// e's until the next call; nil is a failure.
+func (e *Engine) hmacSum(k *Key, text [][]byte) []byte {
+	d := e.digests[k.suite.hash.hash]
+	if d.UnmarshalBinary(k.hmac.inner) != nil {
+		return nil
+	}
+	for _, t := range text {
+		d.Write(t)
 	}
 	sum := d.Sum(e.sum[:0])
-	if d.UnmarshalBinary(j.Key.hmac.outer) != nil {
+	if d.UnmarshalBinary(k.hmac.outer) != nil {
 		return nil
 	}
 	d.Write(sum)
 	return d.Sum(e.sum[:0])
 }
 
-// forgetHMAC takes what the last packets' keys left in the digests out of
-// them, so that no key outlives its Zero in an Engine.
-func (e *Engine) forgetHMAC() {
-	for _, d := range e.digests {
-		d.Reset()
-	}
+// forgetMAC takes what h's keys left in the Engine out of it, so that no key
+// outlives its Zero there.
+func (e *Engine) forgetMAC(h *hashSpec) {
+	e.digests[h.hash].Reset()
+	e.cbcMAC = cbcMAC{}
 	clear(e.sum[:])
+	clear(e.nonce[:])
+	clear(e.parts[:])
 }

@@ -19,7 +19,10 @@ type Key struct {
 	block cipher.Block
 	aes   *aesKey
 
-	hmac hmacKey
+	// Of the integrity algorithm.
+	hmac     hmacKey
+	macBlock cipher.Block
+	cbcMAC   *cbcMACKey
 }
 
 // NewKey expands keys of EncKeyLen and AuthKeyLen bytes; the salt, where the
@@ -69,8 +72,21 @@ func (k *Key) expand(encKey, authKey []byte) (err error) {
 			return err
 		}
 	}
-	if k.suite.hash != nil {
-		k.hmac, err = k.suite.newHMACKey(authKey)
+	return k.expandMAC(authKey)
+}
+
+// expandMAC makes what the integrity algorithm needs, if there is one.
+func (k *Key) expandMAC(key []byte) (err error) {
+	switch h := k.suite.hash; {
+	case h == nil:
+	case h.gmac:
+		n := len(key) - gmacSalt
+		copy(k.salt[:], key[n:])
+		k.aead, err = newGCM(key[:n])
+	case h.cbcMAC != nil:
+		k.macBlock, k.cbcMAC, err = h.cbcMAC(key)
+	default:
+		k.hmac, err = k.suite.newHMACKey(key)
 	}
 	return err
 }
@@ -86,9 +102,11 @@ func (k *Key) Zero() {
 	wipe(k.aead)
 	wipe(k.block)
 	wipe(k.aes)
+	wipe(k.macBlock)
+	wipe(k.cbcMAC)
 	k.hmac.zero()
 	clear(k.salt[:])
-	k.gcm, k.aead, k.block, k.aes = nil, nil, nil, nil
+	k.gcm, k.aead, k.block, k.aes, k.macBlock, k.cbcMAC = nil, nil, nil, nil, nil, nil
 }
 
 // wipe zeroes the value that p points to, of whatever type; nil is left alone.

@@ -9,10 +9,10 @@ import (
 
 // Zero is followed into memory: what a Key held is looked at afterwards.
 func TestZeroWipesMemory(t *testing.T) {
-	for _, s := range Suites() {
+	for _, s := range append(Suites(), Integrities()...) {
 		k, _ := randomKey(s, newRand())
 		var objects []reflect.Value
-		for _, object := range []any{k.gcm, k.aead, k.block, k.aes, k.hmac.states} {
+		for _, object := range []any{k.gcm, k.aead, k.block, k.aes, k.hmac.states, k.macBlock, k.cbcMAC} {
 			p := reflect.ValueOf(object)
 			if !p.IsValid() || p.IsNil() {
 				continue

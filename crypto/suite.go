@@ -50,14 +50,6 @@ type cipherSpec struct {
 	seal, open kernel
 }
 
-// hashSpec is an integrity algorithm as its RFC describes it.
-type hashSpec struct {
-	name string
-	key  int // bytes
-	icv  int // bytes sent, the head of the hash's output
-	hash hashID
-}
-
 var ciphers = [...]cipherSpec{
 	{ // RFC 4106
 		name: "aes-gcm-16", keys: []int{16, 24, 32}, salt: 4, iv: 8, tag: 16, align: 4, counter: true,
@@ -81,13 +73,6 @@ var ciphers = [...]cipherSpec{
 	},
 }
 
-// RFC 4868: the key is as long as the hash's output, the ICV half of it.
-var hashes = [...]hashSpec{
-	{name: "hmac-sha2-256-128", key: 32, icv: 16, hash: sha2x256},
-	{name: "hmac-sha2-384-192", key: 48, icv: 24, hash: sha2x384},
-	{name: "hmac-sha2-512-256", key: 64, icv: 32, hash: sha2x512},
-}
-
 var suites = chosenSuites()
 
 func chosenSuites() []*Suite {
@@ -105,7 +90,7 @@ func makeSuites(tier Tier) []*Suite {
 				all = append(all, newSuite(c, n, nil, tier))
 				continue
 			}
-			for j := range hashes {
+			for j := range hashes[:espHashes] {
 				all = append(all, newSuite(c, n, &hashes[j], tier))
 			}
 		}
@@ -145,7 +130,7 @@ func Lookup(encryption, integrity string, encKeyLen int) (*Suite, error) {
 		return nil, fmt.Errorf("%w: encryption %q; there are %s", ErrAlgorithm, encryption, cipherNames())
 	}
 	c := &ciphers[ci]
-	hi := slices.IndexFunc(hashes[:], func(h hashSpec) bool { return h.name == integrity })
+	hi := slices.IndexFunc(hashes[:espHashes], func(h hashSpec) bool { return h.name == integrity })
 	switch {
 	case c.tag > 0 && integrity != "":
 		return nil, fmt.Errorf("%w: integrity %q with %s, which authenticates by itself; leave the integrity out",
@@ -153,9 +138,9 @@ func Lookup(encryption, integrity string, encKeyLen int) (*Suite, error) {
 	case c.tag == 0 && integrity == "":
 		// RFC 4303, section 2.7 and RFC 8221, section 4: confidentiality alone is not offered, and NULL
 		// with no integrity is forbidden.
-		return nil, fmt.Errorf("%w: %s with no integrity; add one of %s", ErrAlgorithm, encryption, hashNames())
+		return nil, fmt.Errorf("%w: %s with no integrity; add one of %s", ErrAlgorithm, encryption, hashNames(espHashes))
 	case c.tag == 0 && hi < 0:
-		return nil, fmt.Errorf("%w: integrity %q; there are %s", ErrAlgorithm, integrity, hashNames())
+		return nil, fmt.Errorf("%w: integrity %q; there are %s", ErrAlgorithm, integrity, hashNames(espHashes))
 	}
 	for _, s := range suites {
 		if s.cipher == c && s.keyLen == encKeyLen && (s.hash == nil || s.hash == &hashes[hi]) {
@@ -169,14 +154,6 @@ func cipherNames() string {
 	var names []string
 	for i := range ciphers {
 		names = append(names, ciphers[i].name)
-	}
-	return strings.Join(names, ", ")
-}
-
-func hashNames() string {
-	var names []string
-	for i := range hashes {
-		names = append(names, hashes[i].name)
 	}
 	return strings.Join(names, ", ")
 }
@@ -202,7 +179,12 @@ func Suites() []*Suite { return slices.Clone(suites) }
 func (s *Suite) String() string { return s.name }
 
 // IVLen is the length in bytes of the IV that each packet carries.
-func (s *Suite) IVLen() int { return s.cipher.iv }
+func (s *Suite) IVLen() int {
+	if s.hash != nil {
+		return s.cipher.iv + s.hash.iv
+	}
+	return s.cipher.iv
+}
 
 // ICVLen is the length in bytes of the integrity check value.
 func (s *Suite) ICVLen() int {
