@@ -28,6 +28,7 @@ const (
 	steerMapSockets    = "sockets"
 	steerProgGenerator = "generator"
 	steerProgSteer     = "steer"
+	steerVarGuard      = "guard"
 	steerVarNoSocket   = "no_socket"
 	steerVarTestPort   = "test_port"
 )
@@ -92,6 +93,7 @@ type steerMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type steerVariableSpecs struct {
+	Guard    *ebpf.VariableSpec `ebpf:"guard"`
 	NoSocket *ebpf.VariableSpec `ebpf:"no_socket"`
 	TestPort *ebpf.VariableSpec `ebpf:"test_port"`
 }
@@ -135,6 +137,7 @@ func (m *steerMaps) Close() error {
 //
 // It can be passed to loadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type steerVariables struct {
+	Guard    *ebpf.Variable `ebpf:"guard"`
 	NoSocket *ebpf.Variable `ebpf:"no_socket"`
 	TestPort *ebpf.Variable `ebpf:"test_port"`
 }

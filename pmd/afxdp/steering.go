@@ -28,6 +28,10 @@ type SteeringOptions struct {
 	// DropUnbound drops what should go to the socket of a queue that has none,
 	// instead of giving it to the kernel.
 	DropUnbound bool
+
+	// Guard sends what is for this host in clear to the sockets, but ARP, ND, IKE
+	// and what is for a group. What is to go on to the host comes back by Deliver.
+	Guard bool
 }
 
 // Steering is the XDP program on one interface, which chooses the packets that
@@ -36,6 +40,7 @@ type SteeringOptions struct {
 type Steering struct {
 	nic  nic
 	objs programs
+	door *door // nil: the host is not guarded
 
 	mu     sync.Mutex
 	mode   Mode // Copy: in the driver; or Generic
@@ -54,8 +59,8 @@ type programs struct {
 func (p *programs) Close() error { return errors.Join(p.prog.Close(), p.maps.Close()) }
 
 // load loads the program that o asks for, with room for sockets on that many
-// queues.
-func load(o SteeringOptions, queues int) (programs, error) {
+// queues, and with the host behind d if it is guarded.
+func load(o SteeringOptions, queues int, d *door) (programs, error) {
 	if err := rlimit.RemoveMemlock(); err != nil { // kernels before 5.11 charge maps to it
 		return programs{}, fmt.Errorf("%w (%w)", ErrMemlock, err)
 	}
@@ -66,6 +71,11 @@ func load(o SteeringOptions, queues int) (programs, error) {
 	spec.Maps[steerMapSockets].MaxEntries = uint32(max(queues, minQueues))
 	if o.DropUnbound {
 		if err := spec.Variables[steerVarNoSocket].Set(uint32(xdpDrop)); err != nil {
+			return programs{}, err
+		}
+	}
+	if d != nil {
+		if err := spec.Variables[steerVarGuard].Set(d.number()); err != nil {
 			return programs{}, err
 		}
 	}
@@ -120,11 +130,17 @@ func attach(name string, o SteeringOptions) (*Steering, error) {
 	if o.Mode > Generic {
 		return nil, fmt.Errorf("%w: mode %d", ErrOptions, o.Mode)
 	}
-	objs, err := load(o, n.queues)
-	if err != nil {
-		return nil, fmt.Errorf("load the XDP program: %w", err)
+	var d *door
+	if o.Guard {
+		if d, err = newDoor(n); err != nil {
+			return nil, err
+		}
 	}
-	s := &Steering{nic: n, objs: objs, mode: Copy, local: map[netip.Addr]struct{}{}, queues: map[int]int{}}
+	objs, err := load(o, n.queues, d)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("load the XDP program: %w", err), d.close())
+	}
+	s := &Steering{nic: n, objs: objs, door: d, mode: Copy, local: map[netip.Addr]struct{}{}, queues: map[int]int{}}
 	if o.Mode != Generic {
 		if s.link, err = s.attachAs(Copy); err == nil {
 			return s, nil
@@ -137,7 +153,7 @@ func attach(name string, o SteeringOptions) (*Steering, error) {
 			return s, nil
 		}
 	}
-	return nil, errors.Join(err, objs.Close())
+	return nil, errors.Join(err, objs.Close(), d.close())
 }
 
 // attachAs attaches the program in the driver (Copy) or generic (Generic).
@@ -348,7 +364,7 @@ func (s *Steering) Close() error {
 	if s.link == nil {
 		return nil
 	}
-	err := errors.Join(s.link.Close(), s.objs.Close())
+	err := errors.Join(s.link.Close(), s.objs.Close(), s.door.close())
 	s.link = nil
 	if err != nil {
 		return fmt.Errorf("afxdp: detach from %s: %w", s.nic.name, err)

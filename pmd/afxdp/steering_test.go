@@ -37,7 +37,7 @@ func TestReattach(t *testing.T) {
 			other(t, r.sa, link.Link.Detach)
 		},
 		"replaced": func(t *testing.T, r *rig) {
-			stranger, err := load(SteeringOptions{TestPort: 1}, 1)
+			stranger, err := load(SteeringOptions{TestPort: 1}, 1, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

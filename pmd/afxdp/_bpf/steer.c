@@ -4,7 +4,8 @@
 //
 //   steer      on the gateway's ports: what IPsec may have to do with goes to
 //              the socket of the receive queue; what is the host's business
-//              (ARP, ND, IKE, its own services) goes to the kernel.
+//              (ARP, ND, IKE, its own services) goes to the kernel; where the
+//              host is guarded, its services by way of the gateway.
 //   generator  on a traffic generator's ports: UDP to one port goes to the
 //              socket, all else to the kernel.
 #include "bpf.h"
@@ -19,13 +20,15 @@ enum verdict {
 	PASS_ND,          // RFC 4861, and MLD (RFC 3810), for this host
 	PASS_FRAGMENT,    // for this host: the kernel reassembles
 	PASS_IKE,         // UDP 500, and 4500 with the non-ESP marker (RFC 3948)
-	PASS_KEEPALIVE,   // UDP 4500, NAT-keepalive (RFC 3948, 2.3)
 	PASS_LOCAL,       // anything else for this host
+	PASS_JUDGED,      // guarded: what came back from the gateway, which has judged it
 	PASS_OTHER,       // generator: not the test traffic
 	REDIRECT_SHORT,   // says IP, ends before its headers do; two tags, the outer for VLAN 0
 	REDIRECT_ESP,     // protocol 50 for this host
 	REDIRECT_AH,      // protocol 51 for this host
 	REDIRECT_UDPESP,  // ESP in UDP 4500 for this host (RFC 3948)
+	REDIRECT_KEEPALIVE, // UDP 4500, NAT-keepalive for this host (RFC 3948, 2.3): consumed
+	REDIRECT_HOST,    // guarded: for this host, in clear
 	REDIRECT_TRANSIT, // for another host
 	REDIRECT_TEST,    // generator: the test traffic
 	NO_SOCKET,        // to be redirected, but the queue has no socket
@@ -70,6 +73,10 @@ struct {
 // Set before the program is loaded.
 volatile const u32 no_socket = XDP_PASS; // action for a queue without a socket
 volatile const u16 test_port = 0;        // generator: destination port, big-endian
+// steer: not 0: the host is guarded, so that what is for it in clear goes to the
+// gateway first. Its value is the Ethernet source address, a secret, with which
+// the gateway sends back what may pass.
+volatile const u64 guard = 0;
 
 struct eth {
 	u8 dst[6], src[6];
@@ -119,7 +126,7 @@ INLINE enum verdict local_udp(void *p, void *end)
 	if (u->len == BE16(sizeof(*u) + 1)) {
 		if ((void *)(b + 1) > end)
 			return REDIRECT_SHORT;
-		return *b == 0xff ? PASS_KEEPALIVE : REDIRECT_SHORT;
+		return *b == 0xff ? REDIRECT_KEEPALIVE : REDIRECT_SHORT;
 	}
 	u32 *spi = (u32 *)b;
 	if (BE16(u->len) < sizeof(*u) + sizeof(*spi) || (void *)(spi + 1) > end)
@@ -218,6 +225,15 @@ INLINE int is_tag(u16 type)
 	return type == BE16(0x8100) || type == BE16(0x88a8);
 }
 
+// grouped is v, unless the frame is for a group. The kernel takes a packet for
+// this host from such a frame, too; a guarded host does not.
+INLINE enum verdict grouped(struct eth *e, enum verdict v)
+{
+	if (!(e->dst[0] & 1) || (guard && (v == PASS_LOCAL || v == PASS_FRAGMENT)))
+		return v;
+	return PASS_GROUP;
+}
+
 INLINE enum verdict steer_frame(void *p, void *end)
 {
 	struct eth *e = p;
@@ -240,13 +256,9 @@ INLINE enum verdict steer_frame(void *p, void *end)
 	case BE16(0x0806):
 		return PASS_ARP;
 	case BE16(0x0800):
-		if (e->dst[0] & 1)
-			return PASS_GROUP;
-		return steer4(p, end);
+		return grouped(e, steer4(p, end));
 	case BE16(0x86dd):
-		if (e->dst[0] & 1)
-			return PASS_GROUP;
-		return steer6(p, end);
+		return grouped(e, steer6(p, end));
 	}
 	return PASS_ETHERTYPE;
 }
@@ -292,9 +304,22 @@ INLINE int act(struct xdp_md *ctx, u32 v)
 	return action;
 }
 
+// guarded is v, unless the gateway has to judge what v gives to the host.
+INLINE enum verdict guarded(enum verdict v, void *p, void *end)
+{
+	struct eth *e = p;
+	if (!guard || (v != PASS_LOCAL && v != PASS_FRAGMENT) || (void *)(e + 1) > end)
+		return v;
+	u64 source = 0;
+	for (int i = 0; i < 6; i++)
+		source = source << 8 | e->src[i];
+	return source == guard ? PASS_JUDGED : REDIRECT_HOST;
+}
+
 SEC("xdp/steer") int steer(struct xdp_md *ctx)
 {
-	return act(ctx, steer_frame((void *)(long)ctx->data, (void *)(long)ctx->data_end));
+	void *p = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	return act(ctx, guarded(steer_frame(p, end), p, end));
 }
 
 SEC("xdp/generator") int generator(struct xdp_md *ctx)
