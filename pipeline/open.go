@@ -26,8 +26,8 @@ func (w *Worker) sa(b *Burst) {
 	}
 }
 
-// portNATT is where ESP in UDP arrives (RFC 3948, section 2.1). IKE and
-// keepalives, which come there too, went to the kernel before.
+// portNATT is where ESP in UDP arrives (RFC 3948, section 2.1), and NAT
+// keepalives. IKE, which comes there too, went to the kernel before.
 const portNATT = 4500
 
 // isOurs says whether p is addressed to the gateway.
@@ -73,6 +73,9 @@ func (p *packet) locateESP(udp int) counter.Reason {
 		}
 		p.espEnd = p.esp + h.Len()
 		p.esp += udp
+		if p.espEnd-p.esp == 1 && p.chunk[p.esp] == 0xff {
+			return counter.NATKeepalive
+		}
 	}
 	if p.espEnd-p.esp < wire.ESPLen {
 		return counter.BadESP

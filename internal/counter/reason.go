@@ -21,6 +21,7 @@ const (
 	PolicyDiscard
 	NoSA
 	SeqExhausted
+	NATKeepalive
 	BadESP
 	UnknownSPI
 	ReservedSPI
@@ -59,6 +60,7 @@ var reasons = [NumReasons]struct{ name, text string }{
 	PolicyDiscard:    {"policy_discard", "an SPD entry says discard"},
 	NoSA:             {"no_sa", "an SPD entry says protect and there is no SA yet: acquire requested"},
 	SeqExhausted:     {"seq_exhausted", "the SA has used up its sequence numbers (RFC 4303, 3.3.3)"},
+	NATKeepalive:     {"nat_keepalive", "a peer keeps its NAT's mapping alive: there is nothing else to do (RFC 3948, 2.3)"},
 	BadESP:           {"bad_esp", "an ESP packet too short for its SA, or not a multiple of its block"},
 	UnknownSPI:       {"unknown_spi", "no inbound SA for (SPI, destination, protocol)"},
 	ReservedSPI:      {"reserved_spi", "SPI 0 to 255 (RFC 4303, 2.1)"},
