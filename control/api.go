@@ -97,7 +97,8 @@ type SAInfo struct {
 	AgeSeconds float64  `json:"age_seconds"` // since it was made usable
 	Soft       Lifetime `json:"soft"`
 	Hard       Lifetime `json:"hard"`
-	Policies   []uint32 `json:"policies"` // outbound: bound to it
+	Policies   []uint32 `json:"policies"`        // outbound: bound to it
+	Outer      string   `json:"outer,omitempty"` // what is said of the outer header, in the words of ipsec.conf
 	Name       string   `json:"name"`
 }
 

@@ -137,7 +137,7 @@ func infoOf(p *SAParams) SAInfo {
 		Direction: DirWaiting, SPI: p.SPI, Src: nameOfAddr(p.Src), Dst: p.Dst.String(),
 		Proto: nameOfProto(p.Proto), Mode: nameOfMode(p.Tunnel), Suite: suite,
 		Reqid: p.Reqid, ESN: p.ESN, Window: p.Window,
-		Soft: Lifetime(p.Soft), Hard: Lifetime(p.Hard), Policies: []uint32{}, Name: p.Name,
+		Soft: Lifetime(p.Soft), Hard: Lifetime(p.Hard), Policies: []uint32{}, Outer: p.Outer.String(), Name: p.Name,
 	}
 }
 

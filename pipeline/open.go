@@ -169,27 +169,5 @@ func (p *packet) unwrap(start int, inner []byte, next byte) counter.Reason {
 		return counter.BadInner
 	}
 	p.l3, p.info = start, info
-	return p.mergeECN(outer.TOS)
-}
-
-// mergeECN carries the tunnel header's congestion marks over to the inner
-// packet (RFC 6040, section 4.2).
-func (p *packet) mergeECN(outer uint8) counter.Reason {
-	in := p.info.TOS & ecnMask
-	switch out := outer & ecnMask; {
-	case out == wire.CE && in == wire.NotECT:
-		return counter.BadECN
-	case out == wire.CE && in != wire.CE:
-		p.setECN(wire.CE)
-	case out == wire.ECT1 && in == wire.ECT0:
-		p.setECN(wire.ECT1)
-	}
-	return counter.None
-}
-
-const ecnMask = 3 // the ECN field in the type of service or traffic class
-
-func (p *packet) setECN(ecn uint8) {
-	p.info.TOS = p.info.TOS&^ecnMask | ecn
-	wire.SetTOS(p.ip(), p.info.TOS)
+	return p.mergeTOS(outer.TOS)
 }

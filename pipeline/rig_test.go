@@ -165,6 +165,7 @@ type tunnel struct {
 	outer6   bool
 	udp      bool // ESP in UDP (RFC 3948)
 	window   int
+	outer    sad.Outer
 	selector bool // SAs carry the test network's selectors
 }
 
@@ -179,7 +180,7 @@ func (tn *tunnel) params(fromA bool) *sad.Params {
 		src, dst, spi = dst, src, spi+1
 	}
 	p := &sad.Params{SPI: spi, Proto: 50, Src: addr(src), Dst: addr(dst), Tunnel: true,
-		Encryption: tn.enc, Integrity: tn.integ, ESN: tn.esn, Window: tn.window, Reqid: 7,
+		Encryption: tn.enc, Integrity: tn.integ, ESN: tn.esn, Window: tn.window, Reqid: 7, Outer: tn.outer,
 		EncKey: key(tn.encLen, byte(spi)), AuthKey: key(tn.authLen, byte(spi)+100)}
 	if tn.udp {
 		p.Encap = sad.Encap{Type: sad.EncapUDP, SrcPort: 4500, DstPort: 4500}

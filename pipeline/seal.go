@@ -104,8 +104,8 @@ func (p *packet) encapsulate(sa *sad.Outbound, seq uint32) []byte {
 }
 
 // outerHeader writes the tunnel header (RFC 4301, section 5.1.2): DSCP and ECN
-// are the inner packet's (RFC 6040, section 4.1), DF is copied, and what may be
-// fragmented on the way carries an ID.
+// are the inner packet's (RFC 6040, section 4.1) and so is DF, unless the SA says
+// otherwise, and what may be fragmented on the way carries an ID.
 func (p *packet) outerHeader(sa *sad.Outbound, outer []byte, seq uint32) {
 	g := &sa.Geo
 	if g.UDP != 0 {
@@ -116,17 +116,20 @@ func (p *packet) outerHeader(sa *sad.Outbound, outer []byte, seq uint32) {
 	if g.Outer == wire.IPv6Len {
 		copy(outer, sa.Header[:wire.IPv6Len])
 		h := wire.IPv6(outer)
-		h.SetTrafficClass(p.info.TOS)
+		h.SetTrafficClass(sa.TOS(p.info.TOS))
+		if sa.Outer.Label != sad.LabelZero {
+			h.SetFlowLabel(p.flowLabel(sa))
+		}
 		h.SetPayloadLen(uint16(len(outer) - wire.IPv6Len))
 		return
 	}
 	*(*[wire.IPv4Len]byte)(outer) = [wire.IPv4Len]byte(sa.Header[:])
-	df := p.info.V6 || wire.IPv4(p.chunk[p.l3:]).DontFragment()
+	df := p.outerDF(sa)
 	id := uint16(0) // of no use with DF (RFC 6864, section 4.1)
 	if !df {
 		id = uint16(seq)
 	}
-	wire.IPv4(outer).Fill(p.info.TOS, len(outer), id, df)
+	wire.IPv4(outer).Fill(sa.TOS(p.info.TOS), len(outer), id, df)
 }
 
 // udpChecksum gives ESP in UDP over IPv6, sealed by now, its checksum: unlike

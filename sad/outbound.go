@@ -19,7 +19,9 @@ const (
 // Outbound seals packets: one unidirectional SA away from this gateway.
 type Outbound struct {
 	SA
-	// Header is the outer IP header, Geo.Outer bytes: version, TTL 64, protocol
+	tos       *[256]uint8 // of the outer header by that of the inner one; nil: the same
+	labelSeed [2]uint64   // of flow labels
+	// Header is the outer IP header, Geo.Outer bytes: version, TTL, protocol
 	// and addresses; length, ID, TOS and the IPv4 checksum are zero. The UDP
 	// header follows, Geo.UDP bytes: ports; length and checksum are zero.
 	Header [ipv6HeaderLen + udpHeaderLen]byte
@@ -42,6 +44,7 @@ func NewOutbound(p *Params) (*Outbound, error) {
 	}
 	out.seq.Store(p.Replay.Seq)
 	if p.Tunnel {
+		out.tos, out.labelSeed = p.Outer.tosTable(), newLabelSeed()
 		out.writeHeader(p.Encap)
 	}
 	return out, nil
@@ -56,12 +59,12 @@ func (sa *Outbound) writeHeader(e Encap) {
 		binary.BigEndian.PutUint16(udp[2:], e.DstPort)
 	}
 	if sa.Geo.Outer == ipv4HeaderLen {
-		h[0], h[8], h[9] = 0x45, outerTTL, proto
+		h[0], h[8], h[9] = 0x45, sa.Outer.ttl(), proto
 		sa.Src.Put4(h[12:])
 		sa.Dst.Put4(h[16:])
 		return
 	}
-	h[0], h[6], h[7] = 0x60, proto, outerTTL
+	h[0], h[6], h[7] = 0x60, proto, sa.Outer.ttl()
 	sa.Src.Put16(h[8:])
 	sa.Dst.Put16(h[24:])
 }

@@ -44,6 +44,7 @@ type Params struct {
 	Soft, Hard Lifetime
 	Name       string // where it comes from, for people
 	Encap      Encap
+	Outer      Outer  // tunnel mode: how the outer header is made and read
 	Replay     Replay // where the sequence numbers start; the zero Replay is a new SA
 }
 
@@ -122,6 +123,9 @@ func (p *Params) check() error {
 	case p.Window < 0 || p.Window > MaxWindow:
 		return bad("replay window of %d packets: choose %d to %d, or 0 for no replay check",
 			p.Window, MinWindow, MaxWindow)
+	}
+	if text := p.Outer.check(); text != "" {
+		return bad("outer header: %s", text)
 	}
 	for i := range p.Selectors {
 		s := &p.Selectors[i]

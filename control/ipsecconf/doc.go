@@ -25,6 +25,10 @@
 //     "1000:1999" or "1000 - 1999";
 //   - "esn", "replay N" (packets) and "lifetime soft|hard seconds N useseconds N
 //     bytes N packets N" on SAs;
+//   - on SAs in tunnel mode, what becomes of the outer header: "df copy|set|clear",
+//     "dscp copy|N|{ inner:outer, .. }", "ecn on|off", "ttl N", "flowlabel
+//     zero|copy|hash", and, inbound, "decapdscp keep|copy"; the first of each is
+//     the default;
 //   - "reqid N" on SAs and flows, which ties them together;
 //   - "priority N" on flows: lower is tried first; and "mode tunnel|transport",
 //     the mode of the SA that the flow wants.

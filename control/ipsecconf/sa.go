@@ -27,6 +27,8 @@ type saRule struct {
 	reqid      uint32
 	soft, hard sad.Lifetime
 	lifePos    Position
+	outer      sad.Outer
+	outerPos   Position
 }
 
 // seen is what the rules so far hold, to find what must not be there twice.
@@ -86,7 +88,7 @@ func oneHost(ranges []flow.AddrRange, pos Position) (flow.Addr, *Error) {
 	return ranges[0].Lo, nil
 }
 
-var saOptions = []string{"spi", "auth", "enc", "authkey", "enckey", "esn", "replay", "reqid", "lifetime"}
+var saOptions = slices.Concat([]string{"spi", "auth", "enc", "authkey", "enckey", "esn", "replay", "reqid", "lifetime"}, outerOptions)
 
 // saOption reads the option t.
 func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error) {
@@ -119,6 +121,8 @@ func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error
 	case t.is("lifetime"):
 		r.lifePos = t.pos
 		err = r.lifetime(c)
+	case t.kind == word && slices.Contains(outerOptions, t.text):
+		err = r.readOuter(t, c)
 	case t.is("bundle"):
 		err = errorAt(t.pos, "bundles of SAs are not offered: one esp SA encrypts and authenticates")
 	case !strings.ContainsFunc(t.text, func(c rune) bool { return c > 0x7f || !isHex(byte(c)) }):
@@ -201,6 +205,9 @@ func (r *saRule) check() *Error {
 	if r.esn && r.replay == 0 {
 		return errorAt(r.esnPos, "esn needs the replay window, which tells the high half of sequence numbers (RFC 4303, A2): add \"replay 64\" or more")
 	}
+	if r.transport && r.outerPos != (Position{}) {
+		return errorAt(r.outerPos, "there is no outer header in transport mode: leave out %s", strings.Join(outerOptions, ", "))
+	}
 	if err := r.checkKeys("enckey", r.enc, &r.encKey); err != nil {
 		return err
 	}
@@ -260,7 +267,7 @@ func (p *parser) addSAs(r *saRule) *Error {
 		sa := &sad.Params{
 			SPI: r.spi[i], Proto: protoESP, Src: r.ends[i], Dst: r.ends[1-i], Tunnel: !r.transport,
 			Encryption: r.enc.to, EncKey: r.encKey[i].bytes, AuthKey: r.authKey[i].bytes,
-			ESN: r.esn, Window: r.replay, Reqid: r.reqid, Soft: r.soft, Hard: r.hard, Name: r.pos.name(),
+			ESN: r.esn, Window: r.replay, Reqid: r.reqid, Soft: r.soft, Hard: r.hard, Outer: r.outer, Name: r.pos.name(),
 		}
 		if r.auth != nil {
 			sa.Integrity = r.auth.to

@@ -11,7 +11,7 @@ import (
 	"spigot/sad"
 )
 
-// extra is what the maker of an SA said and Spigot does not act on.
+// extra is what the maker of an SA said, to be said again.
 type extra struct {
 	flags  uint32 // of SA, without SAESN
 	replay uint8  // as asked for
@@ -43,6 +43,7 @@ func (m *Message) saParams() (p control.SAParams, err error) {
 		}
 		p.Window = int(m.Window)
 	}
+	outerFlags(&p.Outer, m.SA.Flags)
 	p.Soft, p.Hard = m.Soft.bound(), m.Hard.bound()
 	if m.Has.Has(ExtNATType) && m.NATType != 0 {
 		p.Encap = sad.Encap{Type: m.NATType, SrcPort: m.NATSport, DstPort: m.NATDport}
@@ -56,6 +57,15 @@ func (m *Message) saParams() (p control.SAParams, err error) {
 	p.Opaque = &extra{m.SA.Flags &^ SAESN, m.SA.Replay}
 	p.Name = "pf_key"
 	return p, m.algorithms(&p.Params)
+}
+
+// outerFlags reads what flags say of the outer header.
+func outerFlags(o *sad.Outer, flags uint32) {
+	if flags&SANoPMTUDisc != 0 {
+		o.DF = sad.DFClear
+	}
+	o.DecapDSCP = flags&SADecapDSCP != 0
+	o.NoECN = flags&SANoECN != 0
 }
 
 // proto returns the protocol of the SAs that m is about.

@@ -258,7 +258,7 @@ func TestExtensionsOfOtherKernels(t *testing.T) {
 	}
 	_ = r.control.Keying(func(k *control.Keying) {
 		sa, err := k.SA(gcm.saID(), true)
-		if err != nil || !sa.ESN || sa.Window != 4096 || sa.Encryption != "aes-gcm-16" || !bytes.Equal(sa.EncKey, gcm.EncKey) || sa.Direction != control.Outbound {
+		if err != nil || !sa.ESN || !sa.Outer.NoECN || sa.Outer.DecapDSCP || sa.Window != 4096 || sa.Encryption != "aes-gcm-16" || !bytes.Equal(sa.EncKey, gcm.EncKey) || sa.Direction != control.Outbound {
 			t.Errorf("the SA is %v, %v, %v", sa.SAParams.Params, sa.Direction, err)
 		}
 	})

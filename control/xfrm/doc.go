@@ -25,8 +25,7 @@
 //     keys. Keys go out in GETSA's answers alone, and never in an event.
 //   - What Spigot cannot do (marks, interface IDs, offload, bundles of SAs,
 //     MIGRATE) is refused with a text for extended acks, rather than kept and
-//     ignored. Flags about DSCP, ECN and DF of the outer header are kept, shown
-//     and logged: the gateway treats these as RFC 4301 says.
+//     ignored.
 //   - HMAC-SHA-256 without a length has an ICV of 128 bits (RFC 4868), not 96.
 //   - Events about thresholds (AEVENTS) and reports are never sent.
 package xfrm

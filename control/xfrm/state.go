@@ -22,12 +22,9 @@ const (
 	flagAnyFamily = nl.XFRM_STATE_AF_UNSPEC
 	flagESN       = nl.XFRM_STATE_ESN
 	extraMayWrap  = nl.XFRM_SA_XFLAG_OSEQ_MAY_WRAP
-
-	// Kept and returned: the gateway has its own way with DSCP, ECN and DF.
-	headerFlags = nl.XFRM_STATE_NOECN | nl.XFRM_STATE_DECAP_DSCP | nl.XFRM_STATE_NOPMTUDISC
 )
 
-// saExtra is what an SA's maker said and Spigot does not act on.
+// saExtra is what an SA's maker said, to be said again.
 type saExtra struct {
 	sel   selector
 	seq   uint32
@@ -47,14 +44,9 @@ func (r *request) newSA(k *control.Keying) error {
 		return err
 	}
 	if r.typ == msgNewSA {
-		err = k.AddSA(r.origin(), p)
-	} else {
-		err = k.UpdateSA(r.origin(), p)
+		return k.AddSA(r.origin(), p)
 	}
-	if x := p.Opaque.(*saExtra); err == nil && (x.flags&headerFlags != 0 || x.extra&nl.XFRM_SA_XFLAG_DONT_ENCAP_DSCP != 0) {
-		r.c.s.log.Info("SA asks for outer headers other than the gateway's", "sa", p.ID(), "flags", x.flags, "extra_flags", x.extra)
-	}
-	return err
+	return k.UpdateSA(r.origin(), p)
 }
 
 // saParams reads an SA. Its keys alias the request.
@@ -100,8 +92,22 @@ func (r *request) saParams(info *usersaInfo) (p control.SAParams, err error) {
 		}
 		p.Carried = sad.Lifetime{Packets: cur.packets, Bytes: cur.bytes}
 	}
+	p.Outer = extra.outer()
 	p.Opaque = extra
 	return p, nil
+}
+
+// outer reads what the flags say of the outer header.
+func (x *saExtra) outer() (o sad.Outer) {
+	if x.flags&nl.XFRM_STATE_NOPMTUDISC != 0 {
+		o.DF = sad.DFClear
+	}
+	o.DecapDSCP = x.flags&nl.XFRM_STATE_DECAP_DSCP != 0
+	o.NoECN = x.flags&nl.XFRM_STATE_NOECN != 0
+	if x.extra&nl.XFRM_SA_XFLAG_DONT_ENCAP_DSCP != 0 {
+		o.DSCP = sad.DSCPSet(0)
+	}
+	return o
 }
 
 // checkProto refuses the protocols that there are no SAs of.

@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink/nl"
+
+	"spigot/control"
+	"spigot/internal/flow"
 )
 
 // unhex reads bytes that are written in lines.
@@ -176,6 +179,39 @@ func TestAlgorithms(t *testing.T) {
 			r.do(t, c, 0, r.req(msgFlushSA, syscall.NLM_F_ACK, new(octet)))
 			r.seq--
 			r.do(t, c, 0, again) // charon copies what it reads into what it adds
+		})
+	}
+}
+
+// What the flags say of the outer header is done, and said again.
+func TestOuterHeaderFlags(t *testing.T) {
+	for i, row := range []struct {
+		flags uint8
+		extra word
+		want  string
+	}{
+		{0, 0, ""},
+		{nl.XFRM_STATE_NOECN, 0, "ecn off"},
+		{nl.XFRM_STATE_DECAP_DSCP, 0, "decapdscp copy"},
+		{nl.XFRM_STATE_NOPMTUDISC, 0, "df clear"},
+		{0, nl.XFRM_SA_XFLAG_DONT_ENCAP_DSCP, "dscp 0"},
+		{nl.XFRM_STATE_NOECN | nl.XFRM_STATE_NOPMTUDISC, nl.XFRM_SA_XFLAG_DONT_ENCAP_DSCP, "df clear dscp 0 ecn off"},
+	} {
+		r := newRig(t)
+		c := r.client(t, 0)
+		sa := outboundSA(0x1000 + uint32(i))
+		sa.flags = flagAnyFamily | row.flags
+		r.do(t, c, 0, r.req(msgNewSA, syscall.NLM_F_ACK, sa, with(nl.XFRMA_ALG_AEAD, gcm()), with(nl.XFRMA_SA_EXTRA_FLAGS, &row.extra)))
+		id := &usersaID{dst: sa.id.dst, spi: sa.id.spi, family: afInet, proto: 50}
+		var info usersaInfo
+		if err := decode(r.one(t, c, r.req(msgGetSA, 0, id)).body, &info); err != nil || info.flags != sa.flags {
+			t.Errorf("%q: flags %#x came back as %#x, %v", row.want, sa.flags, info.flags, err)
+		}
+		_ = r.ctl.Keying(func(k *control.Keying) {
+			got, err := k.SA(control.SAID{SPI: sa.id.spi, Dst: flow.From4(sa.id.dst[:]), Proto: 50}, false)
+			if err != nil || got.Outer.String() != row.want {
+				t.Errorf("flags %#x, extra %#x: %q, want %q; %v", row.flags, row.extra, got.Outer.String(), row.want, err)
+			}
 		})
 	}
 }
