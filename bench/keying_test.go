@@ -114,7 +114,7 @@ func newKeyed(b *testing.B, allowed []int) *keyed {
 	h := make(host)
 	var err error
 	g.ctl, err = control.New(control.Config{
-		SPD: &cfg.Snapshots.SPD, SAD: &cfg.Snapshots.SAD, FIB: &cfg.Snapshots.FIB, Epochs: g.d, Mirror: h, AllowManualAEAD: true,
+		IPsec: &cfg.Snapshots.IPsec, FIB: &cfg.Snapshots.FIB, Epochs: g.d, Mirror: h, AllowManualAEAD: true,
 		Workers: []control.Worker{{Counters: g.c, Acquires: cfg.Acquires, Punts: cfg.Punts, Injects: cfg.Injects}},
 	})
 	if err != nil {

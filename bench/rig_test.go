@@ -75,9 +75,9 @@ func assemble(b testing.TB, far bool, pool *pmd.Pool, red, black pmd.Port) *rig 
 	b.Helper()
 	r := newParts()
 	cfg := r.config(pool, red, black)
-	r.db = sad.NewDB(r.d, cfg.Snapshots.SAD.Store)
+	r.db = sad.NewDB(r.d, cfg.Snapshots.IPsec.StoreSAD)
 	cfg.Snapshots.FIB.Store(fib.Build(network(far)))
-	cfg.Snapshots.SPD.Store(&spd.Snapshot{})
+	cfg.Snapshots.IPsec.StoreSPD(spd.Snapshot{})
 	r.start(b, cfg)
 	r.policies(b, far, cfg.Snapshots)
 	return r
@@ -154,7 +154,7 @@ func (r *rig) policies(b testing.TB, far bool, snaps *pipeline.Snapshots) {
 			b.Fatal(err)
 		}
 	}
-	snaps.SPD.Store(&spd.Snapshot{Out: tables[spd.Out], In: tables[spd.In]})
+	snaps.IPsec.StoreSPD(spd.Snapshot{Out: tables[spd.Out], In: tables[spd.In]})
 }
 
 // entries are the policies, by direction, that protect 10.1/16 <-> 10.2/16 and

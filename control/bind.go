@@ -181,8 +181,8 @@ func (c *Controller) seek(p *policy) {
 	c.bind(p, w)
 }
 
-// forsake undoes seek. The policy stays bound until unbind, after the workers
-// have lost sight of it.
+// forsake undoes seek. The policy stays bound until compile makes the tables
+// without it.
 func (c *Controller) forsake(p *policy) {
 	k, ok := p.wanted()
 	if !ok {

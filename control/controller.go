@@ -22,6 +22,7 @@ import (
 	"spigot/internal/epoch"
 	"spigot/internal/fib"
 	"spigot/internal/flow"
+	"spigot/internal/tables"
 	"spigot/pmd"
 	"spigot/ring"
 	"spigot/sad"
@@ -73,12 +74,11 @@ type Port struct {
 	SetLocal func([]netip.Addr) error
 }
 
-// Config is all that a Controller is made of. The three tables, Epochs and
+// Config is all that a Controller is made of. The tables, Epochs and
 // Mirror must be there.
 type Config struct {
-	Log     *slog.Logger // nil: discard
-	SPD     *atomic.Pointer[spd.Snapshot]
-	SAD     *atomic.Pointer[sad.Snapshot]
+	Log     *slog.Logger      // nil: discard
+	IPsec   *tables.Published // SPD and SAD
 	FIB     *atomic.Pointer[fib.Table]
 	Epochs  *epoch.Domain
 	Workers []Worker
@@ -141,8 +141,8 @@ const (
 // New returns a controller with empty tables, which it publishes. Its Run has
 // to be called; Close, when the workers and Run have stopped.
 func New(cfg Config) (*Controller, error) {
-	if cfg.SPD == nil || cfg.SAD == nil || cfg.FIB == nil || cfg.Epochs == nil || cfg.Mirror == nil {
-		return nil, fmt.Errorf("new controller: %w: SPD, SAD, FIB, Epochs and Mirror must be set", ErrConfig)
+	if cfg.IPsec == nil || cfg.FIB == nil || cfg.Epochs == nil || cfg.Mirror == nil {
+		return nil, fmt.Errorf("new controller: %w: IPsec, FIB, Epochs and Mirror must be set", ErrConfig)
 	}
 	for i, p := range cfg.Ports {
 		if p.Side != SideProtected && p.Side != SideWire {
@@ -186,8 +186,7 @@ func New(cfg Config) (*Controller, error) {
 		c.answers[i] = bucket{rate: answerRate, burst: answerRate}
 	}
 	c.newSecret()
-	c.db = sad.NewDB(cfg.Epochs, func(s *sad.Snapshot) { cfg.SAD.Store(s) })
-	cfg.SPD.Store(&spd.Snapshot{})
+	c.db = sad.NewDB(cfg.Epochs, func(s *sad.Snapshot) { cfg.IPsec.Store(c.spds.tables, s) })
 	cfg.FIB.Store(fib.Build(&fib.Config{}))
 	return c, nil
 }
@@ -234,7 +233,7 @@ func (c *Controller) Close() {
 			return
 		}
 		c.closed = true
-		c.cfg.SPD.Store(&spd.Snapshot{})
+		c.spds = policies{}
 		c.db.Close()
 		c.cfg.Epochs.Reap()
 		for _, m := range c.pending {
@@ -246,7 +245,7 @@ func (c *Controller) Close() {
 			}
 		}
 		c.sas, c.pending = records{}, nil
-		c.spds, c.asks, c.offers = policies{}, acquires{}, offers{}
+		c.asks, c.offers = acquires{}, offers{}
 		clear(c.subscribers)
 		clear(c.secret[:])
 	})

@@ -18,6 +18,7 @@ import (
 	"spigot/internal/epoch"
 	"spigot/internal/fib"
 	"spigot/internal/flow"
+	"spigot/internal/tables"
 	"spigot/ring"
 	"spigot/sad"
 	"spigot/spd"
@@ -28,8 +29,9 @@ import (
 // (192.0.2.1, 2001:db8::1). The peer is 192.0.2.2, 2001:db8::2.
 type gateway struct {
 	*Controller
-	spd      atomic.Pointer[spd.Snapshot]
-	sad      atomic.Pointer[sad.Snapshot]
+	ipsec    tables.Published
+	spd      spdView
+	sad      sadView
 	fib      atomic.Pointer[fib.Table]
 	mirror   *fakeMirror
 	worker   Worker
@@ -39,6 +41,15 @@ type gateway struct {
 	events   *Subscriber
 	news     []Event // taken from events
 }
+
+// spdView and sadView are one half of what is published.
+type (
+	spdView struct{ *tables.Published }
+	sadView struct{ *tables.Published }
+)
+
+func (v spdView) Load() *spd.Snapshot { return &v.Published.Load().SPD }
+func (v sadView) Load() *sad.Snapshot { return v.Published.Load().SAD }
 
 type fakeMirror struct {
 	updates  chan *kernel.View
@@ -83,6 +94,7 @@ func (l *logBuffer) count(text string) int {
 func newGateway(t testing.TB, edit ...func(*Config)) *gateway {
 	t.Helper()
 	g := &gateway{mirror: &fakeMirror{updates: make(chan *kernel.View, 1)}, log: &logBuffer{}}
+	g.spd, g.sad = spdView{&g.ipsec}, sadView{&g.ipsec}
 	g.worker = Worker{
 		Core:     1,
 		Counters: new(counter.Worker),
@@ -91,8 +103,8 @@ func newGateway(t testing.TB, edit ...func(*Config)) *gateway {
 		Injects:  ring.New[fib.Inject](256),
 	}
 	cfg := Config{
-		Log: slog.New(slog.NewTextHandler(g.log, nil)),
-		SPD: &g.spd, SAD: &g.sad, FIB: &g.fib,
+		Log:   slog.New(slog.NewTextHandler(g.log, nil)),
+		IPsec: &g.ipsec, FIB: &g.fib,
 		Epochs:  new(epoch.Domain),
 		Workers: []Worker{g.worker},
 		Ports: []Port{

@@ -144,7 +144,7 @@ func infoOf(p *SAParams) SAInfo {
 // reportPolicies describes the SPD, outbound first.
 func (c *Controller) reportPolicies() []PolicyInfo {
 	all := []PolicyInfo{}
-	now, sas := c.cfg.SPD.Load(), c.cfg.SAD.Load()
+	now, sas := c.spds.tables, c.db.Snapshot()
 	for _, t := range []*spd.Table{now.Out, now.In} {
 		for _, p := range t.Policies() {
 			info := PolicyInfo{

@@ -29,8 +29,9 @@ type policies struct {
 	mortal map[uint32]*policy     // those with a lifetime
 	lastID uint32
 	added  uint64
-	edits  [2]spdEdit // by direction
-	gone   []uint32   // to be unbound once workers have lost sight of them
+	edits  [2]spdEdit   // by direction
+	gone   []uint32     // to be unbound with the next tables
+	tables spd.Snapshot // compiled last: what workers see, but for the length of edit
 }
 
 // spdEdit is what a table is to become.
@@ -260,25 +261,26 @@ func (c *Controller) dropPolicy(p *policy) {
 	c.forsake(p)
 }
 
-// edit runs f, which changes SADB and SPD, and publishes what came of it. The
-// SAs come first: a worker loads the SPD before the SAD, so the policy that it
-// finds has its SA.
+// edit runs f, which changes SADB and SPD, and publishes what came of it: all
+// of it at once, so that no packet meets the half.
 func (c *Controller) edit(f func()) {
 	_ = c.db.Batch(func() error {
 		f()
 		c.rebind()
+		c.compile()
 		return nil
 	})
-	c.publish()
+	if c.cfg.IPsec.Load().SPD != c.spds.tables { // no SA has changed, nor a binding
+		c.cfg.IPsec.Store(c.spds.tables, c.db.Snapshot())
+	}
 	c.deliver()
 }
 
-// publish shows workers the SPD as it is now.
-func (c *Controller) publish() {
+// compile makes the tables that the SPD has become, to be published with the
+// SAD, and takes their SAs from the policies that have left.
+func (c *Controller) compile() {
 	s := &c.spds
-	next := *c.cfg.SPD.Load()
-	changed := false
-	for dir, table := range map[spd.Dir]**spd.Table{spd.Out: &next.Out, spd.In: &next.In} {
+	for dir, table := range map[spd.Dir]**spd.Table{spd.Out: &s.tables.Out, spd.In: &s.tables.In} {
 		e := &s.edits[dir]
 		if len(e.gone) == 0 && len(e.add) == 0 {
 			continue
@@ -292,23 +294,13 @@ func (c *Controller) publish() {
 			c.log.Error("compile the SPD: policies are as before", "err", err)
 			continue
 		}
-		*table, changed = t, true
-		*e = spdEdit{}
+		*table, *e = t, spdEdit{}
 	}
-	if changed {
-		c.cfg.SPD.Store(&next)
-	}
-	if len(s.gone) == 0 {
-		return
-	}
-	_ = c.db.Batch(func() error {
-		for _, id := range s.gone {
-			if s.byID[id] == nil {
-				_ = c.db.Bind(id, nil) // cannot fail: it names no SA
-			}
+	for _, id := range s.gone {
+		if s.byID[id] == nil {
+			_ = c.db.Bind(id, nil) // cannot fail: it names no SA
 		}
-		return nil
-	})
+	}
 	s.gone = nil
 }
 

@@ -7,9 +7,9 @@ import (
 	"spigot/internal/counter"
 	"spigot/internal/epoch"
 	"spigot/internal/fib"
+	"spigot/internal/tables"
 	"spigot/pmd"
 	"spigot/ring"
-	"spigot/sad"
 	"spigot/spd"
 )
 
@@ -47,9 +47,8 @@ type Idle struct {
 // Snapshots are the published tables that workers read: each pointer is stored
 // by the slow path and loaded by every worker once a turn. None may be nil.
 type Snapshots struct {
-	SPD atomic.Pointer[spd.Snapshot]
-	SAD atomic.Pointer[sad.Snapshot]
-	FIB atomic.Pointer[fib.Table]
+	IPsec tables.Published // SPD and SAD
+	FIB   atomic.Pointer[fib.Table]
 }
 
 // Config is all that a Worker is made of. The worker owns the Pool and the

@@ -77,8 +77,8 @@ func newGateway(t testing.TB, side byte, pool *pmd.Pool, q queues) *gateway {
 	t.Helper()
 	g := &gateway{t: t, side: side, pool: pool, snaps: new(pipeline.Snapshots), epochs: new(epoch.Domain),
 		policies: map[spd.Dir][]*spd.Policy{}, mtu: 1500}
-	g.db = sad.NewDB(g.epochs, g.snaps.SAD.Store)
-	g.snaps.SPD.Store(&spd.Snapshot{})
+	g.db = sad.NewDB(g.epochs, g.snaps.IPsec.StoreSAD)
+	g.snaps.IPsec.StoreSPD(spd.Snapshot{})
 	g.setMTU(1500)
 	g.assemble(q)
 	return g
@@ -142,7 +142,7 @@ func (g *gateway) addPolicy(p spd.Policy) uint32 {
 
 func (g *gateway) publishPolicies() {
 	g.t.Helper()
-	old := g.snaps.SPD.Load()
+	old := g.snaps.IPsec.Load().SPD
 	out, err := spd.Compile(old.Out, g.policies[spd.Out])
 	if err != nil {
 		g.t.Fatal(err)
@@ -151,7 +151,7 @@ func (g *gateway) publishPolicies() {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	g.snaps.SPD.Store(&spd.Snapshot{Out: out, In: in})
+	g.snaps.IPsec.StoreSPD(spd.Snapshot{Out: out, In: in})
 }
 
 // tunnel describes one SA pair's outer side; a to b has SPI spi, b to a spi+1.

@@ -103,7 +103,7 @@ func check(cfg *Config) error {
 		return errors.New("pool, snapshots, epoch reader and counters are all needed")
 	case cfg.Acquires == nil || cfg.Punts == nil || cfg.Injects == nil:
 		return errors.New("all three rings are needed")
-	case cfg.Snapshots.SPD.Load() == nil || cfg.Snapshots.SAD.Load() == nil || cfg.Snapshots.FIB.Load() == nil:
+	case cfg.Snapshots.IPsec.Load() == nil || cfg.Snapshots.IPsec.Load().SAD == nil || cfg.Snapshots.FIB.Load() == nil:
 		return errors.New("a snapshot is not published yet")
 	}
 	for i, p := range cfg.Ports {
@@ -156,8 +156,8 @@ const sampleEvery = 16
 // Turn goes once around: packets of the slow path, every queue of every port,
 // then the drivers' housekeeping. It returns how many packets it carried.
 func (w *Worker) Turn() int {
-	s := w.cfg.Snapshots
-	w.spd, w.sad, w.fib = s.SPD.Load(), s.SAD.Load(), s.FIB.Load()
+	t := w.cfg.Snapshots.IPsec.Load()
+	w.spd, w.sad, w.fib = &t.SPD, t.SAD, w.cfg.Snapshots.FIB.Load()
 	w.sampling = w.c.Turns%sampleEvery == 0
 	w.c.Turns++
 

@@ -153,8 +153,7 @@ func (g *gateway) openMirror() error {
 func (g *gateway) openControl(conf *ipsecconf.Config, ports []control.Port) error {
 	c := control.Config{
 		Log:             g.log,
-		SPD:             &g.snapshots.SPD,
-		SAD:             &g.snapshots.SAD,
+		IPsec:           &g.snapshots.IPsec,
 		FIB:             &g.snapshots.FIB,
 		Epochs:          &g.epochs,
 		Ports:           ports,

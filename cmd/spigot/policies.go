@@ -29,8 +29,7 @@ func loadPolicies(c *Config) (*ipsecconf.Config, error) {
 func tryPolicies(c *Config, conf *ipsecconf.Config) error {
 	var tables pipeline.Snapshots
 	ctl, err := control.New(control.Config{
-		SPD:             &tables.SPD,
-		SAD:             &tables.SAD,
+		IPsec:           &tables.IPsec,
 		FIB:             &tables.FIB,
 		Epochs:          &epoch.Domain{},
 		Mirror:          noMirror{},

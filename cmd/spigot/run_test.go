@@ -92,7 +92,7 @@ func runUntil(ctx context.Context, t *testing.T, g *gateway) error {
 	if down := g.cleanup.run(); down != nil {
 		t.Errorf("take down: %v", down)
 	}
-	if s := g.snapshots.SPD.Load(); s == nil || s.Out != nil || s.In != nil {
+	if s := g.snapshots.IPsec.Load(); s == nil || s.SPD != (spd.Snapshot{}) {
 		t.Error("policies are still published: control was not closed")
 	}
 	return err

@@ -20,8 +20,8 @@ import (
 	"spigot/internal/epoch"
 	"spigot/internal/fib"
 	"spigot/internal/flow"
+	"spigot/internal/tables"
 	"spigot/sad"
-	"spigot/spd"
 )
 
 // silent is a kernel that says once that 192.0.2.1 is the gateway's.
@@ -37,7 +37,7 @@ func newKeyServer(t *testing.T) (*control.Controller, string) {
 	mirror := &silent{make(chan *kernel.View, 1)}
 	mirror.updates <- &kernel.View{FIB: fib.Config{Local: []flow.Addr{flow.FromNetip(netip.MustParseAddr("192.0.2.1"))}}}
 	c, err := control.New(control.Config{
-		SPD: new(atomic.Pointer[spd.Snapshot]), SAD: new(atomic.Pointer[sad.Snapshot]), FIB: new(atomic.Pointer[fib.Table]),
+		IPsec: new(tables.Published), FIB: new(atomic.Pointer[fib.Table]),
 		Epochs: new(epoch.Domain), Mirror: mirror,
 	})
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"spigot/internal/epoch"
 	"spigot/internal/fib"
 	"spigot/internal/flow"
+	"spigot/internal/tables"
 	"spigot/ring"
-	"spigot/sad"
 	"spigot/spd"
 )
 
@@ -62,8 +62,8 @@ func newRig(t testing.TB, edit ...func(*Config)) *rig {
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	r.control, err = control.New(control.Config{
-		Log: log,
-		SPD: new(atomic.Pointer[spd.Snapshot]), SAD: new(atomic.Pointer[sad.Snapshot]), FIB: new(atomic.Pointer[fib.Table]),
+		Log:   log,
+		IPsec: new(tables.Published), FIB: new(atomic.Pointer[fib.Table]),
 		Epochs: new(epoch.Domain), Mirror: mirror,
 		Workers: []control.Worker{{
 			Counters: new(counter.Worker), Acquires: r.acquires,

@@ -20,6 +20,7 @@ import (
 	"spigot/internal/epoch"
 	"spigot/internal/fib"
 	"spigot/internal/flow"
+	"spigot/internal/tables"
 	"spigot/ring"
 	"spigot/sad"
 	"spigot/spd"
@@ -38,7 +39,7 @@ func NewRig(t testing.TB, locals ...string) *Rig {
 func (r *Rig) Control() *control.Controller { return r.ctl }
 
 // Bound returns the SA that a policy has, nil if none.
-func (r *Rig) Bound(policy uint32) *sad.Outbound { return r.sad.Load().Outbound(policy) }
+func (r *Rig) Bound(policy uint32) *sad.Outbound { return r.ipsec.Load().SAD.Outbound(policy) }
 
 // Acquire has a worker ask for the SA of a policy.
 func (r *Rig) Acquire(policy uint32, f flow.Tuple) {
@@ -85,7 +86,7 @@ type rig struct {
 	*Server
 	ctl      *control.Controller
 	acquires *ring.SPSC[spd.AcquireRequest]
-	sad      atomic.Pointer[sad.Snapshot]
+	ipsec    tables.Published
 	log      logBuffer
 	seq      uint32
 }
@@ -124,8 +125,8 @@ func makeRig(t testing.TB, edit func(*Config), locals ...string) *rig {
 	log := slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	r.ctl, err = control.New(control.Config{
-		Log: log,
-		SPD: new(atomic.Pointer[spd.Snapshot]), SAD: &r.sad, FIB: new(atomic.Pointer[fib.Table]),
+		Log:   log,
+		IPsec: &r.ipsec, FIB: new(atomic.Pointer[fib.Table]),
 		Epochs: new(epoch.Domain), Mirror: mirror,
 		Workers: []control.Worker{{
 			Counters: new(counter.Worker), Acquires: r.acquires,

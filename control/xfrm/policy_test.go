@@ -67,7 +67,7 @@ func TestCharonPolicies(t *testing.T) {
 	bound := 0
 	err := r.ctl.Keying(func(k *control.Keying) {
 		p, err := k.Policy(control.PolicyName{Dir: spd.Out, Sel: must(charonPolicy(dirOut).sel.flow())})
-		if sa := r.sad.Load().Outbound(p.ID); err == nil && sa != nil && sa.SPI == 0x1000 {
+		if sa := r.ipsec.Load().SAD.Outbound(p.ID); err == nil && sa != nil && sa.SPI == 0x1000 {
 			bound++
 		}
 	})

@@ -109,7 +109,7 @@ func TestCharonInboundSA(t *testing.T) {
 	if err := decode(got.attr(t, usersaInfoLen, nl.XFRMA_REPLAY_ESN_VAL), &ring); err != nil || ring.window != 1024 || len(ring.bitmap) != 32 {
 		t.Errorf("%+v, %v", ring, err)
 	}
-	if info := r.sad.Load(); info == nil {
+	if info := r.ipsec.Load().SAD; info == nil {
 		t.Error("nothing was published")
 	}
 
