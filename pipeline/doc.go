@@ -27,6 +27,11 @@
 //
 //	rx + injected = tx + punted + drops
 //
+// In tunnel mode the packet is the payload of a new one. In transport mode ESP
+// goes between the packet's IP header and its payload, and the two meet again
+// when it is opened; what then is for an address of the gateway ends in route,
+// as everything that fib calls Local does.
+//
 // A worker shares nothing that it changes with other workers but the SAs,
 // which are lock-free. Policies, SAs and routes are immutable snapshots that
 // the slow path publishes and the worker loads once a turn. What is rare goes

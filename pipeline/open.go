@@ -13,15 +13,16 @@ import (
 func (w *Worker) sa(b *Burst) {
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
+		udp := 0
 		switch {
 		case p.info.Proto == wire.ProtoESP:
-			if r := w.findSA(p, 0); r != counter.None && (p.in != nil || w.isOurs(p)) {
-				b.Drop(i, r)
-			}
-		case p.info.Proto == wire.ProtoUDP && p.tuple.DstPort == portNATT && !p.tuple.NoPorts && w.isOurs(p):
-			if r := w.findSA(p, wire.UDPLen); r != counter.None {
-				b.Drop(i, r)
-			}
+		case p.info.Proto == wire.ProtoUDP && p.tuple.DstPort == portNATT && !p.tuple.NoPorts:
+			udp = wire.UDPLen
+		default:
+			continue
+		}
+		if r := w.findSA(p, udp); r != counter.None && (p.in != nil || w.isOurs(p)) {
+			b.Drop(i, r)
 		}
 	}
 }
@@ -50,7 +51,7 @@ func (w *Worker) findSA(p *packet, udp int) (r counter.Reason) {
 	if sa == nil {
 		return counter.UnknownSPI
 	}
-	if !sa.Tunnel || int(sa.Geo.UDP) != udp {
+	if int(sa.Geo.UDP) != udp {
 		return counter.WrongSAMode
 	}
 	if n := len(esp) - wire.ESPLen - int(sa.Geo.IV) - int(sa.Geo.ICV); n < 2 || n%int(sa.Geo.Align) != 0 {
@@ -138,7 +139,10 @@ func (p *packet) decapsulate() counter.Reason {
 	if next == wire.ProtoNoNext {
 		return counter.DummyPacket
 	}
-	return p.unwrap(start, text[:len(text)-pad], next)
+	if text = text[:len(text)-pad]; !sa.Tunnel {
+		return p.join(start, text, next)
+	}
+	return p.unwrap(start, text, next)
 }
 
 // isPadding says whether b counts 1, 2, 3 ..

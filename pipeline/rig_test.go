@@ -164,6 +164,7 @@ type tunnel struct {
 	esn      bool
 	outer6   bool
 	udp      bool // ESP in UDP (RFC 3948)
+	host     bool // transport mode, from host to host
 	window   int
 	outer    sad.Outer
 	selector bool // SAs carry the test network's selectors
@@ -173,13 +174,18 @@ var aes128gcm = tunnel{spi: 0x1000, enc: "aes-gcm-16", encLen: 20, window: 64}
 
 func (tn *tunnel) params(fromA bool) *sad.Params {
 	src, dst, spi := gwA4, gwB4, tn.spi
-	if tn.outer6 {
+	switch {
+	case tn.host && tn.outer6:
+		src, dst = hostA6, hostB6
+	case tn.host:
+		src, dst = hostA4, hostB4
+	case tn.outer6:
 		src, dst = gwA6, gwB6
 	}
 	if !fromA {
 		src, dst, spi = dst, src, spi+1
 	}
-	p := &sad.Params{SPI: spi, Proto: 50, Src: addr(src), Dst: addr(dst), Tunnel: true,
+	p := &sad.Params{SPI: spi, Proto: 50, Src: addr(src), Dst: addr(dst), Tunnel: !tn.host,
 		Encryption: tn.enc, Integrity: tn.integ, ESN: tn.esn, Window: tn.window, Reqid: 7, Outer: tn.outer,
 		EncKey: key(tn.encLen, byte(spi)), AuthKey: key(tn.authLen, byte(spi)+100)}
 	if tn.udp {
@@ -225,8 +231,8 @@ func (g *gateway) protect(tn tunnel) (out *sad.Outbound, in *sad.Inbound) {
 		if !a {
 			sel = sel.Mirrored()
 		}
-		id := g.addPolicy(spd.Policy{Dir: spd.Out, Sel: sel, Action: spd.Protect, Template: templateOf(out.Src, out.Dst)})
-		g.addPolicy(spd.Policy{Dir: spd.In, Sel: sel.Mirrored(), Action: spd.Protect, Template: templateOf(in.Src, in.Dst)})
+		id := g.addPolicy(spd.Policy{Dir: spd.Out, Sel: sel, Action: spd.Protect, Template: naming(&out.SA)})
+		g.addPolicy(spd.Policy{Dir: spd.In, Sel: sel.Mirrored(), Action: spd.Protect, Template: naming(&in.SA)})
 		if err := g.db.Bind(id, out); err != nil {
 			g.t.Fatal(err)
 		}
@@ -236,6 +242,15 @@ func (g *gateway) protect(tn tunnel) (out *sad.Outbound, in *sad.Inbound) {
 
 func templateOf(src, dst flow.Addr) spd.Template {
 	return spd.Template{Proto: 50, Mode: spd.Tunnel, Src: src, Dst: dst, Reqid: 7}
+}
+
+// naming returns the template that names sa.
+func naming(sa *sad.SA) spd.Template {
+	t := spd.Template{Proto: sa.Proto, Mode: spd.Tunnel, Src: sa.Src, Dst: sa.Dst, Reqid: sa.Reqid}
+	if !sa.Tunnel {
+		t.Mode = spd.Transport
+	}
+	return t
 }
 
 // home fails the test unless every frame is home and every packet was counted once.
@@ -415,5 +430,5 @@ func (tn tunnel) String() string {
 	if tn.outer6 {
 		outer = 6
 	}
-	return fmt.Sprintf("%s-%d%s/esn=%t/outer=%d/udp=%t", tn.enc, tn.encLen*8, tn.integ, tn.esn, outer, tn.udp)
+	return fmt.Sprintf("%s-%d%s/esn=%t/outer=%d/udp=%t/host=%t", tn.enc, tn.encLen*8, tn.integ, tn.esn, outer, tn.udp, tn.host)
 }

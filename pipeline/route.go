@@ -68,6 +68,10 @@ func (p *packet) pathMTU() int {
 	if p.out == nil {
 		return int(p.hop.MTU)
 	}
+	if !p.out.Tunnel {
+		head := int(p.info.HeaderLen)
+		return head + p.out.Geo.MaxInner(int(p.hop.MTU)-head)
+	}
 	return p.out.Geo.MaxInner(int(p.hop.MTU))
 }
 

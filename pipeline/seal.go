@@ -40,10 +40,7 @@ func (w *Worker) seal(b *Burst) {
 // sealRun prepares the packets in row, all under sa, and appends their jobs.
 func (w *Worker) sealRun(b *Burst, row []uint8, sa *sad.Outbound, jobs []sad.Job) []sad.Job {
 	if !sa.Tunnel {
-		for _, i := range row {
-			b.Drop(i, counter.WrongSAMode)
-		}
-		return jobs
+		return w.sealTransport(b, row, sa, jobs)
 	}
 	seq, granted := sa.Reserve(len(row))
 	var packets, bytes uint64
@@ -86,14 +83,7 @@ func (p *packet) encapsulate(sa *sad.Outbound, seq uint32) []byte {
 	if p.info.V6 {
 		next = wire.ProtoIPv6
 	}
-	pad := g.Pad(n)
-	trailer := p.chunk[p.l3+n : end]
-	for i := range trailer[:pad] {
-		trailer[i] = byte(i + 1) // RFC 4303, section 2.4
-	}
-	trailer[pad] = byte(pad)
-	trailer[pad+1] = next
-
+	g.Trail(p.chunk[p.l3+n:end], n, next)
 	p.outerHeader(sa, p.chunk[start:end], seq)
 	esp := p.chunk[start+int(g.Outer)+int(g.UDP) : end : end]
 	wire.ESP(esp).Put(sa.SPI, seq)
@@ -135,8 +125,12 @@ func (p *packet) outerHeader(sa *sad.Outbound, outer []byte, seq uint32) {
 // udpChecksum gives ESP in UDP over IPv6, sealed by now, its checksum: unlike
 // over IPv4, receivers want one (RFC 8200, section 8.1).
 func (p *packet) udpChecksum() {
-	udp := wire.UDP(p.ip()[p.out.Geo.Outer:])
-	sum := wire.UpperChecksum(p.out.Src, p.out.Dst, wire.ProtoUDP, udp)
+	at, src := int(p.out.Geo.Outer), p.out.Src
+	if !p.out.Tunnel {
+		at, src = int(p.info.HeaderLen), p.tuple.Src
+	}
+	udp := wire.UDP(p.ip()[at:])
+	sum := wire.UpperChecksum(src, p.out.Dst, wire.ProtoUDP, udp)
 	if sum == 0 {
 		sum = 0xffff // RFC 768: 0 says that there is none
 	}

@@ -41,6 +41,17 @@ func (g Geometry) Prefix() int { return int(g.Outer) + int(g.UDP) + espHeaderLen
 // length and next header (RFC 4303, section 2.4).
 func (g Geometry) Pad(n int) int { return -(n + espTrailerLen) & (int(g.Align) - 1) }
 
+// Trail writes padding, pad length and next header behind a payload of n bytes
+// (RFC 4303, sections 2.4 to 2.6). b starts there and has room for them.
+func (g Geometry) Trail(b []byte, n int, next byte) {
+	pad := g.Pad(n)
+	for i := range b[:pad] {
+		b[i] = byte(i + 1)
+	}
+	b[pad] = byte(pad)
+	b[pad+1] = next
+}
+
 // Sealed returns the length of the outer IP packet that carries a payload of
 // n bytes. In transport mode the IP header, which the packet brings along, is
 // not in it.

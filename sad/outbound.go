@@ -45,8 +45,8 @@ func NewOutbound(p *Params) (*Outbound, error) {
 	out.seq.Store(p.Replay.Seq)
 	if p.Tunnel {
 		out.tos, out.labelSeed = p.Outer.tosTable(), newLabelSeed()
-		out.writeHeader(p.Encap)
 	}
+	out.writeHeader(p.Encap)
 	return out, nil
 }
 
@@ -58,15 +58,16 @@ func (sa *Outbound) writeHeader(e Encap) {
 		binary.BigEndian.PutUint16(udp, e.SrcPort)
 		binary.BigEndian.PutUint16(udp[2:], e.DstPort)
 	}
-	if sa.Geo.Outer == ipv4HeaderLen {
+	switch sa.Geo.Outer {
+	case ipv4HeaderLen:
 		h[0], h[8], h[9] = 0x45, sa.Outer.ttl(), proto
 		sa.Src.Put4(h[12:])
 		sa.Dst.Put4(h[16:])
-		return
+	case ipv6HeaderLen:
+		h[0], h[6], h[7] = 0x60, proto, sa.Outer.ttl()
+		sa.Src.Put16(h[8:])
+		sa.Dst.Put16(h[24:])
 	}
-	h[0], h[6], h[7] = 0x60, proto, sa.Outer.ttl()
-	sa.Src.Put16(h[8:])
-	sa.Dst.Put16(h[24:])
 }
 
 // Reserve takes the next n sequence numbers and returns the first, and how

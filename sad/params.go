@@ -55,7 +55,7 @@ const EncapUDP = 2
 type Encap struct {
 	Type             uint8 // 0, or EncapUDP
 	SrcPort, DstPort uint16
-	Original         flow.Addr // in transport mode: the peer's address behind its NAT; zero: not known
+	Original         flow.Addr // in transport mode: the peer's address behind its NAT; zero: not known. Checksums do without
 }
 
 // Replay is where an SA stands in its sequence numbers (RFC 4303, section 3.4.3).

@@ -3,7 +3,7 @@
 Reads requests from stdin, one JSON object a line, and answers each on stdout in the same way; bytes are base64:
 
   {"op": "sa", "spi": .., "src": "..", "dst": "..", "crypt": "AES-GCM", "crypt_key": .., "auth": "", "auth_key": ..,
-   "esn": false}                                 makes a tunnel-mode SA; they are counted from 0
+   "esn": false, "transport": false}             makes an SA, in tunnel mode if not transport; they are counted from 0
   {"op": "seal", "sa": 0, "seq": n, "packet": ..}  IP packet -> IP packet with ESP
   {"op": "open", "sa": 0, "seq": n, "packet": ..}  IP packet with ESP -> IP packet
 
@@ -32,9 +32,10 @@ def load():
 
 
 def new_sa(r):
-    outer = (IPv6 if ":" in r["dst"] else IP)(src=r["src"], dst=r["dst"])
+    family = IPv6 if ":" in r["dst"] else IP
     return SecurityAssociation(
-        ESP, spi=r["spi"], tunnel_header=outer, esn_en=r["esn"],
+        ESP, spi=r["spi"], esn_en=r["esn"],
+        tunnel_header=None if r["transport"] else family(src=r["src"], dst=r["dst"]),
         crypt_algo=r["crypt"], crypt_key=base64.b64decode(r["crypt_key"]) or None,
         auth_algo=r["auth"] or None, auth_key=base64.b64decode(r["auth_key"]) or None)
 
@@ -50,10 +51,13 @@ def seal(sa, data):
 
 
 def open_(sa, data):
-    outer = sa.tunnel_header.__class__(data)
-    check_outer(outer, sa.tunnel_header)
+    outer = (IPv6 if data[0] >> 4 == 6 else IP)(data)
+    check_outer(outer)
     if outer[ESP].seq != sa.seq_num:
         raise ValueError("sequence number %d, want %d" % (outer[ESP].seq, sa.seq_num))
+    if sa.tunnel_header is None:
+        return bytes(sa.decrypt(outer))
+    check_tunnel(outer, sa.tunnel_header)
     inner = bytes(sa.decrypt(outer))
     # decrypt leaves the next header in the outer one, and takes the inner packet's version from its first byte.
     nh = outer.proto if outer.version == 4 else outer.nh
@@ -62,13 +66,17 @@ def open_(sa, data):
     return inner
 
 
-def check_outer(outer, want):
-    """Raises unless scapy computes the same lengths and checksum, and finds the SA's addresses and nothing else."""
+def check_outer(outer):
+    """Raises unless scapy computes the same lengths and checksum."""
     again = outer.copy()
     for field in ("ihl", "len", "chksum") if again.version == 4 else ("plen",):
         delattr(again, field)
     if bytes(again) != bytes(outer):
         raise ValueError("outer header %r: scapy makes %r of its fields" % (outer, again))
+
+
+def check_tunnel(outer, want):
+    """Raises unless the header has the SA's addresses, and nothing but ESP behind it."""
     if (outer.src, outer.dst) != (want.src, want.dst) or not isinstance(outer.payload, ESP):
         raise ValueError("outer header %r is not the SA's" % outer)
 
