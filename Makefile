@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # git refuses a clone that is somebody else's, and go build, which asks it, fails with it.
 export GOFLAGS += $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
 
-.PHONY: all build demo demo-ike test test-race test-tiers test-vectors bench soak lint generate check-generated clean help deps-demo deps-test deps-generate
+.PHONY: all build demo demo-ike test test-race test-tiers test-vectors test-matrix bench soak lint generate check-generated clean help deps-demo deps-test deps-generate
 
 all: build ## build bin/spigot, bin/spigotctl and bin/spigen (the default)
 
@@ -43,6 +43,9 @@ test-tiers:
 
 test-vectors:
 	cd crypto/wycheproof && $(GO) test -count=1 -v -run . ./...
+
+test-matrix: deps-test ## the whole matrix against a real Linux kernel's IPsec stack, of which test tries a part
+	SPIGOT_MATRIX=full $(GO) test -count=1 -timeout 60m -v -run '^TestLinux' ./cmd/spigot
 
 bench: ## benchmarks with cycles/pkt, Mpps and Gbit/s (BENCH=regexp BENCHTIME=1s COUNT=5)
 	@# One run after the other: -count would repeat each benchmark in place, and drivers are compared side by side.
