@@ -23,7 +23,9 @@ type Engine struct {
 }
 
 // NewEngine makes a worker's Engine.
-func NewEngine() *Engine { return &Engine{digests: newDigests(), cbc: newCBCLanes()} }
+func NewEngine() *Engine {
+	return &Engine{digests: newDigests(), cbc: newCBCLanes(), gcm: newGCMLists()}
+}
 
 // Seal encrypts each job's packet in place and writes its IV and ICV. It sets
 // OK on each job: false if the job has no living key, or if its packet is too
@@ -53,9 +55,7 @@ func (e *Engine) Open(jobs []Job) {
 // run gives each suite's kernel its jobs together, so that a kernel can work
 // on several packets at once. Mostly all are of one suite: one pass does.
 func (e *Engine) run(jobs []Job, seal bool) {
-	if e.runGCM(jobs, seal) {
-		return
-	}
+	jobs = e.runGCM(jobs, seal)
 	var s *Suite
 	same, rest := 0, 0
 	for i := range jobs {

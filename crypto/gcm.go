@@ -18,15 +18,23 @@ type gcmKey struct {
 // key size, of 16, 24 and 32 bytes.
 type gcmKernel struct {
 	expand     func(g *gcmKey, key, salt []byte)
-	seal, open [3]gcmSizes
+	seal, open [3]gcmFuncs
 }
 
-// gcmSizes are functions by what a packet takes, without its ICV: up to 64
-// bytes, up to 128 and any number. The first two take packets in fours, and may
-// be nil.
-type gcmSizes [3]func(jobs *Job, group *uint8, n int)
+// gcmFuncs are the functions for packets of up to 64, 96 and 128 bytes without
+// ICV, and for those of any size. Those for small ones may be nil.
+type gcmFuncs struct {
+	small [3]gcmSmall
+	any   func(jobs *Job, group *uint8, n int)
+}
 
-// gcmFours is how many packets the functions for small ones take at once.
+// gcmSmall takes the jobs of group, n of them and four at a time, as long as all
+// four have living keys of the suite and packets of its size; then it stops, and
+// tells how many it has taken. To seal, it writes the IV. Among four, one
+// job may be there several times, as done twice at once it comes out the same.
+type gcmSmall func(jobs *Job, group *uint8, n int, suite *Suite) int
+
+// gcmFours is how many packets a gcmSmall takes at once.
 const gcmFours = 4
 
 // gcmKernel is the suite's; it is empty if the suite is not AES-GCM.
@@ -35,6 +43,15 @@ func (s *Suite) gcmKernel() *gcmKernel {
 		return &gcmKernel{}
 	}
 	return &s.cipher.kernels[s.tier]
+}
+
+// funcs are those for the size of the suite's keys.
+func (k *gcmKernel) funcs(s *Suite, seal bool) *gcmFuncs {
+	size := (s.keyLen - s.cipher.salt - 16) / 8
+	if seal {
+		return &k.seal[size]
+	}
+	return &k.open[size]
 }
 
 // sealGCM takes the sequence number as IV: see sealAEAD.
@@ -48,47 +65,52 @@ func (e *Engine) sealGCM(jobs []Job, group []uint8) {
 	for _, i := range group {
 		jobs[i].putIV()
 	}
-	e.gcm.run(&k.seal[s.gcmSize()], jobs, e.gcm.sort(jobs, group))
+	e.gcm.run(k.funcs(s, true), jobs, e.gcm.sort(jobs, group), s)
 }
 
 func (e *Engine) openGCM(jobs []Job, group []uint8) {
 	s := jobs[group[0]].Key.suite
 	if k := s.gcmKernel(); k.expand != nil {
-		e.gcm.run(&k.open[s.gcmSize()], jobs, e.gcm.sort(jobs, group))
+		e.gcm.run(k.funcs(s, false), jobs, e.gcm.sort(jobs, group), s)
 	} else {
 		e.openAEAD(jobs, group)
 	}
 }
 
-// runGCM does what run does, in one pass over the jobs, if all are of one suite
-// of AES-GCM and fit it. If not, it has written no more than IVs.
-func (e *Engine) runGCM(jobs []Job, seal bool) bool {
+// runGCM does what run does, if the first job is of a suite of AES-GCM, and
+// returns the jobs that are left to do. Small packets of one size take no pass
+// over the jobs; if not, one pass does if all fit that suite. If they do not, it
+// has written no more than IVs.
+func (e *Engine) runGCM(jobs []Job, seal bool) []Job {
 	first := jobs[0].Key
 	if first == nil || !first.alive || first.suite.cipher.kernels == nil {
-		return false
+		return jobs
 	}
 	s := first.suite
 	k := s.gcmKernel()
 	if k.expand == nil {
-		return false
+		return jobs
 	}
-	var one, two, more int
+	f := k.funcs(s, seal)
+	if size := gcmSize(len(jobs[0].Pkt)); size < gcmAny && f.small[size] != nil && len(jobs) >= gcmFours {
+		done := f.small[size](&jobs[0], &e.gcm.all[0], len(jobs)&^(gcmFours-1), s)
+		if jobs = jobs[done:]; len(jobs) == 0 {
+			return nil
+		}
+	}
+	var n gcmCounts
 	for i := range jobs {
 		j := &jobs[i]
 		if !j.fitsSuite(s) {
-			return false
+			return jobs
 		}
 		if seal {
 			j.putIV()
 		}
-		one, two, more = e.gcm.add(uint8(i), len(j.Pkt), one, two, more)
+		e.gcm.add(uint8(i), len(j.Pkt), &n)
 	}
-	f := &k.open
-	if seal {
-		f = &k.seal
-	}
-	e.gcm.run(&f[s.gcmSize()], jobs, gcmCounts{one, two, more})
-	return true
+	e.gcm.run(f, jobs, n, s)
+	return nil
 }
 
 // putIV writes the sequence number as the packet's IV.
@@ -98,60 +120,74 @@ func (j *Job) putIV() {
 	copy(head[headerLen+4:], head[4:headerLen])
 }
 
-// gcmSize is the index of the key's size in a gcmKernel.
-func (s *Suite) gcmSize() int { return (s.keyLen - s.cipher.salt - 16) / 8 }
-
-// gcmLists is scratch: indexes of jobs by what their packets take. gcmCounts
-// is how many there are of each.
+// gcmLists is scratch: indexes of jobs by what their packets take, and of all.
+// gcmCounts is how many there are of each.
 type (
-	gcmLists  [len(gcmSizes{})][MaxBatch]uint8
-	gcmCounts [len(gcmSizes{})]int
+	gcmLists struct {
+		of  [gcmAny + 1][MaxBatch]uint8
+		all [MaxBatch]uint8
+	}
+	gcmCounts [gcmAny + 1]int
 )
 
+// gcmAny is the index of the list for those that are not small.
+const gcmAny = len(gcmFuncs{}.small)
+
+func newGCMLists() (l gcmLists) {
+	for i := range l.all {
+		l.all[i] = uint8(i)
+	}
+	return l
+}
+
+// gcmSize is the index of the list for packets of n bytes.
+func gcmSize(n int) int {
+	switch {
+	case n <= 64+aeadTagLen:
+		return 0
+	case n <= 96+aeadTagLen:
+		return 1
+	case n <= 128+aeadTagLen:
+		return 2
+	}
+	return gcmAny
+}
+
 // run gives each of the functions its packets.
-func (l *gcmLists) run(f *gcmSizes, jobs []Job, n gcmCounts) {
-	const any = len(gcmSizes{}) - 1
-	for size := range any {
-		if f[size] == nil { // the function for any takes all, in any order
-			n[any] += copy(l[any][n[any]:], l[size][:n[size]])
-			n[size] = 0
+func (l *gcmLists) run(f *gcmFuncs, jobs []Job, n gcmCounts, s *Suite) {
+	for size, small := range f.small {
+		if small == nil { // the function for any takes all, in any order
+			n[gcmAny] += copy(l.of[gcmAny][n[gcmAny]:], l.of[size][:n[size]])
+			continue
 		}
 		if n[size]%gcmFours == 1 { // for one alone, the function for any is faster
 			n[size]--
-			l[any][n[any]] = l[size][n[size]]
-			n[any]++
+			l.of[gcmAny][n[gcmAny]] = l.of[size][n[size]]
+			n[gcmAny]++
 		}
-		for ; n[size]%gcmFours != 0; n[size]++ { // done twice at once, a packet comes out the same
-			l[size][n[size]] = l[size][n[size]-1]
+		for ; n[size]%gcmFours != 0; n[size]++ {
+			l.of[size][n[size]] = l.of[size][n[size]-1]
+		}
+		if n[size] > 0 {
+			small(&jobs[0], &l.of[size][0], n[size], s)
 		}
 	}
-	for size := range n {
-		if n[size] > 0 {
-			f[size](&jobs[0], &l[size][0], n[size])
-		}
+	if n[gcmAny] > 0 {
+		f.any(&jobs[0], &l.of[gcmAny][0], n[gcmAny])
 	}
 }
 
 // sort fills the lists with a group's jobs.
-func (l *gcmLists) sort(jobs []Job, group []uint8) gcmCounts {
-	var one, two, more int
+func (l *gcmLists) sort(jobs []Job, group []uint8) (n gcmCounts) {
 	for _, i := range group {
-		one, two, more = l.add(i, len(jobs[i].Pkt), one, two, more)
+		l.add(i, len(jobs[i].Pkt), &n)
 	}
-	return gcmCounts{one, two, more}
+	return n
 }
 
-// add appends job i, whose packet has n bytes, to its list, and tells how long
-// the lists are.
-func (l *gcmLists) add(i uint8, n, one, two, more int) (int, int, int) {
-	if n <= 64+aeadTagLen {
-		l[0][one%MaxBatch] = i
-		return one + 1, two, more
-	}
-	if n <= 128+aeadTagLen {
-		l[1][two%MaxBatch] = i
-		return one, two + 1, more
-	}
-	l[2][more%MaxBatch] = i
-	return one, two, more + 1
+// add appends job i, whose packet has so many bytes, to its list.
+func (l *gcmLists) add(i uint8, bytes int, n *gcmCounts) {
+	size := gcmSize(bytes)
+	l.of[size][n[size]%MaxBatch] = i
+	n[size]++
 }

@@ -7,28 +7,28 @@ package crypto
 var gcmKernels = [numTiers]gcmKernel{
 	VAES256: {
 		expand: expandGCM,
-		seal: [3]gcmSizes{
-			{2: gcmSeal128vaes256},
-			{2: gcmSeal192vaes256},
-			{2: gcmSeal256vaes256},
+		seal: [3]gcmFuncs{
+			{any: gcmSeal128vaes256},
+			{any: gcmSeal192vaes256},
+			{any: gcmSeal256vaes256},
 		},
-		open: [3]gcmSizes{
-			{2: gcmOpen128vaes256},
-			{2: gcmOpen192vaes256},
-			{2: gcmOpen256vaes256},
+		open: [3]gcmFuncs{
+			{any: gcmOpen128vaes256},
+			{any: gcmOpen192vaes256},
+			{any: gcmOpen256vaes256},
 		},
 	},
 	VAES512: {
 		expand: expandGCM,
-		seal: [3]gcmSizes{
-			{gcmSeal128vaes512of1, gcmSeal128vaes512of2, gcmSeal128vaes512},
-			{gcmSeal192vaes512of1, gcmSeal192vaes512of2, gcmSeal192vaes512},
-			{gcmSeal256vaes512of1, gcmSeal256vaes512of2, gcmSeal256vaes512},
+		seal: [3]gcmFuncs{
+			{small: [3]gcmSmall{gcmSeal128vaes512of4, gcmSeal128vaes512of6, gcmSeal128vaes512of8}, any: gcmSeal128vaes512},
+			{small: [3]gcmSmall{gcmSeal192vaes512of4, gcmSeal192vaes512of6, gcmSeal192vaes512of8}, any: gcmSeal192vaes512},
+			{small: [3]gcmSmall{gcmSeal256vaes512of4, gcmSeal256vaes512of6, gcmSeal256vaes512of8}, any: gcmSeal256vaes512},
 		},
-		open: [3]gcmSizes{
-			{gcmOpen128vaes512of1, gcmOpen128vaes512of2, gcmOpen128vaes512},
-			{gcmOpen192vaes512of1, gcmOpen192vaes512of2, gcmOpen192vaes512},
-			{gcmOpen256vaes512of1, gcmOpen256vaes512of2, gcmOpen256vaes512},
+		open: [3]gcmFuncs{
+			{small: [3]gcmSmall{gcmOpen128vaes512of4, gcmOpen128vaes512of6, gcmOpen128vaes512of8}, any: gcmOpen128vaes512},
+			{small: [3]gcmSmall{gcmOpen192vaes512of4, gcmOpen192vaes512of6, gcmOpen192vaes512of8}, any: gcmOpen192vaes512},
+			{small: [3]gcmSmall{gcmOpen256vaes512of4, gcmOpen256vaes512of6, gcmOpen256vaes512of8}, any: gcmOpen256vaes512},
 		},
 	},
 }
@@ -51,60 +51,76 @@ func gcmSetup(powers *[gcmPowers][16]byte, keys *aesSchedule, rounds int)
 
 // The kernels seal or open jobs[i] for each i of group, n of them, and set OK.
 // The IV is in the packet; Seal writes the ICV. Open leaves the text of a
-// refused packet as garbage. The kernels called of1 and of2 take packets of up
-// to 64 and up to 128 bytes, ICV not counted, and n is a multiple of 4; among
-// four, one packet may be there several times.
+// refused packet as garbage. Those called of4, of6 and of8 are a gcmSmall.
 
 //go:noescape
-func gcmSeal128vaes512of1(jobs *Job, group *uint8, n int)
+func gcmSeal128vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal128vaes512of2(jobs *Job, group *uint8, n int)
+func gcmSeal128vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
+
+//go:noescape
+func gcmSeal128vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
 
 //go:noescape
 func gcmSeal128vaes512(jobs *Job, group *uint8, n int)
 
 //go:noescape
-func gcmSeal192vaes512of1(jobs *Job, group *uint8, n int)
+func gcmOpen128vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal192vaes512of2(jobs *Job, group *uint8, n int)
+func gcmOpen128vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal192vaes512(jobs *Job, group *uint8, n int)
-
-//go:noescape
-func gcmSeal256vaes512of1(jobs *Job, group *uint8, n int)
-
-//go:noescape
-func gcmSeal256vaes512of2(jobs *Job, group *uint8, n int)
-
-//go:noescape
-func gcmSeal256vaes512(jobs *Job, group *uint8, n int)
-
-//go:noescape
-func gcmOpen128vaes512of1(jobs *Job, group *uint8, n int)
-
-//go:noescape
-func gcmOpen128vaes512of2(jobs *Job, group *uint8, n int)
+func gcmOpen128vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
 
 //go:noescape
 func gcmOpen128vaes512(jobs *Job, group *uint8, n int)
 
 //go:noescape
-func gcmOpen192vaes512of1(jobs *Job, group *uint8, n int)
+func gcmSeal192vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen192vaes512of2(jobs *Job, group *uint8, n int)
+func gcmSeal192vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
+
+//go:noescape
+func gcmSeal192vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
+
+//go:noescape
+func gcmSeal192vaes512(jobs *Job, group *uint8, n int)
+
+//go:noescape
+func gcmOpen192vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
+
+//go:noescape
+func gcmOpen192vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
+
+//go:noescape
+func gcmOpen192vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
 
 //go:noescape
 func gcmOpen192vaes512(jobs *Job, group *uint8, n int)
 
 //go:noescape
-func gcmOpen256vaes512of1(jobs *Job, group *uint8, n int)
+func gcmSeal256vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen256vaes512of2(jobs *Job, group *uint8, n int)
+func gcmSeal256vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
+
+//go:noescape
+func gcmSeal256vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
+
+//go:noescape
+func gcmSeal256vaes512(jobs *Job, group *uint8, n int)
+
+//go:noescape
+func gcmOpen256vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
+
+//go:noescape
+func gcmOpen256vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
+
+//go:noescape
+func gcmOpen256vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
 
 //go:noescape
 func gcmOpen256vaes512(jobs *Job, group *uint8, n int)
@@ -113,16 +129,16 @@ func gcmOpen256vaes512(jobs *Job, group *uint8, n int)
 func gcmSeal128vaes256(jobs *Job, group *uint8, n int)
 
 //go:noescape
-func gcmSeal192vaes256(jobs *Job, group *uint8, n int)
-
-//go:noescape
-func gcmSeal256vaes256(jobs *Job, group *uint8, n int)
-
-//go:noescape
 func gcmOpen128vaes256(jobs *Job, group *uint8, n int)
 
 //go:noescape
+func gcmSeal192vaes256(jobs *Job, group *uint8, n int)
+
+//go:noescape
 func gcmOpen192vaes256(jobs *Job, group *uint8, n int)
+
+//go:noescape
+func gcmSeal256vaes256(jobs *Job, group *uint8, n int)
 
 //go:noescape
 func gcmOpen256vaes256(jobs *Job, group *uint8, n int)

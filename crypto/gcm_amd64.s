@@ -22,6 +22,24 @@ DATA reverse<>+56(SB)/4, $0x04050607
 DATA reverse<>+60(SB)/4, $0x00010203
 GLOBL reverse<>(SB), RODATA|NOPTR, $64
 
+DATA reverseFirst<>+0(SB)/4, $0x80808080
+DATA reverseFirst<>+4(SB)/4, $0x80808080
+DATA reverseFirst<>+8(SB)/4, $0x04050607
+DATA reverseFirst<>+12(SB)/4, $0x00010203
+DATA reverseFirst<>+16(SB)/4, $0x0c0d0e0f
+DATA reverseFirst<>+20(SB)/4, $0x08090a0b
+DATA reverseFirst<>+24(SB)/4, $0x04050607
+DATA reverseFirst<>+28(SB)/4, $0x00010203
+DATA reverseFirst<>+32(SB)/4, $0x0c0d0e0f
+DATA reverseFirst<>+36(SB)/4, $0x08090a0b
+DATA reverseFirst<>+40(SB)/4, $0x04050607
+DATA reverseFirst<>+44(SB)/4, $0x00010203
+DATA reverseFirst<>+48(SB)/4, $0x0c0d0e0f
+DATA reverseFirst<>+52(SB)/4, $0x08090a0b
+DATA reverseFirst<>+56(SB)/4, $0x04050607
+DATA reverseFirst<>+60(SB)/4, $0x00010203
+GLOBL reverseFirst<>(SB), RODATA|NOPTR, $64
+
 DATA counters<>+0(SB)/4, $0x00000000
 DATA counters<>+4(SB)/4, $0x00000000
 DATA counters<>+8(SB)/4, $0x00000000
@@ -3230,1769 +3248,2435 @@ lengths:
 	VZEROALL
 	RET
 
-// func gcmSeal128vaes512of1(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of1(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   592(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   592(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   592(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   608(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   608(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   608(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   608(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   624(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   624(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   624(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   624(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   640(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   640(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   640(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   640(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   656(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   656(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   656(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   656(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   672(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   672(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   672(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   672(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   688(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   688(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   688(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   688(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   704(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   704(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   704(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   704(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   720(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   720(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   720(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   720(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   736(R8), Z12
-	VAESENCLAST       Z12, Z0, Z0
-	VBROADCASTI32X4   736(R9), Z13
-	VAESENCLAST       Z13, Z2, Z2
-	VBROADCASTI32X4   736(R10), Z12
-	VAESENCLAST       Z12, Z4, Z4
-	VBROADCASTI32X4   736(R11), Z13
-	VAESENCLAST       Z13, Z6, Z6
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VMOVDQU8.Z        Z0, K1, Z0
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VMOVDQU8.Z   Z2, K2, Z2
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VMOVDQU8.Z   Z4, K3, Z4
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VMOVDQU8.Z   Z6, K4, Z6
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmSeal128vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00004444, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z1, Z1, Z1
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z5, Z5, Z5
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	MOVQ              16(SP), AX
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, (AX), Z15
-	VBROADCASTI32X4   592(R9), Z13
-	VPSHUFD           $0x4e, Z1, Z17
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            (AX), Z15, Z15
-	VBROADCASTI32X4   592(R10), Z12
-	VPXORQ            Z1, Z17, Z17
-	VAESENC           Z12, Z4, Z4
-	VPCLMULQDQ        $0x00, Z15, Z17, Z15
-	VPCLMULQDQ        $0x00, (AX), Z1, Z14
-	VBROADCASTI32X4   592(R11), Z13
-	VPCLMULQDQ        $0x11, (AX), Z1, Z16
-	VAESENC           Z13, Z6, Z6
-	MOVQ              56(SP), AX
-	VBROADCASTI32X4   608(R8), Z12
-	VPSHUFD           $0x4e, (AX), Z19
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, Z3, Z21
-	VBROADCASTI32X4   608(R9), Z13
-	VPXORQ            (AX), Z19, Z19
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z3, Z21, Z21
-	VPCLMULQDQ        $0x00, Z19, Z21, Z19
-	VBROADCASTI32X4   608(R10), Z12
-	VPCLMULQDQ        $0x00, (AX), Z3, Z18
-	VAESENC           Z12, Z4, Z4
-	VPCLMULQDQ        $0x11, (AX), Z3, Z20
-	VBROADCASTI32X4   608(R11), Z13
-	VSHUFI64X2        $0xee, Z18, Z14, Z22
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VBROADCASTI32X4   624(R8), Z12
-	VPXORQ            Z22, Z14, Z14
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0xee, Z19, Z15, Z22
-	VSHUFI64X2        $0x44, Z19, Z15, Z15
-	VBROADCASTI32X4   624(R9), Z13
-	VPXORQ            Z22, Z15, Z15
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0xee, Z20, Z16, Z22
-	VBROADCASTI32X4   624(R10), Z12
-	VSHUFI64X2        $0x44, Z20, Z16, Z16
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z22, Z16, Z16
-	VBROADCASTI32X4   624(R11), Z13
-	MOVQ              96(SP), AX
-	VPSHUFD           $0x4e, (AX), Z23
-	VAESENC           Z13, Z6, Z6
-	VPSHUFD           $0x4e, Z5, Z25
-	VBROADCASTI32X4   640(R8), Z12
-	VPXORQ            (AX), Z23, Z23
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z5, Z25, Z25
-	VBROADCASTI32X4   640(R9), Z13
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VAESENC           Z13, Z2, Z2
-	VPCLMULQDQ        $0x00, (AX), Z5, Z22
-	VBROADCASTI32X4   640(R10), Z12
-	VPCLMULQDQ        $0x11, (AX), Z5, Z24
-	MOVQ              136(SP), AX
-	VAESENC           Z12, Z4, Z4
-	VPSHUFD           $0x4e, (AX), Z27
-	VBROADCASTI32X4   640(R11), Z13
-	VPSHUFD           $0x4e, Z7, Z29
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            (AX), Z27, Z27
-	VBROADCASTI32X4   656(R8), Z12
-	VPXORQ            Z7, Z29, Z29
-	VAESENC           Z12, Z0, Z0
-	VPCLMULQDQ        $0x00, Z27, Z29, Z27
-	VBROADCASTI32X4   656(R9), Z13
-	VPCLMULQDQ        $0x00, (AX), Z7, Z26
-	VPCLMULQDQ        $0x11, (AX), Z7, Z28
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0xee, Z26, Z22, Z30
-	VBROADCASTI32X4   656(R10), Z12
-	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z30, Z22, Z22
-	VBROADCASTI32X4   656(R11), Z13
-	VSHUFI64X2        $0xee, Z27, Z23, Z30
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0x44, Z27, Z23, Z23
-	VPXORQ            Z30, Z23, Z23
-	VBROADCASTI32X4   672(R8), Z12
-	VSHUFI64X2        $0xee, Z28, Z24, Z30
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0x44, Z28, Z24, Z24
-	VBROADCASTI32X4   672(R9), Z13
-	VPXORQ            Z30, Z24, Z24
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0xdd, Z22, Z14, Z30
-	VBROADCASTI32X4   672(R10), Z12
-	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z30, Z14, Z14
-	VSHUFI64X2        $0xdd, Z23, Z15, Z30
-	VBROADCASTI32X4   672(R11), Z13
-	VSHUFI64X2        $0x88, Z23, Z15, Z15
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z30, Z15, Z15
-	VBROADCASTI32X4   688(R8), Z12
-	VSHUFI64X2        $0xdd, Z24, Z16, Z30
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0x88, Z24, Z16, Z16
-	VBROADCASTI32X4   688(R9), Z13
-	VPXORQ            Z30, Z16, Z16
-	VAESENC           Z13, Z2, Z2
-	VPSHUFD           $0x4e, Z9, Z30
-	VPSHUFD           $0x4e, Z8, Z31
-	VBROADCASTI32X4   688(R10), Z12
-	VPXORQ            Z9, Z30, Z30
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z8, Z31, Z31
-	VBROADCASTI32X4   688(R11), Z13
-	VPCLMULQDQ        $0x00, Z30, Z31, Z30
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x00, Z9, Z8, Z17
-	VBROADCASTI32X4   704(R8), Z12
-	VPCLMULQDQ        $0x11, Z9, Z8, Z1
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z17, Z14, Z14
-	VPXORQ            Z30, Z15, Z15
-	VBROADCASTI32X4   704(R9), Z13
-	VPXORQ            Z1, Z16, Z16
-	VAESENC           Z13, Z2, Z2
-	VPTERNLOGQ        $0x96, Z14, Z16, Z15
-	VBROADCASTI32X4   704(R10), Z12
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z21
-	VAESENC           Z12, Z4, Z4
-	VPSHUFD           $0x4e, Z14, Z14
-	VBROADCASTI32X4   704(R11), Z13
-	VPTERNLOGQ        $0x96, Z21, Z14, Z15
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z21
-	VAESENC           Z13, Z6, Z6
-	VPSHUFD           $0x4e, Z15, Z15
-	VBROADCASTI32X4   720(R8), Z12
-	VPTERNLOGQ        $0x96, Z21, Z15, Z16
-	VAESENC           Z12, Z0, Z0
-	VPSHUFB           reverse<>+0(SB), Z16, Z16
-	VBROADCASTI32X4   720(R9), Z13
-	VPXORQ            Z10, Z16, Z16
-	VAESENC           Z13, Z2, Z2
-	MOVQ              24(SP), AX
-	VBROADCASTI32X4   720(R10), Z12
-	VEXTRACTI64X2     $0x00, Z16, (AX)
-	MOVQ              32(SP), AX
-	VAESENC           Z12, Z4, Z4
-	MOVB              $0x01, 36(AX)
-	VBROADCASTI32X4   720(R11), Z13
-	MOVQ              64(SP), AX
-	VAESENC           Z13, Z6, Z6
-	VEXTRACTI64X2     $0x01, Z16, (AX)
-	VBROADCASTI32X4   736(R8), Z12
-	MOVQ              72(SP), AX
-	VAESENCLAST       Z12, Z0, Z0
-	MOVB              $0x01, 36(AX)
-	VBROADCASTI32X4   736(R9), Z13
-	MOVQ              104(SP), AX
-	VEXTRACTI64X2     $0x02, Z16, (AX)
-	VAESENCLAST       Z13, Z2, Z2
-	MOVQ              112(SP), AX
-	VBROADCASTI32X4   736(R10), Z12
-	MOVB              $0x01, 36(AX)
-	VAESENCLAST       Z12, Z4, Z4
-	MOVQ              144(SP), AX
-	VBROADCASTI32X4   736(R11), Z13
-	VEXTRACTI64X2     $0x03, Z16, (AX)
-	VAESENCLAST       Z13, Z6, Z6
-	MOVQ              152(SP), AX
-	MOVB              $0x01, 36(AX)
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VMOVDQU8.Z        Z0, K1, Z0
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R12), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R12)
+	MOVL            AX, 8(R12)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X0
+	VPXORD.BCST     4(R12), X0, K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R13), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R13)
+	MOVL            AX, 8(R13)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X2
+	VPXORD.BCST     4(R13), X2, K5, X2
+	VPXORD          576(R9), X2, X2
+	VSHUFI64X2      $0x00, Z2, Z2, Z2
+	VPXORQ          counters<>+0(SB), Z2, Z2
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R14), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R14)
+	MOVL            AX, 8(R14)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X4
+	VPXORD.BCST     4(R14), X4, K5, X4
+	VPXORD          576(R10), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R15), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R15)
+	MOVL            AX, 8(R15)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X6
+	VPXORD.BCST     4(R15), X6, K5, X6
+	VPXORD          576(R11), X6, X6
+	VSHUFI64X2      $0x00, Z6, Z6, Z6
+	VPXORQ          counters<>+0(SB), Z6, Z6
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z13
+	VBROADCASTI32X4 592(R9), Z9
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z14
+	VAESENC         Z9, Z2, Z2
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z15
+	VBROADCASTI32X4 592(R10), Z8
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z16
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0x44, Z14, Z13, Z17
+	VBROADCASTI32X4 592(R11), Z9
+	VSHUFI64X2      $0x44, Z16, Z15, Z18
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 608(R8), Z8
+	VSHUFI64X2      $0xee, Z14, Z13, Z19
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0xee, Z16, Z15, Z20
+	VBROADCASTI32X4 608(R9), Z9
+	VSHUFI64X2      $0x88, Z18, Z17, Z13
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xdd, Z18, Z17, Z14
+	VBROADCASTI32X4 608(R10), Z8
+	VSHUFI64X2      $0x88, Z20, Z19, Z15
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VBROADCASTI32X4 608(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0x44, Z3, Z1, Z17
+	VBROADCASTI32X4 624(R8), Z8
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0x44, Z7, Z5, Z18
+	VBROADCASTI32X4 624(R9), Z9
+	VSHUFI64X2      $0xee, Z3, Z1, Z19
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xee, Z7, Z5, Z20
+	VBROADCASTI32X4 624(R10), Z8
+	VSHUFI64X2      $0x88, Z18, Z17, Z1
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 624(R11), Z9
+	VSHUFI64X2      $0xdd, Z18, Z17, Z3
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0x88, Z20, Z19, Z5
+	VBROADCASTI32X4 640(R8), Z8
+	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x00, Z13, Z1, Z10
+	VBROADCASTI32X4 640(R9), Z9
+	VPCLMULQDQ      $0x01, Z13, Z1, Z11
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x11, Z13, Z1, Z12
+	VBROADCASTI32X4 640(R10), Z8
+	VPCLMULQDQ      $0x10, Z13, Z1, Z17
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 640(R11), Z9
+	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x01, Z14, Z3, Z19
+	VBROADCASTI32X4 656(R8), Z8
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Z8, Z0, Z0
+	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VBROADCASTI32X4 656(R9), Z9
+	VPCLMULQDQ      $0x11, Z14, Z3, Z20
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x10, Z14, Z3, Z1
+	VBROADCASTI32X4 656(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x00, Z15, Z5, Z17
+	VBROADCASTI32X4 656(R11), Z9
+	VPTERNLOGQ      $0x96, Z18, Z17, Z10
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VBROADCASTI32X4 672(R8), Z8
+	VPTERNLOGQ      $0x96, Z1, Z19, Z11
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x11, Z15, Z5, Z3
+	VBROADCASTI32X4 672(R9), Z9
+	VPTERNLOGQ      $0x96, Z20, Z3, Z12
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 672(R10), Z8
+	VPCLMULQDQ      $0x10, Z15, Z5, Z18
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VBROADCASTI32X4 672(R11), Z9
+	VPCLMULQDQ      $0x01, Z16, Z7, Z1
+	VAESENC         Z9, Z6, Z6
+	VPTERNLOGQ      $0x96, Z18, Z1, Z11
+	VBROADCASTI32X4 688(R8), Z8
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x11, Z16, Z7, Z19
+	VBROADCASTI32X4 688(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x10, Z16, Z7, Z20
+	VBROADCASTI32X4 688(R10), Z8
+	VPXORQ          Z17, Z10, Z10
+	VAESENC         Z8, Z4, Z4
+	VPXORQ          Z20, Z11, Z11
+	VBROADCASTI32X4 688(R11), Z9
+	VPXORQ          Z19, Z12, Z12
+	VAESENC         Z9, Z6, Z6
+	VMOVDQU64       128(SP), Z13
+	VBROADCASTI32X4 704(R8), Z8
+	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
+	VBROADCASTI32X4 704(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
+	VBROADCASTI32X4 704(R10), Z8
+	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
+	VAESENC         Z8, Z4, Z4
+	VPTERNLOGQ      $0x96, Z15, Z17, Z11
+	VBROADCASTI32X4 704(R11), Z9
+	VPXORQ          Z14, Z10, Z10
+	VAESENC         Z9, Z6, Z6
+	VPXORQ          Z16, Z12, Z12
+	VBROADCASTI32X4 720(R8), Z8
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 720(R9), Z9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
+	VAESENC         Z9, Z2, Z2
+	VPSHUFD         $0x4e, Z10, Z10
+	VBROADCASTI32X4 720(R10), Z8
+	VPTERNLOGQ      $0x96, Z18, Z10, Z11
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
+	VBROADCASTI32X4 720(R11), Z9
+	VPSHUFD         $0x4e, Z11, Z11
+	VAESENC         Z9, Z6, Z6
+	VPTERNLOGQ      $0x96, Z18, Z11, Z12
+	VBROADCASTI32X4 736(R8), Z8
+	VAESENCLAST     Z8, Z0, Z0
+	VPSHUFB         reverse<>+0(SB), Z12, Z12
+	VBROADCASTI32X4 736(R9), Z9
+	VPXORQ          (SP), Z12, Z12
+	VAESENCLAST     Z9, Z2, Z2
+	MOVQ            480(SP), AX
+	MOVQ            512(SP), BX
+	VEXTRACTI64X2   $0x00, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 736(R10), Z8
+	MOVQ            488(SP), AX
+	MOVQ            520(SP), BX
+	VEXTRACTI64X2   $0x01, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z8, Z4, Z4
+	MOVQ            496(SP), AX
+	MOVQ            528(SP), BX
+	VEXTRACTI64X2   $0x02, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 736(R11), Z9
+	MOVQ            504(SP), AX
+	MOVQ            536(SP), BX
+	VEXTRACTI64X2   $0x03, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z9, Z6, Z6
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU8.Z      (R12), K1, Z10
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X8
+	VMOVDQU64       X8, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	LEAQ            (R12)(CX*1), AX
+	MOVQ            AX, 480(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU8.Z      (R13), K2, Z11
+	VMOVDQU64       X2, 16(SP)
+	VMOVDQU64       560(R9), X8
+	VMOVDQU64       X8, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	LEAQ            (R13)(CX*1), AX
+	MOVQ            AX, 488(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU8.Z      (R14), K3, Z12
+	VMOVDQU64       X4, 32(SP)
+	VMOVDQU64       560(R10), X8
+	VMOVDQU64       X8, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	LEAQ            (R14)(CX*1), AX
+	MOVQ            AX, 496(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU8.Z      (R15), K4, Z13
+	VMOVDQU64       X6, 48(SP)
+	VMOVDQU64       560(R11), X8
+	VMOVDQU64       X8, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	LEAQ            (R15)(CX*1), AX
+	MOVQ            AX, 504(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPXORQ          Z0, Z10, K6, Z10
+	VMOVDQU8        Z10, K1, (R12)
+	VMOVDQU8.Z      Z10, K1, Z10
+	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VMOVDQU8.Z   Z2, K2, Z2
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPXORQ     Z2, Z11, K6, Z11
+	VMOVDQU8   Z11, K2, (R13)
+	VMOVDQU8.Z Z11, K2, Z11
+	VPSHUFB    reverseFirst<>+0(SB), Z11, Z3
+	MOVQ       392(SP), AX
+	MOVQ       AX, 520(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn1
 
-nextAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VMOVDQU8.Z   Z4, K3, Z4
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPXORQ     Z4, Z12, K6, Z12
+	VMOVDQU8   Z12, K3, (R14)
+	VMOVDQU8.Z Z12, K3, Z12
+	VPSHUFB    reverseFirst<>+0(SB), Z12, Z5
+	MOVQ       400(SP), AX
+	MOVQ       AX, 528(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn2
 
-nextAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VMOVDQU8.Z   Z6, K4, Z6
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPXORQ     Z6, Z13, K6, Z13
+	VMOVDQU8   Z13, K4, (R15)
+	VMOVDQU8.Z Z13, K4, Z13
+	VPSHUFB    reverseFirst<>+0(SB), Z13, Z7
+	MOVQ       408(SP), AX
+	MOVQ       AX, 536(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn3
 
-nextAAD3:
-check:
-	SUBQ          $0x04, DX
-	JA            loop
-	MOVQ          16(SP), AX
-	VPSHUFD       $0x4e, (AX), Z15
-	VPSHUFD       $0x4e, Z1, Z17
-	VPXORQ        (AX), Z15, Z15
-	VPXORQ        Z1, Z17, Z17
-	VPCLMULQDQ    $0x00, Z15, Z17, Z15
-	VPCLMULQDQ    $0x00, (AX), Z1, Z14
-	VPCLMULQDQ    $0x11, (AX), Z1, Z16
-	MOVQ          56(SP), AX
-	VPSHUFD       $0x4e, (AX), Z19
-	VPSHUFD       $0x4e, Z3, Z21
-	VPXORQ        (AX), Z19, Z19
-	VPXORQ        Z3, Z21, Z21
-	VPCLMULQDQ    $0x00, Z19, Z21, Z19
-	VPCLMULQDQ    $0x00, (AX), Z3, Z18
-	VPCLMULQDQ    $0x11, (AX), Z3, Z20
-	VSHUFI64X2    $0xee, Z18, Z14, Z22
-	VSHUFI64X2    $0x44, Z18, Z14, Z14
-	VPXORQ        Z22, Z14, Z14
-	VSHUFI64X2    $0xee, Z19, Z15, Z22
-	VSHUFI64X2    $0x44, Z19, Z15, Z15
-	VPXORQ        Z22, Z15, Z15
-	VSHUFI64X2    $0xee, Z20, Z16, Z22
-	VSHUFI64X2    $0x44, Z20, Z16, Z16
-	VPXORQ        Z22, Z16, Z16
-	MOVQ          96(SP), AX
-	VPSHUFD       $0x4e, (AX), Z23
-	VPSHUFD       $0x4e, Z5, Z25
-	VPXORQ        (AX), Z23, Z23
-	VPXORQ        Z5, Z25, Z25
-	VPCLMULQDQ    $0x00, Z23, Z25, Z23
-	VPCLMULQDQ    $0x00, (AX), Z5, Z22
-	VPCLMULQDQ    $0x11, (AX), Z5, Z24
-	MOVQ          136(SP), AX
-	VPSHUFD       $0x4e, (AX), Z27
-	VPSHUFD       $0x4e, Z7, Z29
-	VPXORQ        (AX), Z27, Z27
-	VPXORQ        Z7, Z29, Z29
-	VPCLMULQDQ    $0x00, Z27, Z29, Z27
-	VPCLMULQDQ    $0x00, (AX), Z7, Z26
-	VPCLMULQDQ    $0x11, (AX), Z7, Z28
-	VSHUFI64X2    $0xee, Z26, Z22, Z30
-	VSHUFI64X2    $0x44, Z26, Z22, Z22
-	VPXORQ        Z30, Z22, Z22
-	VSHUFI64X2    $0xee, Z27, Z23, Z30
-	VSHUFI64X2    $0x44, Z27, Z23, Z23
-	VPXORQ        Z30, Z23, Z23
-	VSHUFI64X2    $0xee, Z28, Z24, Z30
-	VSHUFI64X2    $0x44, Z28, Z24, Z24
-	VPXORQ        Z30, Z24, Z24
-	VSHUFI64X2    $0xdd, Z22, Z14, Z30
-	VSHUFI64X2    $0x88, Z22, Z14, Z14
-	VPXORQ        Z30, Z14, Z14
-	VSHUFI64X2    $0xdd, Z23, Z15, Z30
-	VSHUFI64X2    $0x88, Z23, Z15, Z15
-	VPXORQ        Z30, Z15, Z15
-	VSHUFI64X2    $0xdd, Z24, Z16, Z30
-	VSHUFI64X2    $0x88, Z24, Z16, Z16
-	VPXORQ        Z30, Z16, Z16
-	VPSHUFD       $0x4e, Z9, Z30
-	VPSHUFD       $0x4e, Z8, Z31
-	VPXORQ        Z9, Z30, Z30
-	VPXORQ        Z8, Z31, Z31
-	VPCLMULQDQ    $0x00, Z30, Z31, Z30
-	VPCLMULQDQ    $0x00, Z9, Z8, Z17
-	VPCLMULQDQ    $0x11, Z9, Z8, Z1
-	VPXORQ        Z17, Z14, Z14
-	VPXORQ        Z30, Z15, Z15
-	VPXORQ        Z1, Z16, Z16
-	VPTERNLOGQ    $0x96, Z14, Z16, Z15
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z14, Z21
-	VPSHUFD       $0x4e, Z14, Z14
-	VPTERNLOGQ    $0x96, Z21, Z14, Z15
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z15, Z21
-	VPSHUFD       $0x4e, Z15, Z15
-	VPTERNLOGQ    $0x96, Z21, Z15, Z16
-	VPSHUFB       reverse<>+0(SB), Z16, Z16
-	VPXORQ        Z10, Z16, Z16
-	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z16, (AX)
-	MOVQ          32(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z16, (AX)
-	MOVQ          72(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z16, (AX)
-	MOVQ          112(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z16, (AX)
-	MOVQ          152(SP), AX
-	MOVB          $0x01, 36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ          448(SP), AX
+	VMOVDQU64     (AX), Z13
+	MOVQ          456(SP), AX
+	VMOVDQU64     (AX), Z14
+	MOVQ          464(SP), AX
+	VMOVDQU64     (AX), Z15
+	MOVQ          472(SP), AX
+	VMOVDQU64     (AX), Z16
+	VSHUFI64X2    $0x44, Z14, Z13, Z17
+	VSHUFI64X2    $0x44, Z16, Z15, Z18
+	VSHUFI64X2    $0xee, Z14, Z13, Z19
+	VSHUFI64X2    $0xee, Z16, Z15, Z20
+	VSHUFI64X2    $0x88, Z18, Z17, Z13
+	VSHUFI64X2    $0xdd, Z18, Z17, Z14
+	VSHUFI64X2    $0x88, Z20, Z19, Z15
+	VSHUFI64X2    $0xdd, Z20, Z19, Z16
+	VSHUFI64X2    $0x44, Z3, Z1, Z17
+	VSHUFI64X2    $0x44, Z7, Z5, Z18
+	VSHUFI64X2    $0xee, Z3, Z1, Z19
+	VSHUFI64X2    $0xee, Z7, Z5, Z20
+	VSHUFI64X2    $0x88, Z18, Z17, Z1
+	VSHUFI64X2    $0xdd, Z18, Z17, Z3
+	VSHUFI64X2    $0x88, Z20, Z19, Z5
+	VSHUFI64X2    $0xdd, Z20, Z19, Z7
+	VPCLMULQDQ    $0x00, Z13, Z1, Z10
+	VPCLMULQDQ    $0x01, Z13, Z1, Z11
+	VPCLMULQDQ    $0x11, Z13, Z1, Z12
+	VPCLMULQDQ    $0x10, Z13, Z1, Z17
+	VPCLMULQDQ    $0x00, Z14, Z3, Z18
+	VPCLMULQDQ    $0x01, Z14, Z3, Z19
+	VPTERNLOGQ    $0x96, Z17, Z19, Z11
+	VPCLMULQDQ    $0x11, Z14, Z3, Z20
+	VPCLMULQDQ    $0x10, Z14, Z3, Z1
+	VPCLMULQDQ    $0x00, Z15, Z5, Z17
+	VPTERNLOGQ    $0x96, Z18, Z17, Z10
+	VPCLMULQDQ    $0x01, Z15, Z5, Z19
+	VPTERNLOGQ    $0x96, Z1, Z19, Z11
+	VPCLMULQDQ    $0x11, Z15, Z5, Z3
+	VPTERNLOGQ    $0x96, Z20, Z3, Z12
+	VPCLMULQDQ    $0x10, Z15, Z5, Z18
+	VPCLMULQDQ    $0x00, Z16, Z7, Z17
+	VPCLMULQDQ    $0x01, Z16, Z7, Z1
+	VPTERNLOGQ    $0x96, Z18, Z1, Z11
+	VPCLMULQDQ    $0x11, Z16, Z7, Z19
+	VPCLMULQDQ    $0x10, Z16, Z7, Z20
+	VPXORQ        Z17, Z10, Z10
+	VPXORQ        Z20, Z11, Z11
+	VPXORQ        Z19, Z12, Z12
+	VMOVDQU64     128(SP), Z13
+	VPCLMULQDQ    $0x00, 64(SP), Z13, Z14
+	VPCLMULQDQ    $0x01, 64(SP), Z13, Z15
+	VPCLMULQDQ    $0x11, 64(SP), Z13, Z16
+	VPCLMULQDQ    $0x10, 64(SP), Z13, Z17
+	VPTERNLOGQ    $0x96, Z15, Z17, Z11
+	VPXORQ        Z14, Z10, Z10
+	VPXORQ        Z16, Z12, Z12
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z10, Z18
+	VPSHUFD       $0x4e, Z10, Z10
+	VPTERNLOGQ    $0x96, Z18, Z10, Z11
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z11, Z18
+	VPSHUFD       $0x4e, Z11, Z11
+	VPTERNLOGQ    $0x96, Z18, Z11, Z12
+	VPSHUFB       reverse<>+0(SB), Z12, Z12
+	VPXORQ        (SP), Z12, Z12
+	MOVQ          480(SP), AX
+	MOVQ          512(SP), BX
+	VEXTRACTI64X2 $0x00, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          488(SP), AX
+	MOVQ          520(SP), BX
+	VEXTRACTI64X2 $0x01, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          496(SP), AX
+	MOVQ          528(SP), BX
+	VEXTRACTI64X2 $0x02, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          504(SP), AX
+	MOVQ          536(SP), BX
+	VEXTRACTI64X2 $0x03, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	VPXORQ        Z10, Z10, Z10
+	VMOVDQU64     Z10, (SP)
+	VMOVDQU64     Z10, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X1, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z1, Z1
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X3, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z3, Z3
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X5, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z5, Z5
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X7, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z7, Z7
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD2
-
-nextESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD2
-
-firstESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD3
-
-nextESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD3
-
-// func gcmSeal128vaes512of2(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of2(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   592(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   592(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   592(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   608(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   608(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   608(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   608(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   624(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   624(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   624(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   624(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   640(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   640(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   640(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   640(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   656(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   656(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   656(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   656(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   672(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   672(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   672(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   672(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   688(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   688(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   688(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   688(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   704(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   704(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   704(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   704(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   720(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   720(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   720(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   720(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   736(R8), Z20
-	VAESENCLAST       Z20, Z0, Z0
-	VAESENCLAST       Z20, Z1, Z1
-	VBROADCASTI32X4   736(R9), Z21
-	VAESENCLAST       Z21, Z4, Z4
-	VAESENCLAST       Z21, Z5, Z5
-	VBROADCASTI32X4   736(R10), Z20
-	VAESENCLAST       Z20, Z8, Z8
-	VAESENCLAST       Z20, Z9, Z9
-	VBROADCASTI32X4   736(R11), Z21
-	VAESENCLAST       Z21, Z12, Z12
-	VAESENCLAST       Z21, Z13, Z13
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VMOVDQU8.Z        Z1, K1, Z1
-	VPSHUFB           reverse<>+0(SB), Z1, Z3
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VMOVDQU8.Z   Z5, K2, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z7
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VMOVDQU8.Z   Z9, K3, Z9
-	VPSHUFB      reverse<>+0(SB), Z9, Z11
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VMOVDQU8.Z   Z13, K4, Z13
-	VPSHUFB      reverse<>+0(SB), Z13, Z15
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmSeal128vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmSeal128vaes512of6(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00004444, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	MOVQ              16(SP), AX
-	VAESENC           Z20, Z0, Z0
-	VPSHUFD           $0x4e, (AX), Z23
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, Z2, Z25
-	VBROADCASTI32X4   592(R9), Z21
-	VPXORQ            (AX), Z23, Z23
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z2, Z25, Z25
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VBROADCASTI32X4   592(R10), Z20
-	VPCLMULQDQ        $0x00, (AX), Z2, Z22
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x11, (AX), Z2, Z24
-	VAESENC           Z20, Z9, Z9
-	VPSHUFD           $0x4e, 64(AX), Z26
-	VPSHUFD           $0x4e, Z3, Z27
-	VBROADCASTI32X4   592(R11), Z21
-	VPXORQ            64(AX), Z26, Z26
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z3, Z27, Z27
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x00, Z26, Z27, Z26
-	VBROADCASTI32X4   608(R8), Z20
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z28, Z22, Z22
-	VBROADCASTI32X4   608(R9), Z21
-	VPXORQ            Z26, Z23, Z23
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z29, Z24, Z24
-	VAESENC           Z21, Z5, Z5
-	MOVQ              56(SP), AX
-	VPSHUFD           $0x4e, (AX), Z31
-	VBROADCASTI32X4   608(R10), Z20
-	VPSHUFD           $0x4e, Z6, Z2
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            (AX), Z31, Z31
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z6, Z2, Z2
-	VBROADCASTI32X4   608(R11), Z21
-	VPCLMULQDQ        $0x00, Z31, Z2, Z31
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x00, (AX), Z6, Z30
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x11, (AX), Z6, Z25
-	VBROADCASTI32X4   624(R8), Z20
-	VPSHUFD           $0x4e, 64(AX), Z27
-	VAESENC           Z20, Z0, Z0
-	VPSHUFD           $0x4e, Z7, Z3
-	VPXORQ            64(AX), Z27, Z27
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z7, Z3, Z3
-	VBROADCASTI32X4   624(R9), Z21
-	VPCLMULQDQ        $0x00, Z27, Z3, Z27
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z26
-	VBROADCASTI32X4   624(R10), Z20
-	VPXORQ            Z28, Z30, Z30
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z27, Z31, Z31
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z26, Z25, Z25
-	VBROADCASTI32X4   624(R11), Z21
-	VSHUFI64X2        $0xee, Z30, Z22, Z29
-	VAESENC           Z21, Z12, Z12
-	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VPXORQ            Z29, Z22, Z22
-	VAESENC           Z21, Z13, Z13
-	VSHUFI64X2        $0xee, Z31, Z23, Z29
-	VBROADCASTI32X4   640(R8), Z20
-	VSHUFI64X2        $0x44, Z31, Z23, Z23
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z29, Z23, Z23
-	VAESENC           Z20, Z1, Z1
-	VSHUFI64X2        $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4   640(R9), Z21
-	VSHUFI64X2        $0x44, Z25, Z24, Z24
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z29, Z24, Z24
-	VAESENC           Z21, Z5, Z5
-	MOVQ              96(SP), AX
-	VBROADCASTI32X4   640(R10), Z20
-	VPSHUFD           $0x4e, (AX), Z2
-	VPSHUFD           $0x4e, Z10, Z3
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            (AX), Z2, Z2
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z10, Z3, Z3
-	VBROADCASTI32X4   640(R11), Z21
-	VPCLMULQDQ        $0x00, Z2, Z3, Z2
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x00, (AX), Z10, Z29
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x11, (AX), Z10, Z6
-	VBROADCASTI32X4   656(R8), Z20
-	VPSHUFD           $0x4e, 64(AX), Z7
-	VAESENC           Z20, Z0, Z0
-	VPSHUFD           $0x4e, Z11, Z28
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            64(AX), Z7, Z7
-	VBROADCASTI32X4   656(R9), Z21
-	VPXORQ            Z11, Z28, Z28
-	VPCLMULQDQ        $0x00, Z7, Z28, Z7
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z27
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z26
-	VBROADCASTI32X4   656(R10), Z20
-	VPXORQ            Z27, Z29, Z29
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z7, Z2, Z2
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z26, Z6, Z6
-	VBROADCASTI32X4   656(R11), Z21
-	MOVQ              136(SP), AX
-	VAESENC           Z21, Z12, Z12
-	VPSHUFD           $0x4e, (AX), Z31
-	VAESENC           Z21, Z13, Z13
-	VPSHUFD           $0x4e, Z14, Z3
-	VPXORQ            (AX), Z31, Z31
-	VBROADCASTI32X4   672(R8), Z20
-	VPXORQ            Z14, Z3, Z3
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x00, Z31, Z3, Z31
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x00, (AX), Z14, Z30
-	VBROADCASTI32X4   672(R9), Z21
-	VPCLMULQDQ        $0x11, (AX), Z14, Z25
-	VAESENC           Z21, Z4, Z4
-	VPSHUFD           $0x4e, 64(AX), Z10
-	VAESENC           Z21, Z5, Z5
-	VPSHUFD           $0x4e, Z15, Z28
-	VBROADCASTI32X4   672(R10), Z20
-	VPXORQ            64(AX), Z10, Z10
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z15, Z28, Z28
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x00, Z10, Z28, Z10
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
-	VBROADCASTI32X4   672(R11), Z21
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z27
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z11, Z30, Z30
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z10, Z31, Z31
-	VBROADCASTI32X4   688(R8), Z20
-	VPXORQ            Z27, Z25, Z25
-	VAESENC           Z20, Z0, Z0
-	VSHUFI64X2        $0xee, Z30, Z29, Z7
-	VAESENC           Z20, Z1, Z1
-	VSHUFI64X2        $0x44, Z30, Z29, Z29
-	VBROADCASTI32X4   688(R9), Z21
-	VPXORQ            Z7, Z29, Z29
-	VAESENC           Z21, Z4, Z4
-	VSHUFI64X2        $0xee, Z31, Z2, Z7
-	VAESENC           Z21, Z5, Z5
-	VSHUFI64X2        $0x44, Z31, Z2, Z2
-	VPXORQ            Z7, Z2, Z2
-	VBROADCASTI32X4   688(R10), Z20
-	VSHUFI64X2        $0xee, Z25, Z6, Z7
-	VAESENC           Z20, Z8, Z8
-	VSHUFI64X2        $0x44, Z25, Z6, Z6
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z7, Z6, Z6
-	VBROADCASTI32X4   688(R11), Z21
-	VSHUFI64X2        $0xdd, Z29, Z22, Z7
-	VAESENC           Z21, Z12, Z12
-	VSHUFI64X2        $0x88, Z29, Z22, Z22
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z7, Z22, Z22
-	VBROADCASTI32X4   704(R8), Z20
-	VSHUFI64X2        $0xdd, Z2, Z23, Z7
-	VAESENC           Z20, Z0, Z0
-	VSHUFI64X2        $0x88, Z2, Z23, Z23
-	VPXORQ            Z7, Z23, Z23
-	VAESENC           Z20, Z1, Z1
-	VSHUFI64X2        $0xdd, Z6, Z24, Z7
-	VBROADCASTI32X4   704(R9), Z21
-	VSHUFI64X2        $0x88, Z6, Z24, Z24
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z7, Z24, Z24
-	VAESENC           Z21, Z5, Z5
-	VPSHUFD           $0x4e, Z17, Z7
-	VBROADCASTI32X4   704(R10), Z20
-	VPSHUFD           $0x4e, Z16, Z26
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z17, Z7, Z7
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z16, Z26, Z26
-	VBROADCASTI32X4   704(R11), Z21
-	VPCLMULQDQ        $0x00, Z7, Z26, Z7
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x00, Z17, Z16, Z3
-	VPCLMULQDQ        $0x11, Z17, Z16, Z14
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z3, Z22, Z22
-	VBROADCASTI32X4   720(R8), Z20
-	VPXORQ            Z7, Z23, Z23
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z14, Z24, Z24
-	VAESENC           Z20, Z1, Z1
-	VPTERNLOGQ        $0x96, Z22, Z24, Z23
-	VBROADCASTI32X4   720(R9), Z21
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z28
-	VAESENC           Z21, Z4, Z4
-	VPSHUFD           $0x4e, Z22, Z22
-	VAESENC           Z21, Z5, Z5
-	VPTERNLOGQ        $0x96, Z28, Z22, Z23
-	VBROADCASTI32X4   720(R10), Z20
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z28
-	VPSHUFD           $0x4e, Z23, Z23
-	VAESENC           Z20, Z8, Z8
-	VPTERNLOGQ        $0x96, Z28, Z23, Z24
-	VAESENC           Z20, Z9, Z9
-	VPSHUFB           reverse<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   720(R11), Z21
-	VPXORQ            Z18, Z24, Z24
-	VAESENC           Z21, Z12, Z12
-	MOVQ              24(SP), AX
-	VAESENC           Z21, Z13, Z13
-	VEXTRACTI64X2     $0x00, Z24, (AX)
-	VBROADCASTI32X4   736(R8), Z20
-	MOVQ              32(SP), AX
-	VAESENCLAST       Z20, Z0, Z0
-	MOVB              $0x01, 36(AX)
-	VAESENCLAST       Z20, Z1, Z1
-	MOVQ              64(SP), AX
-	VBROADCASTI32X4   736(R9), Z21
-	VEXTRACTI64X2     $0x01, Z24, (AX)
-	MOVQ              72(SP), AX
-	VAESENCLAST       Z21, Z4, Z4
-	MOVB              $0x01, 36(AX)
-	VAESENCLAST       Z21, Z5, Z5
-	MOVQ              104(SP), AX
-	VBROADCASTI32X4   736(R10), Z20
-	VEXTRACTI64X2     $0x02, Z24, (AX)
-	VAESENCLAST       Z20, Z8, Z8
-	MOVQ              112(SP), AX
-	VAESENCLAST       Z20, Z9, Z9
-	MOVB              $0x01, 36(AX)
-	VBROADCASTI32X4   736(R11), Z21
-	MOVQ              144(SP), AX
-	VAESENCLAST       Z21, Z12, Z12
-	VEXTRACTI64X2     $0x03, Z24, (AX)
-	VAESENCLAST       Z21, Z13, Z13
-	MOVQ              152(SP), AX
-	MOVB              $0x01, 36(AX)
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VMOVDQU8.Z        Z1, K1, Z1
-	VPSHUFB           reverse<>+0(SB), Z1, Z3
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R12), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R12)
+	MOVL            AX, 8(R12)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X0
+	VPXORD.BCST     4(R12), X0, K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R13), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R13)
+	MOVL            AX, 8(R13)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X4
+	VPXORD.BCST     4(R13), X4, K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Y4, Y5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R14), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R14)
+	MOVL            AX, 8(R14)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X8
+	VPXORD.BCST     4(R14), X8, K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Y8, Y9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R15), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R15)
+	MOVL            AX, 8(R15)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X12
+	VPXORD.BCST     4(R15), X12, K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Y12, Y13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Y16, Y1, Y1
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R10), Z16
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 592(R11), Z17
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VBROADCASTI32X4 608(R8), Z16
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VBROADCASTI32X4 608(R9), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 608(R10), Z16
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VBROADCASTI32X4 624(R8), Z16
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VBROADCASTI32X4 624(R10), Z16
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VBROADCASTI32X4 624(R11), Z17
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 640(R8), Z16
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VBROADCASTI32X4 640(R9), Z17
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VBROADCASTI32X4 640(R10), Z16
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 640(R11), Z17
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VBROADCASTI32X4 656(R9), Z17
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 656(R10), Z16
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VAESENC         Y16, Y9, Y9
+	VPXORQ          Z25, Z18, Z18
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z28, Z19, Z19
+	VAESENC         Y17, Y13, Y13
+	VPXORQ          Z27, Z20, Z20
+	VBROADCASTI32X4 672(R8), Z16
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Y21
+	VAESENC         Z16, Z0, Z0
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Y22
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Z17
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Y23
+	VAESENC         Z17, Z4, Z4
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Y24
+	VAESENC         Y17, Y5, Y5
+	VINSERTI64X4    $0x01, Y22, Z21, Z25
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VINSERTI64X4    $0x01, Y24, Z23, Z26
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VBROADCASTI32X4 672(R11), Z17
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Z17, Z12, Z12
+	VINSERTI64X4    $0x01, Y7, Z3, Z25
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 688(R8), Z16
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VAESENC         Z16, Z0, Z0
+	VINSERTI64X4    $0x01, Y15, Z11, Z26
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VBROADCASTI32X4 688(R10), Z16
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 688(R11), Z17
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VBROADCASTI32X4 704(R9), Z17
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VBROADCASTI32X4 704(R10), Z16
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VAESENC         Y16, Y9, Y9
+	VMOVDQU64       128(SP), Z21
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VBROADCASTI32X4 720(R8), Z16
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VBROADCASTI32X4 720(R9), Z17
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VAESENC         Y17, Y5, Y5
+	VPXORQ          Z22, Z18, Z18
+	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z24, Z20, Z20
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VBROADCASTI32X4 720(R11), Z17
+	VPSHUFD         $0x4e, Z18, Z18
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VBROADCASTI32X4 736(R8), Z16
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENCLAST     Z16, Z0, Z0
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENCLAST     Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VAESENCLAST     Y17, Y5, Y5
+	VPXORQ          (SP), Z20, Z20
+	VBROADCASTI32X4 736(R10), Z16
+	MOVQ            480(SP), AX
+	MOVQ            512(SP), BX
+	VEXTRACTI64X2   $0x00, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Y16, Y9, Y9
+	MOVQ            488(SP), AX
+	MOVQ            520(SP), BX
+	VEXTRACTI64X2   $0x01, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 736(R11), Z17
+	MOVQ            496(SP), AX
+	MOVQ            528(SP), BX
+	VEXTRACTI64X2   $0x02, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z17, Z12, Z12
+	MOVQ            504(SP), AX
+	MOVQ            536(SP), BX
+	VEXTRACTI64X2   $0x03, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Y17, Y13, Y13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Y19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	LEAQ            (R12)(CX*1), AX
+	MOVQ            AX, 480(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Y21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	LEAQ            (R13)(CX*1), AX
+	MOVQ            AX, 488(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Y23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	LEAQ            (R14)(CX*1), AX
+	MOVQ            AX, 496(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Y25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	LEAQ            (R15)(CX*1), AX
+	MOVQ            AX, 504(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Y1, Y19, Y19
+	VMOVDQU8        Y19, K1, 64(R12)
+	VMOVDQU8.Z      Y19, K1, Y19
+	VPSHUFB         reverse<>+0(SB), Y19, Y3
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VMOVDQU8.Z   Z5, K2, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z7
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPXORQ     Z4, Z20, K6, Z20
+	VMOVDQU64  Z20, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ     Y5, Y21, Y21
+	VMOVDQU8   Y21, K2, 64(R13)
+	VMOVDQU8.Z Y21, K2, Y21
+	VPSHUFB    reverse<>+0(SB), Y21, Y7
+	MOVQ       392(SP), AX
+	MOVQ       AX, 520(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn1
 
-nextAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VMOVDQU8.Z   Z9, K3, Z9
-	VPSHUFB      reverse<>+0(SB), Z9, Z11
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPXORQ     Z8, Z22, K6, Z22
+	VMOVDQU64  Z22, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ     Y9, Y23, Y23
+	VMOVDQU8   Y23, K3, 64(R14)
+	VMOVDQU8.Z Y23, K3, Y23
+	VPSHUFB    reverse<>+0(SB), Y23, Y11
+	MOVQ       400(SP), AX
+	MOVQ       AX, 528(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn2
 
-nextAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VMOVDQU8.Z   Z13, K4, Z13
-	VPSHUFB      reverse<>+0(SB), Z13, Z15
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPXORQ     Z12, Z24, K6, Z24
+	VMOVDQU64  Z24, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ     Y13, Y25, Y25
+	VMOVDQU8   Y25, K4, 64(R15)
+	VMOVDQU8.Z Y25, K4, Y25
+	VPSHUFB    reverse<>+0(SB), Y25, Y15
+	MOVQ       408(SP), AX
+	MOVQ       AX, 536(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn3
 
-nextAAD3:
-check:
-	SUBQ          $0x04, DX
-	JA            loop
-	MOVQ          16(SP), AX
-	VPSHUFD       $0x4e, (AX), Z23
-	VPSHUFD       $0x4e, Z2, Z25
-	VPXORQ        (AX), Z23, Z23
-	VPXORQ        Z2, Z25, Z25
-	VPCLMULQDQ    $0x00, Z23, Z25, Z23
-	VPCLMULQDQ    $0x00, (AX), Z2, Z22
-	VPCLMULQDQ    $0x11, (AX), Z2, Z24
-	VPSHUFD       $0x4e, 64(AX), Z26
-	VPSHUFD       $0x4e, Z3, Z27
-	VPXORQ        64(AX), Z26, Z26
-	VPXORQ        Z3, Z27, Z27
-	VPCLMULQDQ    $0x00, Z26, Z27, Z26
-	VPCLMULQDQ    $0x00, 64(AX), Z3, Z28
-	VPCLMULQDQ    $0x11, 64(AX), Z3, Z29
-	VPXORQ        Z28, Z22, Z22
-	VPXORQ        Z26, Z23, Z23
-	VPXORQ        Z29, Z24, Z24
-	MOVQ          56(SP), AX
-	VPSHUFD       $0x4e, (AX), Z31
-	VPSHUFD       $0x4e, Z6, Z2
-	VPXORQ        (AX), Z31, Z31
-	VPXORQ        Z6, Z2, Z2
-	VPCLMULQDQ    $0x00, Z31, Z2, Z31
-	VPCLMULQDQ    $0x00, (AX), Z6, Z30
-	VPCLMULQDQ    $0x11, (AX), Z6, Z25
-	VPSHUFD       $0x4e, 64(AX), Z27
-	VPSHUFD       $0x4e, Z7, Z3
-	VPXORQ        64(AX), Z27, Z27
-	VPXORQ        Z7, Z3, Z3
-	VPCLMULQDQ    $0x00, Z27, Z3, Z27
-	VPCLMULQDQ    $0x00, 64(AX), Z7, Z28
-	VPCLMULQDQ    $0x11, 64(AX), Z7, Z26
-	VPXORQ        Z28, Z30, Z30
-	VPXORQ        Z27, Z31, Z31
-	VPXORQ        Z26, Z25, Z25
-	VSHUFI64X2    $0xee, Z30, Z22, Z29
-	VSHUFI64X2    $0x44, Z30, Z22, Z22
-	VPXORQ        Z29, Z22, Z22
-	VSHUFI64X2    $0xee, Z31, Z23, Z29
-	VSHUFI64X2    $0x44, Z31, Z23, Z23
-	VPXORQ        Z29, Z23, Z23
-	VSHUFI64X2    $0xee, Z25, Z24, Z29
-	VSHUFI64X2    $0x44, Z25, Z24, Z24
-	VPXORQ        Z29, Z24, Z24
-	MOVQ          96(SP), AX
-	VPSHUFD       $0x4e, (AX), Z2
-	VPSHUFD       $0x4e, Z10, Z3
-	VPXORQ        (AX), Z2, Z2
-	VPXORQ        Z10, Z3, Z3
-	VPCLMULQDQ    $0x00, Z2, Z3, Z2
-	VPCLMULQDQ    $0x00, (AX), Z10, Z29
-	VPCLMULQDQ    $0x11, (AX), Z10, Z6
-	VPSHUFD       $0x4e, 64(AX), Z7
-	VPSHUFD       $0x4e, Z11, Z28
-	VPXORQ        64(AX), Z7, Z7
-	VPXORQ        Z11, Z28, Z28
-	VPCLMULQDQ    $0x00, Z7, Z28, Z7
-	VPCLMULQDQ    $0x00, 64(AX), Z11, Z27
-	VPCLMULQDQ    $0x11, 64(AX), Z11, Z26
-	VPXORQ        Z27, Z29, Z29
-	VPXORQ        Z7, Z2, Z2
-	VPXORQ        Z26, Z6, Z6
-	MOVQ          136(SP), AX
-	VPSHUFD       $0x4e, (AX), Z31
-	VPSHUFD       $0x4e, Z14, Z3
-	VPXORQ        (AX), Z31, Z31
-	VPXORQ        Z14, Z3, Z3
-	VPCLMULQDQ    $0x00, Z31, Z3, Z31
-	VPCLMULQDQ    $0x00, (AX), Z14, Z30
-	VPCLMULQDQ    $0x11, (AX), Z14, Z25
-	VPSHUFD       $0x4e, 64(AX), Z10
-	VPSHUFD       $0x4e, Z15, Z28
-	VPXORQ        64(AX), Z10, Z10
-	VPXORQ        Z15, Z28, Z28
-	VPCLMULQDQ    $0x00, Z10, Z28, Z10
-	VPCLMULQDQ    $0x00, 64(AX), Z15, Z11
-	VPCLMULQDQ    $0x11, 64(AX), Z15, Z27
-	VPXORQ        Z11, Z30, Z30
-	VPXORQ        Z10, Z31, Z31
-	VPXORQ        Z27, Z25, Z25
-	VSHUFI64X2    $0xee, Z30, Z29, Z7
-	VSHUFI64X2    $0x44, Z30, Z29, Z29
-	VPXORQ        Z7, Z29, Z29
-	VSHUFI64X2    $0xee, Z31, Z2, Z7
-	VSHUFI64X2    $0x44, Z31, Z2, Z2
-	VPXORQ        Z7, Z2, Z2
-	VSHUFI64X2    $0xee, Z25, Z6, Z7
-	VSHUFI64X2    $0x44, Z25, Z6, Z6
-	VPXORQ        Z7, Z6, Z6
-	VSHUFI64X2    $0xdd, Z29, Z22, Z7
-	VSHUFI64X2    $0x88, Z29, Z22, Z22
-	VPXORQ        Z7, Z22, Z22
-	VSHUFI64X2    $0xdd, Z2, Z23, Z7
-	VSHUFI64X2    $0x88, Z2, Z23, Z23
-	VPXORQ        Z7, Z23, Z23
-	VSHUFI64X2    $0xdd, Z6, Z24, Z7
-	VSHUFI64X2    $0x88, Z6, Z24, Z24
-	VPXORQ        Z7, Z24, Z24
-	VPSHUFD       $0x4e, Z17, Z7
-	VPSHUFD       $0x4e, Z16, Z26
-	VPXORQ        Z17, Z7, Z7
-	VPXORQ        Z16, Z26, Z26
-	VPCLMULQDQ    $0x00, Z7, Z26, Z7
-	VPCLMULQDQ    $0x00, Z17, Z16, Z3
-	VPCLMULQDQ    $0x11, Z17, Z16, Z14
-	VPXORQ        Z3, Z22, Z22
-	VPXORQ        Z7, Z23, Z23
-	VPXORQ        Z14, Z24, Z24
-	VPTERNLOGQ    $0x96, Z22, Z24, Z23
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z22, Z28
-	VPSHUFD       $0x4e, Z22, Z22
-	VPTERNLOGQ    $0x96, Z28, Z22, Z23
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z23, Z28
-	VPSHUFD       $0x4e, Z23, Z23
-	VPTERNLOGQ    $0x96, Z28, Z23, Z24
-	VPSHUFB       reverse<>+0(SB), Z24, Z24
-	VPXORQ        Z18, Z24, Z24
-	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z24, (AX)
-	MOVQ          32(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z24, (AX)
-	MOVQ          72(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z24, (AX)
-	MOVQ          112(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z24, (AX)
-	MOVQ          152(SP), AX
-	MOVB          $0x01, 36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ          448(SP), AX
+	VMOVDQU64     (AX), Z21
+	MOVQ          456(SP), AX
+	VMOVDQU64     (AX), Z22
+	MOVQ          464(SP), AX
+	VMOVDQU64     (AX), Z23
+	MOVQ          472(SP), AX
+	VMOVDQU64     (AX), Z24
+	VSHUFI64X2    $0x44, Z22, Z21, Z25
+	VSHUFI64X2    $0x44, Z24, Z23, Z26
+	VSHUFI64X2    $0xee, Z22, Z21, Z27
+	VSHUFI64X2    $0xee, Z24, Z23, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VSHUFI64X2    $0x44, Z6, Z2, Z25
+	VSHUFI64X2    $0x44, Z14, Z10, Z26
+	VSHUFI64X2    $0xee, Z6, Z2, Z27
+	VSHUFI64X2    $0xee, Z14, Z10, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z2
+	VSHUFI64X2    $0xdd, Z26, Z25, Z6
+	VSHUFI64X2    $0x88, Z28, Z27, Z10
+	VSHUFI64X2    $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ    $0x00, Z21, Z2, Z18
+	VPCLMULQDQ    $0x01, Z21, Z2, Z19
+	VPCLMULQDQ    $0x11, Z21, Z2, Z20
+	VPCLMULQDQ    $0x10, Z21, Z2, Z25
+	VPCLMULQDQ    $0x00, Z22, Z6, Z26
+	VPCLMULQDQ    $0x01, Z22, Z6, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z19
+	VPCLMULQDQ    $0x11, Z22, Z6, Z28
+	VPCLMULQDQ    $0x10, Z22, Z6, Z2
+	VPCLMULQDQ    $0x00, Z23, Z10, Z25
+	VPTERNLOGQ    $0x96, Z26, Z25, Z18
+	VPCLMULQDQ    $0x01, Z23, Z10, Z27
+	VPTERNLOGQ    $0x96, Z2, Z27, Z19
+	VPCLMULQDQ    $0x11, Z23, Z10, Z6
+	VPTERNLOGQ    $0x96, Z28, Z6, Z20
+	VPCLMULQDQ    $0x10, Z23, Z10, Z26
+	VPCLMULQDQ    $0x00, Z24, Z14, Z25
+	VPCLMULQDQ    $0x01, Z24, Z14, Z2
+	VPTERNLOGQ    $0x96, Z26, Z2, Z19
+	VPCLMULQDQ    $0x11, Z24, Z14, Z27
+	VPCLMULQDQ    $0x10, Z24, Z14, Z28
+	VPXORQ        Z25, Z18, Z18
+	VPXORQ        Z28, Z19, Z19
+	VPXORQ        Z27, Z20, Z20
+	MOVQ          448(SP), AX
+	VMOVDQU64     64(AX), Y21
+	MOVQ          456(SP), AX
+	VMOVDQU64     64(AX), Y22
+	MOVQ          464(SP), AX
+	VMOVDQU64     64(AX), Y23
+	MOVQ          472(SP), AX
+	VMOVDQU64     64(AX), Y24
+	VINSERTI64X4  $0x01, Y22, Z21, Z25
+	VINSERTI64X4  $0x01, Y24, Z23, Z26
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VINSERTI64X4  $0x01, Y7, Z3, Z25
+	VINSERTI64X4  $0x01, Y15, Z11, Z26
+	VSHUFI64X2    $0x88, Z26, Z25, Z3
+	VSHUFI64X2    $0xdd, Z26, Z25, Z7
+	VPCLMULQDQ    $0x00, Z21, Z3, Z25
+	VPCLMULQDQ    $0x01, Z21, Z3, Z26
+	VPCLMULQDQ    $0x11, Z21, Z3, Z27
+	VPCLMULQDQ    $0x10, Z21, Z3, Z28
+	VPTERNLOGQ    $0x96, Z26, Z28, Z19
+	VPCLMULQDQ    $0x00, Z22, Z7, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z18
+	VPCLMULQDQ    $0x01, Z22, Z7, Z28
+	VPCLMULQDQ    $0x11, Z22, Z7, Z3
+	VPTERNLOGQ    $0x96, Z27, Z3, Z20
+	VPCLMULQDQ    $0x10, Z22, Z7, Z25
+	VPTERNLOGQ    $0x96, Z28, Z25, Z19
+	VMOVDQU64     128(SP), Z21
+	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z19
+	VPXORQ        Z22, Z18, Z18
+	VPXORQ        Z24, Z20, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD       $0x4e, Z18, Z18
+	VPTERNLOGQ    $0x96, Z26, Z18, Z19
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z26, Z19, Z20
+	VPSHUFB       reverse<>+0(SB), Z20, Z20
+	VPXORQ        (SP), Z20, Z20
+	MOVQ          480(SP), AX
+	MOVQ          512(SP), BX
+	VEXTRACTI64X2 $0x00, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          488(SP), AX
+	MOVQ          520(SP), BX
+	VEXTRACTI64X2 $0x01, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          496(SP), AX
+	MOVQ          528(SP), BX
+	VEXTRACTI64X2 $0x02, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          504(SP), AX
+	MOVQ          536(SP), BX
+	VEXTRACTI64X2 $0x03, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	VPXORQ        Z18, Z18, Z18
+	VMOVDQU64     Z18, (SP)
+	VMOVDQU64     Z18, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD2
+// func gcmSeal128vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00004444, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
-nextESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD2
+loop:
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R12), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R12)
+	MOVL            AX, 8(R12)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X0
+	VPXORD.BCST     4(R12), X0, K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R13), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R13)
+	MOVL            AX, 8(R13)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X4
+	VPXORD.BCST     4(R13), X4, K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R14), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R14)
+	MOVL            AX, 8(R14)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X8
+	VPXORD.BCST     4(R14), X8, K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R15), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R15)
+	MOVL            AX, 8(R15)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X12
+	VPXORD.BCST     4(R15), X12, K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Z16, Z1, Z1
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z4, Z4
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VBROADCASTI32X4 592(R10), Z16
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VBROADCASTI32X4 592(R11), Z17
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VBROADCASTI32X4 608(R8), Z16
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VBROADCASTI32X4 608(R9), Z17
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 608(R10), Z16
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VBROADCASTI32X4 624(R8), Z16
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VBROADCASTI32X4 624(R9), Z17
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VBROADCASTI32X4 624(R10), Z16
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VBROADCASTI32X4 624(R11), Z17
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VBROADCASTI32X4 640(R8), Z16
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VBROADCASTI32X4 640(R9), Z17
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VBROADCASTI32X4 640(R10), Z16
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VBROADCASTI32X4 640(R11), Z17
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z28, Z19, Z19
+	VAESENC         Z17, Z13, Z13
+	VPXORQ          Z27, Z20, Z20
+	VBROADCASTI32X4 656(R8), Z16
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Z21
+	VAESENC         Z16, Z1, Z1
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VAESENC         Z17, Z5, Z5
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VBROADCASTI32X4 656(R10), Z16
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VBROADCASTI32X4 656(R11), Z17
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 672(R8), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x44, Z7, Z3, Z25
+	VBROADCASTI32X4 672(R9), Z17
+	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xee, Z7, Z3, Z27
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z15, Z11, Z28
+	VBROADCASTI32X4 672(R10), Z16
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 672(R11), Z17
+	VSHUFI64X2      $0x88, Z28, Z27, Z11
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z28, Z27, Z15
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VBROADCASTI32X4 688(R8), Z16
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VBROADCASTI32X4 688(R9), Z17
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VBROADCASTI32X4 688(R10), Z16
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VBROADCASTI32X4 688(R11), Z17
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VBROADCASTI32X4 704(R8), Z16
+	VPCLMULQDQ      $0x00, Z23, Z11, Z26
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x01, Z23, Z11, Z27
+	VBROADCASTI32X4 704(R9), Z17
+	VPCLMULQDQ      $0x11, Z23, Z11, Z3
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z23, Z11, Z28
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z27, Z28, Z19
+	VBROADCASTI32X4 704(R10), Z16
+	VPCLMULQDQ      $0x00, Z24, Z15, Z25
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x01, Z24, Z15, Z7
+	VBROADCASTI32X4 704(R11), Z17
+	VPCLMULQDQ      $0x11, Z24, Z15, Z27
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x10, Z24, Z15, Z28
+	VBROADCASTI32X4 720(R8), Z16
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z7, Z28, Z19
+	VAESENC         Z16, Z1, Z1
+	VMOVDQU64       128(SP), Z21
+	VBROADCASTI32X4 720(R9), Z17
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VAESENC         Z16, Z9, Z9
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VBROADCASTI32X4 720(R11), Z17
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z24, Z20, Z20
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VBROADCASTI32X4 736(R8), Z16
+	VPSHUFD         $0x4e, Z18, Z18
+	VAESENCLAST     Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VAESENCLAST     Z16, Z1, Z1
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VBROADCASTI32X4 736(R9), Z17
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENCLAST     Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENCLAST     Z17, Z5, Z5
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VBROADCASTI32X4 736(R10), Z16
+	VPXORQ          (SP), Z20, Z20
+	VAESENCLAST     Z16, Z8, Z8
+	MOVQ            480(SP), AX
+	MOVQ            512(SP), BX
+	VEXTRACTI64X2   $0x00, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z16, Z9, Z9
+	MOVQ            488(SP), AX
+	MOVQ            520(SP), BX
+	VEXTRACTI64X2   $0x01, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 736(R11), Z17
+	MOVQ            496(SP), AX
+	MOVQ            528(SP), BX
+	VEXTRACTI64X2   $0x02, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z17, Z12, Z12
+	MOVQ            504(SP), AX
+	MOVQ            536(SP), BX
+	VEXTRACTI64X2   $0x03, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z17, Z13, Z13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Z19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	LEAQ            (R12)(CX*1), AX
+	MOVQ            AX, 480(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Z21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	LEAQ            (R13)(CX*1), AX
+	MOVQ            AX, 488(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Z23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	LEAQ            (R14)(CX*1), AX
+	MOVQ            AX, 496(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Z25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	LEAQ            (R15)(CX*1), AX
+	MOVQ            AX, 504(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Z1, Z19, Z19
+	VMOVDQU8        Z19, K1, 64(R12)
+	VMOVDQU8.Z      Z19, K1, Z19
+	VPSHUFB         reverse<>+0(SB), Z19, Z3
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-firstESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD3
+aad0:
+	VPXORQ     Z4, Z20, K6, Z20
+	VMOVDQU64  Z20, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ     Z5, Z21, Z21
+	VMOVDQU8   Z21, K2, 64(R13)
+	VMOVDQU8.Z Z21, K2, Z21
+	VPSHUFB    reverse<>+0(SB), Z21, Z7
+	MOVQ       392(SP), AX
+	MOVQ       AX, 520(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn1
 
-nextESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD3
+aad1:
+	VPXORQ     Z8, Z22, K6, Z22
+	VMOVDQU64  Z22, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ     Z9, Z23, Z23
+	VMOVDQU8   Z23, K3, 64(R14)
+	VMOVDQU8.Z Z23, K3, Z23
+	VPSHUFB    reverse<>+0(SB), Z23, Z11
+	MOVQ       400(SP), AX
+	MOVQ       AX, 528(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn2
+
+aad2:
+	VPXORQ     Z12, Z24, K6, Z24
+	VMOVDQU64  Z24, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ     Z13, Z25, Z25
+	VMOVDQU8   Z25, K4, 64(R15)
+	VMOVDQU8.Z Z25, K4, Z25
+	VPSHUFB    reverse<>+0(SB), Z25, Z15
+	MOVQ       408(SP), AX
+	MOVQ       AX, 536(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn3
+
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ          448(SP), AX
+	VMOVDQU64     (AX), Z21
+	MOVQ          456(SP), AX
+	VMOVDQU64     (AX), Z22
+	MOVQ          464(SP), AX
+	VMOVDQU64     (AX), Z23
+	MOVQ          472(SP), AX
+	VMOVDQU64     (AX), Z24
+	VSHUFI64X2    $0x44, Z22, Z21, Z25
+	VSHUFI64X2    $0x44, Z24, Z23, Z26
+	VSHUFI64X2    $0xee, Z22, Z21, Z27
+	VSHUFI64X2    $0xee, Z24, Z23, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VSHUFI64X2    $0x44, Z6, Z2, Z25
+	VSHUFI64X2    $0x44, Z14, Z10, Z26
+	VSHUFI64X2    $0xee, Z6, Z2, Z27
+	VSHUFI64X2    $0xee, Z14, Z10, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z2
+	VSHUFI64X2    $0xdd, Z26, Z25, Z6
+	VSHUFI64X2    $0x88, Z28, Z27, Z10
+	VSHUFI64X2    $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ    $0x00, Z21, Z2, Z18
+	VPCLMULQDQ    $0x01, Z21, Z2, Z19
+	VPCLMULQDQ    $0x11, Z21, Z2, Z20
+	VPCLMULQDQ    $0x10, Z21, Z2, Z25
+	VPCLMULQDQ    $0x00, Z22, Z6, Z26
+	VPCLMULQDQ    $0x01, Z22, Z6, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z19
+	VPCLMULQDQ    $0x11, Z22, Z6, Z28
+	VPCLMULQDQ    $0x10, Z22, Z6, Z2
+	VPCLMULQDQ    $0x00, Z23, Z10, Z25
+	VPTERNLOGQ    $0x96, Z26, Z25, Z18
+	VPCLMULQDQ    $0x01, Z23, Z10, Z27
+	VPTERNLOGQ    $0x96, Z2, Z27, Z19
+	VPCLMULQDQ    $0x11, Z23, Z10, Z6
+	VPTERNLOGQ    $0x96, Z28, Z6, Z20
+	VPCLMULQDQ    $0x10, Z23, Z10, Z26
+	VPCLMULQDQ    $0x00, Z24, Z14, Z25
+	VPCLMULQDQ    $0x01, Z24, Z14, Z2
+	VPTERNLOGQ    $0x96, Z26, Z2, Z19
+	VPCLMULQDQ    $0x11, Z24, Z14, Z27
+	VPCLMULQDQ    $0x10, Z24, Z14, Z28
+	VPXORQ        Z25, Z18, Z18
+	VPXORQ        Z28, Z19, Z19
+	VPXORQ        Z27, Z20, Z20
+	MOVQ          448(SP), AX
+	VMOVDQU64     64(AX), Z21
+	MOVQ          456(SP), AX
+	VMOVDQU64     64(AX), Z22
+	MOVQ          464(SP), AX
+	VMOVDQU64     64(AX), Z23
+	MOVQ          472(SP), AX
+	VMOVDQU64     64(AX), Z24
+	VSHUFI64X2    $0x44, Z22, Z21, Z25
+	VSHUFI64X2    $0x44, Z24, Z23, Z26
+	VSHUFI64X2    $0xee, Z22, Z21, Z27
+	VSHUFI64X2    $0xee, Z24, Z23, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VSHUFI64X2    $0x44, Z7, Z3, Z25
+	VSHUFI64X2    $0x44, Z15, Z11, Z26
+	VSHUFI64X2    $0xee, Z7, Z3, Z27
+	VSHUFI64X2    $0xee, Z15, Z11, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z3
+	VSHUFI64X2    $0xdd, Z26, Z25, Z7
+	VSHUFI64X2    $0x88, Z28, Z27, Z11
+	VSHUFI64X2    $0xdd, Z28, Z27, Z15
+	VPCLMULQDQ    $0x00, Z21, Z3, Z25
+	VPCLMULQDQ    $0x01, Z21, Z3, Z26
+	VPCLMULQDQ    $0x11, Z21, Z3, Z27
+	VPCLMULQDQ    $0x10, Z21, Z3, Z28
+	VPTERNLOGQ    $0x96, Z26, Z28, Z19
+	VPCLMULQDQ    $0x00, Z22, Z7, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z18
+	VPCLMULQDQ    $0x01, Z22, Z7, Z28
+	VPCLMULQDQ    $0x11, Z22, Z7, Z3
+	VPTERNLOGQ    $0x96, Z27, Z3, Z20
+	VPCLMULQDQ    $0x10, Z22, Z7, Z25
+	VPTERNLOGQ    $0x96, Z28, Z25, Z19
+	VPCLMULQDQ    $0x00, Z23, Z11, Z26
+	VPCLMULQDQ    $0x01, Z23, Z11, Z27
+	VPCLMULQDQ    $0x11, Z23, Z11, Z3
+	VPCLMULQDQ    $0x10, Z23, Z11, Z28
+	VPTERNLOGQ    $0x96, Z27, Z28, Z19
+	VPCLMULQDQ    $0x00, Z24, Z15, Z25
+	VPTERNLOGQ    $0x96, Z26, Z25, Z18
+	VPCLMULQDQ    $0x01, Z24, Z15, Z7
+	VPCLMULQDQ    $0x11, Z24, Z15, Z27
+	VPTERNLOGQ    $0x96, Z3, Z27, Z20
+	VPCLMULQDQ    $0x10, Z24, Z15, Z28
+	VPTERNLOGQ    $0x96, Z7, Z28, Z19
+	VMOVDQU64     128(SP), Z21
+	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z19
+	VPXORQ        Z22, Z18, Z18
+	VPXORQ        Z24, Z20, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD       $0x4e, Z18, Z18
+	VPTERNLOGQ    $0x96, Z26, Z18, Z19
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z26, Z19, Z20
+	VPSHUFB       reverse<>+0(SB), Z20, Z20
+	VPXORQ        (SP), Z20, Z20
+	MOVQ          480(SP), AX
+	MOVQ          512(SP), BX
+	VEXTRACTI64X2 $0x00, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          488(SP), AX
+	MOVQ          520(SP), BX
+	VEXTRACTI64X2 $0x01, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          496(SP), AX
+	MOVQ          528(SP), BX
+	VEXTRACTI64X2 $0x02, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          504(SP), AX
+	MOVQ          536(SP), BX
+	VEXTRACTI64X2 $0x03, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	VPXORQ        Z18, Z18, Z18
+	VMOVDQU64     Z18, (SP)
+	VMOVDQU64     Z18, 64(SP)
+	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
 // func gcmSeal192vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
@@ -7125,1849 +7809,2499 @@ lengths:
 	VZEROALL
 	RET
 
-// func gcmSeal192vaes512of1(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of1(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   592(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   592(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   592(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   608(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   608(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   608(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   608(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   624(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   624(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   624(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   624(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   640(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   640(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   640(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   640(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   656(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   656(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   656(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   656(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   672(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   672(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   672(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   672(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   688(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   688(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   688(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   688(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   704(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   704(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   704(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   704(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   720(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   720(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   720(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   720(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   736(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   736(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   736(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   736(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   752(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   752(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   752(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   752(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   768(R8), Z12
-	VAESENCLAST       Z12, Z0, Z0
-	VBROADCASTI32X4   768(R9), Z13
-	VAESENCLAST       Z13, Z2, Z2
-	VBROADCASTI32X4   768(R10), Z12
-	VAESENCLAST       Z12, Z4, Z4
-	VBROADCASTI32X4   768(R11), Z13
-	VAESENCLAST       Z13, Z6, Z6
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VMOVDQU8.Z        Z0, K1, Z0
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VMOVDQU8.Z   Z2, K2, Z2
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VMOVDQU8.Z   Z4, K3, Z4
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VMOVDQU8.Z   Z6, K4, Z6
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmSeal192vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00004444, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z1, Z1, Z1
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z5, Z5, Z5
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	MOVQ              16(SP), AX
-	VBROADCASTI32X4   592(R9), Z13
-	VPSHUFD           $0x4e, (AX), Z15
-	VAESENC           Z13, Z2, Z2
-	VPSHUFD           $0x4e, Z1, Z17
-	VBROADCASTI32X4   592(R10), Z12
-	VPXORQ            (AX), Z15, Z15
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z1, Z17, Z17
-	VBROADCASTI32X4   592(R11), Z13
-	VPCLMULQDQ        $0x00, Z15, Z17, Z15
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x00, (AX), Z1, Z14
-	VBROADCASTI32X4   608(R8), Z12
-	VPCLMULQDQ        $0x11, (AX), Z1, Z16
-	VAESENC           Z12, Z0, Z0
-	MOVQ              56(SP), AX
-	VBROADCASTI32X4   608(R9), Z13
-	VPSHUFD           $0x4e, (AX), Z19
-	VAESENC           Z13, Z2, Z2
-	VPSHUFD           $0x4e, Z3, Z21
-	VBROADCASTI32X4   608(R10), Z12
-	VPXORQ            (AX), Z19, Z19
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z3, Z21, Z21
-	VBROADCASTI32X4   608(R11), Z13
-	VPCLMULQDQ        $0x00, Z19, Z21, Z19
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x00, (AX), Z3, Z18
-	VBROADCASTI32X4   624(R8), Z12
-	VPCLMULQDQ        $0x11, (AX), Z3, Z20
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0xee, Z18, Z14, Z22
-	VBROADCASTI32X4   624(R9), Z13
-	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z22, Z14, Z14
-	VBROADCASTI32X4   624(R10), Z12
-	VSHUFI64X2        $0xee, Z19, Z15, Z22
-	VAESENC           Z12, Z4, Z4
-	VSHUFI64X2        $0x44, Z19, Z15, Z15
-	VBROADCASTI32X4   624(R11), Z13
-	VPXORQ            Z22, Z15, Z15
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0xee, Z20, Z16, Z22
-	VBROADCASTI32X4   640(R8), Z12
-	VSHUFI64X2        $0x44, Z20, Z16, Z16
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z22, Z16, Z16
-	VBROADCASTI32X4   640(R9), Z13
-	MOVQ              96(SP), AX
-	VAESENC           Z13, Z2, Z2
-	VPSHUFD           $0x4e, (AX), Z23
-	VBROADCASTI32X4   640(R10), Z12
-	VPSHUFD           $0x4e, Z5, Z25
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            (AX), Z23, Z23
-	VBROADCASTI32X4   640(R11), Z13
-	VPXORQ            Z5, Z25, Z25
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VBROADCASTI32X4   656(R8), Z12
-	VPCLMULQDQ        $0x00, (AX), Z5, Z22
-	VAESENC           Z12, Z0, Z0
-	VPCLMULQDQ        $0x11, (AX), Z5, Z24
-	VBROADCASTI32X4   656(R9), Z13
-	MOVQ              136(SP), AX
-	VAESENC           Z13, Z2, Z2
-	VPSHUFD           $0x4e, (AX), Z27
-	VBROADCASTI32X4   656(R10), Z12
-	VPSHUFD           $0x4e, Z7, Z29
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            (AX), Z27, Z27
-	VBROADCASTI32X4   656(R11), Z13
-	VPXORQ            Z7, Z29, Z29
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x00, Z27, Z29, Z27
-	VBROADCASTI32X4   672(R8), Z12
-	VPCLMULQDQ        $0x00, (AX), Z7, Z26
-	VAESENC           Z12, Z0, Z0
-	VPCLMULQDQ        $0x11, (AX), Z7, Z28
-	VBROADCASTI32X4   672(R9), Z13
-	VSHUFI64X2        $0xee, Z26, Z22, Z30
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VBROADCASTI32X4   672(R10), Z12
-	VPXORQ            Z30, Z22, Z22
-	VAESENC           Z12, Z4, Z4
-	VSHUFI64X2        $0xee, Z27, Z23, Z30
-	VBROADCASTI32X4   672(R11), Z13
-	VSHUFI64X2        $0x44, Z27, Z23, Z23
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z30, Z23, Z23
-	VBROADCASTI32X4   688(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0xee, Z28, Z24, Z30
-	VBROADCASTI32X4   688(R9), Z13
-	VSHUFI64X2        $0x44, Z28, Z24, Z24
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z30, Z24, Z24
-	VBROADCASTI32X4   688(R10), Z12
-	VSHUFI64X2        $0xdd, Z22, Z14, Z30
-	VAESENC           Z12, Z4, Z4
-	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VBROADCASTI32X4   688(R11), Z13
-	VPXORQ            Z30, Z14, Z14
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0xdd, Z23, Z15, Z30
-	VBROADCASTI32X4   704(R8), Z12
-	VSHUFI64X2        $0x88, Z23, Z15, Z15
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z30, Z15, Z15
-	VBROADCASTI32X4   704(R9), Z13
-	VSHUFI64X2        $0xdd, Z24, Z16, Z30
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0x88, Z24, Z16, Z16
-	VBROADCASTI32X4   704(R10), Z12
-	VPXORQ            Z30, Z16, Z16
-	VAESENC           Z12, Z4, Z4
-	VPSHUFD           $0x4e, Z9, Z30
-	VBROADCASTI32X4   704(R11), Z13
-	VPSHUFD           $0x4e, Z8, Z31
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z9, Z30, Z30
-	VBROADCASTI32X4   720(R8), Z12
-	VPXORQ            Z8, Z31, Z31
-	VAESENC           Z12, Z0, Z0
-	VPCLMULQDQ        $0x00, Z30, Z31, Z30
-	VBROADCASTI32X4   720(R9), Z13
-	VPCLMULQDQ        $0x00, Z9, Z8, Z17
-	VAESENC           Z13, Z2, Z2
-	VPCLMULQDQ        $0x11, Z9, Z8, Z1
-	VBROADCASTI32X4   720(R10), Z12
-	VPXORQ            Z17, Z14, Z14
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z30, Z15, Z15
-	VBROADCASTI32X4   720(R11), Z13
-	VPXORQ            Z1, Z16, Z16
-	VAESENC           Z13, Z6, Z6
-	VPTERNLOGQ        $0x96, Z14, Z16, Z15
-	VBROADCASTI32X4   736(R8), Z12
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z21
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, Z14, Z14
-	VBROADCASTI32X4   736(R9), Z13
-	VPTERNLOGQ        $0x96, Z21, Z14, Z15
-	VAESENC           Z13, Z2, Z2
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z21
-	VBROADCASTI32X4   736(R10), Z12
-	VPSHUFD           $0x4e, Z15, Z15
-	VAESENC           Z12, Z4, Z4
-	VPTERNLOGQ        $0x96, Z21, Z15, Z16
-	VBROADCASTI32X4   736(R11), Z13
-	VPSHUFB           reverse<>+0(SB), Z16, Z16
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z10, Z16, Z16
-	VBROADCASTI32X4   752(R8), Z12
-	MOVQ              24(SP), AX
-	VAESENC           Z12, Z0, Z0
-	VEXTRACTI64X2     $0x00, Z16, (AX)
-	VBROADCASTI32X4   752(R9), Z13
-	MOVQ              32(SP), AX
-	VAESENC           Z13, Z2, Z2
-	MOVB              $0x01, 36(AX)
-	VBROADCASTI32X4   752(R10), Z12
-	MOVQ              64(SP), AX
-	VAESENC           Z12, Z4, Z4
-	VEXTRACTI64X2     $0x01, Z16, (AX)
-	VBROADCASTI32X4   752(R11), Z13
-	MOVQ              72(SP), AX
-	VAESENC           Z13, Z6, Z6
-	MOVB              $0x01, 36(AX)
-	VBROADCASTI32X4   768(R8), Z12
-	MOVQ              104(SP), AX
-	VAESENCLAST       Z12, Z0, Z0
-	VEXTRACTI64X2     $0x02, Z16, (AX)
-	VBROADCASTI32X4   768(R9), Z13
-	MOVQ              112(SP), AX
-	VAESENCLAST       Z13, Z2, Z2
-	MOVB              $0x01, 36(AX)
-	VBROADCASTI32X4   768(R10), Z12
-	MOVQ              144(SP), AX
-	VAESENCLAST       Z12, Z4, Z4
-	VEXTRACTI64X2     $0x03, Z16, (AX)
-	VBROADCASTI32X4   768(R11), Z13
-	MOVQ              152(SP), AX
-	VAESENCLAST       Z13, Z6, Z6
-	MOVB              $0x01, 36(AX)
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VMOVDQU8.Z        Z0, K1, Z0
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R12), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R12)
+	MOVL            AX, 8(R12)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X0
+	VPXORD.BCST     4(R12), X0, K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R13), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R13)
+	MOVL            AX, 8(R13)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X2
+	VPXORD.BCST     4(R13), X2, K5, X2
+	VPXORD          576(R9), X2, X2
+	VSHUFI64X2      $0x00, Z2, Z2, Z2
+	VPXORQ          counters<>+0(SB), Z2, Z2
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R14), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R14)
+	MOVL            AX, 8(R14)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X4
+	VPXORD.BCST     4(R14), X4, K5, X4
+	VPXORD          576(R10), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R15), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R15)
+	MOVL            AX, 8(R15)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X6
+	VPXORD.BCST     4(R15), X6, K5, X6
+	VPXORD          576(R11), X6, X6
+	VSHUFI64X2      $0x00, Z6, Z6, Z6
+	VPXORQ          counters<>+0(SB), Z6, Z6
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z13
+	VBROADCASTI32X4 592(R9), Z9
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z14
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 592(R10), Z8
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z15
+	VAESENC         Z8, Z4, Z4
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z16
+	VBROADCASTI32X4 592(R11), Z9
+	VSHUFI64X2      $0x44, Z14, Z13, Z17
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 608(R8), Z8
+	VSHUFI64X2      $0x44, Z16, Z15, Z18
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0xee, Z14, Z13, Z19
+	VBROADCASTI32X4 608(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xee, Z16, Z15, Z20
+	VBROADCASTI32X4 608(R10), Z8
+	VSHUFI64X2      $0x88, Z18, Z17, Z13
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0xdd, Z18, Z17, Z14
+	VBROADCASTI32X4 608(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0x88, Z20, Z19, Z15
+	VBROADCASTI32X4 624(R8), Z8
+	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 624(R9), Z9
+	VSHUFI64X2      $0x44, Z3, Z1, Z17
+	VAESENC         Z9, Z2, Z2
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VBROADCASTI32X4 624(R10), Z8
+	VSHUFI64X2      $0x44, Z7, Z5, Z18
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 624(R11), Z9
+	VSHUFI64X2      $0xee, Z3, Z1, Z19
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0xee, Z7, Z5, Z20
+	VBROADCASTI32X4 640(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0x88, Z18, Z17, Z1
+	VBROADCASTI32X4 640(R9), Z9
+	VSHUFI64X2      $0xdd, Z18, Z17, Z3
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0x88, Z20, Z19, Z5
+	VBROADCASTI32X4 640(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VBROADCASTI32X4 640(R11), Z9
+	VPCLMULQDQ      $0x00, Z13, Z1, Z10
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x01, Z13, Z1, Z11
+	VBROADCASTI32X4 656(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x11, Z13, Z1, Z12
+	VBROADCASTI32X4 656(R9), Z9
+	VPCLMULQDQ      $0x10, Z13, Z1, Z17
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 656(R10), Z8
+	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x01, Z14, Z3, Z19
+	VBROADCASTI32X4 656(R11), Z9
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 672(R8), Z8
+	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x11, Z14, Z3, Z20
+	VBROADCASTI32X4 672(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x10, Z14, Z3, Z1
+	VBROADCASTI32X4 672(R10), Z8
+	VPCLMULQDQ      $0x00, Z15, Z5, Z17
+	VAESENC         Z8, Z4, Z4
+	VPTERNLOGQ      $0x96, Z18, Z17, Z10
+	VBROADCASTI32X4 672(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VBROADCASTI32X4 688(R8), Z8
+	VPTERNLOGQ      $0x96, Z1, Z19, Z11
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 688(R9), Z9
+	VPCLMULQDQ      $0x11, Z15, Z5, Z3
+	VAESENC         Z9, Z2, Z2
+	VPTERNLOGQ      $0x96, Z20, Z3, Z12
+	VBROADCASTI32X4 688(R10), Z8
+	VPCLMULQDQ      $0x10, Z15, Z5, Z18
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 688(R11), Z9
+	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x01, Z16, Z7, Z1
+	VBROADCASTI32X4 704(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPTERNLOGQ      $0x96, Z18, Z1, Z11
+	VBROADCASTI32X4 704(R9), Z9
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x11, Z16, Z7, Z19
+	VBROADCASTI32X4 704(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, Z16, Z7, Z20
+	VBROADCASTI32X4 704(R11), Z9
+	VPXORQ          Z17, Z10, Z10
+	VAESENC         Z9, Z6, Z6
+	VPXORQ          Z20, Z11, Z11
+	VBROADCASTI32X4 720(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPXORQ          Z19, Z12, Z12
+	VBROADCASTI32X4 720(R9), Z9
+	VMOVDQU64       128(SP), Z13
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 720(R10), Z8
+	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
+	VBROADCASTI32X4 720(R11), Z9
+	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 736(R8), Z8
+	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
+	VAESENC         Z8, Z0, Z0
+	VPTERNLOGQ      $0x96, Z15, Z17, Z11
+	VBROADCASTI32X4 736(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPXORQ          Z14, Z10, Z10
+	VBROADCASTI32X4 736(R10), Z8
+	VPXORQ          Z16, Z12, Z12
+	VAESENC         Z8, Z4, Z4
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VBROADCASTI32X4 736(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
+	VBROADCASTI32X4 752(R8), Z8
+	VPSHUFD         $0x4e, Z10, Z10
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 752(R9), Z9
+	VPTERNLOGQ      $0x96, Z18, Z10, Z11
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
+	VBROADCASTI32X4 752(R10), Z8
+	VPSHUFD         $0x4e, Z11, Z11
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 752(R11), Z9
+	VPTERNLOGQ      $0x96, Z18, Z11, Z12
+	VAESENC         Z9, Z6, Z6
+	VPSHUFB         reverse<>+0(SB), Z12, Z12
+	VBROADCASTI32X4 768(R8), Z8
+	VAESENCLAST     Z8, Z0, Z0
+	VPXORQ          (SP), Z12, Z12
+	VBROADCASTI32X4 768(R9), Z9
+	MOVQ            480(SP), AX
+	MOVQ            512(SP), BX
+	VEXTRACTI64X2   $0x00, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z9, Z2, Z2
+	MOVQ            488(SP), AX
+	MOVQ            520(SP), BX
+	VEXTRACTI64X2   $0x01, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 768(R10), Z8
+	VAESENCLAST     Z8, Z4, Z4
+	MOVQ            496(SP), AX
+	MOVQ            528(SP), BX
+	VEXTRACTI64X2   $0x02, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 768(R11), Z9
+	MOVQ            504(SP), AX
+	MOVQ            536(SP), BX
+	VEXTRACTI64X2   $0x03, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z9, Z6, Z6
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU8.Z      (R12), K1, Z10
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X8
+	VMOVDQU64       X8, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	LEAQ            (R12)(CX*1), AX
+	MOVQ            AX, 480(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU8.Z      (R13), K2, Z11
+	VMOVDQU64       X2, 16(SP)
+	VMOVDQU64       560(R9), X8
+	VMOVDQU64       X8, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	LEAQ            (R13)(CX*1), AX
+	MOVQ            AX, 488(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU8.Z      (R14), K3, Z12
+	VMOVDQU64       X4, 32(SP)
+	VMOVDQU64       560(R10), X8
+	VMOVDQU64       X8, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	LEAQ            (R14)(CX*1), AX
+	MOVQ            AX, 496(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU8.Z      (R15), K4, Z13
+	VMOVDQU64       X6, 48(SP)
+	VMOVDQU64       560(R11), X8
+	VMOVDQU64       X8, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	LEAQ            (R15)(CX*1), AX
+	MOVQ            AX, 504(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPXORQ          Z0, Z10, K6, Z10
+	VMOVDQU8        Z10, K1, (R12)
+	VMOVDQU8.Z      Z10, K1, Z10
+	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VMOVDQU8.Z   Z2, K2, Z2
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPXORQ     Z2, Z11, K6, Z11
+	VMOVDQU8   Z11, K2, (R13)
+	VMOVDQU8.Z Z11, K2, Z11
+	VPSHUFB    reverseFirst<>+0(SB), Z11, Z3
+	MOVQ       392(SP), AX
+	MOVQ       AX, 520(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn1
 
-nextAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VMOVDQU8.Z   Z4, K3, Z4
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPXORQ     Z4, Z12, K6, Z12
+	VMOVDQU8   Z12, K3, (R14)
+	VMOVDQU8.Z Z12, K3, Z12
+	VPSHUFB    reverseFirst<>+0(SB), Z12, Z5
+	MOVQ       400(SP), AX
+	MOVQ       AX, 528(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn2
 
-nextAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VMOVDQU8.Z   Z6, K4, Z6
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPXORQ     Z6, Z13, K6, Z13
+	VMOVDQU8   Z13, K4, (R15)
+	VMOVDQU8.Z Z13, K4, Z13
+	VPSHUFB    reverseFirst<>+0(SB), Z13, Z7
+	MOVQ       408(SP), AX
+	MOVQ       AX, 536(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn3
 
-nextAAD3:
-check:
-	SUBQ          $0x04, DX
-	JA            loop
-	MOVQ          16(SP), AX
-	VPSHUFD       $0x4e, (AX), Z15
-	VPSHUFD       $0x4e, Z1, Z17
-	VPXORQ        (AX), Z15, Z15
-	VPXORQ        Z1, Z17, Z17
-	VPCLMULQDQ    $0x00, Z15, Z17, Z15
-	VPCLMULQDQ    $0x00, (AX), Z1, Z14
-	VPCLMULQDQ    $0x11, (AX), Z1, Z16
-	MOVQ          56(SP), AX
-	VPSHUFD       $0x4e, (AX), Z19
-	VPSHUFD       $0x4e, Z3, Z21
-	VPXORQ        (AX), Z19, Z19
-	VPXORQ        Z3, Z21, Z21
-	VPCLMULQDQ    $0x00, Z19, Z21, Z19
-	VPCLMULQDQ    $0x00, (AX), Z3, Z18
-	VPCLMULQDQ    $0x11, (AX), Z3, Z20
-	VSHUFI64X2    $0xee, Z18, Z14, Z22
-	VSHUFI64X2    $0x44, Z18, Z14, Z14
-	VPXORQ        Z22, Z14, Z14
-	VSHUFI64X2    $0xee, Z19, Z15, Z22
-	VSHUFI64X2    $0x44, Z19, Z15, Z15
-	VPXORQ        Z22, Z15, Z15
-	VSHUFI64X2    $0xee, Z20, Z16, Z22
-	VSHUFI64X2    $0x44, Z20, Z16, Z16
-	VPXORQ        Z22, Z16, Z16
-	MOVQ          96(SP), AX
-	VPSHUFD       $0x4e, (AX), Z23
-	VPSHUFD       $0x4e, Z5, Z25
-	VPXORQ        (AX), Z23, Z23
-	VPXORQ        Z5, Z25, Z25
-	VPCLMULQDQ    $0x00, Z23, Z25, Z23
-	VPCLMULQDQ    $0x00, (AX), Z5, Z22
-	VPCLMULQDQ    $0x11, (AX), Z5, Z24
-	MOVQ          136(SP), AX
-	VPSHUFD       $0x4e, (AX), Z27
-	VPSHUFD       $0x4e, Z7, Z29
-	VPXORQ        (AX), Z27, Z27
-	VPXORQ        Z7, Z29, Z29
-	VPCLMULQDQ    $0x00, Z27, Z29, Z27
-	VPCLMULQDQ    $0x00, (AX), Z7, Z26
-	VPCLMULQDQ    $0x11, (AX), Z7, Z28
-	VSHUFI64X2    $0xee, Z26, Z22, Z30
-	VSHUFI64X2    $0x44, Z26, Z22, Z22
-	VPXORQ        Z30, Z22, Z22
-	VSHUFI64X2    $0xee, Z27, Z23, Z30
-	VSHUFI64X2    $0x44, Z27, Z23, Z23
-	VPXORQ        Z30, Z23, Z23
-	VSHUFI64X2    $0xee, Z28, Z24, Z30
-	VSHUFI64X2    $0x44, Z28, Z24, Z24
-	VPXORQ        Z30, Z24, Z24
-	VSHUFI64X2    $0xdd, Z22, Z14, Z30
-	VSHUFI64X2    $0x88, Z22, Z14, Z14
-	VPXORQ        Z30, Z14, Z14
-	VSHUFI64X2    $0xdd, Z23, Z15, Z30
-	VSHUFI64X2    $0x88, Z23, Z15, Z15
-	VPXORQ        Z30, Z15, Z15
-	VSHUFI64X2    $0xdd, Z24, Z16, Z30
-	VSHUFI64X2    $0x88, Z24, Z16, Z16
-	VPXORQ        Z30, Z16, Z16
-	VPSHUFD       $0x4e, Z9, Z30
-	VPSHUFD       $0x4e, Z8, Z31
-	VPXORQ        Z9, Z30, Z30
-	VPXORQ        Z8, Z31, Z31
-	VPCLMULQDQ    $0x00, Z30, Z31, Z30
-	VPCLMULQDQ    $0x00, Z9, Z8, Z17
-	VPCLMULQDQ    $0x11, Z9, Z8, Z1
-	VPXORQ        Z17, Z14, Z14
-	VPXORQ        Z30, Z15, Z15
-	VPXORQ        Z1, Z16, Z16
-	VPTERNLOGQ    $0x96, Z14, Z16, Z15
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z14, Z21
-	VPSHUFD       $0x4e, Z14, Z14
-	VPTERNLOGQ    $0x96, Z21, Z14, Z15
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z15, Z21
-	VPSHUFD       $0x4e, Z15, Z15
-	VPTERNLOGQ    $0x96, Z21, Z15, Z16
-	VPSHUFB       reverse<>+0(SB), Z16, Z16
-	VPXORQ        Z10, Z16, Z16
-	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z16, (AX)
-	MOVQ          32(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z16, (AX)
-	MOVQ          72(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z16, (AX)
-	MOVQ          112(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z16, (AX)
-	MOVQ          152(SP), AX
-	MOVB          $0x01, 36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ          448(SP), AX
+	VMOVDQU64     (AX), Z13
+	MOVQ          456(SP), AX
+	VMOVDQU64     (AX), Z14
+	MOVQ          464(SP), AX
+	VMOVDQU64     (AX), Z15
+	MOVQ          472(SP), AX
+	VMOVDQU64     (AX), Z16
+	VSHUFI64X2    $0x44, Z14, Z13, Z17
+	VSHUFI64X2    $0x44, Z16, Z15, Z18
+	VSHUFI64X2    $0xee, Z14, Z13, Z19
+	VSHUFI64X2    $0xee, Z16, Z15, Z20
+	VSHUFI64X2    $0x88, Z18, Z17, Z13
+	VSHUFI64X2    $0xdd, Z18, Z17, Z14
+	VSHUFI64X2    $0x88, Z20, Z19, Z15
+	VSHUFI64X2    $0xdd, Z20, Z19, Z16
+	VSHUFI64X2    $0x44, Z3, Z1, Z17
+	VSHUFI64X2    $0x44, Z7, Z5, Z18
+	VSHUFI64X2    $0xee, Z3, Z1, Z19
+	VSHUFI64X2    $0xee, Z7, Z5, Z20
+	VSHUFI64X2    $0x88, Z18, Z17, Z1
+	VSHUFI64X2    $0xdd, Z18, Z17, Z3
+	VSHUFI64X2    $0x88, Z20, Z19, Z5
+	VSHUFI64X2    $0xdd, Z20, Z19, Z7
+	VPCLMULQDQ    $0x00, Z13, Z1, Z10
+	VPCLMULQDQ    $0x01, Z13, Z1, Z11
+	VPCLMULQDQ    $0x11, Z13, Z1, Z12
+	VPCLMULQDQ    $0x10, Z13, Z1, Z17
+	VPCLMULQDQ    $0x00, Z14, Z3, Z18
+	VPCLMULQDQ    $0x01, Z14, Z3, Z19
+	VPTERNLOGQ    $0x96, Z17, Z19, Z11
+	VPCLMULQDQ    $0x11, Z14, Z3, Z20
+	VPCLMULQDQ    $0x10, Z14, Z3, Z1
+	VPCLMULQDQ    $0x00, Z15, Z5, Z17
+	VPTERNLOGQ    $0x96, Z18, Z17, Z10
+	VPCLMULQDQ    $0x01, Z15, Z5, Z19
+	VPTERNLOGQ    $0x96, Z1, Z19, Z11
+	VPCLMULQDQ    $0x11, Z15, Z5, Z3
+	VPTERNLOGQ    $0x96, Z20, Z3, Z12
+	VPCLMULQDQ    $0x10, Z15, Z5, Z18
+	VPCLMULQDQ    $0x00, Z16, Z7, Z17
+	VPCLMULQDQ    $0x01, Z16, Z7, Z1
+	VPTERNLOGQ    $0x96, Z18, Z1, Z11
+	VPCLMULQDQ    $0x11, Z16, Z7, Z19
+	VPCLMULQDQ    $0x10, Z16, Z7, Z20
+	VPXORQ        Z17, Z10, Z10
+	VPXORQ        Z20, Z11, Z11
+	VPXORQ        Z19, Z12, Z12
+	VMOVDQU64     128(SP), Z13
+	VPCLMULQDQ    $0x00, 64(SP), Z13, Z14
+	VPCLMULQDQ    $0x01, 64(SP), Z13, Z15
+	VPCLMULQDQ    $0x11, 64(SP), Z13, Z16
+	VPCLMULQDQ    $0x10, 64(SP), Z13, Z17
+	VPTERNLOGQ    $0x96, Z15, Z17, Z11
+	VPXORQ        Z14, Z10, Z10
+	VPXORQ        Z16, Z12, Z12
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z10, Z18
+	VPSHUFD       $0x4e, Z10, Z10
+	VPTERNLOGQ    $0x96, Z18, Z10, Z11
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z11, Z18
+	VPSHUFD       $0x4e, Z11, Z11
+	VPTERNLOGQ    $0x96, Z18, Z11, Z12
+	VPSHUFB       reverse<>+0(SB), Z12, Z12
+	VPXORQ        (SP), Z12, Z12
+	MOVQ          480(SP), AX
+	MOVQ          512(SP), BX
+	VEXTRACTI64X2 $0x00, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          488(SP), AX
+	MOVQ          520(SP), BX
+	VEXTRACTI64X2 $0x01, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          496(SP), AX
+	MOVQ          528(SP), BX
+	VEXTRACTI64X2 $0x02, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          504(SP), AX
+	MOVQ          536(SP), BX
+	VEXTRACTI64X2 $0x03, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	VPXORQ        Z10, Z10, Z10
+	VMOVDQU64     Z10, (SP)
+	VMOVDQU64     Z10, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X1, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z1, Z1
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X3, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z3, Z3
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X5, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z5, Z5
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X7, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z7, Z7
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD2
-
-nextESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD2
-
-firstESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD3
-
-nextESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD3
-
-// func gcmSeal192vaes512of2(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of2(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   592(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   592(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   592(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   608(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   608(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   608(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   608(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   624(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   624(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   624(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   624(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   640(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   640(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   640(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   640(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   656(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   656(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   656(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   656(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   672(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   672(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   672(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   672(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   688(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   688(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   688(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   688(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   704(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   704(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   704(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   704(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   720(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   720(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   720(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   720(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   736(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   736(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   736(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   736(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   752(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   752(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   752(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   752(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   768(R8), Z20
-	VAESENCLAST       Z20, Z0, Z0
-	VAESENCLAST       Z20, Z1, Z1
-	VBROADCASTI32X4   768(R9), Z21
-	VAESENCLAST       Z21, Z4, Z4
-	VAESENCLAST       Z21, Z5, Z5
-	VBROADCASTI32X4   768(R10), Z20
-	VAESENCLAST       Z20, Z8, Z8
-	VAESENCLAST       Z20, Z9, Z9
-	VBROADCASTI32X4   768(R11), Z21
-	VAESENCLAST       Z21, Z12, Z12
-	VAESENCLAST       Z21, Z13, Z13
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VMOVDQU8.Z        Z1, K1, Z1
-	VPSHUFB           reverse<>+0(SB), Z1, Z3
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VMOVDQU8.Z   Z5, K2, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z7
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VMOVDQU8.Z   Z9, K3, Z9
-	VPSHUFB      reverse<>+0(SB), Z9, Z11
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VMOVDQU8.Z   Z13, K4, Z13
-	VPSHUFB      reverse<>+0(SB), Z13, Z15
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmSeal192vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmSeal192vaes512of6(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00004444, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	MOVQ              16(SP), AX
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, (AX), Z23
-	VBROADCASTI32X4   592(R9), Z21
-	VPSHUFD           $0x4e, Z2, Z25
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            (AX), Z23, Z23
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z2, Z25, Z25
-	VBROADCASTI32X4   592(R10), Z20
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x00, (AX), Z2, Z22
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x11, (AX), Z2, Z24
-	VBROADCASTI32X4   592(R11), Z21
-	VPSHUFD           $0x4e, 64(AX), Z26
-	VAESENC           Z21, Z12, Z12
-	VPSHUFD           $0x4e, Z3, Z27
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            64(AX), Z26, Z26
-	VBROADCASTI32X4   608(R8), Z20
-	VPXORQ            Z3, Z27, Z27
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x00, Z26, Z27, Z26
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   608(R9), Z21
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z28, Z22, Z22
-	VBROADCASTI32X4   608(R10), Z20
-	VPXORQ            Z26, Z23, Z23
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z29, Z24, Z24
-	VAESENC           Z20, Z9, Z9
-	MOVQ              56(SP), AX
-	VBROADCASTI32X4   608(R11), Z21
-	VPSHUFD           $0x4e, (AX), Z31
-	VAESENC           Z21, Z12, Z12
-	VPSHUFD           $0x4e, Z6, Z2
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            (AX), Z31, Z31
-	VBROADCASTI32X4   624(R8), Z20
-	VPXORQ            Z6, Z2, Z2
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x00, Z31, Z2, Z31
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x00, (AX), Z6, Z30
-	VBROADCASTI32X4   624(R9), Z21
-	VPCLMULQDQ        $0x11, (AX), Z6, Z25
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VPSHUFD           $0x4e, 64(AX), Z27
-	VBROADCASTI32X4   624(R10), Z20
-	VPSHUFD           $0x4e, Z7, Z3
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            64(AX), Z27, Z27
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z7, Z3, Z3
-	VBROADCASTI32X4   624(R11), Z21
-	VPCLMULQDQ        $0x00, Z27, Z3, Z27
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z26
-	VBROADCASTI32X4   640(R8), Z20
-	VPXORQ            Z28, Z30, Z30
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z27, Z31, Z31
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z26, Z25, Z25
-	VBROADCASTI32X4   640(R9), Z21
-	VSHUFI64X2        $0xee, Z30, Z22, Z29
-	VAESENC           Z21, Z4, Z4
-	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z29, Z22, Z22
-	VBROADCASTI32X4   640(R10), Z20
-	VSHUFI64X2        $0xee, Z31, Z23, Z29
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VSHUFI64X2        $0x44, Z31, Z23, Z23
-	VBROADCASTI32X4   640(R11), Z21
-	VPXORQ            Z29, Z23, Z23
-	VAESENC           Z21, Z12, Z12
-	VSHUFI64X2        $0xee, Z25, Z24, Z29
-	VAESENC           Z21, Z13, Z13
-	VSHUFI64X2        $0x44, Z25, Z24, Z24
-	VBROADCASTI32X4   656(R8), Z20
-	VPXORQ            Z29, Z24, Z24
-	VAESENC           Z20, Z0, Z0
-	MOVQ              96(SP), AX
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, (AX), Z2
-	VBROADCASTI32X4   656(R9), Z21
-	VPSHUFD           $0x4e, Z10, Z3
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            (AX), Z2, Z2
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z10, Z3, Z3
-	VBROADCASTI32X4   656(R10), Z20
-	VPCLMULQDQ        $0x00, Z2, Z3, Z2
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x00, (AX), Z10, Z29
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x11, (AX), Z10, Z6
-	VBROADCASTI32X4   656(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VPSHUFD           $0x4e, 64(AX), Z7
-	VAESENC           Z21, Z13, Z13
-	VPSHUFD           $0x4e, Z11, Z28
-	VBROADCASTI32X4   672(R8), Z20
-	VPXORQ            64(AX), Z7, Z7
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z11, Z28, Z28
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x00, Z7, Z28, Z7
-	VBROADCASTI32X4   672(R9), Z21
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z27
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z26
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z27, Z29, Z29
-	VBROADCASTI32X4   672(R10), Z20
-	VPXORQ            Z7, Z2, Z2
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z26, Z6, Z6
-	VAESENC           Z20, Z9, Z9
-	MOVQ              136(SP), AX
-	VBROADCASTI32X4   672(R11), Z21
-	VPSHUFD           $0x4e, (AX), Z31
-	VAESENC           Z21, Z12, Z12
-	VPSHUFD           $0x4e, Z14, Z3
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            (AX), Z31, Z31
-	VBROADCASTI32X4   688(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z14, Z3, Z3
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x00, Z31, Z3, Z31
-	VBROADCASTI32X4   688(R9), Z21
-	VPCLMULQDQ        $0x00, (AX), Z14, Z30
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x11, (AX), Z14, Z25
-	VAESENC           Z21, Z5, Z5
-	VPSHUFD           $0x4e, 64(AX), Z10
-	VBROADCASTI32X4   688(R10), Z20
-	VPSHUFD           $0x4e, Z15, Z28
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            64(AX), Z10, Z10
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z15, Z28, Z28
-	VBROADCASTI32X4   688(R11), Z21
-	VPCLMULQDQ        $0x00, Z10, Z28, Z10
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z27
-	VBROADCASTI32X4   704(R8), Z20
-	VPXORQ            Z11, Z30, Z30
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z10, Z31, Z31
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   704(R9), Z21
-	VPXORQ            Z27, Z25, Z25
-	VAESENC           Z21, Z4, Z4
-	VSHUFI64X2        $0xee, Z30, Z29, Z7
-	VAESENC           Z21, Z5, Z5
-	VSHUFI64X2        $0x44, Z30, Z29, Z29
-	VBROADCASTI32X4   704(R10), Z20
-	VPXORQ            Z7, Z29, Z29
-	VAESENC           Z20, Z8, Z8
-	VSHUFI64X2        $0xee, Z31, Z2, Z7
-	VAESENC           Z20, Z9, Z9
-	VSHUFI64X2        $0x44, Z31, Z2, Z2
-	VBROADCASTI32X4   704(R11), Z21
-	VPXORQ            Z7, Z2, Z2
-	VAESENC           Z21, Z12, Z12
-	VSHUFI64X2        $0xee, Z25, Z6, Z7
-	VAESENC           Z21, Z13, Z13
-	VSHUFI64X2        $0x44, Z25, Z6, Z6
-	VBROADCASTI32X4   720(R8), Z20
-	VPXORQ            Z7, Z6, Z6
-	VAESENC           Z20, Z0, Z0
-	VSHUFI64X2        $0xdd, Z29, Z22, Z7
-	VAESENC           Z20, Z1, Z1
-	VSHUFI64X2        $0x88, Z29, Z22, Z22
-	VBROADCASTI32X4   720(R9), Z21
-	VPXORQ            Z7, Z22, Z22
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VSHUFI64X2        $0xdd, Z2, Z23, Z7
-	VBROADCASTI32X4   720(R10), Z20
-	VSHUFI64X2        $0x88, Z2, Z23, Z23
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z7, Z23, Z23
-	VAESENC           Z20, Z9, Z9
-	VSHUFI64X2        $0xdd, Z6, Z24, Z7
-	VBROADCASTI32X4   720(R11), Z21
-	VSHUFI64X2        $0x88, Z6, Z24, Z24
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z7, Z24, Z24
-	VAESENC           Z21, Z13, Z13
-	VPSHUFD           $0x4e, Z17, Z7
-	VBROADCASTI32X4   736(R8), Z20
-	VPSHUFD           $0x4e, Z16, Z26
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z17, Z7, Z7
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z16, Z26, Z26
-	VBROADCASTI32X4   736(R9), Z21
-	VPCLMULQDQ        $0x00, Z7, Z26, Z7
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x00, Z17, Z16, Z3
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x11, Z17, Z16, Z14
-	VBROADCASTI32X4   736(R10), Z20
-	VPXORQ            Z3, Z22, Z22
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z7, Z23, Z23
-	VBROADCASTI32X4   736(R11), Z21
-	VPXORQ            Z14, Z24, Z24
-	VAESENC           Z21, Z12, Z12
-	VPTERNLOGQ        $0x96, Z22, Z24, Z23
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z28
-	VBROADCASTI32X4   752(R8), Z20
-	VPSHUFD           $0x4e, Z22, Z22
-	VAESENC           Z20, Z0, Z0
-	VPTERNLOGQ        $0x96, Z28, Z22, Z23
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z28
-	VBROADCASTI32X4   752(R9), Z21
-	VPSHUFD           $0x4e, Z23, Z23
-	VAESENC           Z21, Z4, Z4
-	VPTERNLOGQ        $0x96, Z28, Z23, Z24
-	VAESENC           Z21, Z5, Z5
-	VPSHUFB           reverse<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   752(R10), Z20
-	VPXORQ            Z18, Z24, Z24
-	VAESENC           Z20, Z8, Z8
-	MOVQ              24(SP), AX
-	VAESENC           Z20, Z9, Z9
-	VEXTRACTI64X2     $0x00, Z24, (AX)
-	VBROADCASTI32X4   752(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	MOVQ              32(SP), AX
-	VAESENC           Z21, Z13, Z13
-	MOVB              $0x01, 36(AX)
-	VBROADCASTI32X4   768(R8), Z20
-	MOVQ              64(SP), AX
-	VAESENCLAST       Z20, Z0, Z0
-	VEXTRACTI64X2     $0x01, Z24, (AX)
-	VAESENCLAST       Z20, Z1, Z1
-	MOVQ              72(SP), AX
-	VBROADCASTI32X4   768(R9), Z21
-	MOVB              $0x01, 36(AX)
-	VAESENCLAST       Z21, Z4, Z4
-	MOVQ              104(SP), AX
-	VAESENCLAST       Z21, Z5, Z5
-	VEXTRACTI64X2     $0x02, Z24, (AX)
-	VBROADCASTI32X4   768(R10), Z20
-	MOVQ              112(SP), AX
-	VAESENCLAST       Z20, Z8, Z8
-	MOVB              $0x01, 36(AX)
-	VAESENCLAST       Z20, Z9, Z9
-	MOVQ              144(SP), AX
-	VBROADCASTI32X4   768(R11), Z21
-	VEXTRACTI64X2     $0x03, Z24, (AX)
-	VAESENCLAST       Z21, Z12, Z12
-	MOVQ              152(SP), AX
-	VAESENCLAST       Z21, Z13, Z13
-	MOVB              $0x01, 36(AX)
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VMOVDQU8.Z        Z1, K1, Z1
-	VPSHUFB           reverse<>+0(SB), Z1, Z3
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R12), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R12)
+	MOVL            AX, 8(R12)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X0
+	VPXORD.BCST     4(R12), X0, K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R13), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R13)
+	MOVL            AX, 8(R13)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X4
+	VPXORD.BCST     4(R13), X4, K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Y4, Y5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R14), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R14)
+	MOVL            AX, 8(R14)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X8
+	VPXORD.BCST     4(R14), X8, K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Y8, Y9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R15), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R15)
+	MOVL            AX, 8(R15)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X12
+	VPXORD.BCST     4(R15), X12, K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Y12, Y13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VAESENC         Z17, Z4, Z4
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 592(R10), Z16
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 592(R11), Z17
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 608(R8), Z16
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Z17
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VBROADCASTI32X4 608(R10), Z16
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VBROADCASTI32X4 624(R10), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R9), Z17
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 656(R10), Z16
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 656(R11), Z17
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VAESENC         Z17, Z12, Z12
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 672(R8), Z16
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Z17
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VBROADCASTI32X4 672(R10), Z16
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPXORQ          Z25, Z18, Z18
+	VBROADCASTI32X4 672(R11), Z17
+	VPXORQ          Z28, Z19, Z19
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPXORQ          Z27, Z20, Z20
+	VBROADCASTI32X4 688(R8), Z16
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Y21
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Y22
+	VBROADCASTI32X4 688(R9), Z17
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Y23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Y24
+	VBROADCASTI32X4 688(R10), Z16
+	VINSERTI64X4    $0x01, Y22, Z21, Z25
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VINSERTI64X4    $0x01, Y24, Z23, Z26
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VINSERTI64X4    $0x01, Y7, Z3, Z25
+	VAESENC         Y16, Y1, Y1
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VINSERTI64X4    $0x01, Y15, Z11, Z26
+	VAESENC         Y17, Y5, Y5
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Z17
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 720(R10), Z16
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 720(R11), Z17
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 736(R8), Z16
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Z17
+	VMOVDQU64       128(SP), Z21
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VBROADCASTI32X4 736(R10), Z16
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VBROADCASTI32X4 736(R11), Z17
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VBROADCASTI32X4 752(R8), Z16
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPXORQ          Z22, Z18, Z18
+	VBROADCASTI32X4 752(R9), Z17
+	VPXORQ          Z24, Z20, Z20
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VBROADCASTI32X4 752(R10), Z16
+	VPSHUFD         $0x4e, Z18, Z18
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENC         Y17, Y13, Y13
+	VPSHUFD         $0x4e, Z19, Z19
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENCLAST     Y16, Y1, Y1
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VPXORQ          (SP), Z20, Z20
+	VAESENCLAST     Y17, Y5, Y5
+	MOVQ            480(SP), AX
+	MOVQ            512(SP), BX
+	VEXTRACTI64X2   $0x00, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	MOVQ            488(SP), AX
+	MOVQ            520(SP), BX
+	VEXTRACTI64X2   $0x01, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Y16, Y9, Y9
+	MOVQ            496(SP), AX
+	MOVQ            528(SP), BX
+	VEXTRACTI64X2   $0x02, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	MOVQ            504(SP), AX
+	MOVQ            536(SP), BX
+	VEXTRACTI64X2   $0x03, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Y17, Y13, Y13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Y19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	LEAQ            (R12)(CX*1), AX
+	MOVQ            AX, 480(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Y21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	LEAQ            (R13)(CX*1), AX
+	MOVQ            AX, 488(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Y23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	LEAQ            (R14)(CX*1), AX
+	MOVQ            AX, 496(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Y25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	LEAQ            (R15)(CX*1), AX
+	MOVQ            AX, 504(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Y1, Y19, Y19
+	VMOVDQU8        Y19, K1, 64(R12)
+	VMOVDQU8.Z      Y19, K1, Y19
+	VPSHUFB         reverse<>+0(SB), Y19, Y3
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VMOVDQU8.Z   Z5, K2, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z7
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPXORQ     Z4, Z20, K6, Z20
+	VMOVDQU64  Z20, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ     Y5, Y21, Y21
+	VMOVDQU8   Y21, K2, 64(R13)
+	VMOVDQU8.Z Y21, K2, Y21
+	VPSHUFB    reverse<>+0(SB), Y21, Y7
+	MOVQ       392(SP), AX
+	MOVQ       AX, 520(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn1
 
-nextAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VMOVDQU8.Z   Z9, K3, Z9
-	VPSHUFB      reverse<>+0(SB), Z9, Z11
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPXORQ     Z8, Z22, K6, Z22
+	VMOVDQU64  Z22, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ     Y9, Y23, Y23
+	VMOVDQU8   Y23, K3, 64(R14)
+	VMOVDQU8.Z Y23, K3, Y23
+	VPSHUFB    reverse<>+0(SB), Y23, Y11
+	MOVQ       400(SP), AX
+	MOVQ       AX, 528(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn2
 
-nextAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VMOVDQU8.Z   Z13, K4, Z13
-	VPSHUFB      reverse<>+0(SB), Z13, Z15
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPXORQ     Z12, Z24, K6, Z24
+	VMOVDQU64  Z24, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ     Y13, Y25, Y25
+	VMOVDQU8   Y25, K4, 64(R15)
+	VMOVDQU8.Z Y25, K4, Y25
+	VPSHUFB    reverse<>+0(SB), Y25, Y15
+	MOVQ       408(SP), AX
+	MOVQ       AX, 536(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn3
 
-nextAAD3:
-check:
-	SUBQ          $0x04, DX
-	JA            loop
-	MOVQ          16(SP), AX
-	VPSHUFD       $0x4e, (AX), Z23
-	VPSHUFD       $0x4e, Z2, Z25
-	VPXORQ        (AX), Z23, Z23
-	VPXORQ        Z2, Z25, Z25
-	VPCLMULQDQ    $0x00, Z23, Z25, Z23
-	VPCLMULQDQ    $0x00, (AX), Z2, Z22
-	VPCLMULQDQ    $0x11, (AX), Z2, Z24
-	VPSHUFD       $0x4e, 64(AX), Z26
-	VPSHUFD       $0x4e, Z3, Z27
-	VPXORQ        64(AX), Z26, Z26
-	VPXORQ        Z3, Z27, Z27
-	VPCLMULQDQ    $0x00, Z26, Z27, Z26
-	VPCLMULQDQ    $0x00, 64(AX), Z3, Z28
-	VPCLMULQDQ    $0x11, 64(AX), Z3, Z29
-	VPXORQ        Z28, Z22, Z22
-	VPXORQ        Z26, Z23, Z23
-	VPXORQ        Z29, Z24, Z24
-	MOVQ          56(SP), AX
-	VPSHUFD       $0x4e, (AX), Z31
-	VPSHUFD       $0x4e, Z6, Z2
-	VPXORQ        (AX), Z31, Z31
-	VPXORQ        Z6, Z2, Z2
-	VPCLMULQDQ    $0x00, Z31, Z2, Z31
-	VPCLMULQDQ    $0x00, (AX), Z6, Z30
-	VPCLMULQDQ    $0x11, (AX), Z6, Z25
-	VPSHUFD       $0x4e, 64(AX), Z27
-	VPSHUFD       $0x4e, Z7, Z3
-	VPXORQ        64(AX), Z27, Z27
-	VPXORQ        Z7, Z3, Z3
-	VPCLMULQDQ    $0x00, Z27, Z3, Z27
-	VPCLMULQDQ    $0x00, 64(AX), Z7, Z28
-	VPCLMULQDQ    $0x11, 64(AX), Z7, Z26
-	VPXORQ        Z28, Z30, Z30
-	VPXORQ        Z27, Z31, Z31
-	VPXORQ        Z26, Z25, Z25
-	VSHUFI64X2    $0xee, Z30, Z22, Z29
-	VSHUFI64X2    $0x44, Z30, Z22, Z22
-	VPXORQ        Z29, Z22, Z22
-	VSHUFI64X2    $0xee, Z31, Z23, Z29
-	VSHUFI64X2    $0x44, Z31, Z23, Z23
-	VPXORQ        Z29, Z23, Z23
-	VSHUFI64X2    $0xee, Z25, Z24, Z29
-	VSHUFI64X2    $0x44, Z25, Z24, Z24
-	VPXORQ        Z29, Z24, Z24
-	MOVQ          96(SP), AX
-	VPSHUFD       $0x4e, (AX), Z2
-	VPSHUFD       $0x4e, Z10, Z3
-	VPXORQ        (AX), Z2, Z2
-	VPXORQ        Z10, Z3, Z3
-	VPCLMULQDQ    $0x00, Z2, Z3, Z2
-	VPCLMULQDQ    $0x00, (AX), Z10, Z29
-	VPCLMULQDQ    $0x11, (AX), Z10, Z6
-	VPSHUFD       $0x4e, 64(AX), Z7
-	VPSHUFD       $0x4e, Z11, Z28
-	VPXORQ        64(AX), Z7, Z7
-	VPXORQ        Z11, Z28, Z28
-	VPCLMULQDQ    $0x00, Z7, Z28, Z7
-	VPCLMULQDQ    $0x00, 64(AX), Z11, Z27
-	VPCLMULQDQ    $0x11, 64(AX), Z11, Z26
-	VPXORQ        Z27, Z29, Z29
-	VPXORQ        Z7, Z2, Z2
-	VPXORQ        Z26, Z6, Z6
-	MOVQ          136(SP), AX
-	VPSHUFD       $0x4e, (AX), Z31
-	VPSHUFD       $0x4e, Z14, Z3
-	VPXORQ        (AX), Z31, Z31
-	VPXORQ        Z14, Z3, Z3
-	VPCLMULQDQ    $0x00, Z31, Z3, Z31
-	VPCLMULQDQ    $0x00, (AX), Z14, Z30
-	VPCLMULQDQ    $0x11, (AX), Z14, Z25
-	VPSHUFD       $0x4e, 64(AX), Z10
-	VPSHUFD       $0x4e, Z15, Z28
-	VPXORQ        64(AX), Z10, Z10
-	VPXORQ        Z15, Z28, Z28
-	VPCLMULQDQ    $0x00, Z10, Z28, Z10
-	VPCLMULQDQ    $0x00, 64(AX), Z15, Z11
-	VPCLMULQDQ    $0x11, 64(AX), Z15, Z27
-	VPXORQ        Z11, Z30, Z30
-	VPXORQ        Z10, Z31, Z31
-	VPXORQ        Z27, Z25, Z25
-	VSHUFI64X2    $0xee, Z30, Z29, Z7
-	VSHUFI64X2    $0x44, Z30, Z29, Z29
-	VPXORQ        Z7, Z29, Z29
-	VSHUFI64X2    $0xee, Z31, Z2, Z7
-	VSHUFI64X2    $0x44, Z31, Z2, Z2
-	VPXORQ        Z7, Z2, Z2
-	VSHUFI64X2    $0xee, Z25, Z6, Z7
-	VSHUFI64X2    $0x44, Z25, Z6, Z6
-	VPXORQ        Z7, Z6, Z6
-	VSHUFI64X2    $0xdd, Z29, Z22, Z7
-	VSHUFI64X2    $0x88, Z29, Z22, Z22
-	VPXORQ        Z7, Z22, Z22
-	VSHUFI64X2    $0xdd, Z2, Z23, Z7
-	VSHUFI64X2    $0x88, Z2, Z23, Z23
-	VPXORQ        Z7, Z23, Z23
-	VSHUFI64X2    $0xdd, Z6, Z24, Z7
-	VSHUFI64X2    $0x88, Z6, Z24, Z24
-	VPXORQ        Z7, Z24, Z24
-	VPSHUFD       $0x4e, Z17, Z7
-	VPSHUFD       $0x4e, Z16, Z26
-	VPXORQ        Z17, Z7, Z7
-	VPXORQ        Z16, Z26, Z26
-	VPCLMULQDQ    $0x00, Z7, Z26, Z7
-	VPCLMULQDQ    $0x00, Z17, Z16, Z3
-	VPCLMULQDQ    $0x11, Z17, Z16, Z14
-	VPXORQ        Z3, Z22, Z22
-	VPXORQ        Z7, Z23, Z23
-	VPXORQ        Z14, Z24, Z24
-	VPTERNLOGQ    $0x96, Z22, Z24, Z23
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z22, Z28
-	VPSHUFD       $0x4e, Z22, Z22
-	VPTERNLOGQ    $0x96, Z28, Z22, Z23
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z23, Z28
-	VPSHUFD       $0x4e, Z23, Z23
-	VPTERNLOGQ    $0x96, Z28, Z23, Z24
-	VPSHUFB       reverse<>+0(SB), Z24, Z24
-	VPXORQ        Z18, Z24, Z24
-	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z24, (AX)
-	MOVQ          32(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z24, (AX)
-	MOVQ          72(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z24, (AX)
-	MOVQ          112(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z24, (AX)
-	MOVQ          152(SP), AX
-	MOVB          $0x01, 36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ          448(SP), AX
+	VMOVDQU64     (AX), Z21
+	MOVQ          456(SP), AX
+	VMOVDQU64     (AX), Z22
+	MOVQ          464(SP), AX
+	VMOVDQU64     (AX), Z23
+	MOVQ          472(SP), AX
+	VMOVDQU64     (AX), Z24
+	VSHUFI64X2    $0x44, Z22, Z21, Z25
+	VSHUFI64X2    $0x44, Z24, Z23, Z26
+	VSHUFI64X2    $0xee, Z22, Z21, Z27
+	VSHUFI64X2    $0xee, Z24, Z23, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VSHUFI64X2    $0x44, Z6, Z2, Z25
+	VSHUFI64X2    $0x44, Z14, Z10, Z26
+	VSHUFI64X2    $0xee, Z6, Z2, Z27
+	VSHUFI64X2    $0xee, Z14, Z10, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z2
+	VSHUFI64X2    $0xdd, Z26, Z25, Z6
+	VSHUFI64X2    $0x88, Z28, Z27, Z10
+	VSHUFI64X2    $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ    $0x00, Z21, Z2, Z18
+	VPCLMULQDQ    $0x01, Z21, Z2, Z19
+	VPCLMULQDQ    $0x11, Z21, Z2, Z20
+	VPCLMULQDQ    $0x10, Z21, Z2, Z25
+	VPCLMULQDQ    $0x00, Z22, Z6, Z26
+	VPCLMULQDQ    $0x01, Z22, Z6, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z19
+	VPCLMULQDQ    $0x11, Z22, Z6, Z28
+	VPCLMULQDQ    $0x10, Z22, Z6, Z2
+	VPCLMULQDQ    $0x00, Z23, Z10, Z25
+	VPTERNLOGQ    $0x96, Z26, Z25, Z18
+	VPCLMULQDQ    $0x01, Z23, Z10, Z27
+	VPTERNLOGQ    $0x96, Z2, Z27, Z19
+	VPCLMULQDQ    $0x11, Z23, Z10, Z6
+	VPTERNLOGQ    $0x96, Z28, Z6, Z20
+	VPCLMULQDQ    $0x10, Z23, Z10, Z26
+	VPCLMULQDQ    $0x00, Z24, Z14, Z25
+	VPCLMULQDQ    $0x01, Z24, Z14, Z2
+	VPTERNLOGQ    $0x96, Z26, Z2, Z19
+	VPCLMULQDQ    $0x11, Z24, Z14, Z27
+	VPCLMULQDQ    $0x10, Z24, Z14, Z28
+	VPXORQ        Z25, Z18, Z18
+	VPXORQ        Z28, Z19, Z19
+	VPXORQ        Z27, Z20, Z20
+	MOVQ          448(SP), AX
+	VMOVDQU64     64(AX), Y21
+	MOVQ          456(SP), AX
+	VMOVDQU64     64(AX), Y22
+	MOVQ          464(SP), AX
+	VMOVDQU64     64(AX), Y23
+	MOVQ          472(SP), AX
+	VMOVDQU64     64(AX), Y24
+	VINSERTI64X4  $0x01, Y22, Z21, Z25
+	VINSERTI64X4  $0x01, Y24, Z23, Z26
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VINSERTI64X4  $0x01, Y7, Z3, Z25
+	VINSERTI64X4  $0x01, Y15, Z11, Z26
+	VSHUFI64X2    $0x88, Z26, Z25, Z3
+	VSHUFI64X2    $0xdd, Z26, Z25, Z7
+	VPCLMULQDQ    $0x00, Z21, Z3, Z25
+	VPCLMULQDQ    $0x01, Z21, Z3, Z26
+	VPCLMULQDQ    $0x11, Z21, Z3, Z27
+	VPCLMULQDQ    $0x10, Z21, Z3, Z28
+	VPTERNLOGQ    $0x96, Z26, Z28, Z19
+	VPCLMULQDQ    $0x00, Z22, Z7, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z18
+	VPCLMULQDQ    $0x01, Z22, Z7, Z28
+	VPCLMULQDQ    $0x11, Z22, Z7, Z3
+	VPTERNLOGQ    $0x96, Z27, Z3, Z20
+	VPCLMULQDQ    $0x10, Z22, Z7, Z25
+	VPTERNLOGQ    $0x96, Z28, Z25, Z19
+	VMOVDQU64     128(SP), Z21
+	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z19
+	VPXORQ        Z22, Z18, Z18
+	VPXORQ        Z24, Z20, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD       $0x4e, Z18, Z18
+	VPTERNLOGQ    $0x96, Z26, Z18, Z19
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z26, Z19, Z20
+	VPSHUFB       reverse<>+0(SB), Z20, Z20
+	VPXORQ        (SP), Z20, Z20
+	MOVQ          480(SP), AX
+	MOVQ          512(SP), BX
+	VEXTRACTI64X2 $0x00, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          488(SP), AX
+	MOVQ          520(SP), BX
+	VEXTRACTI64X2 $0x01, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          496(SP), AX
+	MOVQ          528(SP), BX
+	VEXTRACTI64X2 $0x02, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          504(SP), AX
+	MOVQ          536(SP), BX
+	VEXTRACTI64X2 $0x03, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	VPXORQ        Z18, Z18, Z18
+	VMOVDQU64     Z18, (SP)
+	VMOVDQU64     Z18, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD2
+// func gcmSeal192vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00004444, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
-nextESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD2
+loop:
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R12), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R12)
+	MOVL            AX, 8(R12)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X0
+	VPXORD.BCST     4(R12), X0, K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R13), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R13)
+	MOVL            AX, 8(R13)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X4
+	VPXORD.BCST     4(R13), X4, K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R14), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R14)
+	MOVL            AX, 8(R14)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X8
+	VPXORD.BCST     4(R14), X8, K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R15), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R15)
+	MOVL            AX, 8(R15)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X12
+	VPXORD.BCST     4(R15), X12, K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Z16, Z1, Z1
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R10), Z16
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VBROADCASTI32X4 592(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VBROADCASTI32X4 608(R8), Z16
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VBROADCASTI32X4 608(R9), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VBROADCASTI32X4 624(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VAESENC         Z17, Z5, Z5
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VBROADCASTI32X4 624(R10), Z16
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 624(R11), Z17
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VBROADCASTI32X4 640(R8), Z16
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VBROADCASTI32X4 640(R9), Z17
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 640(R10), Z16
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VBROADCASTI32X4 640(R11), Z17
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VBROADCASTI32X4 656(R8), Z16
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VBROADCASTI32X4 656(R10), Z16
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPXORQ          Z28, Z19, Z19
+	VBROADCASTI32X4 656(R11), Z17
+	VPXORQ          Z27, Z20, Z20
+	VAESENC         Z17, Z12, Z12
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Z17, Z13, Z13
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Z21
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VAESENC         Z16, Z1, Z1
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VBROADCASTI32X4 672(R9), Z17
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 672(R10), Z16
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 688(R8), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 688(R9), Z17
+	VSHUFI64X2      $0x44, Z7, Z3, Z25
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z7, Z3, Z27
+	VBROADCASTI32X4 688(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z15, Z11, Z28
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VBROADCASTI32X4 688(R11), Z17
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z28, Z27, Z11
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 704(R8), Z16
+	VSHUFI64X2      $0xdd, Z28, Z27, Z15
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VAESENC         Z16, Z1, Z1
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VBROADCASTI32X4 704(R9), Z17
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VBROADCASTI32X4 704(R10), Z16
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 704(R11), Z17
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VBROADCASTI32X4 720(R8), Z16
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VBROADCASTI32X4 720(R9), Z17
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x00, Z23, Z11, Z26
+	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z23, Z11, Z27
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x11, Z23, Z11, Z3
+	VBROADCASTI32X4 720(R11), Z17
+	VPCLMULQDQ      $0x10, Z23, Z11, Z28
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z27, Z28, Z19
+	VBROADCASTI32X4 736(R8), Z16
+	VPCLMULQDQ      $0x00, Z24, Z15, Z25
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x01, Z24, Z15, Z7
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z24, Z15, Z27
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VBROADCASTI32X4 736(R10), Z16
+	VPCLMULQDQ      $0x10, Z24, Z15, Z28
+	VAESENC         Z16, Z8, Z8
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 736(R11), Z17
+	VPTERNLOGQ      $0x96, Z7, Z28, Z19
+	VAESENC         Z17, Z12, Z12
+	VMOVDQU64       128(SP), Z21
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VBROADCASTI32X4 752(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VBROADCASTI32X4 752(R9), Z17
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 752(R10), Z16
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z24, Z20, Z20
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VBROADCASTI32X4 752(R11), Z17
+	VPSHUFD         $0x4e, Z18, Z18
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VBROADCASTI32X4 768(R8), Z16
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENCLAST     Z16, Z0, Z0
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENCLAST     Z16, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z17
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENCLAST     Z17, Z4, Z4
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VAESENCLAST     Z17, Z5, Z5
+	VPXORQ          (SP), Z20, Z20
+	VBROADCASTI32X4 768(R10), Z16
+	MOVQ            480(SP), AX
+	MOVQ            512(SP), BX
+	VEXTRACTI64X2   $0x00, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Z16, Z9, Z9
+	MOVQ            488(SP), AX
+	MOVQ            520(SP), BX
+	VEXTRACTI64X2   $0x01, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 768(R11), Z17
+	MOVQ            496(SP), AX
+	MOVQ            528(SP), BX
+	VEXTRACTI64X2   $0x02, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z17, Z12, Z12
+	MOVQ            504(SP), AX
+	MOVQ            536(SP), BX
+	VEXTRACTI64X2   $0x03, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z17, Z13, Z13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Z19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	LEAQ            (R12)(CX*1), AX
+	MOVQ            AX, 480(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Z21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	LEAQ            (R13)(CX*1), AX
+	MOVQ            AX, 488(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Z23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	LEAQ            (R14)(CX*1), AX
+	MOVQ            AX, 496(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Z25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	LEAQ            (R15)(CX*1), AX
+	MOVQ            AX, 504(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Z1, Z19, Z19
+	VMOVDQU8        Z19, K1, 64(R12)
+	VMOVDQU8.Z      Z19, K1, Z19
+	VPSHUFB         reverse<>+0(SB), Z19, Z3
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-firstESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD3
+aad0:
+	VPXORQ     Z4, Z20, K6, Z20
+	VMOVDQU64  Z20, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ     Z5, Z21, Z21
+	VMOVDQU8   Z21, K2, 64(R13)
+	VMOVDQU8.Z Z21, K2, Z21
+	VPSHUFB    reverse<>+0(SB), Z21, Z7
+	MOVQ       392(SP), AX
+	MOVQ       AX, 520(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn1
 
-nextESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD3
+aad1:
+	VPXORQ     Z8, Z22, K6, Z22
+	VMOVDQU64  Z22, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ     Z9, Z23, Z23
+	VMOVDQU8   Z23, K3, 64(R14)
+	VMOVDQU8.Z Z23, K3, Z23
+	VPSHUFB    reverse<>+0(SB), Z23, Z11
+	MOVQ       400(SP), AX
+	MOVQ       AX, 528(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn2
+
+aad2:
+	VPXORQ     Z12, Z24, K6, Z24
+	VMOVDQU64  Z24, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ     Z13, Z25, Z25
+	VMOVDQU8   Z25, K4, 64(R15)
+	VMOVDQU8.Z Z25, K4, Z25
+	VPSHUFB    reverse<>+0(SB), Z25, Z15
+	MOVQ       408(SP), AX
+	MOVQ       AX, 536(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn3
+
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ          448(SP), AX
+	VMOVDQU64     (AX), Z21
+	MOVQ          456(SP), AX
+	VMOVDQU64     (AX), Z22
+	MOVQ          464(SP), AX
+	VMOVDQU64     (AX), Z23
+	MOVQ          472(SP), AX
+	VMOVDQU64     (AX), Z24
+	VSHUFI64X2    $0x44, Z22, Z21, Z25
+	VSHUFI64X2    $0x44, Z24, Z23, Z26
+	VSHUFI64X2    $0xee, Z22, Z21, Z27
+	VSHUFI64X2    $0xee, Z24, Z23, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VSHUFI64X2    $0x44, Z6, Z2, Z25
+	VSHUFI64X2    $0x44, Z14, Z10, Z26
+	VSHUFI64X2    $0xee, Z6, Z2, Z27
+	VSHUFI64X2    $0xee, Z14, Z10, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z2
+	VSHUFI64X2    $0xdd, Z26, Z25, Z6
+	VSHUFI64X2    $0x88, Z28, Z27, Z10
+	VSHUFI64X2    $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ    $0x00, Z21, Z2, Z18
+	VPCLMULQDQ    $0x01, Z21, Z2, Z19
+	VPCLMULQDQ    $0x11, Z21, Z2, Z20
+	VPCLMULQDQ    $0x10, Z21, Z2, Z25
+	VPCLMULQDQ    $0x00, Z22, Z6, Z26
+	VPCLMULQDQ    $0x01, Z22, Z6, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z19
+	VPCLMULQDQ    $0x11, Z22, Z6, Z28
+	VPCLMULQDQ    $0x10, Z22, Z6, Z2
+	VPCLMULQDQ    $0x00, Z23, Z10, Z25
+	VPTERNLOGQ    $0x96, Z26, Z25, Z18
+	VPCLMULQDQ    $0x01, Z23, Z10, Z27
+	VPTERNLOGQ    $0x96, Z2, Z27, Z19
+	VPCLMULQDQ    $0x11, Z23, Z10, Z6
+	VPTERNLOGQ    $0x96, Z28, Z6, Z20
+	VPCLMULQDQ    $0x10, Z23, Z10, Z26
+	VPCLMULQDQ    $0x00, Z24, Z14, Z25
+	VPCLMULQDQ    $0x01, Z24, Z14, Z2
+	VPTERNLOGQ    $0x96, Z26, Z2, Z19
+	VPCLMULQDQ    $0x11, Z24, Z14, Z27
+	VPCLMULQDQ    $0x10, Z24, Z14, Z28
+	VPXORQ        Z25, Z18, Z18
+	VPXORQ        Z28, Z19, Z19
+	VPXORQ        Z27, Z20, Z20
+	MOVQ          448(SP), AX
+	VMOVDQU64     64(AX), Z21
+	MOVQ          456(SP), AX
+	VMOVDQU64     64(AX), Z22
+	MOVQ          464(SP), AX
+	VMOVDQU64     64(AX), Z23
+	MOVQ          472(SP), AX
+	VMOVDQU64     64(AX), Z24
+	VSHUFI64X2    $0x44, Z22, Z21, Z25
+	VSHUFI64X2    $0x44, Z24, Z23, Z26
+	VSHUFI64X2    $0xee, Z22, Z21, Z27
+	VSHUFI64X2    $0xee, Z24, Z23, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VSHUFI64X2    $0x44, Z7, Z3, Z25
+	VSHUFI64X2    $0x44, Z15, Z11, Z26
+	VSHUFI64X2    $0xee, Z7, Z3, Z27
+	VSHUFI64X2    $0xee, Z15, Z11, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z3
+	VSHUFI64X2    $0xdd, Z26, Z25, Z7
+	VSHUFI64X2    $0x88, Z28, Z27, Z11
+	VSHUFI64X2    $0xdd, Z28, Z27, Z15
+	VPCLMULQDQ    $0x00, Z21, Z3, Z25
+	VPCLMULQDQ    $0x01, Z21, Z3, Z26
+	VPCLMULQDQ    $0x11, Z21, Z3, Z27
+	VPCLMULQDQ    $0x10, Z21, Z3, Z28
+	VPTERNLOGQ    $0x96, Z26, Z28, Z19
+	VPCLMULQDQ    $0x00, Z22, Z7, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z18
+	VPCLMULQDQ    $0x01, Z22, Z7, Z28
+	VPCLMULQDQ    $0x11, Z22, Z7, Z3
+	VPTERNLOGQ    $0x96, Z27, Z3, Z20
+	VPCLMULQDQ    $0x10, Z22, Z7, Z25
+	VPTERNLOGQ    $0x96, Z28, Z25, Z19
+	VPCLMULQDQ    $0x00, Z23, Z11, Z26
+	VPCLMULQDQ    $0x01, Z23, Z11, Z27
+	VPCLMULQDQ    $0x11, Z23, Z11, Z3
+	VPCLMULQDQ    $0x10, Z23, Z11, Z28
+	VPTERNLOGQ    $0x96, Z27, Z28, Z19
+	VPCLMULQDQ    $0x00, Z24, Z15, Z25
+	VPTERNLOGQ    $0x96, Z26, Z25, Z18
+	VPCLMULQDQ    $0x01, Z24, Z15, Z7
+	VPCLMULQDQ    $0x11, Z24, Z15, Z27
+	VPTERNLOGQ    $0x96, Z3, Z27, Z20
+	VPCLMULQDQ    $0x10, Z24, Z15, Z28
+	VPTERNLOGQ    $0x96, Z7, Z28, Z19
+	VMOVDQU64     128(SP), Z21
+	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z19
+	VPXORQ        Z22, Z18, Z18
+	VPXORQ        Z24, Z20, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD       $0x4e, Z18, Z18
+	VPTERNLOGQ    $0x96, Z26, Z18, Z19
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z26, Z19, Z20
+	VPSHUFB       reverse<>+0(SB), Z20, Z20
+	VPXORQ        (SP), Z20, Z20
+	MOVQ          480(SP), AX
+	MOVQ          512(SP), BX
+	VEXTRACTI64X2 $0x00, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          488(SP), AX
+	MOVQ          520(SP), BX
+	VEXTRACTI64X2 $0x01, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          496(SP), AX
+	MOVQ          528(SP), BX
+	VEXTRACTI64X2 $0x02, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          504(SP), AX
+	MOVQ          536(SP), BX
+	VEXTRACTI64X2 $0x03, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	VPXORQ        Z18, Z18, Z18
+	VMOVDQU64     Z18, (SP)
+	VMOVDQU64     Z18, 64(SP)
+	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
 // func gcmSeal256vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
@@ -11214,1929 +12548,2563 @@ lengths:
 	VZEROALL
 	RET
 
-// func gcmSeal256vaes512of1(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of1(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   592(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   592(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   592(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   608(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   608(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   608(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   608(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   624(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   624(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   624(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   624(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   640(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   640(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   640(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   640(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   656(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   656(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   656(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   656(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   672(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   672(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   672(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   672(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   688(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   688(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   688(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   688(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   704(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   704(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   704(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   704(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   720(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   720(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   720(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   720(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   736(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   736(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   736(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   736(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   752(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   752(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   752(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   752(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   768(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   768(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   768(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   768(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   784(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   784(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   784(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   784(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   800(R8), Z12
-	VAESENCLAST       Z12, Z0, Z0
-	VBROADCASTI32X4   800(R9), Z13
-	VAESENCLAST       Z13, Z2, Z2
-	VBROADCASTI32X4   800(R10), Z12
-	VAESENCLAST       Z12, Z4, Z4
-	VBROADCASTI32X4   800(R11), Z13
-	VAESENCLAST       Z13, Z6, Z6
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VMOVDQU8.Z        Z0, K1, Z0
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VMOVDQU8.Z   Z2, K2, Z2
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VMOVDQU8.Z   Z4, K3, Z4
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VMOVDQU8.Z   Z6, K4, Z6
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmSeal256vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00004444, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z1, Z1, Z1
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z5, Z5, Z5
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	MOVQ              16(SP), AX
-	VBROADCASTI32X4   592(R9), Z13
-	VPSHUFD           $0x4e, (AX), Z15
-	VAESENC           Z13, Z2, Z2
-	VPSHUFD           $0x4e, Z1, Z17
-	VBROADCASTI32X4   592(R10), Z12
-	VPXORQ            (AX), Z15, Z15
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z1, Z17, Z17
-	VBROADCASTI32X4   592(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x00, Z15, Z17, Z15
-	VBROADCASTI32X4   608(R8), Z12
-	VPCLMULQDQ        $0x00, (AX), Z1, Z14
-	VAESENC           Z12, Z0, Z0
-	VPCLMULQDQ        $0x11, (AX), Z1, Z16
-	VBROADCASTI32X4   608(R9), Z13
-	MOVQ              56(SP), AX
-	VAESENC           Z13, Z2, Z2
-	VPSHUFD           $0x4e, (AX), Z19
-	VBROADCASTI32X4   608(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VPSHUFD           $0x4e, Z3, Z21
-	VBROADCASTI32X4   608(R11), Z13
-	VPXORQ            (AX), Z19, Z19
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z3, Z21, Z21
-	VBROADCASTI32X4   624(R8), Z12
-	VPCLMULQDQ        $0x00, Z19, Z21, Z19
-	VAESENC           Z12, Z0, Z0
-	VPCLMULQDQ        $0x00, (AX), Z3, Z18
-	VBROADCASTI32X4   624(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VPCLMULQDQ        $0x11, (AX), Z3, Z20
-	VBROADCASTI32X4   624(R10), Z12
-	VSHUFI64X2        $0xee, Z18, Z14, Z22
-	VAESENC           Z12, Z4, Z4
-	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VBROADCASTI32X4   624(R11), Z13
-	VPXORQ            Z22, Z14, Z14
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0xee, Z19, Z15, Z22
-	VBROADCASTI32X4   640(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0x44, Z19, Z15, Z15
-	VBROADCASTI32X4   640(R9), Z13
-	VPXORQ            Z22, Z15, Z15
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0xee, Z20, Z16, Z22
-	VBROADCASTI32X4   640(R10), Z12
-	VSHUFI64X2        $0x44, Z20, Z16, Z16
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z22, Z16, Z16
-	VBROADCASTI32X4   640(R11), Z13
-	MOVQ              96(SP), AX
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   656(R8), Z12
-	VPSHUFD           $0x4e, (AX), Z23
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, Z5, Z25
-	VBROADCASTI32X4   656(R9), Z13
-	VPXORQ            (AX), Z23, Z23
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z5, Z25, Z25
-	VBROADCASTI32X4   656(R10), Z12
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   656(R11), Z13
-	VPCLMULQDQ        $0x00, (AX), Z5, Z22
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x11, (AX), Z5, Z24
-	VBROADCASTI32X4   672(R8), Z12
-	MOVQ              136(SP), AX
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, (AX), Z27
-	VBROADCASTI32X4   672(R9), Z13
-	VPSHUFD           $0x4e, Z7, Z29
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   672(R10), Z12
-	VPXORQ            (AX), Z27, Z27
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z7, Z29, Z29
-	VBROADCASTI32X4   672(R11), Z13
-	VPCLMULQDQ        $0x00, Z27, Z29, Z27
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x00, (AX), Z7, Z26
-	VBROADCASTI32X4   688(R8), Z12
-	VPCLMULQDQ        $0x11, (AX), Z7, Z28
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   688(R9), Z13
-	VSHUFI64X2        $0xee, Z26, Z22, Z30
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VBROADCASTI32X4   688(R10), Z12
-	VPXORQ            Z30, Z22, Z22
-	VAESENC           Z12, Z4, Z4
-	VSHUFI64X2        $0xee, Z27, Z23, Z30
-	VBROADCASTI32X4   688(R11), Z13
-	VSHUFI64X2        $0x44, Z27, Z23, Z23
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z30, Z23, Z23
-	VBROADCASTI32X4   704(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0xee, Z28, Z24, Z30
-	VBROADCASTI32X4   704(R9), Z13
-	VSHUFI64X2        $0x44, Z28, Z24, Z24
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z30, Z24, Z24
-	VBROADCASTI32X4   704(R10), Z12
-	VSHUFI64X2        $0xdd, Z22, Z14, Z30
-	VAESENC           Z12, Z4, Z4
-	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VBROADCASTI32X4   704(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z30, Z14, Z14
-	VBROADCASTI32X4   720(R8), Z12
-	VSHUFI64X2        $0xdd, Z23, Z15, Z30
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0x88, Z23, Z15, Z15
-	VBROADCASTI32X4   720(R9), Z13
-	VPXORQ            Z30, Z15, Z15
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0xdd, Z24, Z16, Z30
-	VBROADCASTI32X4   720(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VSHUFI64X2        $0x88, Z24, Z16, Z16
-	VBROADCASTI32X4   720(R11), Z13
-	VPXORQ            Z30, Z16, Z16
-	VAESENC           Z13, Z6, Z6
-	VPSHUFD           $0x4e, Z9, Z30
-	VBROADCASTI32X4   736(R8), Z12
-	VPSHUFD           $0x4e, Z8, Z31
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z9, Z30, Z30
-	VBROADCASTI32X4   736(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z8, Z31, Z31
-	VBROADCASTI32X4   736(R10), Z12
-	VPCLMULQDQ        $0x00, Z30, Z31, Z30
-	VAESENC           Z12, Z4, Z4
-	VPCLMULQDQ        $0x00, Z9, Z8, Z17
-	VBROADCASTI32X4   736(R11), Z13
-	VPCLMULQDQ        $0x11, Z9, Z8, Z1
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z17, Z14, Z14
-	VBROADCASTI32X4   752(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z30, Z15, Z15
-	VBROADCASTI32X4   752(R9), Z13
-	VPXORQ            Z1, Z16, Z16
-	VAESENC           Z13, Z2, Z2
-	VPTERNLOGQ        $0x96, Z14, Z16, Z15
-	VBROADCASTI32X4   752(R10), Z12
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z21
-	VAESENC           Z12, Z4, Z4
-	VPSHUFD           $0x4e, Z14, Z14
-	VBROADCASTI32X4   752(R11), Z13
-	VPTERNLOGQ        $0x96, Z21, Z14, Z15
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   768(R8), Z12
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z21
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, Z15, Z15
-	VBROADCASTI32X4   768(R9), Z13
-	VPTERNLOGQ        $0x96, Z21, Z15, Z16
-	VAESENC           Z13, Z2, Z2
-	VPSHUFB           reverse<>+0(SB), Z16, Z16
-	VBROADCASTI32X4   768(R10), Z12
-	VPXORQ            Z10, Z16, Z16
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   768(R11), Z13
-	MOVQ              24(SP), AX
-	VAESENC           Z13, Z6, Z6
-	VEXTRACTI64X2     $0x00, Z16, (AX)
-	VBROADCASTI32X4   784(R8), Z12
-	MOVQ              32(SP), AX
-	VAESENC           Z12, Z0, Z0
-	MOVB              $0x01, 36(AX)
-	VBROADCASTI32X4   784(R9), Z13
-	MOVQ              64(SP), AX
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   784(R10), Z12
-	VEXTRACTI64X2     $0x01, Z16, (AX)
-	VAESENC           Z12, Z4, Z4
-	MOVQ              72(SP), AX
-	VBROADCASTI32X4   784(R11), Z13
-	MOVB              $0x01, 36(AX)
-	VAESENC           Z13, Z6, Z6
-	MOVQ              104(SP), AX
-	VBROADCASTI32X4   800(R8), Z12
-	VEXTRACTI64X2     $0x02, Z16, (AX)
-	VAESENCLAST       Z12, Z0, Z0
-	VBROADCASTI32X4   800(R9), Z13
-	MOVQ              112(SP), AX
-	VAESENCLAST       Z13, Z2, Z2
-	MOVB              $0x01, 36(AX)
-	VBROADCASTI32X4   800(R10), Z12
-	MOVQ              144(SP), AX
-	VAESENCLAST       Z12, Z4, Z4
-	VEXTRACTI64X2     $0x03, Z16, (AX)
-	VBROADCASTI32X4   800(R11), Z13
-	MOVQ              152(SP), AX
-	VAESENCLAST       Z13, Z6, Z6
-	MOVB              $0x01, 36(AX)
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VMOVDQU8.Z        Z0, K1, Z0
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R12), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R12)
+	MOVL            AX, 8(R12)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X0
+	VPXORD.BCST     4(R12), X0, K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R13), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R13)
+	MOVL            AX, 8(R13)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X2
+	VPXORD.BCST     4(R13), X2, K5, X2
+	VPXORD          576(R9), X2, X2
+	VSHUFI64X2      $0x00, Z2, Z2, Z2
+	VPXORQ          counters<>+0(SB), Z2, Z2
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R14), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R14)
+	MOVL            AX, 8(R14)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X4
+	VPXORD.BCST     4(R14), X4, K5, X4
+	VPXORD          576(R10), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R15), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R15)
+	MOVL            AX, 8(R15)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X6
+	VPXORD.BCST     4(R15), X6, K5, X6
+	VPXORD          576(R11), X6, X6
+	VSHUFI64X2      $0x00, Z6, Z6, Z6
+	VPXORQ          counters<>+0(SB), Z6, Z6
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z13
+	VBROADCASTI32X4 592(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z14
+	VBROADCASTI32X4 592(R10), Z8
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z15
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 592(R11), Z9
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z16
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 608(R8), Z8
+	VSHUFI64X2      $0x44, Z14, Z13, Z17
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0x44, Z16, Z15, Z18
+	VBROADCASTI32X4 608(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xee, Z14, Z13, Z19
+	VBROADCASTI32X4 608(R10), Z8
+	VSHUFI64X2      $0xee, Z16, Z15, Z20
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 608(R11), Z9
+	VSHUFI64X2      $0x88, Z18, Z17, Z13
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 624(R8), Z8
+	VSHUFI64X2      $0xdd, Z18, Z17, Z14
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0x88, Z20, Z19, Z15
+	VBROADCASTI32X4 624(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VBROADCASTI32X4 624(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0x44, Z3, Z1, Z17
+	VBROADCASTI32X4 624(R11), Z9
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 640(R8), Z8
+	VSHUFI64X2      $0x44, Z7, Z5, Z18
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0xee, Z3, Z1, Z19
+	VBROADCASTI32X4 640(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xee, Z7, Z5, Z20
+	VBROADCASTI32X4 640(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0x88, Z18, Z17, Z1
+	VBROADCASTI32X4 640(R11), Z9
+	VSHUFI64X2      $0xdd, Z18, Z17, Z3
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 656(R8), Z8
+	VSHUFI64X2      $0x88, Z20, Z19, Z5
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 656(R9), Z9
+	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x00, Z13, Z1, Z10
+	VBROADCASTI32X4 656(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x01, Z13, Z1, Z11
+	VBROADCASTI32X4 656(R11), Z9
+	VPCLMULQDQ      $0x11, Z13, Z1, Z12
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 672(R8), Z8
+	VPCLMULQDQ      $0x10, Z13, Z1, Z17
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 672(R9), Z9
+	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x01, Z14, Z3, Z19
+	VBROADCASTI32X4 672(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VBROADCASTI32X4 672(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VBROADCASTI32X4 688(R8), Z8
+	VPCLMULQDQ      $0x11, Z14, Z3, Z20
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 688(R9), Z9
+	VPCLMULQDQ      $0x10, Z14, Z3, Z1
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x00, Z15, Z5, Z17
+	VBROADCASTI32X4 688(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VPTERNLOGQ      $0x96, Z18, Z17, Z10
+	VBROADCASTI32X4 688(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VBROADCASTI32X4 704(R8), Z8
+	VPTERNLOGQ      $0x96, Z1, Z19, Z11
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 704(R9), Z9
+	VPCLMULQDQ      $0x11, Z15, Z5, Z3
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 704(R10), Z8
+	VPTERNLOGQ      $0x96, Z20, Z3, Z12
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, Z15, Z5, Z18
+	VBROADCASTI32X4 704(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VBROADCASTI32X4 720(R8), Z8
+	VPCLMULQDQ      $0x01, Z16, Z7, Z1
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 720(R9), Z9
+	VPTERNLOGQ      $0x96, Z18, Z1, Z11
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 720(R10), Z8
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x11, Z16, Z7, Z19
+	VBROADCASTI32X4 720(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x10, Z16, Z7, Z20
+	VBROADCASTI32X4 736(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPXORQ          Z17, Z10, Z10
+	VBROADCASTI32X4 736(R9), Z9
+	VPXORQ          Z20, Z11, Z11
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 736(R10), Z8
+	VPXORQ          Z19, Z12, Z12
+	VAESENC         Z8, Z4, Z4
+	VMOVDQU64       128(SP), Z13
+	VBROADCASTI32X4 736(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
+	VBROADCASTI32X4 752(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
+	VBROADCASTI32X4 752(R9), Z9
+	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 752(R10), Z8
+	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 752(R11), Z9
+	VPTERNLOGQ      $0x96, Z15, Z17, Z11
+	VAESENC         Z9, Z6, Z6
+	VPXORQ          Z14, Z10, Z10
+	VBROADCASTI32X4 768(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPXORQ          Z16, Z12, Z12
+	VBROADCASTI32X4 768(R9), Z9
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 768(R10), Z8
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 768(R11), Z9
+	VPSHUFD         $0x4e, Z10, Z10
+	VAESENC         Z9, Z6, Z6
+	VPTERNLOGQ      $0x96, Z18, Z10, Z11
+	VBROADCASTI32X4 784(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
+	VBROADCASTI32X4 784(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPSHUFD         $0x4e, Z11, Z11
+	VBROADCASTI32X4 784(R10), Z8
+	VPTERNLOGQ      $0x96, Z18, Z11, Z12
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 784(R11), Z9
+	VPSHUFB         reverse<>+0(SB), Z12, Z12
+	VAESENC         Z9, Z6, Z6
+	VPXORQ          (SP), Z12, Z12
+	VBROADCASTI32X4 800(R8), Z8
+	VAESENCLAST     Z8, Z0, Z0
+	MOVQ            480(SP), AX
+	MOVQ            512(SP), BX
+	VEXTRACTI64X2   $0x00, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 800(R9), Z9
+	VAESENCLAST     Z9, Z2, Z2
+	MOVQ            488(SP), AX
+	MOVQ            520(SP), BX
+	VEXTRACTI64X2   $0x01, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 800(R10), Z8
+	MOVQ            496(SP), AX
+	MOVQ            528(SP), BX
+	VEXTRACTI64X2   $0x02, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z8, Z4, Z4
+	VBROADCASTI32X4 800(R11), Z9
+	MOVQ            504(SP), AX
+	MOVQ            536(SP), BX
+	VEXTRACTI64X2   $0x03, Z12, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z9, Z6, Z6
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU8.Z      (R12), K1, Z10
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X8
+	VMOVDQU64       X8, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	LEAQ            (R12)(CX*1), AX
+	MOVQ            AX, 480(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU8.Z      (R13), K2, Z11
+	VMOVDQU64       X2, 16(SP)
+	VMOVDQU64       560(R9), X8
+	VMOVDQU64       X8, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	LEAQ            (R13)(CX*1), AX
+	MOVQ            AX, 488(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU8.Z      (R14), K3, Z12
+	VMOVDQU64       X4, 32(SP)
+	VMOVDQU64       560(R10), X8
+	VMOVDQU64       X8, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	LEAQ            (R14)(CX*1), AX
+	MOVQ            AX, 496(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU8.Z      (R15), K4, Z13
+	VMOVDQU64       X6, 48(SP)
+	VMOVDQU64       560(R11), X8
+	VMOVDQU64       X8, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	LEAQ            (R15)(CX*1), AX
+	MOVQ            AX, 504(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPXORQ          Z0, Z10, K6, Z10
+	VMOVDQU8        Z10, K1, (R12)
+	VMOVDQU8.Z      Z10, K1, Z10
+	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VMOVDQU8.Z   Z2, K2, Z2
-	VPSHUFB.Z    reverse<>+0(SB), Z2, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPXORQ     Z2, Z11, K6, Z11
+	VMOVDQU8   Z11, K2, (R13)
+	VMOVDQU8.Z Z11, K2, Z11
+	VPSHUFB    reverseFirst<>+0(SB), Z11, Z3
+	MOVQ       392(SP), AX
+	MOVQ       AX, 520(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn1
 
-nextAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VMOVDQU8.Z   Z4, K3, Z4
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPXORQ     Z4, Z12, K6, Z12
+	VMOVDQU8   Z12, K3, (R14)
+	VMOVDQU8.Z Z12, K3, Z12
+	VPSHUFB    reverseFirst<>+0(SB), Z12, Z5
+	MOVQ       400(SP), AX
+	MOVQ       AX, 528(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn2
 
-nextAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VMOVDQU8.Z   Z6, K4, Z6
-	VPSHUFB.Z    reverse<>+0(SB), Z6, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPXORQ     Z6, Z13, K6, Z13
+	VMOVDQU8   Z13, K4, (R15)
+	VMOVDQU8.Z Z13, K4, Z13
+	VPSHUFB    reverseFirst<>+0(SB), Z13, Z7
+	MOVQ       408(SP), AX
+	MOVQ       AX, 536(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn3
 
-nextAAD3:
-check:
-	SUBQ          $0x04, DX
-	JA            loop
-	MOVQ          16(SP), AX
-	VPSHUFD       $0x4e, (AX), Z15
-	VPSHUFD       $0x4e, Z1, Z17
-	VPXORQ        (AX), Z15, Z15
-	VPXORQ        Z1, Z17, Z17
-	VPCLMULQDQ    $0x00, Z15, Z17, Z15
-	VPCLMULQDQ    $0x00, (AX), Z1, Z14
-	VPCLMULQDQ    $0x11, (AX), Z1, Z16
-	MOVQ          56(SP), AX
-	VPSHUFD       $0x4e, (AX), Z19
-	VPSHUFD       $0x4e, Z3, Z21
-	VPXORQ        (AX), Z19, Z19
-	VPXORQ        Z3, Z21, Z21
-	VPCLMULQDQ    $0x00, Z19, Z21, Z19
-	VPCLMULQDQ    $0x00, (AX), Z3, Z18
-	VPCLMULQDQ    $0x11, (AX), Z3, Z20
-	VSHUFI64X2    $0xee, Z18, Z14, Z22
-	VSHUFI64X2    $0x44, Z18, Z14, Z14
-	VPXORQ        Z22, Z14, Z14
-	VSHUFI64X2    $0xee, Z19, Z15, Z22
-	VSHUFI64X2    $0x44, Z19, Z15, Z15
-	VPXORQ        Z22, Z15, Z15
-	VSHUFI64X2    $0xee, Z20, Z16, Z22
-	VSHUFI64X2    $0x44, Z20, Z16, Z16
-	VPXORQ        Z22, Z16, Z16
-	MOVQ          96(SP), AX
-	VPSHUFD       $0x4e, (AX), Z23
-	VPSHUFD       $0x4e, Z5, Z25
-	VPXORQ        (AX), Z23, Z23
-	VPXORQ        Z5, Z25, Z25
-	VPCLMULQDQ    $0x00, Z23, Z25, Z23
-	VPCLMULQDQ    $0x00, (AX), Z5, Z22
-	VPCLMULQDQ    $0x11, (AX), Z5, Z24
-	MOVQ          136(SP), AX
-	VPSHUFD       $0x4e, (AX), Z27
-	VPSHUFD       $0x4e, Z7, Z29
-	VPXORQ        (AX), Z27, Z27
-	VPXORQ        Z7, Z29, Z29
-	VPCLMULQDQ    $0x00, Z27, Z29, Z27
-	VPCLMULQDQ    $0x00, (AX), Z7, Z26
-	VPCLMULQDQ    $0x11, (AX), Z7, Z28
-	VSHUFI64X2    $0xee, Z26, Z22, Z30
-	VSHUFI64X2    $0x44, Z26, Z22, Z22
-	VPXORQ        Z30, Z22, Z22
-	VSHUFI64X2    $0xee, Z27, Z23, Z30
-	VSHUFI64X2    $0x44, Z27, Z23, Z23
-	VPXORQ        Z30, Z23, Z23
-	VSHUFI64X2    $0xee, Z28, Z24, Z30
-	VSHUFI64X2    $0x44, Z28, Z24, Z24
-	VPXORQ        Z30, Z24, Z24
-	VSHUFI64X2    $0xdd, Z22, Z14, Z30
-	VSHUFI64X2    $0x88, Z22, Z14, Z14
-	VPXORQ        Z30, Z14, Z14
-	VSHUFI64X2    $0xdd, Z23, Z15, Z30
-	VSHUFI64X2    $0x88, Z23, Z15, Z15
-	VPXORQ        Z30, Z15, Z15
-	VSHUFI64X2    $0xdd, Z24, Z16, Z30
-	VSHUFI64X2    $0x88, Z24, Z16, Z16
-	VPXORQ        Z30, Z16, Z16
-	VPSHUFD       $0x4e, Z9, Z30
-	VPSHUFD       $0x4e, Z8, Z31
-	VPXORQ        Z9, Z30, Z30
-	VPXORQ        Z8, Z31, Z31
-	VPCLMULQDQ    $0x00, Z30, Z31, Z30
-	VPCLMULQDQ    $0x00, Z9, Z8, Z17
-	VPCLMULQDQ    $0x11, Z9, Z8, Z1
-	VPXORQ        Z17, Z14, Z14
-	VPXORQ        Z30, Z15, Z15
-	VPXORQ        Z1, Z16, Z16
-	VPTERNLOGQ    $0x96, Z14, Z16, Z15
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z14, Z21
-	VPSHUFD       $0x4e, Z14, Z14
-	VPTERNLOGQ    $0x96, Z21, Z14, Z15
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z15, Z21
-	VPSHUFD       $0x4e, Z15, Z15
-	VPTERNLOGQ    $0x96, Z21, Z15, Z16
-	VPSHUFB       reverse<>+0(SB), Z16, Z16
-	VPXORQ        Z10, Z16, Z16
-	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z16, (AX)
-	MOVQ          32(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z16, (AX)
-	MOVQ          72(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z16, (AX)
-	MOVQ          112(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z16, (AX)
-	MOVQ          152(SP), AX
-	MOVB          $0x01, 36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ          448(SP), AX
+	VMOVDQU64     (AX), Z13
+	MOVQ          456(SP), AX
+	VMOVDQU64     (AX), Z14
+	MOVQ          464(SP), AX
+	VMOVDQU64     (AX), Z15
+	MOVQ          472(SP), AX
+	VMOVDQU64     (AX), Z16
+	VSHUFI64X2    $0x44, Z14, Z13, Z17
+	VSHUFI64X2    $0x44, Z16, Z15, Z18
+	VSHUFI64X2    $0xee, Z14, Z13, Z19
+	VSHUFI64X2    $0xee, Z16, Z15, Z20
+	VSHUFI64X2    $0x88, Z18, Z17, Z13
+	VSHUFI64X2    $0xdd, Z18, Z17, Z14
+	VSHUFI64X2    $0x88, Z20, Z19, Z15
+	VSHUFI64X2    $0xdd, Z20, Z19, Z16
+	VSHUFI64X2    $0x44, Z3, Z1, Z17
+	VSHUFI64X2    $0x44, Z7, Z5, Z18
+	VSHUFI64X2    $0xee, Z3, Z1, Z19
+	VSHUFI64X2    $0xee, Z7, Z5, Z20
+	VSHUFI64X2    $0x88, Z18, Z17, Z1
+	VSHUFI64X2    $0xdd, Z18, Z17, Z3
+	VSHUFI64X2    $0x88, Z20, Z19, Z5
+	VSHUFI64X2    $0xdd, Z20, Z19, Z7
+	VPCLMULQDQ    $0x00, Z13, Z1, Z10
+	VPCLMULQDQ    $0x01, Z13, Z1, Z11
+	VPCLMULQDQ    $0x11, Z13, Z1, Z12
+	VPCLMULQDQ    $0x10, Z13, Z1, Z17
+	VPCLMULQDQ    $0x00, Z14, Z3, Z18
+	VPCLMULQDQ    $0x01, Z14, Z3, Z19
+	VPTERNLOGQ    $0x96, Z17, Z19, Z11
+	VPCLMULQDQ    $0x11, Z14, Z3, Z20
+	VPCLMULQDQ    $0x10, Z14, Z3, Z1
+	VPCLMULQDQ    $0x00, Z15, Z5, Z17
+	VPTERNLOGQ    $0x96, Z18, Z17, Z10
+	VPCLMULQDQ    $0x01, Z15, Z5, Z19
+	VPTERNLOGQ    $0x96, Z1, Z19, Z11
+	VPCLMULQDQ    $0x11, Z15, Z5, Z3
+	VPTERNLOGQ    $0x96, Z20, Z3, Z12
+	VPCLMULQDQ    $0x10, Z15, Z5, Z18
+	VPCLMULQDQ    $0x00, Z16, Z7, Z17
+	VPCLMULQDQ    $0x01, Z16, Z7, Z1
+	VPTERNLOGQ    $0x96, Z18, Z1, Z11
+	VPCLMULQDQ    $0x11, Z16, Z7, Z19
+	VPCLMULQDQ    $0x10, Z16, Z7, Z20
+	VPXORQ        Z17, Z10, Z10
+	VPXORQ        Z20, Z11, Z11
+	VPXORQ        Z19, Z12, Z12
+	VMOVDQU64     128(SP), Z13
+	VPCLMULQDQ    $0x00, 64(SP), Z13, Z14
+	VPCLMULQDQ    $0x01, 64(SP), Z13, Z15
+	VPCLMULQDQ    $0x11, 64(SP), Z13, Z16
+	VPCLMULQDQ    $0x10, 64(SP), Z13, Z17
+	VPTERNLOGQ    $0x96, Z15, Z17, Z11
+	VPXORQ        Z14, Z10, Z10
+	VPXORQ        Z16, Z12, Z12
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z10, Z18
+	VPSHUFD       $0x4e, Z10, Z10
+	VPTERNLOGQ    $0x96, Z18, Z10, Z11
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z11, Z18
+	VPSHUFD       $0x4e, Z11, Z11
+	VPTERNLOGQ    $0x96, Z18, Z11, Z12
+	VPSHUFB       reverse<>+0(SB), Z12, Z12
+	VPXORQ        (SP), Z12, Z12
+	MOVQ          480(SP), AX
+	MOVQ          512(SP), BX
+	VEXTRACTI64X2 $0x00, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          488(SP), AX
+	MOVQ          520(SP), BX
+	VEXTRACTI64X2 $0x01, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          496(SP), AX
+	MOVQ          528(SP), BX
+	VEXTRACTI64X2 $0x02, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          504(SP), AX
+	MOVQ          536(SP), BX
+	VEXTRACTI64X2 $0x03, Z12, (AX)
+	MOVB          $0x01, 36(BX)
+	VPXORQ        Z10, Z10, Z10
+	VMOVDQU64     Z10, (SP)
+	VMOVDQU64     Z10, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X1, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z1, Z1
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X3, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z3, Z3
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X5, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z5, Z5
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X7, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z7, Z7
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD2
-
-nextESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD2
-
-firstESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD3
-
-nextESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD3
-
-// func gcmSeal256vaes512of2(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of2(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   592(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   592(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   592(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   608(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   608(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   608(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   608(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   624(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   624(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   624(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   624(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   640(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   640(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   640(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   640(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   656(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   656(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   656(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   656(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   672(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   672(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   672(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   672(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   688(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   688(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   688(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   688(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   704(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   704(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   704(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   704(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   720(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   720(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   720(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   720(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   736(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   736(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   736(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   736(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   752(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   752(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   752(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   752(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   768(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   768(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   768(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   768(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   784(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   784(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   784(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   784(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   800(R8), Z20
-	VAESENCLAST       Z20, Z0, Z0
-	VAESENCLAST       Z20, Z1, Z1
-	VBROADCASTI32X4   800(R9), Z21
-	VAESENCLAST       Z21, Z4, Z4
-	VAESENCLAST       Z21, Z5, Z5
-	VBROADCASTI32X4   800(R10), Z20
-	VAESENCLAST       Z20, Z8, Z8
-	VAESENCLAST       Z20, Z9, Z9
-	VBROADCASTI32X4   800(R11), Z21
-	VAESENCLAST       Z21, Z12, Z12
-	VAESENCLAST       Z21, Z13, Z13
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VMOVDQU8.Z        Z1, K1, Z1
-	VPSHUFB           reverse<>+0(SB), Z1, Z3
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VMOVDQU8.Z   Z5, K2, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z7
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VMOVDQU8.Z   Z9, K3, Z9
-	VPSHUFB      reverse<>+0(SB), Z9, Z11
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VMOVDQU8.Z   Z13, K4, Z13
-	VPSHUFB      reverse<>+0(SB), Z13, Z15
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmSeal256vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmSeal256vaes512of6(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00004444, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	MOVQ              16(SP), AX
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, (AX), Z23
-	VBROADCASTI32X4   592(R9), Z21
-	VPSHUFD           $0x4e, Z2, Z25
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            (AX), Z23, Z23
-	VBROADCASTI32X4   592(R10), Z20
-	VPXORQ            Z2, Z25, Z25
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x00, (AX), Z2, Z22
-	VBROADCASTI32X4   592(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x11, (AX), Z2, Z24
-	VAESENC           Z21, Z13, Z13
-	VPSHUFD           $0x4e, 64(AX), Z26
-	VBROADCASTI32X4   608(R8), Z20
-	VPSHUFD           $0x4e, Z3, Z27
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            64(AX), Z26, Z26
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   608(R9), Z21
-	VPXORQ            Z3, Z27, Z27
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x00, Z26, Z27, Z26
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
-	VBROADCASTI32X4   608(R10), Z20
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z28, Z22, Z22
-	VBROADCASTI32X4   608(R11), Z21
-	VPXORQ            Z26, Z23, Z23
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z29, Z24, Z24
-	VAESENC           Z21, Z13, Z13
-	MOVQ              56(SP), AX
-	VBROADCASTI32X4   624(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPSHUFD           $0x4e, (AX), Z31
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, Z6, Z2
-	VBROADCASTI32X4   624(R9), Z21
-	VPXORQ            (AX), Z31, Z31
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z6, Z2, Z2
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   624(R10), Z20
-	VPCLMULQDQ        $0x00, Z31, Z2, Z31
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x00, (AX), Z6, Z30
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x11, (AX), Z6, Z25
-	VBROADCASTI32X4   624(R11), Z21
-	VPSHUFD           $0x4e, 64(AX), Z27
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VPSHUFD           $0x4e, Z7, Z3
-	VBROADCASTI32X4   640(R8), Z20
-	VPXORQ            64(AX), Z27, Z27
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z7, Z3, Z3
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x00, Z27, Z3, Z27
-	VBROADCASTI32X4   640(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z26
-	VBROADCASTI32X4   640(R10), Z20
-	VPXORQ            Z28, Z30, Z30
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z27, Z31, Z31
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   640(R11), Z21
-	VPXORQ            Z26, Z25, Z25
-	VAESENC           Z21, Z12, Z12
-	VSHUFI64X2        $0xee, Z30, Z22, Z29
-	VAESENC           Z21, Z13, Z13
-	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VBROADCASTI32X4   656(R8), Z20
-	VPXORQ            Z29, Z22, Z22
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VSHUFI64X2        $0xee, Z31, Z23, Z29
-	VBROADCASTI32X4   656(R9), Z21
-	VSHUFI64X2        $0x44, Z31, Z23, Z23
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z29, Z23, Z23
-	VAESENC           Z21, Z5, Z5
-	VSHUFI64X2        $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4   656(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VSHUFI64X2        $0x44, Z25, Z24, Z24
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z29, Z24, Z24
-	VBROADCASTI32X4   656(R11), Z21
-	MOVQ              96(SP), AX
-	VAESENC           Z21, Z12, Z12
-	VPSHUFD           $0x4e, (AX), Z2
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   672(R8), Z20
-	VPSHUFD           $0x4e, Z10, Z3
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            (AX), Z2, Z2
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z10, Z3, Z3
-	VBROADCASTI32X4   672(R9), Z21
-	VPCLMULQDQ        $0x00, Z2, Z3, Z2
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x00, (AX), Z10, Z29
-	VBROADCASTI32X4   672(R10), Z20
-	VPCLMULQDQ        $0x11, (AX), Z10, Z6
-	VAESENC           Z20, Z8, Z8
-	VPSHUFD           $0x4e, 64(AX), Z7
-	VAESENC           Z20, Z9, Z9
-	VPSHUFD           $0x4e, Z11, Z28
-	VBROADCASTI32X4   672(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            64(AX), Z7, Z7
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z11, Z28, Z28
-	VBROADCASTI32X4   688(R8), Z20
-	VPCLMULQDQ        $0x00, Z7, Z28, Z7
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z27
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   688(R9), Z21
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z26
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z27, Z29, Z29
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z7, Z2, Z2
-	VBROADCASTI32X4   688(R10), Z20
-	VPXORQ            Z26, Z6, Z6
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	MOVQ              136(SP), AX
-	VBROADCASTI32X4   688(R11), Z21
-	VPSHUFD           $0x4e, (AX), Z31
-	VAESENC           Z21, Z12, Z12
-	VPSHUFD           $0x4e, Z14, Z3
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            (AX), Z31, Z31
-	VBROADCASTI32X4   704(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z14, Z3, Z3
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x00, Z31, Z3, Z31
-	VBROADCASTI32X4   704(R9), Z21
-	VPCLMULQDQ        $0x00, (AX), Z14, Z30
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x11, (AX), Z14, Z25
-	VBROADCASTI32X4   704(R10), Z20
-	VPSHUFD           $0x4e, 64(AX), Z10
-	VAESENC           Z20, Z8, Z8
-	VPSHUFD           $0x4e, Z15, Z28
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            64(AX), Z10, Z10
-	VBROADCASTI32X4   704(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z15, Z28, Z28
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x00, Z10, Z28, Z10
-	VBROADCASTI32X4   720(R8), Z20
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z27
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   720(R9), Z21
-	VPXORQ            Z11, Z30, Z30
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z10, Z31, Z31
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z27, Z25, Z25
-	VBROADCASTI32X4   720(R10), Z20
-	VSHUFI64X2        $0xee, Z30, Z29, Z7
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VSHUFI64X2        $0x44, Z30, Z29, Z29
-	VBROADCASTI32X4   720(R11), Z21
-	VPXORQ            Z7, Z29, Z29
-	VAESENC           Z21, Z12, Z12
-	VSHUFI64X2        $0xee, Z31, Z2, Z7
-	VAESENC           Z21, Z13, Z13
-	VSHUFI64X2        $0x44, Z31, Z2, Z2
-	VBROADCASTI32X4   736(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z7, Z2, Z2
-	VAESENC           Z20, Z1, Z1
-	VSHUFI64X2        $0xee, Z25, Z6, Z7
-	VBROADCASTI32X4   736(R9), Z21
-	VSHUFI64X2        $0x44, Z25, Z6, Z6
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z7, Z6, Z6
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   736(R10), Z20
-	VSHUFI64X2        $0xdd, Z29, Z22, Z7
-	VAESENC           Z20, Z8, Z8
-	VSHUFI64X2        $0x88, Z29, Z22, Z22
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z7, Z22, Z22
-	VBROADCASTI32X4   736(R11), Z21
-	VSHUFI64X2        $0xdd, Z2, Z23, Z7
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VSHUFI64X2        $0x88, Z2, Z23, Z23
-	VBROADCASTI32X4   752(R8), Z20
-	VPXORQ            Z7, Z23, Z23
-	VAESENC           Z20, Z0, Z0
-	VSHUFI64X2        $0xdd, Z6, Z24, Z7
-	VAESENC           Z20, Z1, Z1
-	VSHUFI64X2        $0x88, Z6, Z24, Z24
-	VBROADCASTI32X4   752(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z7, Z24, Z24
-	VAESENC           Z21, Z5, Z5
-	VPSHUFD           $0x4e, Z17, Z7
-	VBROADCASTI32X4   752(R10), Z20
-	VPSHUFD           $0x4e, Z16, Z26
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z17, Z7, Z7
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   752(R11), Z21
-	VPXORQ            Z16, Z26, Z26
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x00, Z7, Z26, Z7
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x00, Z17, Z16, Z3
-	VBROADCASTI32X4   768(R8), Z20
-	VPCLMULQDQ        $0x11, Z17, Z16, Z14
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z3, Z22, Z22
-	VBROADCASTI32X4   768(R9), Z21
-	VPXORQ            Z7, Z23, Z23
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z14, Z24, Z24
-	VAESENC           Z21, Z5, Z5
-	VPTERNLOGQ        $0x96, Z22, Z24, Z23
-	VBROADCASTI32X4   768(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z28
-	VAESENC           Z20, Z9, Z9
-	VPSHUFD           $0x4e, Z22, Z22
-	VBROADCASTI32X4   768(R11), Z21
-	VPTERNLOGQ        $0x96, Z28, Z22, Z23
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z28
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   784(R8), Z20
-	VPSHUFD           $0x4e, Z23, Z23
-	VAESENC           Z20, Z0, Z0
-	VPTERNLOGQ        $0x96, Z28, Z23, Z24
-	VAESENC           Z20, Z1, Z1
-	VPSHUFB           reverse<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   784(R9), Z21
-	VPXORQ            Z18, Z24, Z24
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	MOVQ              24(SP), AX
-	VBROADCASTI32X4   784(R10), Z20
-	VEXTRACTI64X2     $0x00, Z24, (AX)
-	VAESENC           Z20, Z8, Z8
-	MOVQ              32(SP), AX
-	VAESENC           Z20, Z9, Z9
-	MOVB              $0x01, 36(AX)
-	VBROADCASTI32X4   784(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	MOVQ              64(SP), AX
-	VAESENC           Z21, Z13, Z13
-	VEXTRACTI64X2     $0x01, Z24, (AX)
-	VBROADCASTI32X4   800(R8), Z20
-	MOVQ              72(SP), AX
-	VAESENCLAST       Z20, Z0, Z0
-	MOVB              $0x01, 36(AX)
-	VAESENCLAST       Z20, Z1, Z1
-	VBROADCASTI32X4   800(R9), Z21
-	MOVQ              104(SP), AX
-	VAESENCLAST       Z21, Z4, Z4
-	VEXTRACTI64X2     $0x02, Z24, (AX)
-	VAESENCLAST       Z21, Z5, Z5
-	MOVQ              112(SP), AX
-	VBROADCASTI32X4   800(R10), Z20
-	MOVB              $0x01, 36(AX)
-	VAESENCLAST       Z20, Z8, Z8
-	VAESENCLAST       Z20, Z9, Z9
-	MOVQ              144(SP), AX
-	VBROADCASTI32X4   800(R11), Z21
-	VEXTRACTI64X2     $0x03, Z24, (AX)
-	VAESENCLAST       Z21, Z12, Z12
-	MOVQ              152(SP), AX
-	VAESENCLAST       Z21, Z13, Z13
-	MOVB              $0x01, 36(AX)
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z0, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VMOVDQU8.Z        Z1, K1, Z1
-	VPSHUFB           reverse<>+0(SB), Z1, Z3
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R12), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R12)
+	MOVL            AX, 8(R12)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X0
+	VPXORD.BCST     4(R12), X0, K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R13), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R13)
+	MOVL            AX, 8(R13)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X4
+	VPXORD.BCST     4(R13), X4, K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Y4, Y5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R14), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R14)
+	MOVL            AX, 8(R14)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X8
+	VPXORD.BCST     4(R14), X8, K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Y8, Y9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R15), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R15)
+	MOVL            AX, 8(R15)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X12
+	VPXORD.BCST     4(R15), X12, K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Y12, Y13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VBROADCASTI32X4 592(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 592(R11), Z17
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 608(R8), Z16
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 608(R10), Z16
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VBROADCASTI32X4 624(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 624(R10), Z16
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 640(R8), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Z17
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 640(R11), Z17
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 656(R8), Z16
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 656(R10), Z16
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 656(R11), Z17
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Z17
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VBROADCASTI32X4 672(R10), Z16
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 688(R8), Z16
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VBROADCASTI32X4 688(R9), Z17
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VBROADCASTI32X4 688(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 688(R11), Z17
+	VPXORQ          Z28, Z19, Z19
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPXORQ          Z27, Z20, Z20
+	VBROADCASTI32X4 704(R8), Z16
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Y21
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Y22
+	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Y23
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 704(R10), Z16
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Y24
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VINSERTI64X4    $0x01, Y22, Z21, Z25
+	VBROADCASTI32X4 704(R11), Z17
+	VINSERTI64X4    $0x01, Y24, Z23, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Z17
+	VINSERTI64X4    $0x01, Y7, Z3, Z25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VBROADCASTI32X4 720(R10), Z16
+	VINSERTI64X4    $0x01, Y15, Z11, Z26
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VBROADCASTI32X4 720(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 736(R8), Z16
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VBROADCASTI32X4 736(R9), Z17
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 736(R11), Z17
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VBROADCASTI32X4 752(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VBROADCASTI32X4 752(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 752(R10), Z16
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VMOVDQU64       128(SP), Z21
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 768(R9), Z17
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 784(R8), Z16
+	VPXORQ          Z24, Z20, Z20
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VBROADCASTI32X4 784(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPSHUFD         $0x4e, Z18, Z18
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 784(R11), Z17
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VBROADCASTI32X4 800(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VAESENCLAST     Y16, Y1, Y1
+	VPXORQ          (SP), Z20, Z20
+	VBROADCASTI32X4 800(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	MOVQ            480(SP), AX
+	MOVQ            512(SP), BX
+	VEXTRACTI64X2   $0x00, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Y17, Y5, Y5
+	VBROADCASTI32X4 800(R10), Z16
+	MOVQ            488(SP), AX
+	MOVQ            520(SP), BX
+	VEXTRACTI64X2   $0x01, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Y16, Y9, Y9
+	MOVQ            496(SP), AX
+	MOVQ            528(SP), BX
+	VEXTRACTI64X2   $0x02, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	MOVQ            504(SP), AX
+	MOVQ            536(SP), BX
+	VEXTRACTI64X2   $0x03, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Y17, Y13, Y13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Y19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	LEAQ            (R12)(CX*1), AX
+	MOVQ            AX, 480(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Y21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	LEAQ            (R13)(CX*1), AX
+	MOVQ            AX, 488(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Y23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	LEAQ            (R14)(CX*1), AX
+	MOVQ            AX, 496(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Y25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	LEAQ            (R15)(CX*1), AX
+	MOVQ            AX, 504(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Y1, Y19, Y19
+	VMOVDQU8        Y19, K1, 64(R12)
+	VMOVDQU8.Z      Y19, K1, Y19
+	VPSHUFB         reverse<>+0(SB), Y19, Y3
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VMOVDQU8.Z   Z5, K2, Z5
-	VPSHUFB      reverse<>+0(SB), Z5, Z7
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPXORQ     Z4, Z20, K6, Z20
+	VMOVDQU64  Z20, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ     Y5, Y21, Y21
+	VMOVDQU8   Y21, K2, 64(R13)
+	VMOVDQU8.Z Y21, K2, Y21
+	VPSHUFB    reverse<>+0(SB), Y21, Y7
+	MOVQ       392(SP), AX
+	MOVQ       AX, 520(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn1
 
-nextAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z8, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VMOVDQU8.Z   Z9, K3, Z9
-	VPSHUFB      reverse<>+0(SB), Z9, Z11
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPXORQ     Z8, Z22, K6, Z22
+	VMOVDQU64  Z22, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ     Y9, Y23, Y23
+	VMOVDQU8   Y23, K3, 64(R14)
+	VMOVDQU8.Z Y23, K3, Y23
+	VPSHUFB    reverse<>+0(SB), Y23, Y11
+	MOVQ       400(SP), AX
+	MOVQ       AX, 528(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn2
 
-nextAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z12, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VMOVDQU8.Z   Z13, K4, Z13
-	VPSHUFB      reverse<>+0(SB), Z13, Z15
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPXORQ     Z12, Z24, K6, Z24
+	VMOVDQU64  Z24, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ     Y13, Y25, Y25
+	VMOVDQU8   Y25, K4, 64(R15)
+	VMOVDQU8.Z Y25, K4, Y25
+	VPSHUFB    reverse<>+0(SB), Y25, Y15
+	MOVQ       408(SP), AX
+	MOVQ       AX, 536(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn3
 
-nextAAD3:
-check:
-	SUBQ          $0x04, DX
-	JA            loop
-	MOVQ          16(SP), AX
-	VPSHUFD       $0x4e, (AX), Z23
-	VPSHUFD       $0x4e, Z2, Z25
-	VPXORQ        (AX), Z23, Z23
-	VPXORQ        Z2, Z25, Z25
-	VPCLMULQDQ    $0x00, Z23, Z25, Z23
-	VPCLMULQDQ    $0x00, (AX), Z2, Z22
-	VPCLMULQDQ    $0x11, (AX), Z2, Z24
-	VPSHUFD       $0x4e, 64(AX), Z26
-	VPSHUFD       $0x4e, Z3, Z27
-	VPXORQ        64(AX), Z26, Z26
-	VPXORQ        Z3, Z27, Z27
-	VPCLMULQDQ    $0x00, Z26, Z27, Z26
-	VPCLMULQDQ    $0x00, 64(AX), Z3, Z28
-	VPCLMULQDQ    $0x11, 64(AX), Z3, Z29
-	VPXORQ        Z28, Z22, Z22
-	VPXORQ        Z26, Z23, Z23
-	VPXORQ        Z29, Z24, Z24
-	MOVQ          56(SP), AX
-	VPSHUFD       $0x4e, (AX), Z31
-	VPSHUFD       $0x4e, Z6, Z2
-	VPXORQ        (AX), Z31, Z31
-	VPXORQ        Z6, Z2, Z2
-	VPCLMULQDQ    $0x00, Z31, Z2, Z31
-	VPCLMULQDQ    $0x00, (AX), Z6, Z30
-	VPCLMULQDQ    $0x11, (AX), Z6, Z25
-	VPSHUFD       $0x4e, 64(AX), Z27
-	VPSHUFD       $0x4e, Z7, Z3
-	VPXORQ        64(AX), Z27, Z27
-	VPXORQ        Z7, Z3, Z3
-	VPCLMULQDQ    $0x00, Z27, Z3, Z27
-	VPCLMULQDQ    $0x00, 64(AX), Z7, Z28
-	VPCLMULQDQ    $0x11, 64(AX), Z7, Z26
-	VPXORQ        Z28, Z30, Z30
-	VPXORQ        Z27, Z31, Z31
-	VPXORQ        Z26, Z25, Z25
-	VSHUFI64X2    $0xee, Z30, Z22, Z29
-	VSHUFI64X2    $0x44, Z30, Z22, Z22
-	VPXORQ        Z29, Z22, Z22
-	VSHUFI64X2    $0xee, Z31, Z23, Z29
-	VSHUFI64X2    $0x44, Z31, Z23, Z23
-	VPXORQ        Z29, Z23, Z23
-	VSHUFI64X2    $0xee, Z25, Z24, Z29
-	VSHUFI64X2    $0x44, Z25, Z24, Z24
-	VPXORQ        Z29, Z24, Z24
-	MOVQ          96(SP), AX
-	VPSHUFD       $0x4e, (AX), Z2
-	VPSHUFD       $0x4e, Z10, Z3
-	VPXORQ        (AX), Z2, Z2
-	VPXORQ        Z10, Z3, Z3
-	VPCLMULQDQ    $0x00, Z2, Z3, Z2
-	VPCLMULQDQ    $0x00, (AX), Z10, Z29
-	VPCLMULQDQ    $0x11, (AX), Z10, Z6
-	VPSHUFD       $0x4e, 64(AX), Z7
-	VPSHUFD       $0x4e, Z11, Z28
-	VPXORQ        64(AX), Z7, Z7
-	VPXORQ        Z11, Z28, Z28
-	VPCLMULQDQ    $0x00, Z7, Z28, Z7
-	VPCLMULQDQ    $0x00, 64(AX), Z11, Z27
-	VPCLMULQDQ    $0x11, 64(AX), Z11, Z26
-	VPXORQ        Z27, Z29, Z29
-	VPXORQ        Z7, Z2, Z2
-	VPXORQ        Z26, Z6, Z6
-	MOVQ          136(SP), AX
-	VPSHUFD       $0x4e, (AX), Z31
-	VPSHUFD       $0x4e, Z14, Z3
-	VPXORQ        (AX), Z31, Z31
-	VPXORQ        Z14, Z3, Z3
-	VPCLMULQDQ    $0x00, Z31, Z3, Z31
-	VPCLMULQDQ    $0x00, (AX), Z14, Z30
-	VPCLMULQDQ    $0x11, (AX), Z14, Z25
-	VPSHUFD       $0x4e, 64(AX), Z10
-	VPSHUFD       $0x4e, Z15, Z28
-	VPXORQ        64(AX), Z10, Z10
-	VPXORQ        Z15, Z28, Z28
-	VPCLMULQDQ    $0x00, Z10, Z28, Z10
-	VPCLMULQDQ    $0x00, 64(AX), Z15, Z11
-	VPCLMULQDQ    $0x11, 64(AX), Z15, Z27
-	VPXORQ        Z11, Z30, Z30
-	VPXORQ        Z10, Z31, Z31
-	VPXORQ        Z27, Z25, Z25
-	VSHUFI64X2    $0xee, Z30, Z29, Z7
-	VSHUFI64X2    $0x44, Z30, Z29, Z29
-	VPXORQ        Z7, Z29, Z29
-	VSHUFI64X2    $0xee, Z31, Z2, Z7
-	VSHUFI64X2    $0x44, Z31, Z2, Z2
-	VPXORQ        Z7, Z2, Z2
-	VSHUFI64X2    $0xee, Z25, Z6, Z7
-	VSHUFI64X2    $0x44, Z25, Z6, Z6
-	VPXORQ        Z7, Z6, Z6
-	VSHUFI64X2    $0xdd, Z29, Z22, Z7
-	VSHUFI64X2    $0x88, Z29, Z22, Z22
-	VPXORQ        Z7, Z22, Z22
-	VSHUFI64X2    $0xdd, Z2, Z23, Z7
-	VSHUFI64X2    $0x88, Z2, Z23, Z23
-	VPXORQ        Z7, Z23, Z23
-	VSHUFI64X2    $0xdd, Z6, Z24, Z7
-	VSHUFI64X2    $0x88, Z6, Z24, Z24
-	VPXORQ        Z7, Z24, Z24
-	VPSHUFD       $0x4e, Z17, Z7
-	VPSHUFD       $0x4e, Z16, Z26
-	VPXORQ        Z17, Z7, Z7
-	VPXORQ        Z16, Z26, Z26
-	VPCLMULQDQ    $0x00, Z7, Z26, Z7
-	VPCLMULQDQ    $0x00, Z17, Z16, Z3
-	VPCLMULQDQ    $0x11, Z17, Z16, Z14
-	VPXORQ        Z3, Z22, Z22
-	VPXORQ        Z7, Z23, Z23
-	VPXORQ        Z14, Z24, Z24
-	VPTERNLOGQ    $0x96, Z22, Z24, Z23
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z22, Z28
-	VPSHUFD       $0x4e, Z22, Z22
-	VPTERNLOGQ    $0x96, Z28, Z22, Z23
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z23, Z28
-	VPSHUFD       $0x4e, Z23, Z23
-	VPTERNLOGQ    $0x96, Z28, Z23, Z24
-	VPSHUFB       reverse<>+0(SB), Z24, Z24
-	VPXORQ        Z18, Z24, Z24
-	MOVQ          24(SP), AX
-	VEXTRACTI64X2 $0x00, Z24, (AX)
-	MOVQ          32(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          64(SP), AX
-	VEXTRACTI64X2 $0x01, Z24, (AX)
-	MOVQ          72(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          104(SP), AX
-	VEXTRACTI64X2 $0x02, Z24, (AX)
-	MOVQ          112(SP), AX
-	MOVB          $0x01, 36(AX)
-	MOVQ          144(SP), AX
-	VEXTRACTI64X2 $0x03, Z24, (AX)
-	MOVQ          152(SP), AX
-	MOVB          $0x01, 36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ          448(SP), AX
+	VMOVDQU64     (AX), Z21
+	MOVQ          456(SP), AX
+	VMOVDQU64     (AX), Z22
+	MOVQ          464(SP), AX
+	VMOVDQU64     (AX), Z23
+	MOVQ          472(SP), AX
+	VMOVDQU64     (AX), Z24
+	VSHUFI64X2    $0x44, Z22, Z21, Z25
+	VSHUFI64X2    $0x44, Z24, Z23, Z26
+	VSHUFI64X2    $0xee, Z22, Z21, Z27
+	VSHUFI64X2    $0xee, Z24, Z23, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VSHUFI64X2    $0x44, Z6, Z2, Z25
+	VSHUFI64X2    $0x44, Z14, Z10, Z26
+	VSHUFI64X2    $0xee, Z6, Z2, Z27
+	VSHUFI64X2    $0xee, Z14, Z10, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z2
+	VSHUFI64X2    $0xdd, Z26, Z25, Z6
+	VSHUFI64X2    $0x88, Z28, Z27, Z10
+	VSHUFI64X2    $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ    $0x00, Z21, Z2, Z18
+	VPCLMULQDQ    $0x01, Z21, Z2, Z19
+	VPCLMULQDQ    $0x11, Z21, Z2, Z20
+	VPCLMULQDQ    $0x10, Z21, Z2, Z25
+	VPCLMULQDQ    $0x00, Z22, Z6, Z26
+	VPCLMULQDQ    $0x01, Z22, Z6, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z19
+	VPCLMULQDQ    $0x11, Z22, Z6, Z28
+	VPCLMULQDQ    $0x10, Z22, Z6, Z2
+	VPCLMULQDQ    $0x00, Z23, Z10, Z25
+	VPTERNLOGQ    $0x96, Z26, Z25, Z18
+	VPCLMULQDQ    $0x01, Z23, Z10, Z27
+	VPTERNLOGQ    $0x96, Z2, Z27, Z19
+	VPCLMULQDQ    $0x11, Z23, Z10, Z6
+	VPTERNLOGQ    $0x96, Z28, Z6, Z20
+	VPCLMULQDQ    $0x10, Z23, Z10, Z26
+	VPCLMULQDQ    $0x00, Z24, Z14, Z25
+	VPCLMULQDQ    $0x01, Z24, Z14, Z2
+	VPTERNLOGQ    $0x96, Z26, Z2, Z19
+	VPCLMULQDQ    $0x11, Z24, Z14, Z27
+	VPCLMULQDQ    $0x10, Z24, Z14, Z28
+	VPXORQ        Z25, Z18, Z18
+	VPXORQ        Z28, Z19, Z19
+	VPXORQ        Z27, Z20, Z20
+	MOVQ          448(SP), AX
+	VMOVDQU64     64(AX), Y21
+	MOVQ          456(SP), AX
+	VMOVDQU64     64(AX), Y22
+	MOVQ          464(SP), AX
+	VMOVDQU64     64(AX), Y23
+	MOVQ          472(SP), AX
+	VMOVDQU64     64(AX), Y24
+	VINSERTI64X4  $0x01, Y22, Z21, Z25
+	VINSERTI64X4  $0x01, Y24, Z23, Z26
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VINSERTI64X4  $0x01, Y7, Z3, Z25
+	VINSERTI64X4  $0x01, Y15, Z11, Z26
+	VSHUFI64X2    $0x88, Z26, Z25, Z3
+	VSHUFI64X2    $0xdd, Z26, Z25, Z7
+	VPCLMULQDQ    $0x00, Z21, Z3, Z25
+	VPCLMULQDQ    $0x01, Z21, Z3, Z26
+	VPCLMULQDQ    $0x11, Z21, Z3, Z27
+	VPCLMULQDQ    $0x10, Z21, Z3, Z28
+	VPTERNLOGQ    $0x96, Z26, Z28, Z19
+	VPCLMULQDQ    $0x00, Z22, Z7, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z18
+	VPCLMULQDQ    $0x01, Z22, Z7, Z28
+	VPCLMULQDQ    $0x11, Z22, Z7, Z3
+	VPTERNLOGQ    $0x96, Z27, Z3, Z20
+	VPCLMULQDQ    $0x10, Z22, Z7, Z25
+	VPTERNLOGQ    $0x96, Z28, Z25, Z19
+	VMOVDQU64     128(SP), Z21
+	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z19
+	VPXORQ        Z22, Z18, Z18
+	VPXORQ        Z24, Z20, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD       $0x4e, Z18, Z18
+	VPTERNLOGQ    $0x96, Z26, Z18, Z19
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z26, Z19, Z20
+	VPSHUFB       reverse<>+0(SB), Z20, Z20
+	VPXORQ        (SP), Z20, Z20
+	MOVQ          480(SP), AX
+	MOVQ          512(SP), BX
+	VEXTRACTI64X2 $0x00, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          488(SP), AX
+	MOVQ          520(SP), BX
+	VEXTRACTI64X2 $0x01, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          496(SP), AX
+	MOVQ          528(SP), BX
+	VEXTRACTI64X2 $0x02, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          504(SP), AX
+	MOVQ          536(SP), BX
+	VEXTRACTI64X2 $0x03, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	VPXORQ        Z18, Z18, Z18
+	VMOVDQU64     Z18, (SP)
+	VMOVDQU64     Z18, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD2
+// func gcmSeal256vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00004444, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
-nextESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD2
+loop:
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R12), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R12)
+	MOVL            AX, 8(R12)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X0
+	VPXORD.BCST     4(R12), X0, K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R13), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R13)
+	MOVL            AX, 8(R13)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X4
+	VPXORD.BCST     4(R13), X4, K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R14), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R14)
+	MOVL            AX, 8(R14)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X8
+	VPXORD.BCST     4(R14), X8, K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	MOVL            32(AX), AX
+	MOVL            4(R15), BX
+	BSWAPL          AX
+	MOVL            BX, 12(R15)
+	MOVL            AX, 8(R15)
+	SHLQ            $0x20, AX
+	VMOVQ           AX, X12
+	VPXORD.BCST     4(R15), X12, K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Z16, Z1, Z1
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z5, Z5
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VBROADCASTI32X4 592(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VBROADCASTI32X4 624(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VBROADCASTI32X4 624(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VBROADCASTI32X4 656(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VBROADCASTI32X4 656(R11), Z17
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VBROADCASTI32X4 672(R8), Z16
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VBROADCASTI32X4 672(R9), Z17
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPXORQ          Z28, Z19, Z19
+	VBROADCASTI32X4 672(R10), Z16
+	VPXORQ          Z27, Z20, Z20
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VBROADCASTI32X4 672(R11), Z17
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Z21
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VBROADCASTI32X4 688(R8), Z16
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VBROADCASTI32X4 688(R9), Z17
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VBROADCASTI32X4 688(R10), Z16
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VBROADCASTI32X4 688(R11), Z17
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 704(R8), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 704(R9), Z17
+	VSHUFI64X2      $0x44, Z7, Z3, Z25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VBROADCASTI32X4 704(R10), Z16
+	VSHUFI64X2      $0xee, Z7, Z3, Z27
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z15, Z11, Z28
+	VBROADCASTI32X4 704(R11), Z17
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VBROADCASTI32X4 720(R8), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z11
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z28, Z27, Z15
+	VBROADCASTI32X4 720(R9), Z17
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VBROADCASTI32X4 720(R10), Z16
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VBROADCASTI32X4 720(R11), Z17
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VBROADCASTI32X4 736(R8), Z16
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VBROADCASTI32X4 736(R9), Z17
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 736(R10), Z16
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 736(R11), Z17
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z23, Z11, Z26
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 752(R8), Z16
+	VPCLMULQDQ      $0x01, Z23, Z11, Z27
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z23, Z11, Z3
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z17
+	VPCLMULQDQ      $0x10, Z23, Z11, Z28
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z27, Z28, Z19
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 752(R10), Z16
+	VPCLMULQDQ      $0x00, Z24, Z15, Z25
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 752(R11), Z17
+	VPCLMULQDQ      $0x01, Z24, Z15, Z7
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x11, Z24, Z15, Z27
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 768(R8), Z16
+	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, Z24, Z15, Z28
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z17
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z7, Z28, Z19
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 768(R10), Z16
+	VMOVDQU64       128(SP), Z21
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 768(R11), Z17
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 784(R8), Z16
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 784(R9), Z17
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Z17, Z4, Z4
+	VPXORQ          Z24, Z20, Z20
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 784(R10), Z16
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VAESENC         Z16, Z8, Z8
+	VPSHUFD         $0x4e, Z18, Z18
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 784(R11), Z17
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 800(R8), Z16
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENCLAST     Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENCLAST     Z16, Z1, Z1
+	VBROADCASTI32X4 800(R9), Z17
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VAESENCLAST     Z17, Z4, Z4
+	VPXORQ          (SP), Z20, Z20
+	VAESENCLAST     Z17, Z5, Z5
+	VBROADCASTI32X4 800(R10), Z16
+	MOVQ            480(SP), AX
+	MOVQ            512(SP), BX
+	VEXTRACTI64X2   $0x00, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z16, Z8, Z8
+	MOVQ            488(SP), AX
+	MOVQ            520(SP), BX
+	VEXTRACTI64X2   $0x01, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z16, Z9, Z9
+	VBROADCASTI32X4 800(R11), Z17
+	MOVQ            496(SP), AX
+	MOVQ            528(SP), BX
+	VEXTRACTI64X2   $0x02, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z17, Z12, Z12
+	MOVQ            504(SP), AX
+	MOVQ            536(SP), BX
+	VEXTRACTI64X2   $0x03, Z20, (AX)
+	MOVB            $0x01, 36(BX)
+	VAESENCLAST     Z17, Z13, Z13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Z19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	LEAQ            (R12)(CX*1), AX
+	MOVQ            AX, 480(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Z21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	LEAQ            (R13)(CX*1), AX
+	MOVQ            AX, 488(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Z23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	LEAQ            (R14)(CX*1), AX
+	MOVQ            AX, 496(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Z25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	LEAQ            (R15)(CX*1), AX
+	MOVQ            AX, 504(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Z1, Z19, Z19
+	VMOVDQU8        Z19, K1, 64(R12)
+	VMOVDQU8.Z      Z19, K1, Z19
+	VPSHUFB         reverse<>+0(SB), Z19, Z3
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-firstESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD3
+aad0:
+	VPXORQ     Z4, Z20, K6, Z20
+	VMOVDQU64  Z20, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ     Z5, Z21, Z21
+	VMOVDQU8   Z21, K2, 64(R13)
+	VMOVDQU8.Z Z21, K2, Z21
+	VPSHUFB    reverse<>+0(SB), Z21, Z7
+	MOVQ       392(SP), AX
+	MOVQ       AX, 520(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn1
 
-nextESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD3
+aad1:
+	VPXORQ     Z8, Z22, K6, Z22
+	VMOVDQU64  Z22, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ     Z9, Z23, Z23
+	VMOVDQU8   Z23, K3, 64(R14)
+	VMOVDQU8.Z Z23, K3, Z23
+	VPSHUFB    reverse<>+0(SB), Z23, Z11
+	MOVQ       400(SP), AX
+	MOVQ       AX, 528(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn2
+
+aad2:
+	VPXORQ     Z12, Z24, K6, Z24
+	VMOVDQU64  Z24, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ     Z13, Z25, Z25
+	VMOVDQU8   Z25, K4, 64(R15)
+	VMOVDQU8.Z Z25, K4, Z25
+	VPSHUFB    reverse<>+0(SB), Z25, Z15
+	MOVQ       408(SP), AX
+	MOVQ       AX, 536(SP)
+	CMPB       38(AX), $0x00
+	JNE        esn3
+
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ          448(SP), AX
+	VMOVDQU64     (AX), Z21
+	MOVQ          456(SP), AX
+	VMOVDQU64     (AX), Z22
+	MOVQ          464(SP), AX
+	VMOVDQU64     (AX), Z23
+	MOVQ          472(SP), AX
+	VMOVDQU64     (AX), Z24
+	VSHUFI64X2    $0x44, Z22, Z21, Z25
+	VSHUFI64X2    $0x44, Z24, Z23, Z26
+	VSHUFI64X2    $0xee, Z22, Z21, Z27
+	VSHUFI64X2    $0xee, Z24, Z23, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VSHUFI64X2    $0x44, Z6, Z2, Z25
+	VSHUFI64X2    $0x44, Z14, Z10, Z26
+	VSHUFI64X2    $0xee, Z6, Z2, Z27
+	VSHUFI64X2    $0xee, Z14, Z10, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z2
+	VSHUFI64X2    $0xdd, Z26, Z25, Z6
+	VSHUFI64X2    $0x88, Z28, Z27, Z10
+	VSHUFI64X2    $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ    $0x00, Z21, Z2, Z18
+	VPCLMULQDQ    $0x01, Z21, Z2, Z19
+	VPCLMULQDQ    $0x11, Z21, Z2, Z20
+	VPCLMULQDQ    $0x10, Z21, Z2, Z25
+	VPCLMULQDQ    $0x00, Z22, Z6, Z26
+	VPCLMULQDQ    $0x01, Z22, Z6, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z19
+	VPCLMULQDQ    $0x11, Z22, Z6, Z28
+	VPCLMULQDQ    $0x10, Z22, Z6, Z2
+	VPCLMULQDQ    $0x00, Z23, Z10, Z25
+	VPTERNLOGQ    $0x96, Z26, Z25, Z18
+	VPCLMULQDQ    $0x01, Z23, Z10, Z27
+	VPTERNLOGQ    $0x96, Z2, Z27, Z19
+	VPCLMULQDQ    $0x11, Z23, Z10, Z6
+	VPTERNLOGQ    $0x96, Z28, Z6, Z20
+	VPCLMULQDQ    $0x10, Z23, Z10, Z26
+	VPCLMULQDQ    $0x00, Z24, Z14, Z25
+	VPCLMULQDQ    $0x01, Z24, Z14, Z2
+	VPTERNLOGQ    $0x96, Z26, Z2, Z19
+	VPCLMULQDQ    $0x11, Z24, Z14, Z27
+	VPCLMULQDQ    $0x10, Z24, Z14, Z28
+	VPXORQ        Z25, Z18, Z18
+	VPXORQ        Z28, Z19, Z19
+	VPXORQ        Z27, Z20, Z20
+	MOVQ          448(SP), AX
+	VMOVDQU64     64(AX), Z21
+	MOVQ          456(SP), AX
+	VMOVDQU64     64(AX), Z22
+	MOVQ          464(SP), AX
+	VMOVDQU64     64(AX), Z23
+	MOVQ          472(SP), AX
+	VMOVDQU64     64(AX), Z24
+	VSHUFI64X2    $0x44, Z22, Z21, Z25
+	VSHUFI64X2    $0x44, Z24, Z23, Z26
+	VSHUFI64X2    $0xee, Z22, Z21, Z27
+	VSHUFI64X2    $0xee, Z24, Z23, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VSHUFI64X2    $0x44, Z7, Z3, Z25
+	VSHUFI64X2    $0x44, Z15, Z11, Z26
+	VSHUFI64X2    $0xee, Z7, Z3, Z27
+	VSHUFI64X2    $0xee, Z15, Z11, Z28
+	VSHUFI64X2    $0x88, Z26, Z25, Z3
+	VSHUFI64X2    $0xdd, Z26, Z25, Z7
+	VSHUFI64X2    $0x88, Z28, Z27, Z11
+	VSHUFI64X2    $0xdd, Z28, Z27, Z15
+	VPCLMULQDQ    $0x00, Z21, Z3, Z25
+	VPCLMULQDQ    $0x01, Z21, Z3, Z26
+	VPCLMULQDQ    $0x11, Z21, Z3, Z27
+	VPCLMULQDQ    $0x10, Z21, Z3, Z28
+	VPTERNLOGQ    $0x96, Z26, Z28, Z19
+	VPCLMULQDQ    $0x00, Z22, Z7, Z26
+	VPTERNLOGQ    $0x96, Z25, Z26, Z18
+	VPCLMULQDQ    $0x01, Z22, Z7, Z28
+	VPCLMULQDQ    $0x11, Z22, Z7, Z3
+	VPTERNLOGQ    $0x96, Z27, Z3, Z20
+	VPCLMULQDQ    $0x10, Z22, Z7, Z25
+	VPTERNLOGQ    $0x96, Z28, Z25, Z19
+	VPCLMULQDQ    $0x00, Z23, Z11, Z26
+	VPCLMULQDQ    $0x01, Z23, Z11, Z27
+	VPCLMULQDQ    $0x11, Z23, Z11, Z3
+	VPCLMULQDQ    $0x10, Z23, Z11, Z28
+	VPTERNLOGQ    $0x96, Z27, Z28, Z19
+	VPCLMULQDQ    $0x00, Z24, Z15, Z25
+	VPTERNLOGQ    $0x96, Z26, Z25, Z18
+	VPCLMULQDQ    $0x01, Z24, Z15, Z7
+	VPCLMULQDQ    $0x11, Z24, Z15, Z27
+	VPTERNLOGQ    $0x96, Z3, Z27, Z20
+	VPCLMULQDQ    $0x10, Z24, Z15, Z28
+	VPTERNLOGQ    $0x96, Z7, Z28, Z19
+	VMOVDQU64     128(SP), Z21
+	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z19
+	VPXORQ        Z22, Z18, Z18
+	VPXORQ        Z24, Z20, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD       $0x4e, Z18, Z18
+	VPTERNLOGQ    $0x96, Z26, Z18, Z19
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z26, Z19, Z20
+	VPSHUFB       reverse<>+0(SB), Z20, Z20
+	VPXORQ        (SP), Z20, Z20
+	MOVQ          480(SP), AX
+	MOVQ          512(SP), BX
+	VEXTRACTI64X2 $0x00, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          488(SP), AX
+	MOVQ          520(SP), BX
+	VEXTRACTI64X2 $0x01, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          496(SP), AX
+	MOVQ          528(SP), BX
+	VEXTRACTI64X2 $0x02, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	MOVQ          504(SP), AX
+	MOVQ          536(SP), BX
+	VEXTRACTI64X2 $0x03, Z20, (AX)
+	MOVB          $0x01, 36(BX)
+	VPXORQ        Z18, Z18, Z18
+	VMOVDQU64     Z18, (SP)
+	VMOVDQU64     Z18, 64(SP)
+	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
 // func gcmOpen128vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
@@ -14898,1793 +16866,2351 @@ lengths:
 	VZEROALL
 	RET
 
-// func gcmOpen128vaes512of1(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of1(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   592(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   592(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   592(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   608(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   608(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   608(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   608(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   624(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   624(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   624(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   624(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   640(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   640(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   640(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   640(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   656(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   656(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   656(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   656(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   672(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   672(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   672(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   672(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   688(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   688(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   688(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   688(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   704(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   704(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   704(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   704(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   720(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   720(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   720(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   720(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   736(R8), Z12
-	VAESENCLAST       Z12, Z0, Z0
-	VBROADCASTI32X4   736(R9), Z13
-	VAESENCLAST       Z13, Z2, Z2
-	VBROADCASTI32X4   736(R10), Z12
-	VAESENCLAST       Z12, Z4, Z4
-	VBROADCASTI32X4   736(R11), Z13
-	VAESENCLAST       Z13, Z6, Z6
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmOpen128vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00006666, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z1, Z1, Z1
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z5, Z5, Z5
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	MOVQ              16(SP), AX
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, (AX), Z15
-	VBROADCASTI32X4   592(R9), Z13
-	VPSHUFD           $0x4e, Z1, Z17
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            (AX), Z15, Z15
-	VPXORQ            Z1, Z17, Z17
-	VBROADCASTI32X4   592(R10), Z12
-	VPCLMULQDQ        $0x00, Z15, Z17, Z15
-	VAESENC           Z12, Z4, Z4
-	VPCLMULQDQ        $0x00, (AX), Z1, Z14
-	VBROADCASTI32X4   592(R11), Z13
-	VPCLMULQDQ        $0x11, (AX), Z1, Z16
-	VAESENC           Z13, Z6, Z6
-	MOVQ              56(SP), AX
-	VPSHUFD           $0x4e, (AX), Z19
-	VBROADCASTI32X4   608(R8), Z12
-	VPSHUFD           $0x4e, Z3, Z21
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            (AX), Z19, Z19
-	VBROADCASTI32X4   608(R9), Z13
-	VPXORQ            Z3, Z21, Z21
-	VAESENC           Z13, Z2, Z2
-	VPCLMULQDQ        $0x00, Z19, Z21, Z19
-	VPCLMULQDQ        $0x00, (AX), Z3, Z18
-	VBROADCASTI32X4   608(R10), Z12
-	VPCLMULQDQ        $0x11, (AX), Z3, Z20
-	VAESENC           Z12, Z4, Z4
-	VSHUFI64X2        $0xee, Z18, Z14, Z22
-	VBROADCASTI32X4   608(R11), Z13
-	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z22, Z14, Z14
-	VSHUFI64X2        $0xee, Z19, Z15, Z22
-	VBROADCASTI32X4   624(R8), Z12
-	VSHUFI64X2        $0x44, Z19, Z15, Z15
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z22, Z15, Z15
-	VBROADCASTI32X4   624(R9), Z13
-	VSHUFI64X2        $0xee, Z20, Z16, Z22
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0x44, Z20, Z16, Z16
-	VPXORQ            Z22, Z16, Z16
-	VBROADCASTI32X4   624(R10), Z12
-	MOVQ              96(SP), AX
-	VAESENC           Z12, Z4, Z4
-	VPSHUFD           $0x4e, (AX), Z23
-	VBROADCASTI32X4   624(R11), Z13
-	VPSHUFD           $0x4e, Z5, Z25
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            (AX), Z23, Z23
-	VPXORQ            Z5, Z25, Z25
-	VBROADCASTI32X4   640(R8), Z12
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VAESENC           Z12, Z0, Z0
-	VPCLMULQDQ        $0x00, (AX), Z5, Z22
-	VBROADCASTI32X4   640(R9), Z13
-	VPCLMULQDQ        $0x11, (AX), Z5, Z24
-	VAESENC           Z13, Z2, Z2
-	MOVQ              136(SP), AX
-	VPSHUFD           $0x4e, (AX), Z27
-	VBROADCASTI32X4   640(R10), Z12
-	VPSHUFD           $0x4e, Z7, Z29
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            (AX), Z27, Z27
-	VBROADCASTI32X4   640(R11), Z13
-	VPXORQ            Z7, Z29, Z29
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x00, Z27, Z29, Z27
-	VPCLMULQDQ        $0x00, (AX), Z7, Z26
-	VBROADCASTI32X4   656(R8), Z12
-	VPCLMULQDQ        $0x11, (AX), Z7, Z28
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0xee, Z26, Z22, Z30
-	VBROADCASTI32X4   656(R9), Z13
-	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z30, Z22, Z22
-	VSHUFI64X2        $0xee, Z27, Z23, Z30
-	VBROADCASTI32X4   656(R10), Z12
-	VSHUFI64X2        $0x44, Z27, Z23, Z23
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z30, Z23, Z23
-	VBROADCASTI32X4   656(R11), Z13
-	VSHUFI64X2        $0xee, Z28, Z24, Z30
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0x44, Z28, Z24, Z24
-	VPXORQ            Z30, Z24, Z24
-	VBROADCASTI32X4   672(R8), Z12
-	VSHUFI64X2        $0xdd, Z22, Z14, Z30
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VBROADCASTI32X4   672(R9), Z13
-	VPXORQ            Z30, Z14, Z14
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0xdd, Z23, Z15, Z30
-	VSHUFI64X2        $0x88, Z23, Z15, Z15
-	VBROADCASTI32X4   672(R10), Z12
-	VPXORQ            Z30, Z15, Z15
-	VAESENC           Z12, Z4, Z4
-	VSHUFI64X2        $0xdd, Z24, Z16, Z30
-	VBROADCASTI32X4   672(R11), Z13
-	VSHUFI64X2        $0x88, Z24, Z16, Z16
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z30, Z16, Z16
-	VPSHUFD           $0x4e, Z9, Z30
-	VBROADCASTI32X4   688(R8), Z12
-	VPSHUFD           $0x4e, Z8, Z31
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z9, Z30, Z30
-	VBROADCASTI32X4   688(R9), Z13
-	VPXORQ            Z8, Z31, Z31
-	VAESENC           Z13, Z2, Z2
-	VPCLMULQDQ        $0x00, Z30, Z31, Z30
-	VPCLMULQDQ        $0x00, Z9, Z8, Z17
-	VBROADCASTI32X4   688(R10), Z12
-	VPCLMULQDQ        $0x11, Z9, Z8, Z1
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z17, Z14, Z14
-	VBROADCASTI32X4   688(R11), Z13
-	VPXORQ            Z30, Z15, Z15
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z1, Z16, Z16
-	VPTERNLOGQ        $0x96, Z14, Z16, Z15
-	VBROADCASTI32X4   704(R8), Z12
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z21
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, Z14, Z14
-	VBROADCASTI32X4   704(R9), Z13
-	VPTERNLOGQ        $0x96, Z21, Z14, Z15
-	VAESENC           Z13, Z2, Z2
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z21
-	VPSHUFD           $0x4e, Z15, Z15
-	VBROADCASTI32X4   704(R10), Z12
-	VPTERNLOGQ        $0x96, Z21, Z15, Z16
-	VAESENC           Z12, Z4, Z4
-	VPSHUFB           reverse<>+0(SB), Z16, Z16
-	VBROADCASTI32X4   704(R11), Z13
-	VPXORQ            Z10, Z16, Z16
-	VAESENC           Z13, Z6, Z6
-	MOVQ              24(SP), AX
-	VMOVDQU64         (AX), X30
-	VBROADCASTI32X4   720(R8), Z12
-	MOVQ              64(SP), AX
-	VAESENC           Z12, Z0, Z0
-	VINSERTI64X2      $0x01, (AX), Z30, Z30
-	VBROADCASTI32X4   720(R9), Z13
-	MOVQ              104(SP), AX
-	VAESENC           Z13, Z2, Z2
-	VINSERTI64X2      $0x02, (AX), Z30, Z30
-	MOVQ              144(SP), AX
-	VBROADCASTI32X4   720(R10), Z12
-	VINSERTI64X2      $0x03, (AX), Z30, Z30
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z30, Z16, Z16
-	VBROADCASTI32X4   720(R11), Z13
-	VPTESTNMQ         Z16, Z16, K7
-	VAESENC           Z13, Z6, Z6
-	KMOVB             K7, CX
-	MOVL              CX, AX
-	VBROADCASTI32X4   736(R8), Z12
-	SHRL              $0x01, AX
-	VAESENCLAST       Z12, Z0, Z0
-	ANDL              AX, CX
-	VBROADCASTI32X4   736(R9), Z13
-	MOVQ              32(SP), AX
-	VAESENCLAST       Z13, Z2, Z2
-	BTL               $0x00, CX
-	SETCS             36(AX)
-	MOVQ              72(SP), AX
-	VBROADCASTI32X4   736(R10), Z12
-	BTL               $0x02, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z12, Z4, Z4
-	MOVQ              112(SP), AX
-	VBROADCASTI32X4   736(R11), Z13
-	BTL               $0x04, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z13, Z6, Z6
-	MOVQ              152(SP), AX
-	BTL               $0x06, CX
-	SETCS             36(AX)
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	VMOVDQU32.Z     4(R12), K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	VMOVDQU32.Z     4(R13), K5, X2
+	VPXORD          576(R9), X2, X2
+	VSHUFI64X2      $0x00, Z2, Z2, Z2
+	VPXORQ          counters<>+0(SB), Z2, Z2
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	VMOVDQU32.Z     4(R14), K5, X4
+	VPXORD          576(R10), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	VMOVDQU32.Z     4(R15), K5, X6
+	VPXORD          576(R11), X6, X6
+	VSHUFI64X2      $0x00, Z6, Z6, Z6
+	VPXORQ          counters<>+0(SB), Z6, Z6
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z13
+	VBROADCASTI32X4 592(R9), Z9
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z14
+	VAESENC         Z9, Z2, Z2
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z15
+	VBROADCASTI32X4 592(R10), Z8
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z16
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0x44, Z14, Z13, Z17
+	VBROADCASTI32X4 592(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0x44, Z16, Z15, Z18
+	VBROADCASTI32X4 608(R8), Z8
+	VSHUFI64X2      $0xee, Z14, Z13, Z19
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0xee, Z16, Z15, Z20
+	VBROADCASTI32X4 608(R9), Z9
+	VSHUFI64X2      $0x88, Z18, Z17, Z13
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xdd, Z18, Z17, Z14
+	VBROADCASTI32X4 608(R10), Z8
+	VSHUFI64X2      $0x88, Z20, Z19, Z15
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 608(R11), Z9
+	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0x44, Z3, Z1, Z17
+	VBROADCASTI32X4 624(R8), Z8
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0x44, Z7, Z5, Z18
+	VBROADCASTI32X4 624(R9), Z9
+	VSHUFI64X2      $0xee, Z3, Z1, Z19
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xee, Z7, Z5, Z20
+	VBROADCASTI32X4 624(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0x88, Z18, Z17, Z1
+	VBROADCASTI32X4 624(R11), Z9
+	VSHUFI64X2      $0xdd, Z18, Z17, Z3
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0x88, Z20, Z19, Z5
+	VBROADCASTI32X4 640(R8), Z8
+	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x00, Z13, Z1, Z10
+	VBROADCASTI32X4 640(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x01, Z13, Z1, Z11
+	VBROADCASTI32X4 640(R10), Z8
+	VPCLMULQDQ      $0x11, Z13, Z1, Z12
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, Z13, Z1, Z17
+	VBROADCASTI32X4 640(R11), Z9
+	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x01, Z14, Z3, Z19
+	VBROADCASTI32X4 656(R8), Z8
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 656(R9), Z9
+	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x11, Z14, Z3, Z20
+	VBROADCASTI32X4 656(R10), Z8
+	VPCLMULQDQ      $0x10, Z14, Z3, Z1
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x00, Z15, Z5, Z17
+	VBROADCASTI32X4 656(R11), Z9
+	VPTERNLOGQ      $0x96, Z18, Z17, Z10
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VBROADCASTI32X4 672(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPTERNLOGQ      $0x96, Z1, Z19, Z11
+	VBROADCASTI32X4 672(R9), Z9
+	VPCLMULQDQ      $0x11, Z15, Z5, Z3
+	VAESENC         Z9, Z2, Z2
+	VPTERNLOGQ      $0x96, Z20, Z3, Z12
+	VBROADCASTI32X4 672(R10), Z8
+	VPCLMULQDQ      $0x10, Z15, Z5, Z18
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VBROADCASTI32X4 672(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x01, Z16, Z7, Z1
+	VBROADCASTI32X4 688(R8), Z8
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VAESENC         Z8, Z0, Z0
+	VPTERNLOGQ      $0x96, Z18, Z1, Z11
+	VBROADCASTI32X4 688(R9), Z9
+	VPCLMULQDQ      $0x11, Z16, Z7, Z19
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x10, Z16, Z7, Z20
+	VBROADCASTI32X4 688(R10), Z8
+	VPXORQ          Z17, Z10, Z10
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 688(R11), Z9
+	VPXORQ          Z20, Z11, Z11
+	VAESENC         Z9, Z6, Z6
+	VPXORQ          Z19, Z12, Z12
+	VBROADCASTI32X4 704(R8), Z8
+	VMOVDQU64       128(SP), Z13
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
+	VBROADCASTI32X4 704(R9), Z9
+	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
+	VBROADCASTI32X4 704(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
+	VBROADCASTI32X4 704(R11), Z9
+	VPTERNLOGQ      $0x96, Z15, Z17, Z11
+	VAESENC         Z9, Z6, Z6
+	VPXORQ          Z14, Z10, Z10
+	VBROADCASTI32X4 720(R8), Z8
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z8, Z0, Z0
+	VPXORQ          Z16, Z12, Z12
+	VBROADCASTI32X4 720(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
+	VBROADCASTI32X4 720(R10), Z8
+	VPSHUFD         $0x4e, Z10, Z10
+	VAESENC         Z8, Z4, Z4
+	VPTERNLOGQ      $0x96, Z18, Z10, Z11
+	VBROADCASTI32X4 720(R11), Z9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
+	VAESENC         Z9, Z6, Z6
+	VPSHUFD         $0x4e, Z11, Z11
+	VBROADCASTI32X4 736(R8), Z8
+	VPTERNLOGQ      $0x96, Z18, Z11, Z12
+	VAESENCLAST     Z8, Z0, Z0
+	VBROADCASTI32X4 736(R9), Z9
+	VPSHUFB         reverse<>+0(SB), Z12, Z12
+	VAESENCLAST     Z9, Z2, Z2
+	VMOVDQU64       192(SP), Z13
+	VBROADCASTI32X4 736(R10), Z8
+	VPTERNLOGQ      $0x96, (SP), Z13, Z12
+	VAESENCLAST     Z8, Z4, Z4
+	VPTESTNMQ       Z12, Z12, K7
+	VBROADCASTI32X4 736(R11), Z9
+	KMOVB           K7, AX
+	MOVL            AX, BX
+	SHRL            $0x01, BX
+	ANDL            BX, AX
+	MOVQ            512(SP), BX
+	BTL             $0x00, AX
+	SETCS           36(BX)
+	MOVQ            520(SP), BX
+	BTL             $0x02, AX
+	SETCS           36(BX)
+	MOVQ            528(SP), BX
+	BTL             $0x04, AX
+	SETCS           36(BX)
+	MOVQ            536(SP), BX
+	BTL             $0x06, AX
+	SETCS           36(BX)
+	VAESENCLAST     Z9, Z6, Z6
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU8.Z      (R12), K1, Z10
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X8
+	VMOVDQU64       X8, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	VMOVDQU64       (R12)(CX*1), X8
+	VMOVDQU64       X8, 192(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU8.Z      (R13), K2, Z11
+	VMOVDQU64       X2, 16(SP)
+	VMOVDQU64       560(R9), X8
+	VMOVDQU64       X8, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	VMOVDQU64       (R13)(CX*1), X8
+	VMOVDQU64       X8, 208(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU8.Z      (R14), K3, Z12
+	VMOVDQU64       X4, 32(SP)
+	VMOVDQU64       560(R10), X8
+	VMOVDQU64       X8, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	VMOVDQU64       (R14)(CX*1), X8
+	VMOVDQU64       X8, 224(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU8.Z      (R15), K4, Z13
+	VMOVDQU64       X6, 48(SP)
+	VMOVDQU64       560(R11), X8
+	VMOVDQU64       X8, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	VMOVDQU64       (R15)(CX*1), X8
+	VMOVDQU64       X8, 240(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
+	VPXORQ          Z0, Z10, K6, Z10
+	VMOVDQU8        Z10, K1, (R12)
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPSHUFB  reverseFirst<>+0(SB), Z11, Z3
+	VPXORQ   Z2, Z11, K6, Z11
+	VMOVDQU8 Z11, K2, (R13)
+	MOVQ     392(SP), AX
+	MOVQ     AX, 520(SP)
+	CMPB     38(AX), $0x00
+	JNE      esn1
 
-nextAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPSHUFB  reverseFirst<>+0(SB), Z12, Z5
+	VPXORQ   Z4, Z12, K6, Z12
+	VMOVDQU8 Z12, K3, (R14)
+	MOVQ     400(SP), AX
+	MOVQ     AX, 528(SP)
+	CMPB     38(AX), $0x00
+	JNE      esn2
 
-nextAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPSHUFB  reverseFirst<>+0(SB), Z13, Z7
+	VPXORQ   Z6, Z13, K6, Z13
+	VMOVDQU8 Z13, K4, (R15)
+	MOVQ     408(SP), AX
+	MOVQ     AX, 536(SP)
+	CMPB     38(AX), $0x00
+	JNE      esn3
 
-nextAAD3:
-check:
-	SUBQ         $0x04, DX
-	JA           loop
-	MOVQ         16(SP), AX
-	VPSHUFD      $0x4e, (AX), Z15
-	VPSHUFD      $0x4e, Z1, Z17
-	VPXORQ       (AX), Z15, Z15
-	VPXORQ       Z1, Z17, Z17
-	VPCLMULQDQ   $0x00, Z15, Z17, Z15
-	VPCLMULQDQ   $0x00, (AX), Z1, Z14
-	VPCLMULQDQ   $0x11, (AX), Z1, Z16
-	MOVQ         56(SP), AX
-	VPSHUFD      $0x4e, (AX), Z19
-	VPSHUFD      $0x4e, Z3, Z21
-	VPXORQ       (AX), Z19, Z19
-	VPXORQ       Z3, Z21, Z21
-	VPCLMULQDQ   $0x00, Z19, Z21, Z19
-	VPCLMULQDQ   $0x00, (AX), Z3, Z18
-	VPCLMULQDQ   $0x11, (AX), Z3, Z20
-	VSHUFI64X2   $0xee, Z18, Z14, Z22
-	VSHUFI64X2   $0x44, Z18, Z14, Z14
-	VPXORQ       Z22, Z14, Z14
-	VSHUFI64X2   $0xee, Z19, Z15, Z22
-	VSHUFI64X2   $0x44, Z19, Z15, Z15
-	VPXORQ       Z22, Z15, Z15
-	VSHUFI64X2   $0xee, Z20, Z16, Z22
-	VSHUFI64X2   $0x44, Z20, Z16, Z16
-	VPXORQ       Z22, Z16, Z16
-	MOVQ         96(SP), AX
-	VPSHUFD      $0x4e, (AX), Z23
-	VPSHUFD      $0x4e, Z5, Z25
-	VPXORQ       (AX), Z23, Z23
-	VPXORQ       Z5, Z25, Z25
-	VPCLMULQDQ   $0x00, Z23, Z25, Z23
-	VPCLMULQDQ   $0x00, (AX), Z5, Z22
-	VPCLMULQDQ   $0x11, (AX), Z5, Z24
-	MOVQ         136(SP), AX
-	VPSHUFD      $0x4e, (AX), Z27
-	VPSHUFD      $0x4e, Z7, Z29
-	VPXORQ       (AX), Z27, Z27
-	VPXORQ       Z7, Z29, Z29
-	VPCLMULQDQ   $0x00, Z27, Z29, Z27
-	VPCLMULQDQ   $0x00, (AX), Z7, Z26
-	VPCLMULQDQ   $0x11, (AX), Z7, Z28
-	VSHUFI64X2   $0xee, Z26, Z22, Z30
-	VSHUFI64X2   $0x44, Z26, Z22, Z22
-	VPXORQ       Z30, Z22, Z22
-	VSHUFI64X2   $0xee, Z27, Z23, Z30
-	VSHUFI64X2   $0x44, Z27, Z23, Z23
-	VPXORQ       Z30, Z23, Z23
-	VSHUFI64X2   $0xee, Z28, Z24, Z30
-	VSHUFI64X2   $0x44, Z28, Z24, Z24
-	VPXORQ       Z30, Z24, Z24
-	VSHUFI64X2   $0xdd, Z22, Z14, Z30
-	VSHUFI64X2   $0x88, Z22, Z14, Z14
-	VPXORQ       Z30, Z14, Z14
-	VSHUFI64X2   $0xdd, Z23, Z15, Z30
-	VSHUFI64X2   $0x88, Z23, Z15, Z15
-	VPXORQ       Z30, Z15, Z15
-	VSHUFI64X2   $0xdd, Z24, Z16, Z30
-	VSHUFI64X2   $0x88, Z24, Z16, Z16
-	VPXORQ       Z30, Z16, Z16
-	VPSHUFD      $0x4e, Z9, Z30
-	VPSHUFD      $0x4e, Z8, Z31
-	VPXORQ       Z9, Z30, Z30
-	VPXORQ       Z8, Z31, Z31
-	VPCLMULQDQ   $0x00, Z30, Z31, Z30
-	VPCLMULQDQ   $0x00, Z9, Z8, Z17
-	VPCLMULQDQ   $0x11, Z9, Z8, Z1
-	VPXORQ       Z17, Z14, Z14
-	VPXORQ       Z30, Z15, Z15
-	VPXORQ       Z1, Z16, Z16
-	VPTERNLOGQ   $0x96, Z14, Z16, Z15
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z14, Z21
-	VPSHUFD      $0x4e, Z14, Z14
-	VPTERNLOGQ   $0x96, Z21, Z14, Z15
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z15, Z21
-	VPSHUFD      $0x4e, Z15, Z15
-	VPTERNLOGQ   $0x96, Z21, Z15, Z16
-	VPSHUFB      reverse<>+0(SB), Z16, Z16
-	VPXORQ       Z10, Z16, Z16
-	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X30
-	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z30, Z30
-	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z30, Z30
-	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z30, Z30
-	VPXORQ       Z30, Z16, Z16
-	VPTESTNMQ    Z16, Z16, K7
-	KMOVB        K7, CX
-	MOVL         CX, AX
-	SHRL         $0x01, AX
-	ANDL         AX, CX
-	MOVQ         32(SP), AX
-	BTL          $0x00, CX
-	SETCS        36(AX)
-	MOVQ         72(SP), AX
-	BTL          $0x02, CX
-	SETCS        36(AX)
-	MOVQ         112(SP), AX
-	BTL          $0x04, CX
-	SETCS        36(AX)
-	MOVQ         152(SP), AX
-	BTL          $0x06, CX
-	SETCS        36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ       448(SP), AX
+	VMOVDQU64  (AX), Z13
+	MOVQ       456(SP), AX
+	VMOVDQU64  (AX), Z14
+	MOVQ       464(SP), AX
+	VMOVDQU64  (AX), Z15
+	MOVQ       472(SP), AX
+	VMOVDQU64  (AX), Z16
+	VSHUFI64X2 $0x44, Z14, Z13, Z17
+	VSHUFI64X2 $0x44, Z16, Z15, Z18
+	VSHUFI64X2 $0xee, Z14, Z13, Z19
+	VSHUFI64X2 $0xee, Z16, Z15, Z20
+	VSHUFI64X2 $0x88, Z18, Z17, Z13
+	VSHUFI64X2 $0xdd, Z18, Z17, Z14
+	VSHUFI64X2 $0x88, Z20, Z19, Z15
+	VSHUFI64X2 $0xdd, Z20, Z19, Z16
+	VSHUFI64X2 $0x44, Z3, Z1, Z17
+	VSHUFI64X2 $0x44, Z7, Z5, Z18
+	VSHUFI64X2 $0xee, Z3, Z1, Z19
+	VSHUFI64X2 $0xee, Z7, Z5, Z20
+	VSHUFI64X2 $0x88, Z18, Z17, Z1
+	VSHUFI64X2 $0xdd, Z18, Z17, Z3
+	VSHUFI64X2 $0x88, Z20, Z19, Z5
+	VSHUFI64X2 $0xdd, Z20, Z19, Z7
+	VPCLMULQDQ $0x00, Z13, Z1, Z10
+	VPCLMULQDQ $0x01, Z13, Z1, Z11
+	VPCLMULQDQ $0x11, Z13, Z1, Z12
+	VPCLMULQDQ $0x10, Z13, Z1, Z17
+	VPCLMULQDQ $0x00, Z14, Z3, Z18
+	VPCLMULQDQ $0x01, Z14, Z3, Z19
+	VPTERNLOGQ $0x96, Z17, Z19, Z11
+	VPCLMULQDQ $0x11, Z14, Z3, Z20
+	VPCLMULQDQ $0x10, Z14, Z3, Z1
+	VPCLMULQDQ $0x00, Z15, Z5, Z17
+	VPTERNLOGQ $0x96, Z18, Z17, Z10
+	VPCLMULQDQ $0x01, Z15, Z5, Z19
+	VPTERNLOGQ $0x96, Z1, Z19, Z11
+	VPCLMULQDQ $0x11, Z15, Z5, Z3
+	VPTERNLOGQ $0x96, Z20, Z3, Z12
+	VPCLMULQDQ $0x10, Z15, Z5, Z18
+	VPCLMULQDQ $0x00, Z16, Z7, Z17
+	VPCLMULQDQ $0x01, Z16, Z7, Z1
+	VPTERNLOGQ $0x96, Z18, Z1, Z11
+	VPCLMULQDQ $0x11, Z16, Z7, Z19
+	VPCLMULQDQ $0x10, Z16, Z7, Z20
+	VPXORQ     Z17, Z10, Z10
+	VPXORQ     Z20, Z11, Z11
+	VPXORQ     Z19, Z12, Z12
+	VMOVDQU64  128(SP), Z13
+	VPCLMULQDQ $0x00, 64(SP), Z13, Z14
+	VPCLMULQDQ $0x01, 64(SP), Z13, Z15
+	VPCLMULQDQ $0x11, 64(SP), Z13, Z16
+	VPCLMULQDQ $0x10, 64(SP), Z13, Z17
+	VPTERNLOGQ $0x96, Z15, Z17, Z11
+	VPXORQ     Z14, Z10, Z10
+	VPXORQ     Z16, Z12, Z12
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z10, Z18
+	VPSHUFD    $0x4e, Z10, Z10
+	VPTERNLOGQ $0x96, Z18, Z10, Z11
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z11, Z18
+	VPSHUFD    $0x4e, Z11, Z11
+	VPTERNLOGQ $0x96, Z18, Z11, Z12
+	VPSHUFB    reverse<>+0(SB), Z12, Z12
+	VMOVDQU64  192(SP), Z13
+	VPTERNLOGQ $0x96, (SP), Z13, Z12
+	VPTESTNMQ  Z12, Z12, K7
+	KMOVB      K7, AX
+	MOVL       AX, BX
+	SHRL       $0x01, BX
+	ANDL       BX, AX
+	MOVQ       512(SP), BX
+	BTL        $0x00, AX
+	SETCS      36(BX)
+	MOVQ       520(SP), BX
+	BTL        $0x02, AX
+	SETCS      36(BX)
+	MOVQ       528(SP), BX
+	BTL        $0x04, AX
+	SETCS      36(BX)
+	MOVQ       536(SP), BX
+	BTL        $0x06, AX
+	SETCS      36(BX)
+	VPXORQ     Z10, Z10, Z10
+	VMOVDQU64  Z10, (SP)
+	VMOVDQU64  Z10, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X1, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z1, Z1
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X3, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z3, Z3
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X5, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z5, Z5
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X7, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z7, Z7
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD2
-
-nextESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD2
-
-firstESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD3
-
-nextESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD3
-
-// func gcmOpen128vaes512of2(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of2(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   592(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   592(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   592(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   608(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   608(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   608(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   608(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   624(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   624(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   624(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   624(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   640(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   640(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   640(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   640(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   656(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   656(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   656(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   656(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   672(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   672(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   672(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   672(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   688(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   688(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   688(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   688(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   704(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   704(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   704(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   704(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   720(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   720(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   720(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   720(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   736(R8), Z20
-	VAESENCLAST       Z20, Z0, Z0
-	VAESENCLAST       Z20, Z1, Z1
-	VBROADCASTI32X4   736(R9), Z21
-	VAESENCLAST       Z21, Z4, Z4
-	VAESENCLAST       Z21, Z5, Z5
-	VBROADCASTI32X4   736(R10), Z20
-	VAESENCLAST       Z20, Z8, Z8
-	VAESENCLAST       Z20, Z9, Z9
-	VBROADCASTI32X4   736(R11), Z21
-	VAESENCLAST       Z21, Z12, Z12
-	VAESENCLAST       Z21, Z13, Z13
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z23, Z3
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z25, Z7
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z27, Z11
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z29, Z15
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmOpen128vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmOpen128vaes512of6(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00006666, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	MOVQ              16(SP), AX
-	VAESENC           Z20, Z0, Z0
-	VPSHUFD           $0x4e, (AX), Z23
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, Z2, Z25
-	VBROADCASTI32X4   592(R9), Z21
-	VPXORQ            (AX), Z23, Z23
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z2, Z25, Z25
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VPCLMULQDQ        $0x00, (AX), Z2, Z22
-	VBROADCASTI32X4   592(R10), Z20
-	VPCLMULQDQ        $0x11, (AX), Z2, Z24
-	VAESENC           Z20, Z8, Z8
-	VPSHUFD           $0x4e, 64(AX), Z26
-	VAESENC           Z20, Z9, Z9
-	VPSHUFD           $0x4e, Z3, Z27
-	VBROADCASTI32X4   592(R11), Z21
-	VPXORQ            64(AX), Z26, Z26
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z3, Z27, Z27
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x00, Z26, Z27, Z26
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
-	VBROADCASTI32X4   608(R8), Z20
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z28, Z22, Z22
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z26, Z23, Z23
-	VBROADCASTI32X4   608(R9), Z21
-	VPXORQ            Z29, Z24, Z24
-	VAESENC           Z21, Z4, Z4
-	MOVQ              56(SP), AX
-	VAESENC           Z21, Z5, Z5
-	VPSHUFD           $0x4e, (AX), Z31
-	VPSHUFD           $0x4e, Z6, Z2
-	VBROADCASTI32X4   608(R10), Z20
-	VPXORQ            (AX), Z31, Z31
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z6, Z2, Z2
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x00, Z31, Z2, Z31
-	VBROADCASTI32X4   608(R11), Z21
-	VPCLMULQDQ        $0x00, (AX), Z6, Z30
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x11, (AX), Z6, Z25
-	VAESENC           Z21, Z13, Z13
-	VPSHUFD           $0x4e, 64(AX), Z27
-	VPSHUFD           $0x4e, Z7, Z3
-	VBROADCASTI32X4   624(R8), Z20
-	VPXORQ            64(AX), Z27, Z27
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z7, Z3, Z3
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x00, Z27, Z3, Z27
-	VBROADCASTI32X4   624(R9), Z21
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z26
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z28, Z30, Z30
-	VPXORQ            Z27, Z31, Z31
-	VBROADCASTI32X4   624(R10), Z20
-	VPXORQ            Z26, Z25, Z25
-	VAESENC           Z20, Z8, Z8
-	VSHUFI64X2        $0xee, Z30, Z22, Z29
-	VAESENC           Z20, Z9, Z9
-	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VBROADCASTI32X4   624(R11), Z21
-	VPXORQ            Z29, Z22, Z22
-	VAESENC           Z21, Z12, Z12
-	VSHUFI64X2        $0xee, Z31, Z23, Z29
-	VAESENC           Z21, Z13, Z13
-	VSHUFI64X2        $0x44, Z31, Z23, Z23
-	VPXORQ            Z29, Z23, Z23
-	VBROADCASTI32X4   640(R8), Z20
-	VSHUFI64X2        $0xee, Z25, Z24, Z29
-	VAESENC           Z20, Z0, Z0
-	VSHUFI64X2        $0x44, Z25, Z24, Z24
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z29, Z24, Z24
-	VBROADCASTI32X4   640(R9), Z21
-	MOVQ              96(SP), AX
-	VAESENC           Z21, Z4, Z4
-	VPSHUFD           $0x4e, (AX), Z2
-	VAESENC           Z21, Z5, Z5
-	VPSHUFD           $0x4e, Z10, Z3
-	VPXORQ            (AX), Z2, Z2
-	VBROADCASTI32X4   640(R10), Z20
-	VPXORQ            Z10, Z3, Z3
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x00, Z2, Z3, Z2
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x00, (AX), Z10, Z29
-	VBROADCASTI32X4   640(R11), Z21
-	VPCLMULQDQ        $0x11, (AX), Z10, Z6
-	VAESENC           Z21, Z12, Z12
-	VPSHUFD           $0x4e, 64(AX), Z7
-	VAESENC           Z21, Z13, Z13
-	VPSHUFD           $0x4e, Z11, Z28
-	VPXORQ            64(AX), Z7, Z7
-	VBROADCASTI32X4   656(R8), Z20
-	VPXORQ            Z11, Z28, Z28
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x00, Z7, Z28, Z7
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z27
-	VBROADCASTI32X4   656(R9), Z21
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z26
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z27, Z29, Z29
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z7, Z2, Z2
-	VPXORQ            Z26, Z6, Z6
-	VBROADCASTI32X4   656(R10), Z20
-	MOVQ              136(SP), AX
-	VAESENC           Z20, Z8, Z8
-	VPSHUFD           $0x4e, (AX), Z31
-	VAESENC           Z20, Z9, Z9
-	VPSHUFD           $0x4e, Z14, Z3
-	VBROADCASTI32X4   656(R11), Z21
-	VPXORQ            (AX), Z31, Z31
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z14, Z3, Z3
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x00, Z31, Z3, Z31
-	VPCLMULQDQ        $0x00, (AX), Z14, Z30
-	VBROADCASTI32X4   672(R8), Z20
-	VPCLMULQDQ        $0x11, (AX), Z14, Z25
-	VAESENC           Z20, Z0, Z0
-	VPSHUFD           $0x4e, 64(AX), Z10
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, Z15, Z28
-	VBROADCASTI32X4   672(R9), Z21
-	VPXORQ            64(AX), Z10, Z10
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z15, Z28, Z28
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x00, Z10, Z28, Z10
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
-	VBROADCASTI32X4   672(R10), Z20
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z27
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z11, Z30, Z30
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z10, Z31, Z31
-	VBROADCASTI32X4   672(R11), Z21
-	VPXORQ            Z27, Z25, Z25
-	VAESENC           Z21, Z12, Z12
-	VSHUFI64X2        $0xee, Z30, Z29, Z7
-	VAESENC           Z21, Z13, Z13
-	VSHUFI64X2        $0x44, Z30, Z29, Z29
-	VPXORQ            Z7, Z29, Z29
-	VBROADCASTI32X4   688(R8), Z20
-	VSHUFI64X2        $0xee, Z31, Z2, Z7
-	VAESENC           Z20, Z0, Z0
-	VSHUFI64X2        $0x44, Z31, Z2, Z2
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z7, Z2, Z2
-	VBROADCASTI32X4   688(R9), Z21
-	VSHUFI64X2        $0xee, Z25, Z6, Z7
-	VAESENC           Z21, Z4, Z4
-	VSHUFI64X2        $0x44, Z25, Z6, Z6
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z7, Z6, Z6
-	VSHUFI64X2        $0xdd, Z29, Z22, Z7
-	VBROADCASTI32X4   688(R10), Z20
-	VSHUFI64X2        $0x88, Z29, Z22, Z22
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z7, Z22, Z22
-	VAESENC           Z20, Z9, Z9
-	VSHUFI64X2        $0xdd, Z2, Z23, Z7
-	VBROADCASTI32X4   688(R11), Z21
-	VSHUFI64X2        $0x88, Z2, Z23, Z23
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z7, Z23, Z23
-	VAESENC           Z21, Z13, Z13
-	VSHUFI64X2        $0xdd, Z6, Z24, Z7
-	VSHUFI64X2        $0x88, Z6, Z24, Z24
-	VBROADCASTI32X4   704(R8), Z20
-	VPXORQ            Z7, Z24, Z24
-	VAESENC           Z20, Z0, Z0
-	VPSHUFD           $0x4e, Z17, Z7
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, Z16, Z26
-	VBROADCASTI32X4   704(R9), Z21
-	VPXORQ            Z17, Z7, Z7
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z16, Z26, Z26
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x00, Z7, Z26, Z7
-	VPCLMULQDQ        $0x00, Z17, Z16, Z3
-	VBROADCASTI32X4   704(R10), Z20
-	VPCLMULQDQ        $0x11, Z17, Z16, Z14
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z3, Z22, Z22
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z7, Z23, Z23
-	VBROADCASTI32X4   704(R11), Z21
-	VPXORQ            Z14, Z24, Z24
-	VAESENC           Z21, Z12, Z12
-	VPTERNLOGQ        $0x96, Z22, Z24, Z23
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z28
-	VPSHUFD           $0x4e, Z22, Z22
-	VBROADCASTI32X4   720(R8), Z20
-	VPTERNLOGQ        $0x96, Z28, Z22, Z23
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z28
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, Z23, Z23
-	VBROADCASTI32X4   720(R9), Z21
-	VPTERNLOGQ        $0x96, Z28, Z23, Z24
-	VAESENC           Z21, Z4, Z4
-	VPSHUFB           reverse<>+0(SB), Z24, Z24
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z18, Z24, Z24
-	MOVQ              24(SP), AX
-	VBROADCASTI32X4   720(R10), Z20
-	VMOVDQU64         (AX), X7
-	VAESENC           Z20, Z8, Z8
-	MOVQ              64(SP), AX
-	VAESENC           Z20, Z9, Z9
-	VINSERTI64X2      $0x01, (AX), Z7, Z7
-	VBROADCASTI32X4   720(R11), Z21
-	MOVQ              104(SP), AX
-	VAESENC           Z21, Z12, Z12
-	VINSERTI64X2      $0x02, (AX), Z7, Z7
-	VAESENC           Z21, Z13, Z13
-	MOVQ              144(SP), AX
-	VINSERTI64X2      $0x03, (AX), Z7, Z7
-	VBROADCASTI32X4   736(R8), Z20
-	VPXORQ            Z7, Z24, Z24
-	VAESENCLAST       Z20, Z0, Z0
-	VPTESTNMQ         Z24, Z24, K7
-	VAESENCLAST       Z20, Z1, Z1
-	KMOVB             K7, CX
-	VBROADCASTI32X4   736(R9), Z21
-	MOVL              CX, AX
-	VAESENCLAST       Z21, Z4, Z4
-	SHRL              $0x01, AX
-	VAESENCLAST       Z21, Z5, Z5
-	ANDL              AX, CX
-	MOVQ              32(SP), AX
-	VBROADCASTI32X4   736(R10), Z20
-	BTL               $0x00, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z20, Z8, Z8
-	MOVQ              72(SP), AX
-	VAESENCLAST       Z20, Z9, Z9
-	BTL               $0x02, CX
-	SETCS             36(AX)
-	VBROADCASTI32X4   736(R11), Z21
-	MOVQ              112(SP), AX
-	VAESENCLAST       Z21, Z12, Z12
-	BTL               $0x04, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z21, Z13, Z13
-	MOVQ              152(SP), AX
-	BTL               $0x06, CX
-	SETCS             36(AX)
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z23, Z3
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	VMOVDQU32.Z     4(R12), K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	VMOVDQU32.Z     4(R13), K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Y4, Y5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	VMOVDQU32.Z     4(R14), K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Y8, Y9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	VMOVDQU32.Z     4(R15), K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Y12, Y13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Y16, Y1, Y1
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R10), Z16
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 592(R11), Z17
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VBROADCASTI32X4 608(R9), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 608(R10), Z16
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VBROADCASTI32X4 624(R8), Z16
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VBROADCASTI32X4 624(R11), Z17
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VBROADCASTI32X4 640(R8), Z16
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Z17
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VBROADCASTI32X4 640(R11), Z17
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 656(R8), Z16
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VBROADCASTI32X4 656(R10), Z16
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VBROADCASTI32X4 656(R11), Z17
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z28, Z19, Z19
+	VAESENC         Y17, Y13, Y13
+	VPXORQ          Z27, Z20, Z20
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Y21
+	VAESENC         Y16, Y1, Y1
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Y22
+	VBROADCASTI32X4 672(R9), Z17
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Y23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Y24
+	VBROADCASTI32X4 672(R10), Z16
+	VINSERTI64X4    $0x01, Y22, Z21, Z25
+	VAESENC         Z16, Z8, Z8
+	VINSERTI64X4    $0x01, Y24, Z23, Z26
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 672(R11), Z17
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Y17, Y13, Y13
+	VINSERTI64X4    $0x01, Y7, Z3, Z25
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VAESENC         Y16, Y1, Y1
+	VINSERTI64X4    $0x01, Y15, Z11, Z26
+	VBROADCASTI32X4 688(R9), Z17
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 688(R10), Z16
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VAESENC         Y17, Y13, Y13
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VBROADCASTI32X4 704(R8), Z16
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VBROADCASTI32X4 704(R9), Z17
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VBROADCASTI32X4 704(R11), Z17
+	VMOVDQU64       128(SP), Z21
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VBROADCASTI32X4 720(R8), Z16
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Z17
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Y16, Y9, Y9
+	VPXORQ          Z24, Z20, Z20
+	VBROADCASTI32X4 720(R11), Z17
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VAESENC         Z17, Z12, Z12
+	VPSHUFD         $0x4e, Z18, Z18
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 736(R8), Z16
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VAESENCLAST     Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENCLAST     Y16, Y1, Y1
+	VPSHUFD         $0x4e, Z19, Z19
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENCLAST     Y17, Y5, Y5
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VBROADCASTI32X4 736(R10), Z16
+	VMOVDQU64       192(SP), Z21
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, (SP), Z21, Z20
+	VBROADCASTI32X4 736(R11), Z17
+	VPTESTNMQ       Z20, Z20, K7
+	VAESENCLAST     Z17, Z12, Z12
+	KMOVB           K7, AX
+	MOVL            AX, BX
+	SHRL            $0x01, BX
+	ANDL            BX, AX
+	MOVQ            512(SP), BX
+	BTL             $0x00, AX
+	SETCS           36(BX)
+	MOVQ            520(SP), BX
+	BTL             $0x02, AX
+	SETCS           36(BX)
+	MOVQ            528(SP), BX
+	BTL             $0x04, AX
+	SETCS           36(BX)
+	MOVQ            536(SP), BX
+	BTL             $0x06, AX
+	SETCS           36(BX)
+	VAESENCLAST     Y17, Y13, Y13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Y19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	VMOVDQU64       (R12)(CX*1), X16
+	VMOVDQU64       X16, 192(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Y21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	VMOVDQU64       (R13)(CX*1), X16
+	VMOVDQU64       X16, 208(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Y23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	VMOVDQU64       (R14)(CX*1), X16
+	VMOVDQU64       X16, 224(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Y25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	VMOVDQU64       (R15)(CX*1), X16
+	VMOVDQU64       X16, 240(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverse<>+0(SB), Y19, Y3
+	VPXORQ          Y1, Y19, Y19
+	VMOVDQU8        Y19, K1, 64(R12)
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z25, Z7
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ    Z4, Z20, K6, Z20
+	VMOVDQU64 Z20, (R13)
+	VPSHUFB   reverse<>+0(SB), Y21, Y7
+	VPXORQ    Y5, Y21, Y21
+	VMOVDQU8  Y21, K2, 64(R13)
+	MOVQ      392(SP), AX
+	MOVQ      AX, 520(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn1
 
-nextAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z27, Z11
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ    Z8, Z22, K6, Z22
+	VMOVDQU64 Z22, (R14)
+	VPSHUFB   reverse<>+0(SB), Y23, Y11
+	VPXORQ    Y9, Y23, Y23
+	VMOVDQU8  Y23, K3, 64(R14)
+	MOVQ      400(SP), AX
+	MOVQ      AX, 528(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn2
 
-nextAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z29, Z15
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ    Z12, Z24, K6, Z24
+	VMOVDQU64 Z24, (R15)
+	VPSHUFB   reverse<>+0(SB), Y25, Y15
+	VPXORQ    Y13, Y25, Y25
+	VMOVDQU8  Y25, K4, 64(R15)
+	MOVQ      408(SP), AX
+	MOVQ      AX, 536(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn3
 
-nextAAD3:
-check:
-	SUBQ         $0x04, DX
-	JA           loop
-	MOVQ         16(SP), AX
-	VPSHUFD      $0x4e, (AX), Z23
-	VPSHUFD      $0x4e, Z2, Z25
-	VPXORQ       (AX), Z23, Z23
-	VPXORQ       Z2, Z25, Z25
-	VPCLMULQDQ   $0x00, Z23, Z25, Z23
-	VPCLMULQDQ   $0x00, (AX), Z2, Z22
-	VPCLMULQDQ   $0x11, (AX), Z2, Z24
-	VPSHUFD      $0x4e, 64(AX), Z26
-	VPSHUFD      $0x4e, Z3, Z27
-	VPXORQ       64(AX), Z26, Z26
-	VPXORQ       Z3, Z27, Z27
-	VPCLMULQDQ   $0x00, Z26, Z27, Z26
-	VPCLMULQDQ   $0x00, 64(AX), Z3, Z28
-	VPCLMULQDQ   $0x11, 64(AX), Z3, Z29
-	VPXORQ       Z28, Z22, Z22
-	VPXORQ       Z26, Z23, Z23
-	VPXORQ       Z29, Z24, Z24
-	MOVQ         56(SP), AX
-	VPSHUFD      $0x4e, (AX), Z31
-	VPSHUFD      $0x4e, Z6, Z2
-	VPXORQ       (AX), Z31, Z31
-	VPXORQ       Z6, Z2, Z2
-	VPCLMULQDQ   $0x00, Z31, Z2, Z31
-	VPCLMULQDQ   $0x00, (AX), Z6, Z30
-	VPCLMULQDQ   $0x11, (AX), Z6, Z25
-	VPSHUFD      $0x4e, 64(AX), Z27
-	VPSHUFD      $0x4e, Z7, Z3
-	VPXORQ       64(AX), Z27, Z27
-	VPXORQ       Z7, Z3, Z3
-	VPCLMULQDQ   $0x00, Z27, Z3, Z27
-	VPCLMULQDQ   $0x00, 64(AX), Z7, Z28
-	VPCLMULQDQ   $0x11, 64(AX), Z7, Z26
-	VPXORQ       Z28, Z30, Z30
-	VPXORQ       Z27, Z31, Z31
-	VPXORQ       Z26, Z25, Z25
-	VSHUFI64X2   $0xee, Z30, Z22, Z29
-	VSHUFI64X2   $0x44, Z30, Z22, Z22
-	VPXORQ       Z29, Z22, Z22
-	VSHUFI64X2   $0xee, Z31, Z23, Z29
-	VSHUFI64X2   $0x44, Z31, Z23, Z23
-	VPXORQ       Z29, Z23, Z23
-	VSHUFI64X2   $0xee, Z25, Z24, Z29
-	VSHUFI64X2   $0x44, Z25, Z24, Z24
-	VPXORQ       Z29, Z24, Z24
-	MOVQ         96(SP), AX
-	VPSHUFD      $0x4e, (AX), Z2
-	VPSHUFD      $0x4e, Z10, Z3
-	VPXORQ       (AX), Z2, Z2
-	VPXORQ       Z10, Z3, Z3
-	VPCLMULQDQ   $0x00, Z2, Z3, Z2
-	VPCLMULQDQ   $0x00, (AX), Z10, Z29
-	VPCLMULQDQ   $0x11, (AX), Z10, Z6
-	VPSHUFD      $0x4e, 64(AX), Z7
-	VPSHUFD      $0x4e, Z11, Z28
-	VPXORQ       64(AX), Z7, Z7
-	VPXORQ       Z11, Z28, Z28
-	VPCLMULQDQ   $0x00, Z7, Z28, Z7
-	VPCLMULQDQ   $0x00, 64(AX), Z11, Z27
-	VPCLMULQDQ   $0x11, 64(AX), Z11, Z26
-	VPXORQ       Z27, Z29, Z29
-	VPXORQ       Z7, Z2, Z2
-	VPXORQ       Z26, Z6, Z6
-	MOVQ         136(SP), AX
-	VPSHUFD      $0x4e, (AX), Z31
-	VPSHUFD      $0x4e, Z14, Z3
-	VPXORQ       (AX), Z31, Z31
-	VPXORQ       Z14, Z3, Z3
-	VPCLMULQDQ   $0x00, Z31, Z3, Z31
-	VPCLMULQDQ   $0x00, (AX), Z14, Z30
-	VPCLMULQDQ   $0x11, (AX), Z14, Z25
-	VPSHUFD      $0x4e, 64(AX), Z10
-	VPSHUFD      $0x4e, Z15, Z28
-	VPXORQ       64(AX), Z10, Z10
-	VPXORQ       Z15, Z28, Z28
-	VPCLMULQDQ   $0x00, Z10, Z28, Z10
-	VPCLMULQDQ   $0x00, 64(AX), Z15, Z11
-	VPCLMULQDQ   $0x11, 64(AX), Z15, Z27
-	VPXORQ       Z11, Z30, Z30
-	VPXORQ       Z10, Z31, Z31
-	VPXORQ       Z27, Z25, Z25
-	VSHUFI64X2   $0xee, Z30, Z29, Z7
-	VSHUFI64X2   $0x44, Z30, Z29, Z29
-	VPXORQ       Z7, Z29, Z29
-	VSHUFI64X2   $0xee, Z31, Z2, Z7
-	VSHUFI64X2   $0x44, Z31, Z2, Z2
-	VPXORQ       Z7, Z2, Z2
-	VSHUFI64X2   $0xee, Z25, Z6, Z7
-	VSHUFI64X2   $0x44, Z25, Z6, Z6
-	VPXORQ       Z7, Z6, Z6
-	VSHUFI64X2   $0xdd, Z29, Z22, Z7
-	VSHUFI64X2   $0x88, Z29, Z22, Z22
-	VPXORQ       Z7, Z22, Z22
-	VSHUFI64X2   $0xdd, Z2, Z23, Z7
-	VSHUFI64X2   $0x88, Z2, Z23, Z23
-	VPXORQ       Z7, Z23, Z23
-	VSHUFI64X2   $0xdd, Z6, Z24, Z7
-	VSHUFI64X2   $0x88, Z6, Z24, Z24
-	VPXORQ       Z7, Z24, Z24
-	VPSHUFD      $0x4e, Z17, Z7
-	VPSHUFD      $0x4e, Z16, Z26
-	VPXORQ       Z17, Z7, Z7
-	VPXORQ       Z16, Z26, Z26
-	VPCLMULQDQ   $0x00, Z7, Z26, Z7
-	VPCLMULQDQ   $0x00, Z17, Z16, Z3
-	VPCLMULQDQ   $0x11, Z17, Z16, Z14
-	VPXORQ       Z3, Z22, Z22
-	VPXORQ       Z7, Z23, Z23
-	VPXORQ       Z14, Z24, Z24
-	VPTERNLOGQ   $0x96, Z22, Z24, Z23
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z22, Z28
-	VPSHUFD      $0x4e, Z22, Z22
-	VPTERNLOGQ   $0x96, Z28, Z22, Z23
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z23, Z28
-	VPSHUFD      $0x4e, Z23, Z23
-	VPTERNLOGQ   $0x96, Z28, Z23, Z24
-	VPSHUFB      reverse<>+0(SB), Z24, Z24
-	VPXORQ       Z18, Z24, Z24
-	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X7
-	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z7, Z7
-	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z7, Z7
-	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z7, Z7
-	VPXORQ       Z7, Z24, Z24
-	VPTESTNMQ    Z24, Z24, K7
-	KMOVB        K7, CX
-	MOVL         CX, AX
-	SHRL         $0x01, AX
-	ANDL         AX, CX
-	MOVQ         32(SP), AX
-	BTL          $0x00, CX
-	SETCS        36(AX)
-	MOVQ         72(SP), AX
-	BTL          $0x02, CX
-	SETCS        36(AX)
-	MOVQ         112(SP), AX
-	BTL          $0x04, CX
-	SETCS        36(AX)
-	MOVQ         152(SP), AX
-	BTL          $0x06, CX
-	SETCS        36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ         448(SP), AX
+	VMOVDQU64    (AX), Z21
+	MOVQ         456(SP), AX
+	VMOVDQU64    (AX), Z22
+	MOVQ         464(SP), AX
+	VMOVDQU64    (AX), Z23
+	MOVQ         472(SP), AX
+	VMOVDQU64    (AX), Z24
+	VSHUFI64X2   $0x44, Z22, Z21, Z25
+	VSHUFI64X2   $0x44, Z24, Z23, Z26
+	VSHUFI64X2   $0xee, Z22, Z21, Z27
+	VSHUFI64X2   $0xee, Z24, Z23, Z28
+	VSHUFI64X2   $0x88, Z26, Z25, Z21
+	VSHUFI64X2   $0xdd, Z26, Z25, Z22
+	VSHUFI64X2   $0x88, Z28, Z27, Z23
+	VSHUFI64X2   $0xdd, Z28, Z27, Z24
+	VSHUFI64X2   $0x44, Z6, Z2, Z25
+	VSHUFI64X2   $0x44, Z14, Z10, Z26
+	VSHUFI64X2   $0xee, Z6, Z2, Z27
+	VSHUFI64X2   $0xee, Z14, Z10, Z28
+	VSHUFI64X2   $0x88, Z26, Z25, Z2
+	VSHUFI64X2   $0xdd, Z26, Z25, Z6
+	VSHUFI64X2   $0x88, Z28, Z27, Z10
+	VSHUFI64X2   $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ   $0x00, Z21, Z2, Z18
+	VPCLMULQDQ   $0x01, Z21, Z2, Z19
+	VPCLMULQDQ   $0x11, Z21, Z2, Z20
+	VPCLMULQDQ   $0x10, Z21, Z2, Z25
+	VPCLMULQDQ   $0x00, Z22, Z6, Z26
+	VPCLMULQDQ   $0x01, Z22, Z6, Z27
+	VPTERNLOGQ   $0x96, Z25, Z27, Z19
+	VPCLMULQDQ   $0x11, Z22, Z6, Z28
+	VPCLMULQDQ   $0x10, Z22, Z6, Z2
+	VPCLMULQDQ   $0x00, Z23, Z10, Z25
+	VPTERNLOGQ   $0x96, Z26, Z25, Z18
+	VPCLMULQDQ   $0x01, Z23, Z10, Z27
+	VPTERNLOGQ   $0x96, Z2, Z27, Z19
+	VPCLMULQDQ   $0x11, Z23, Z10, Z6
+	VPTERNLOGQ   $0x96, Z28, Z6, Z20
+	VPCLMULQDQ   $0x10, Z23, Z10, Z26
+	VPCLMULQDQ   $0x00, Z24, Z14, Z25
+	VPCLMULQDQ   $0x01, Z24, Z14, Z2
+	VPTERNLOGQ   $0x96, Z26, Z2, Z19
+	VPCLMULQDQ   $0x11, Z24, Z14, Z27
+	VPCLMULQDQ   $0x10, Z24, Z14, Z28
+	VPXORQ       Z25, Z18, Z18
+	VPXORQ       Z28, Z19, Z19
+	VPXORQ       Z27, Z20, Z20
+	MOVQ         448(SP), AX
+	VMOVDQU64    64(AX), Y21
+	MOVQ         456(SP), AX
+	VMOVDQU64    64(AX), Y22
+	MOVQ         464(SP), AX
+	VMOVDQU64    64(AX), Y23
+	MOVQ         472(SP), AX
+	VMOVDQU64    64(AX), Y24
+	VINSERTI64X4 $0x01, Y22, Z21, Z25
+	VINSERTI64X4 $0x01, Y24, Z23, Z26
+	VSHUFI64X2   $0x88, Z26, Z25, Z21
+	VSHUFI64X2   $0xdd, Z26, Z25, Z22
+	VINSERTI64X4 $0x01, Y7, Z3, Z25
+	VINSERTI64X4 $0x01, Y15, Z11, Z26
+	VSHUFI64X2   $0x88, Z26, Z25, Z3
+	VSHUFI64X2   $0xdd, Z26, Z25, Z7
+	VPCLMULQDQ   $0x00, Z21, Z3, Z25
+	VPCLMULQDQ   $0x01, Z21, Z3, Z26
+	VPCLMULQDQ   $0x11, Z21, Z3, Z27
+	VPCLMULQDQ   $0x10, Z21, Z3, Z28
+	VPTERNLOGQ   $0x96, Z26, Z28, Z19
+	VPCLMULQDQ   $0x00, Z22, Z7, Z26
+	VPTERNLOGQ   $0x96, Z25, Z26, Z18
+	VPCLMULQDQ   $0x01, Z22, Z7, Z28
+	VPCLMULQDQ   $0x11, Z22, Z7, Z3
+	VPTERNLOGQ   $0x96, Z27, Z3, Z20
+	VPCLMULQDQ   $0x10, Z22, Z7, Z25
+	VPTERNLOGQ   $0x96, Z28, Z25, Z19
+	VMOVDQU64    128(SP), Z21
+	VPCLMULQDQ   $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ   $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ   $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ   $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ   $0x96, Z23, Z25, Z19
+	VPXORQ       Z22, Z18, Z18
+	VPXORQ       Z24, Z20, Z20
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD      $0x4e, Z18, Z18
+	VPTERNLOGQ   $0x96, Z26, Z18, Z19
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD      $0x4e, Z19, Z19
+	VPTERNLOGQ   $0x96, Z26, Z19, Z20
+	VPSHUFB      reverse<>+0(SB), Z20, Z20
+	VMOVDQU64    192(SP), Z21
+	VPTERNLOGQ   $0x96, (SP), Z21, Z20
+	VPTESTNMQ    Z20, Z20, K7
+	KMOVB        K7, AX
+	MOVL         AX, BX
+	SHRL         $0x01, BX
+	ANDL         BX, AX
+	MOVQ         512(SP), BX
+	BTL          $0x00, AX
+	SETCS        36(BX)
+	MOVQ         520(SP), BX
+	BTL          $0x02, AX
+	SETCS        36(BX)
+	MOVQ         528(SP), BX
+	BTL          $0x04, AX
+	SETCS        36(BX)
+	MOVQ         536(SP), BX
+	BTL          $0x06, AX
+	SETCS        36(BX)
+	VPXORQ       Z18, Z18, Z18
+	VMOVDQU64    Z18, (SP)
+	VMOVDQU64    Z18, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD2
+// func gcmOpen128vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00006666, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
-nextESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD2
+loop:
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	VMOVDQU32.Z     4(R12), K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	VMOVDQU32.Z     4(R13), K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	VMOVDQU32.Z     4(R14), K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	VMOVDQU32.Z     4(R15), K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Z16, Z1, Z1
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z4, Z4
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VBROADCASTI32X4 592(R10), Z16
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VBROADCASTI32X4 592(R11), Z17
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VBROADCASTI32X4 608(R8), Z16
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VBROADCASTI32X4 608(R10), Z16
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VBROADCASTI32X4 624(R8), Z16
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VBROADCASTI32X4 624(R9), Z17
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VBROADCASTI32X4 624(R11), Z17
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VBROADCASTI32X4 640(R8), Z16
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VBROADCASTI32X4 640(R9), Z17
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VBROADCASTI32X4 640(R10), Z16
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Z17, Z13, Z13
+	VPXORQ          Z28, Z19, Z19
+	VBROADCASTI32X4 656(R8), Z16
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Z16, Z0, Z0
+	VPXORQ          Z27, Z20, Z20
+	VAESENC         Z16, Z1, Z1
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Z21
+	VBROADCASTI32X4 656(R9), Z17
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VAESENC         Z17, Z4, Z4
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VAESENC         Z17, Z5, Z5
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VBROADCASTI32X4 656(R10), Z16
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VBROADCASTI32X4 656(R11), Z17
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 672(R9), Z17
+	VSHUFI64X2      $0x44, Z7, Z3, Z25
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z7, Z3, Z27
+	VBROADCASTI32X4 672(R10), Z16
+	VSHUFI64X2      $0xee, Z15, Z11, Z28
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VBROADCASTI32X4 672(R11), Z17
+	VSHUFI64X2      $0x88, Z28, Z27, Z11
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z28, Z27, Z15
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VBROADCASTI32X4 688(R8), Z16
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VBROADCASTI32X4 688(R10), Z16
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VBROADCASTI32X4 688(R11), Z17
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VBROADCASTI32X4 704(R8), Z16
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z23, Z11, Z26
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x01, Z23, Z11, Z27
+	VBROADCASTI32X4 704(R9), Z17
+	VPCLMULQDQ      $0x11, Z23, Z11, Z3
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z23, Z11, Z28
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z27, Z28, Z19
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z24, Z15, Z25
+	VAESENC         Z16, Z9, Z9
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VBROADCASTI32X4 704(R11), Z17
+	VPCLMULQDQ      $0x01, Z24, Z15, Z7
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x11, Z24, Z15, Z27
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VBROADCASTI32X4 720(R8), Z16
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, Z24, Z15, Z28
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z7, Z28, Z19
+	VBROADCASTI32X4 720(R9), Z17
+	VMOVDQU64       128(SP), Z21
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VBROADCASTI32X4 720(R10), Z16
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VAESENC         Z16, Z9, Z9
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VBROADCASTI32X4 720(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Z17, Z13, Z13
+	VPXORQ          Z24, Z20, Z20
+	VBROADCASTI32X4 736(R8), Z16
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VAESENCLAST     Z16, Z0, Z0
+	VPSHUFD         $0x4e, Z18, Z18
+	VAESENCLAST     Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VBROADCASTI32X4 736(R9), Z17
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENCLAST     Z17, Z4, Z4
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENCLAST     Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VBROADCASTI32X4 736(R10), Z16
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VAESENCLAST     Z16, Z8, Z8
+	VMOVDQU64       192(SP), Z21
+	VAESENCLAST     Z16, Z9, Z9
+	VPTERNLOGQ      $0x96, (SP), Z21, Z20
+	VBROADCASTI32X4 736(R11), Z17
+	VPTESTNMQ       Z20, Z20, K7
+	VAESENCLAST     Z17, Z12, Z12
+	KMOVB           K7, AX
+	MOVL            AX, BX
+	SHRL            $0x01, BX
+	ANDL            BX, AX
+	MOVQ            512(SP), BX
+	BTL             $0x00, AX
+	SETCS           36(BX)
+	MOVQ            520(SP), BX
+	BTL             $0x02, AX
+	SETCS           36(BX)
+	MOVQ            528(SP), BX
+	BTL             $0x04, AX
+	SETCS           36(BX)
+	MOVQ            536(SP), BX
+	BTL             $0x06, AX
+	SETCS           36(BX)
+	VAESENCLAST     Z17, Z13, Z13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Z19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	VMOVDQU64       (R12)(CX*1), X16
+	VMOVDQU64       X16, 192(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Z21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	VMOVDQU64       (R13)(CX*1), X16
+	VMOVDQU64       X16, 208(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Z23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	VMOVDQU64       (R14)(CX*1), X16
+	VMOVDQU64       X16, 224(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Z25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	VMOVDQU64       (R15)(CX*1), X16
+	VMOVDQU64       X16, 240(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverse<>+0(SB), Z19, Z3
+	VPXORQ          Z1, Z19, Z19
+	VMOVDQU8        Z19, K1, 64(R12)
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-firstESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD3
+aad0:
+	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ    Z4, Z20, K6, Z20
+	VMOVDQU64 Z20, (R13)
+	VPSHUFB   reverse<>+0(SB), Z21, Z7
+	VPXORQ    Z5, Z21, Z21
+	VMOVDQU8  Z21, K2, 64(R13)
+	MOVQ      392(SP), AX
+	MOVQ      AX, 520(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn1
 
-nextESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD3
+aad1:
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ    Z8, Z22, K6, Z22
+	VMOVDQU64 Z22, (R14)
+	VPSHUFB   reverse<>+0(SB), Z23, Z11
+	VPXORQ    Z9, Z23, Z23
+	VMOVDQU8  Z23, K3, 64(R14)
+	MOVQ      400(SP), AX
+	MOVQ      AX, 528(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn2
+
+aad2:
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ    Z12, Z24, K6, Z24
+	VMOVDQU64 Z24, (R15)
+	VPSHUFB   reverse<>+0(SB), Z25, Z15
+	VPXORQ    Z13, Z25, Z25
+	VMOVDQU8  Z25, K4, 64(R15)
+	MOVQ      408(SP), AX
+	MOVQ      AX, 536(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn3
+
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ       448(SP), AX
+	VMOVDQU64  (AX), Z21
+	MOVQ       456(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       464(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       472(SP), AX
+	VMOVDQU64  (AX), Z24
+	VSHUFI64X2 $0x44, Z22, Z21, Z25
+	VSHUFI64X2 $0x44, Z24, Z23, Z26
+	VSHUFI64X2 $0xee, Z22, Z21, Z27
+	VSHUFI64X2 $0xee, Z24, Z23, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z21
+	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	VSHUFI64X2 $0x88, Z28, Z27, Z23
+	VSHUFI64X2 $0xdd, Z28, Z27, Z24
+	VSHUFI64X2 $0x44, Z6, Z2, Z25
+	VSHUFI64X2 $0x44, Z14, Z10, Z26
+	VSHUFI64X2 $0xee, Z6, Z2, Z27
+	VSHUFI64X2 $0xee, Z14, Z10, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z2
+	VSHUFI64X2 $0xdd, Z26, Z25, Z6
+	VSHUFI64X2 $0x88, Z28, Z27, Z10
+	VSHUFI64X2 $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ $0x00, Z21, Z2, Z18
+	VPCLMULQDQ $0x01, Z21, Z2, Z19
+	VPCLMULQDQ $0x11, Z21, Z2, Z20
+	VPCLMULQDQ $0x10, Z21, Z2, Z25
+	VPCLMULQDQ $0x00, Z22, Z6, Z26
+	VPCLMULQDQ $0x01, Z22, Z6, Z27
+	VPTERNLOGQ $0x96, Z25, Z27, Z19
+	VPCLMULQDQ $0x11, Z22, Z6, Z28
+	VPCLMULQDQ $0x10, Z22, Z6, Z2
+	VPCLMULQDQ $0x00, Z23, Z10, Z25
+	VPTERNLOGQ $0x96, Z26, Z25, Z18
+	VPCLMULQDQ $0x01, Z23, Z10, Z27
+	VPTERNLOGQ $0x96, Z2, Z27, Z19
+	VPCLMULQDQ $0x11, Z23, Z10, Z6
+	VPTERNLOGQ $0x96, Z28, Z6, Z20
+	VPCLMULQDQ $0x10, Z23, Z10, Z26
+	VPCLMULQDQ $0x00, Z24, Z14, Z25
+	VPCLMULQDQ $0x01, Z24, Z14, Z2
+	VPTERNLOGQ $0x96, Z26, Z2, Z19
+	VPCLMULQDQ $0x11, Z24, Z14, Z27
+	VPCLMULQDQ $0x10, Z24, Z14, Z28
+	VPXORQ     Z25, Z18, Z18
+	VPXORQ     Z28, Z19, Z19
+	VPXORQ     Z27, Z20, Z20
+	MOVQ       448(SP), AX
+	VMOVDQU64  64(AX), Z21
+	MOVQ       456(SP), AX
+	VMOVDQU64  64(AX), Z22
+	MOVQ       464(SP), AX
+	VMOVDQU64  64(AX), Z23
+	MOVQ       472(SP), AX
+	VMOVDQU64  64(AX), Z24
+	VSHUFI64X2 $0x44, Z22, Z21, Z25
+	VSHUFI64X2 $0x44, Z24, Z23, Z26
+	VSHUFI64X2 $0xee, Z22, Z21, Z27
+	VSHUFI64X2 $0xee, Z24, Z23, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z21
+	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	VSHUFI64X2 $0x88, Z28, Z27, Z23
+	VSHUFI64X2 $0xdd, Z28, Z27, Z24
+	VSHUFI64X2 $0x44, Z7, Z3, Z25
+	VSHUFI64X2 $0x44, Z15, Z11, Z26
+	VSHUFI64X2 $0xee, Z7, Z3, Z27
+	VSHUFI64X2 $0xee, Z15, Z11, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z3
+	VSHUFI64X2 $0xdd, Z26, Z25, Z7
+	VSHUFI64X2 $0x88, Z28, Z27, Z11
+	VSHUFI64X2 $0xdd, Z28, Z27, Z15
+	VPCLMULQDQ $0x00, Z21, Z3, Z25
+	VPCLMULQDQ $0x01, Z21, Z3, Z26
+	VPCLMULQDQ $0x11, Z21, Z3, Z27
+	VPCLMULQDQ $0x10, Z21, Z3, Z28
+	VPTERNLOGQ $0x96, Z26, Z28, Z19
+	VPCLMULQDQ $0x00, Z22, Z7, Z26
+	VPTERNLOGQ $0x96, Z25, Z26, Z18
+	VPCLMULQDQ $0x01, Z22, Z7, Z28
+	VPCLMULQDQ $0x11, Z22, Z7, Z3
+	VPTERNLOGQ $0x96, Z27, Z3, Z20
+	VPCLMULQDQ $0x10, Z22, Z7, Z25
+	VPTERNLOGQ $0x96, Z28, Z25, Z19
+	VPCLMULQDQ $0x00, Z23, Z11, Z26
+	VPCLMULQDQ $0x01, Z23, Z11, Z27
+	VPCLMULQDQ $0x11, Z23, Z11, Z3
+	VPCLMULQDQ $0x10, Z23, Z11, Z28
+	VPTERNLOGQ $0x96, Z27, Z28, Z19
+	VPCLMULQDQ $0x00, Z24, Z15, Z25
+	VPTERNLOGQ $0x96, Z26, Z25, Z18
+	VPCLMULQDQ $0x01, Z24, Z15, Z7
+	VPCLMULQDQ $0x11, Z24, Z15, Z27
+	VPTERNLOGQ $0x96, Z3, Z27, Z20
+	VPCLMULQDQ $0x10, Z24, Z15, Z28
+	VPTERNLOGQ $0x96, Z7, Z28, Z19
+	VMOVDQU64  128(SP), Z21
+	VPCLMULQDQ $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ $0x96, Z23, Z25, Z19
+	VPXORQ     Z22, Z18, Z18
+	VPXORQ     Z24, Z20, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD    $0x4e, Z18, Z18
+	VPTERNLOGQ $0x96, Z26, Z18, Z19
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD    $0x4e, Z19, Z19
+	VPTERNLOGQ $0x96, Z26, Z19, Z20
+	VPSHUFB    reverse<>+0(SB), Z20, Z20
+	VMOVDQU64  192(SP), Z21
+	VPTERNLOGQ $0x96, (SP), Z21, Z20
+	VPTESTNMQ  Z20, Z20, K7
+	KMOVB      K7, AX
+	MOVL       AX, BX
+	SHRL       $0x01, BX
+	ANDL       BX, AX
+	MOVQ       512(SP), BX
+	BTL        $0x00, AX
+	SETCS      36(BX)
+	MOVQ       520(SP), BX
+	BTL        $0x02, AX
+	SETCS      36(BX)
+	MOVQ       528(SP), BX
+	BTL        $0x04, AX
+	SETCS      36(BX)
+	MOVQ       536(SP), BX
+	BTL        $0x06, AX
+	SETCS      36(BX)
+	VPXORQ     Z18, Z18, Z18
+	VMOVDQU64  Z18, (SP)
+	VMOVDQU64  Z18, 64(SP)
+	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
 // func gcmOpen192vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
@@ -18544,1873 +21070,2415 @@ lengths:
 	VZEROALL
 	RET
 
-// func gcmOpen192vaes512of1(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of1(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   592(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   592(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   592(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   608(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   608(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   608(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   608(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   624(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   624(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   624(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   624(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   640(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   640(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   640(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   640(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   656(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   656(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   656(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   656(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   672(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   672(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   672(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   672(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   688(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   688(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   688(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   688(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   704(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   704(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   704(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   704(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   720(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   720(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   720(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   720(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   736(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   736(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   736(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   736(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   752(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   752(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   752(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   752(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   768(R8), Z12
-	VAESENCLAST       Z12, Z0, Z0
-	VBROADCASTI32X4   768(R9), Z13
-	VAESENCLAST       Z13, Z2, Z2
-	VBROADCASTI32X4   768(R10), Z12
-	VAESENCLAST       Z12, Z4, Z4
-	VBROADCASTI32X4   768(R11), Z13
-	VAESENCLAST       Z13, Z6, Z6
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmOpen192vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00006666, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z1, Z1, Z1
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z5, Z5, Z5
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	MOVQ              16(SP), AX
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, (AX), Z15
-	VBROADCASTI32X4   592(R9), Z13
-	VPSHUFD           $0x4e, Z1, Z17
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            (AX), Z15, Z15
-	VBROADCASTI32X4   592(R10), Z12
-	VPXORQ            Z1, Z17, Z17
-	VAESENC           Z12, Z4, Z4
-	VPCLMULQDQ        $0x00, Z15, Z17, Z15
-	VBROADCASTI32X4   592(R11), Z13
-	VPCLMULQDQ        $0x00, (AX), Z1, Z14
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x11, (AX), Z1, Z16
-	VBROADCASTI32X4   608(R8), Z12
-	MOVQ              56(SP), AX
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, (AX), Z19
-	VBROADCASTI32X4   608(R9), Z13
-	VPSHUFD           $0x4e, Z3, Z21
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            (AX), Z19, Z19
-	VBROADCASTI32X4   608(R10), Z12
-	VPXORQ            Z3, Z21, Z21
-	VAESENC           Z12, Z4, Z4
-	VPCLMULQDQ        $0x00, Z19, Z21, Z19
-	VBROADCASTI32X4   608(R11), Z13
-	VPCLMULQDQ        $0x00, (AX), Z3, Z18
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x11, (AX), Z3, Z20
-	VBROADCASTI32X4   624(R8), Z12
-	VSHUFI64X2        $0xee, Z18, Z14, Z22
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VBROADCASTI32X4   624(R9), Z13
-	VPXORQ            Z22, Z14, Z14
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0xee, Z19, Z15, Z22
-	VBROADCASTI32X4   624(R10), Z12
-	VSHUFI64X2        $0x44, Z19, Z15, Z15
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z22, Z15, Z15
-	VBROADCASTI32X4   624(R11), Z13
-	VSHUFI64X2        $0xee, Z20, Z16, Z22
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0x44, Z20, Z16, Z16
-	VPXORQ            Z22, Z16, Z16
-	VBROADCASTI32X4   640(R8), Z12
-	MOVQ              96(SP), AX
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, (AX), Z23
-	VBROADCASTI32X4   640(R9), Z13
-	VPSHUFD           $0x4e, Z5, Z25
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            (AX), Z23, Z23
-	VBROADCASTI32X4   640(R10), Z12
-	VPXORQ            Z5, Z25, Z25
-	VAESENC           Z12, Z4, Z4
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VBROADCASTI32X4   640(R11), Z13
-	VPCLMULQDQ        $0x00, (AX), Z5, Z22
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x11, (AX), Z5, Z24
-	VBROADCASTI32X4   656(R8), Z12
-	MOVQ              136(SP), AX
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, (AX), Z27
-	VBROADCASTI32X4   656(R9), Z13
-	VPSHUFD           $0x4e, Z7, Z29
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            (AX), Z27, Z27
-	VBROADCASTI32X4   656(R10), Z12
-	VPXORQ            Z7, Z29, Z29
-	VAESENC           Z12, Z4, Z4
-	VPCLMULQDQ        $0x00, Z27, Z29, Z27
-	VBROADCASTI32X4   656(R11), Z13
-	VPCLMULQDQ        $0x00, (AX), Z7, Z26
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x11, (AX), Z7, Z28
-	VBROADCASTI32X4   672(R8), Z12
-	VSHUFI64X2        $0xee, Z26, Z22, Z30
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VBROADCASTI32X4   672(R9), Z13
-	VPXORQ            Z30, Z22, Z22
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0xee, Z27, Z23, Z30
-	VBROADCASTI32X4   672(R10), Z12
-	VSHUFI64X2        $0x44, Z27, Z23, Z23
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z30, Z23, Z23
-	VBROADCASTI32X4   672(R11), Z13
-	VSHUFI64X2        $0xee, Z28, Z24, Z30
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0x44, Z28, Z24, Z24
-	VPXORQ            Z30, Z24, Z24
-	VBROADCASTI32X4   688(R8), Z12
-	VSHUFI64X2        $0xdd, Z22, Z14, Z30
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VBROADCASTI32X4   688(R9), Z13
-	VPXORQ            Z30, Z14, Z14
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0xdd, Z23, Z15, Z30
-	VBROADCASTI32X4   688(R10), Z12
-	VSHUFI64X2        $0x88, Z23, Z15, Z15
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z30, Z15, Z15
-	VBROADCASTI32X4   688(R11), Z13
-	VSHUFI64X2        $0xdd, Z24, Z16, Z30
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0x88, Z24, Z16, Z16
-	VBROADCASTI32X4   704(R8), Z12
-	VPXORQ            Z30, Z16, Z16
-	VAESENC           Z12, Z0, Z0
-	VPSHUFD           $0x4e, Z9, Z30
-	VBROADCASTI32X4   704(R9), Z13
-	VPSHUFD           $0x4e, Z8, Z31
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z9, Z30, Z30
-	VBROADCASTI32X4   704(R10), Z12
-	VPXORQ            Z8, Z31, Z31
-	VAESENC           Z12, Z4, Z4
-	VPCLMULQDQ        $0x00, Z30, Z31, Z30
-	VBROADCASTI32X4   704(R11), Z13
-	VPCLMULQDQ        $0x00, Z9, Z8, Z17
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x11, Z9, Z8, Z1
-	VBROADCASTI32X4   720(R8), Z12
-	VPXORQ            Z17, Z14, Z14
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z30, Z15, Z15
-	VBROADCASTI32X4   720(R9), Z13
-	VPXORQ            Z1, Z16, Z16
-	VAESENC           Z13, Z2, Z2
-	VPTERNLOGQ        $0x96, Z14, Z16, Z15
-	VBROADCASTI32X4   720(R10), Z12
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z21
-	VAESENC           Z12, Z4, Z4
-	VPSHUFD           $0x4e, Z14, Z14
-	VBROADCASTI32X4   720(R11), Z13
-	VPTERNLOGQ        $0x96, Z21, Z14, Z15
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z21
-	VPSHUFD           $0x4e, Z15, Z15
-	VBROADCASTI32X4   736(R8), Z12
-	VPTERNLOGQ        $0x96, Z21, Z15, Z16
-	VAESENC           Z12, Z0, Z0
-	VPSHUFB           reverse<>+0(SB), Z16, Z16
-	VBROADCASTI32X4   736(R9), Z13
-	VPXORQ            Z10, Z16, Z16
-	VAESENC           Z13, Z2, Z2
-	MOVQ              24(SP), AX
-	VBROADCASTI32X4   736(R10), Z12
-	VMOVDQU64         (AX), X30
-	VAESENC           Z12, Z4, Z4
-	MOVQ              64(SP), AX
-	VBROADCASTI32X4   736(R11), Z13
-	VINSERTI64X2      $0x01, (AX), Z30, Z30
-	VAESENC           Z13, Z6, Z6
-	MOVQ              104(SP), AX
-	VBROADCASTI32X4   752(R8), Z12
-	VINSERTI64X2      $0x02, (AX), Z30, Z30
-	VAESENC           Z12, Z0, Z0
-	MOVQ              144(SP), AX
-	VBROADCASTI32X4   752(R9), Z13
-	VINSERTI64X2      $0x03, (AX), Z30, Z30
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z30, Z16, Z16
-	VBROADCASTI32X4   752(R10), Z12
-	VPTESTNMQ         Z16, Z16, K7
-	VAESENC           Z12, Z4, Z4
-	KMOVB             K7, CX
-	VBROADCASTI32X4   752(R11), Z13
-	MOVL              CX, AX
-	VAESENC           Z13, Z6, Z6
-	SHRL              $0x01, AX
-	VBROADCASTI32X4   768(R8), Z12
-	ANDL              AX, CX
-	VAESENCLAST       Z12, Z0, Z0
-	MOVQ              32(SP), AX
-	VBROADCASTI32X4   768(R9), Z13
-	BTL               $0x00, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z13, Z2, Z2
-	MOVQ              72(SP), AX
-	VBROADCASTI32X4   768(R10), Z12
-	BTL               $0x02, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z12, Z4, Z4
-	MOVQ              112(SP), AX
-	VBROADCASTI32X4   768(R11), Z13
-	BTL               $0x04, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z13, Z6, Z6
-	MOVQ              152(SP), AX
-	BTL               $0x06, CX
-	SETCS             36(AX)
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	VMOVDQU32.Z     4(R12), K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	VMOVDQU32.Z     4(R13), K5, X2
+	VPXORD          576(R9), X2, X2
+	VSHUFI64X2      $0x00, Z2, Z2, Z2
+	VPXORQ          counters<>+0(SB), Z2, Z2
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	VMOVDQU32.Z     4(R14), K5, X4
+	VPXORD          576(R10), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	VMOVDQU32.Z     4(R15), K5, X6
+	VPXORD          576(R11), X6, X6
+	VSHUFI64X2      $0x00, Z6, Z6, Z6
+	VPXORQ          counters<>+0(SB), Z6, Z6
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z13
+	VBROADCASTI32X4 592(R9), Z9
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z14
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 592(R10), Z8
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z15
+	VAESENC         Z8, Z4, Z4
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z16
+	VBROADCASTI32X4 592(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0x44, Z14, Z13, Z17
+	VBROADCASTI32X4 608(R8), Z8
+	VSHUFI64X2      $0x44, Z16, Z15, Z18
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0xee, Z14, Z13, Z19
+	VBROADCASTI32X4 608(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xee, Z16, Z15, Z20
+	VBROADCASTI32X4 608(R10), Z8
+	VSHUFI64X2      $0x88, Z18, Z17, Z13
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 608(R11), Z9
+	VSHUFI64X2      $0xdd, Z18, Z17, Z14
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0x88, Z20, Z19, Z15
+	VBROADCASTI32X4 624(R8), Z8
+	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 624(R9), Z9
+	VSHUFI64X2      $0x44, Z3, Z1, Z17
+	VAESENC         Z9, Z2, Z2
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VBROADCASTI32X4 624(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0x44, Z7, Z5, Z18
+	VBROADCASTI32X4 624(R11), Z9
+	VSHUFI64X2      $0xee, Z3, Z1, Z19
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0xee, Z7, Z5, Z20
+	VBROADCASTI32X4 640(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0x88, Z18, Z17, Z1
+	VBROADCASTI32X4 640(R9), Z9
+	VSHUFI64X2      $0xdd, Z18, Z17, Z3
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 640(R10), Z8
+	VSHUFI64X2      $0x88, Z20, Z19, Z5
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VBROADCASTI32X4 640(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x00, Z13, Z1, Z10
+	VBROADCASTI32X4 656(R8), Z8
+	VPCLMULQDQ      $0x01, Z13, Z1, Z11
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x11, Z13, Z1, Z12
+	VBROADCASTI32X4 656(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x10, Z13, Z1, Z17
+	VBROADCASTI32X4 656(R10), Z8
+	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 656(R11), Z9
+	VPCLMULQDQ      $0x01, Z14, Z3, Z19
+	VAESENC         Z9, Z6, Z6
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VBROADCASTI32X4 672(R8), Z8
+	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 672(R9), Z9
+	VPCLMULQDQ      $0x11, Z14, Z3, Z20
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x10, Z14, Z3, Z1
+	VBROADCASTI32X4 672(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x00, Z15, Z5, Z17
+	VBROADCASTI32X4 672(R11), Z9
+	VPTERNLOGQ      $0x96, Z18, Z17, Z10
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VBROADCASTI32X4 688(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPTERNLOGQ      $0x96, Z1, Z19, Z11
+	VBROADCASTI32X4 688(R9), Z9
+	VPCLMULQDQ      $0x11, Z15, Z5, Z3
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 688(R10), Z8
+	VPTERNLOGQ      $0x96, Z20, Z3, Z12
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, Z15, Z5, Z18
+	VBROADCASTI32X4 688(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VBROADCASTI32X4 704(R8), Z8
+	VPCLMULQDQ      $0x01, Z16, Z7, Z1
+	VAESENC         Z8, Z0, Z0
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VBROADCASTI32X4 704(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPTERNLOGQ      $0x96, Z18, Z1, Z11
+	VBROADCASTI32X4 704(R10), Z8
+	VPCLMULQDQ      $0x11, Z16, Z7, Z19
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 704(R11), Z9
+	VPCLMULQDQ      $0x10, Z16, Z7, Z20
+	VAESENC         Z9, Z6, Z6
+	VPXORQ          Z17, Z10, Z10
+	VBROADCASTI32X4 720(R8), Z8
+	VPXORQ          Z20, Z11, Z11
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 720(R9), Z9
+	VPXORQ          Z19, Z12, Z12
+	VAESENC         Z9, Z2, Z2
+	VMOVDQU64       128(SP), Z13
+	VBROADCASTI32X4 720(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
+	VBROADCASTI32X4 720(R11), Z9
+	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
+	VBROADCASTI32X4 736(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
+	VBROADCASTI32X4 736(R9), Z9
+	VPTERNLOGQ      $0x96, Z15, Z17, Z11
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 736(R10), Z8
+	VPXORQ          Z14, Z10, Z10
+	VAESENC         Z8, Z4, Z4
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VBROADCASTI32X4 736(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPXORQ          Z16, Z12, Z12
+	VBROADCASTI32X4 752(R8), Z8
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
+	VAESENC         Z8, Z0, Z0
+	VPSHUFD         $0x4e, Z10, Z10
+	VBROADCASTI32X4 752(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPTERNLOGQ      $0x96, Z18, Z10, Z11
+	VBROADCASTI32X4 752(R10), Z8
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 752(R11), Z9
+	VPSHUFD         $0x4e, Z11, Z11
+	VAESENC         Z9, Z6, Z6
+	VPTERNLOGQ      $0x96, Z18, Z11, Z12
+	VBROADCASTI32X4 768(R8), Z8
+	VPSHUFB         reverse<>+0(SB), Z12, Z12
+	VAESENCLAST     Z8, Z0, Z0
+	VBROADCASTI32X4 768(R9), Z9
+	VMOVDQU64       192(SP), Z13
+	VAESENCLAST     Z9, Z2, Z2
+	VPTERNLOGQ      $0x96, (SP), Z13, Z12
+	VBROADCASTI32X4 768(R10), Z8
+	VAESENCLAST     Z8, Z4, Z4
+	VPTESTNMQ       Z12, Z12, K7
+	VBROADCASTI32X4 768(R11), Z9
+	KMOVB           K7, AX
+	MOVL            AX, BX
+	SHRL            $0x01, BX
+	ANDL            BX, AX
+	MOVQ            512(SP), BX
+	BTL             $0x00, AX
+	SETCS           36(BX)
+	MOVQ            520(SP), BX
+	BTL             $0x02, AX
+	SETCS           36(BX)
+	MOVQ            528(SP), BX
+	BTL             $0x04, AX
+	SETCS           36(BX)
+	MOVQ            536(SP), BX
+	BTL             $0x06, AX
+	SETCS           36(BX)
+	VAESENCLAST     Z9, Z6, Z6
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU8.Z      (R12), K1, Z10
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X8
+	VMOVDQU64       X8, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	VMOVDQU64       (R12)(CX*1), X8
+	VMOVDQU64       X8, 192(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU8.Z      (R13), K2, Z11
+	VMOVDQU64       X2, 16(SP)
+	VMOVDQU64       560(R9), X8
+	VMOVDQU64       X8, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	VMOVDQU64       (R13)(CX*1), X8
+	VMOVDQU64       X8, 208(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU8.Z      (R14), K3, Z12
+	VMOVDQU64       X4, 32(SP)
+	VMOVDQU64       560(R10), X8
+	VMOVDQU64       X8, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	VMOVDQU64       (R14)(CX*1), X8
+	VMOVDQU64       X8, 224(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU8.Z      (R15), K4, Z13
+	VMOVDQU64       X6, 48(SP)
+	VMOVDQU64       560(R11), X8
+	VMOVDQU64       X8, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	VMOVDQU64       (R15)(CX*1), X8
+	VMOVDQU64       X8, 240(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
+	VPXORQ          Z0, Z10, K6, Z10
+	VMOVDQU8        Z10, K1, (R12)
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPSHUFB  reverseFirst<>+0(SB), Z11, Z3
+	VPXORQ   Z2, Z11, K6, Z11
+	VMOVDQU8 Z11, K2, (R13)
+	MOVQ     392(SP), AX
+	MOVQ     AX, 520(SP)
+	CMPB     38(AX), $0x00
+	JNE      esn1
 
-nextAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPSHUFB  reverseFirst<>+0(SB), Z12, Z5
+	VPXORQ   Z4, Z12, K6, Z12
+	VMOVDQU8 Z12, K3, (R14)
+	MOVQ     400(SP), AX
+	MOVQ     AX, 528(SP)
+	CMPB     38(AX), $0x00
+	JNE      esn2
 
-nextAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPSHUFB  reverseFirst<>+0(SB), Z13, Z7
+	VPXORQ   Z6, Z13, K6, Z13
+	VMOVDQU8 Z13, K4, (R15)
+	MOVQ     408(SP), AX
+	MOVQ     AX, 536(SP)
+	CMPB     38(AX), $0x00
+	JNE      esn3
 
-nextAAD3:
-check:
-	SUBQ         $0x04, DX
-	JA           loop
-	MOVQ         16(SP), AX
-	VPSHUFD      $0x4e, (AX), Z15
-	VPSHUFD      $0x4e, Z1, Z17
-	VPXORQ       (AX), Z15, Z15
-	VPXORQ       Z1, Z17, Z17
-	VPCLMULQDQ   $0x00, Z15, Z17, Z15
-	VPCLMULQDQ   $0x00, (AX), Z1, Z14
-	VPCLMULQDQ   $0x11, (AX), Z1, Z16
-	MOVQ         56(SP), AX
-	VPSHUFD      $0x4e, (AX), Z19
-	VPSHUFD      $0x4e, Z3, Z21
-	VPXORQ       (AX), Z19, Z19
-	VPXORQ       Z3, Z21, Z21
-	VPCLMULQDQ   $0x00, Z19, Z21, Z19
-	VPCLMULQDQ   $0x00, (AX), Z3, Z18
-	VPCLMULQDQ   $0x11, (AX), Z3, Z20
-	VSHUFI64X2   $0xee, Z18, Z14, Z22
-	VSHUFI64X2   $0x44, Z18, Z14, Z14
-	VPXORQ       Z22, Z14, Z14
-	VSHUFI64X2   $0xee, Z19, Z15, Z22
-	VSHUFI64X2   $0x44, Z19, Z15, Z15
-	VPXORQ       Z22, Z15, Z15
-	VSHUFI64X2   $0xee, Z20, Z16, Z22
-	VSHUFI64X2   $0x44, Z20, Z16, Z16
-	VPXORQ       Z22, Z16, Z16
-	MOVQ         96(SP), AX
-	VPSHUFD      $0x4e, (AX), Z23
-	VPSHUFD      $0x4e, Z5, Z25
-	VPXORQ       (AX), Z23, Z23
-	VPXORQ       Z5, Z25, Z25
-	VPCLMULQDQ   $0x00, Z23, Z25, Z23
-	VPCLMULQDQ   $0x00, (AX), Z5, Z22
-	VPCLMULQDQ   $0x11, (AX), Z5, Z24
-	MOVQ         136(SP), AX
-	VPSHUFD      $0x4e, (AX), Z27
-	VPSHUFD      $0x4e, Z7, Z29
-	VPXORQ       (AX), Z27, Z27
-	VPXORQ       Z7, Z29, Z29
-	VPCLMULQDQ   $0x00, Z27, Z29, Z27
-	VPCLMULQDQ   $0x00, (AX), Z7, Z26
-	VPCLMULQDQ   $0x11, (AX), Z7, Z28
-	VSHUFI64X2   $0xee, Z26, Z22, Z30
-	VSHUFI64X2   $0x44, Z26, Z22, Z22
-	VPXORQ       Z30, Z22, Z22
-	VSHUFI64X2   $0xee, Z27, Z23, Z30
-	VSHUFI64X2   $0x44, Z27, Z23, Z23
-	VPXORQ       Z30, Z23, Z23
-	VSHUFI64X2   $0xee, Z28, Z24, Z30
-	VSHUFI64X2   $0x44, Z28, Z24, Z24
-	VPXORQ       Z30, Z24, Z24
-	VSHUFI64X2   $0xdd, Z22, Z14, Z30
-	VSHUFI64X2   $0x88, Z22, Z14, Z14
-	VPXORQ       Z30, Z14, Z14
-	VSHUFI64X2   $0xdd, Z23, Z15, Z30
-	VSHUFI64X2   $0x88, Z23, Z15, Z15
-	VPXORQ       Z30, Z15, Z15
-	VSHUFI64X2   $0xdd, Z24, Z16, Z30
-	VSHUFI64X2   $0x88, Z24, Z16, Z16
-	VPXORQ       Z30, Z16, Z16
-	VPSHUFD      $0x4e, Z9, Z30
-	VPSHUFD      $0x4e, Z8, Z31
-	VPXORQ       Z9, Z30, Z30
-	VPXORQ       Z8, Z31, Z31
-	VPCLMULQDQ   $0x00, Z30, Z31, Z30
-	VPCLMULQDQ   $0x00, Z9, Z8, Z17
-	VPCLMULQDQ   $0x11, Z9, Z8, Z1
-	VPXORQ       Z17, Z14, Z14
-	VPXORQ       Z30, Z15, Z15
-	VPXORQ       Z1, Z16, Z16
-	VPTERNLOGQ   $0x96, Z14, Z16, Z15
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z14, Z21
-	VPSHUFD      $0x4e, Z14, Z14
-	VPTERNLOGQ   $0x96, Z21, Z14, Z15
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z15, Z21
-	VPSHUFD      $0x4e, Z15, Z15
-	VPTERNLOGQ   $0x96, Z21, Z15, Z16
-	VPSHUFB      reverse<>+0(SB), Z16, Z16
-	VPXORQ       Z10, Z16, Z16
-	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X30
-	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z30, Z30
-	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z30, Z30
-	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z30, Z30
-	VPXORQ       Z30, Z16, Z16
-	VPTESTNMQ    Z16, Z16, K7
-	KMOVB        K7, CX
-	MOVL         CX, AX
-	SHRL         $0x01, AX
-	ANDL         AX, CX
-	MOVQ         32(SP), AX
-	BTL          $0x00, CX
-	SETCS        36(AX)
-	MOVQ         72(SP), AX
-	BTL          $0x02, CX
-	SETCS        36(AX)
-	MOVQ         112(SP), AX
-	BTL          $0x04, CX
-	SETCS        36(AX)
-	MOVQ         152(SP), AX
-	BTL          $0x06, CX
-	SETCS        36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ       448(SP), AX
+	VMOVDQU64  (AX), Z13
+	MOVQ       456(SP), AX
+	VMOVDQU64  (AX), Z14
+	MOVQ       464(SP), AX
+	VMOVDQU64  (AX), Z15
+	MOVQ       472(SP), AX
+	VMOVDQU64  (AX), Z16
+	VSHUFI64X2 $0x44, Z14, Z13, Z17
+	VSHUFI64X2 $0x44, Z16, Z15, Z18
+	VSHUFI64X2 $0xee, Z14, Z13, Z19
+	VSHUFI64X2 $0xee, Z16, Z15, Z20
+	VSHUFI64X2 $0x88, Z18, Z17, Z13
+	VSHUFI64X2 $0xdd, Z18, Z17, Z14
+	VSHUFI64X2 $0x88, Z20, Z19, Z15
+	VSHUFI64X2 $0xdd, Z20, Z19, Z16
+	VSHUFI64X2 $0x44, Z3, Z1, Z17
+	VSHUFI64X2 $0x44, Z7, Z5, Z18
+	VSHUFI64X2 $0xee, Z3, Z1, Z19
+	VSHUFI64X2 $0xee, Z7, Z5, Z20
+	VSHUFI64X2 $0x88, Z18, Z17, Z1
+	VSHUFI64X2 $0xdd, Z18, Z17, Z3
+	VSHUFI64X2 $0x88, Z20, Z19, Z5
+	VSHUFI64X2 $0xdd, Z20, Z19, Z7
+	VPCLMULQDQ $0x00, Z13, Z1, Z10
+	VPCLMULQDQ $0x01, Z13, Z1, Z11
+	VPCLMULQDQ $0x11, Z13, Z1, Z12
+	VPCLMULQDQ $0x10, Z13, Z1, Z17
+	VPCLMULQDQ $0x00, Z14, Z3, Z18
+	VPCLMULQDQ $0x01, Z14, Z3, Z19
+	VPTERNLOGQ $0x96, Z17, Z19, Z11
+	VPCLMULQDQ $0x11, Z14, Z3, Z20
+	VPCLMULQDQ $0x10, Z14, Z3, Z1
+	VPCLMULQDQ $0x00, Z15, Z5, Z17
+	VPTERNLOGQ $0x96, Z18, Z17, Z10
+	VPCLMULQDQ $0x01, Z15, Z5, Z19
+	VPTERNLOGQ $0x96, Z1, Z19, Z11
+	VPCLMULQDQ $0x11, Z15, Z5, Z3
+	VPTERNLOGQ $0x96, Z20, Z3, Z12
+	VPCLMULQDQ $0x10, Z15, Z5, Z18
+	VPCLMULQDQ $0x00, Z16, Z7, Z17
+	VPCLMULQDQ $0x01, Z16, Z7, Z1
+	VPTERNLOGQ $0x96, Z18, Z1, Z11
+	VPCLMULQDQ $0x11, Z16, Z7, Z19
+	VPCLMULQDQ $0x10, Z16, Z7, Z20
+	VPXORQ     Z17, Z10, Z10
+	VPXORQ     Z20, Z11, Z11
+	VPXORQ     Z19, Z12, Z12
+	VMOVDQU64  128(SP), Z13
+	VPCLMULQDQ $0x00, 64(SP), Z13, Z14
+	VPCLMULQDQ $0x01, 64(SP), Z13, Z15
+	VPCLMULQDQ $0x11, 64(SP), Z13, Z16
+	VPCLMULQDQ $0x10, 64(SP), Z13, Z17
+	VPTERNLOGQ $0x96, Z15, Z17, Z11
+	VPXORQ     Z14, Z10, Z10
+	VPXORQ     Z16, Z12, Z12
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z10, Z18
+	VPSHUFD    $0x4e, Z10, Z10
+	VPTERNLOGQ $0x96, Z18, Z10, Z11
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z11, Z18
+	VPSHUFD    $0x4e, Z11, Z11
+	VPTERNLOGQ $0x96, Z18, Z11, Z12
+	VPSHUFB    reverse<>+0(SB), Z12, Z12
+	VMOVDQU64  192(SP), Z13
+	VPTERNLOGQ $0x96, (SP), Z13, Z12
+	VPTESTNMQ  Z12, Z12, K7
+	KMOVB      K7, AX
+	MOVL       AX, BX
+	SHRL       $0x01, BX
+	ANDL       BX, AX
+	MOVQ       512(SP), BX
+	BTL        $0x00, AX
+	SETCS      36(BX)
+	MOVQ       520(SP), BX
+	BTL        $0x02, AX
+	SETCS      36(BX)
+	MOVQ       528(SP), BX
+	BTL        $0x04, AX
+	SETCS      36(BX)
+	MOVQ       536(SP), BX
+	BTL        $0x06, AX
+	SETCS      36(BX)
+	VPXORQ     Z10, Z10, Z10
+	VMOVDQU64  Z10, (SP)
+	VMOVDQU64  Z10, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X1, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z1, Z1
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X3, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z3, Z3
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X5, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z5, Z5
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X7, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z7, Z7
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD2
-
-nextESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD2
-
-firstESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD3
-
-nextESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD3
-
-// func gcmOpen192vaes512of2(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of2(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   592(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   592(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   592(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   608(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   608(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   608(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   608(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   624(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   624(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   624(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   624(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   640(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   640(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   640(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   640(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   656(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   656(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   656(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   656(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   672(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   672(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   672(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   672(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   688(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   688(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   688(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   688(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   704(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   704(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   704(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   704(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   720(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   720(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   720(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   720(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   736(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   736(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   736(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   736(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   752(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   752(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   752(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   752(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   768(R8), Z20
-	VAESENCLAST       Z20, Z0, Z0
-	VAESENCLAST       Z20, Z1, Z1
-	VBROADCASTI32X4   768(R9), Z21
-	VAESENCLAST       Z21, Z4, Z4
-	VAESENCLAST       Z21, Z5, Z5
-	VBROADCASTI32X4   768(R10), Z20
-	VAESENCLAST       Z20, Z8, Z8
-	VAESENCLAST       Z20, Z9, Z9
-	VBROADCASTI32X4   768(R11), Z21
-	VAESENCLAST       Z21, Z12, Z12
-	VAESENCLAST       Z21, Z13, Z13
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z23, Z3
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z25, Z7
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z27, Z11
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z29, Z15
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmOpen192vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmOpen192vaes512of6(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00006666, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	MOVQ              16(SP), AX
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, (AX), Z23
-	VBROADCASTI32X4   592(R9), Z21
-	VPSHUFD           $0x4e, Z2, Z25
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            (AX), Z23, Z23
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z2, Z25, Z25
-	VBROADCASTI32X4   592(R10), Z20
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x00, (AX), Z2, Z22
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x11, (AX), Z2, Z24
-	VBROADCASTI32X4   592(R11), Z21
-	VPSHUFD           $0x4e, 64(AX), Z26
-	VAESENC           Z21, Z12, Z12
-	VPSHUFD           $0x4e, Z3, Z27
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            64(AX), Z26, Z26
-	VBROADCASTI32X4   608(R8), Z20
-	VPXORQ            Z3, Z27, Z27
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x00, Z26, Z27, Z26
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
-	VBROADCASTI32X4   608(R9), Z21
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z28, Z22, Z22
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z26, Z23, Z23
-	VBROADCASTI32X4   608(R10), Z20
-	VPXORQ            Z29, Z24, Z24
-	VAESENC           Z20, Z8, Z8
-	MOVQ              56(SP), AX
-	VAESENC           Z20, Z9, Z9
-	VPSHUFD           $0x4e, (AX), Z31
-	VBROADCASTI32X4   608(R11), Z21
-	VPSHUFD           $0x4e, Z6, Z2
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            (AX), Z31, Z31
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z6, Z2, Z2
-	VBROADCASTI32X4   624(R8), Z20
-	VPCLMULQDQ        $0x00, Z31, Z2, Z31
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x00, (AX), Z6, Z30
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x11, (AX), Z6, Z25
-	VBROADCASTI32X4   624(R9), Z21
-	VPSHUFD           $0x4e, 64(AX), Z27
-	VAESENC           Z21, Z4, Z4
-	VPSHUFD           $0x4e, Z7, Z3
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            64(AX), Z27, Z27
-	VBROADCASTI32X4   624(R10), Z20
-	VPXORQ            Z7, Z3, Z3
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x00, Z27, Z3, Z27
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
-	VBROADCASTI32X4   624(R11), Z21
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z26
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z28, Z30, Z30
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z27, Z31, Z31
-	VBROADCASTI32X4   640(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z26, Z25, Z25
-	VAESENC           Z20, Z1, Z1
-	VSHUFI64X2        $0xee, Z30, Z22, Z29
-	VBROADCASTI32X4   640(R9), Z21
-	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z29, Z22, Z22
-	VAESENC           Z21, Z5, Z5
-	VSHUFI64X2        $0xee, Z31, Z23, Z29
-	VBROADCASTI32X4   640(R10), Z20
-	VSHUFI64X2        $0x44, Z31, Z23, Z23
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z29, Z23, Z23
-	VAESENC           Z20, Z9, Z9
-	VSHUFI64X2        $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4   640(R11), Z21
-	VSHUFI64X2        $0x44, Z25, Z24, Z24
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z29, Z24, Z24
-	VAESENC           Z21, Z13, Z13
-	MOVQ              96(SP), AX
-	VBROADCASTI32X4   656(R8), Z20
-	VPSHUFD           $0x4e, (AX), Z2
-	VAESENC           Z20, Z0, Z0
-	VPSHUFD           $0x4e, Z10, Z3
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            (AX), Z2, Z2
-	VBROADCASTI32X4   656(R9), Z21
-	VPXORQ            Z10, Z3, Z3
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x00, Z2, Z3, Z2
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x00, (AX), Z10, Z29
-	VBROADCASTI32X4   656(R10), Z20
-	VPCLMULQDQ        $0x11, (AX), Z10, Z6
-	VAESENC           Z20, Z8, Z8
-	VPSHUFD           $0x4e, 64(AX), Z7
-	VAESENC           Z20, Z9, Z9
-	VPSHUFD           $0x4e, Z11, Z28
-	VBROADCASTI32X4   656(R11), Z21
-	VPXORQ            64(AX), Z7, Z7
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z11, Z28, Z28
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x00, Z7, Z28, Z7
-	VBROADCASTI32X4   672(R8), Z20
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z27
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z26
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z27, Z29, Z29
-	VBROADCASTI32X4   672(R9), Z21
-	VPXORQ            Z7, Z2, Z2
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z26, Z6, Z6
-	VAESENC           Z21, Z5, Z5
-	MOVQ              136(SP), AX
-	VBROADCASTI32X4   672(R10), Z20
-	VPSHUFD           $0x4e, (AX), Z31
-	VAESENC           Z20, Z8, Z8
-	VPSHUFD           $0x4e, Z14, Z3
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            (AX), Z31, Z31
-	VBROADCASTI32X4   672(R11), Z21
-	VPXORQ            Z14, Z3, Z3
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x00, Z31, Z3, Z31
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x00, (AX), Z14, Z30
-	VBROADCASTI32X4   688(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x11, (AX), Z14, Z25
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, 64(AX), Z10
-	VBROADCASTI32X4   688(R9), Z21
-	VPSHUFD           $0x4e, Z15, Z28
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            64(AX), Z10, Z10
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z15, Z28, Z28
-	VBROADCASTI32X4   688(R10), Z20
-	VPCLMULQDQ        $0x00, Z10, Z28, Z10
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z27
-	VBROADCASTI32X4   688(R11), Z21
-	VPXORQ            Z11, Z30, Z30
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z10, Z31, Z31
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z27, Z25, Z25
-	VBROADCASTI32X4   704(R8), Z20
-	VSHUFI64X2        $0xee, Z30, Z29, Z7
-	VAESENC           Z20, Z0, Z0
-	VSHUFI64X2        $0x44, Z30, Z29, Z29
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z7, Z29, Z29
-	VBROADCASTI32X4   704(R9), Z21
-	VSHUFI64X2        $0xee, Z31, Z2, Z7
-	VAESENC           Z21, Z4, Z4
-	VSHUFI64X2        $0x44, Z31, Z2, Z2
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z7, Z2, Z2
-	VBROADCASTI32X4   704(R10), Z20
-	VSHUFI64X2        $0xee, Z25, Z6, Z7
-	VAESENC           Z20, Z8, Z8
-	VSHUFI64X2        $0x44, Z25, Z6, Z6
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z7, Z6, Z6
-	VBROADCASTI32X4   704(R11), Z21
-	VSHUFI64X2        $0xdd, Z29, Z22, Z7
-	VAESENC           Z21, Z12, Z12
-	VSHUFI64X2        $0x88, Z29, Z22, Z22
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z7, Z22, Z22
-	VBROADCASTI32X4   720(R8), Z20
-	VSHUFI64X2        $0xdd, Z2, Z23, Z7
-	VAESENC           Z20, Z0, Z0
-	VSHUFI64X2        $0x88, Z2, Z23, Z23
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z7, Z23, Z23
-	VBROADCASTI32X4   720(R9), Z21
-	VSHUFI64X2        $0xdd, Z6, Z24, Z7
-	VAESENC           Z21, Z4, Z4
-	VSHUFI64X2        $0x88, Z6, Z24, Z24
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z7, Z24, Z24
-	VBROADCASTI32X4   720(R10), Z20
-	VPSHUFD           $0x4e, Z17, Z7
-	VAESENC           Z20, Z8, Z8
-	VPSHUFD           $0x4e, Z16, Z26
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z17, Z7, Z7
-	VBROADCASTI32X4   720(R11), Z21
-	VPXORQ            Z16, Z26, Z26
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x00, Z7, Z26, Z7
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x00, Z17, Z16, Z3
-	VBROADCASTI32X4   736(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x11, Z17, Z16, Z14
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z3, Z22, Z22
-	VBROADCASTI32X4   736(R9), Z21
-	VPXORQ            Z7, Z23, Z23
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z14, Z24, Z24
-	VAESENC           Z21, Z5, Z5
-	VPTERNLOGQ        $0x96, Z22, Z24, Z23
-	VBROADCASTI32X4   736(R10), Z20
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z28
-	VAESENC           Z20, Z8, Z8
-	VPSHUFD           $0x4e, Z22, Z22
-	VAESENC           Z20, Z9, Z9
-	VPTERNLOGQ        $0x96, Z28, Z22, Z23
-	VBROADCASTI32X4   736(R11), Z21
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z28
-	VAESENC           Z21, Z12, Z12
-	VPSHUFD           $0x4e, Z23, Z23
-	VAESENC           Z21, Z13, Z13
-	VPTERNLOGQ        $0x96, Z28, Z23, Z24
-	VBROADCASTI32X4   752(R8), Z20
-	VPSHUFB           reverse<>+0(SB), Z24, Z24
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z18, Z24, Z24
-	VAESENC           Z20, Z1, Z1
-	MOVQ              24(SP), AX
-	VBROADCASTI32X4   752(R9), Z21
-	VMOVDQU64         (AX), X7
-	VAESENC           Z21, Z4, Z4
-	MOVQ              64(SP), AX
-	VAESENC           Z21, Z5, Z5
-	VINSERTI64X2      $0x01, (AX), Z7, Z7
-	VBROADCASTI32X4   752(R10), Z20
-	MOVQ              104(SP), AX
-	VAESENC           Z20, Z8, Z8
-	VINSERTI64X2      $0x02, (AX), Z7, Z7
-	VAESENC           Z20, Z9, Z9
-	MOVQ              144(SP), AX
-	VBROADCASTI32X4   752(R11), Z21
-	VINSERTI64X2      $0x03, (AX), Z7, Z7
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z7, Z24, Z24
-	VAESENC           Z21, Z13, Z13
-	VPTESTNMQ         Z24, Z24, K7
-	VBROADCASTI32X4   768(R8), Z20
-	KMOVB             K7, CX
-	VAESENCLAST       Z20, Z0, Z0
-	MOVL              CX, AX
-	VAESENCLAST       Z20, Z1, Z1
-	SHRL              $0x01, AX
-	VBROADCASTI32X4   768(R9), Z21
-	ANDL              AX, CX
-	VAESENCLAST       Z21, Z4, Z4
-	MOVQ              32(SP), AX
-	VAESENCLAST       Z21, Z5, Z5
-	BTL               $0x00, CX
-	SETCS             36(AX)
-	VBROADCASTI32X4   768(R10), Z20
-	MOVQ              72(SP), AX
-	VAESENCLAST       Z20, Z8, Z8
-	BTL               $0x02, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z20, Z9, Z9
-	MOVQ              112(SP), AX
-	VBROADCASTI32X4   768(R11), Z21
-	BTL               $0x04, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z21, Z12, Z12
-	MOVQ              152(SP), AX
-	VAESENCLAST       Z21, Z13, Z13
-	BTL               $0x06, CX
-	SETCS             36(AX)
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z23, Z3
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	VMOVDQU32.Z     4(R12), K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	VMOVDQU32.Z     4(R13), K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Y4, Y5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	VMOVDQU32.Z     4(R14), K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Y8, Y9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	VMOVDQU32.Z     4(R15), K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Y12, Y13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VAESENC         Z17, Z4, Z4
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 592(R10), Z16
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 592(R11), Z17
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 608(R8), Z16
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VBROADCASTI32X4 608(R9), Z17
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VBROADCASTI32X4 608(R10), Z16
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VBROADCASTI32X4 624(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VBROADCASTI32X4 624(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VAESENC         Y17, Y5, Y5
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Z17
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 640(R10), Z16
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 640(R11), Z17
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 656(R8), Z16
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VBROADCASTI32X4 656(R9), Z17
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VBROADCASTI32X4 656(R10), Z16
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VBROADCASTI32X4 656(R11), Z17
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VBROADCASTI32X4 672(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VAESENC         Y16, Y9, Y9
+	VPXORQ          Z25, Z18, Z18
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z28, Z19, Z19
+	VAESENC         Y17, Y13, Y13
+	VPXORQ          Z27, Z20, Z20
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Y21
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Z17
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Y22
+	VAESENC         Z17, Z4, Z4
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Y23
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 688(R10), Z16
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Y24
+	VAESENC         Z16, Z8, Z8
+	VINSERTI64X4    $0x01, Y22, Z21, Z25
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 688(R11), Z17
+	VINSERTI64X4    $0x01, Y24, Z23, Z26
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 704(R8), Z16
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VINSERTI64X4    $0x01, Y7, Z3, Z25
+	VBROADCASTI32X4 704(R9), Z17
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VINSERTI64X4    $0x01, Y15, Z11, Z26
+	VBROADCASTI32X4 704(R10), Z16
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VBROADCASTI32X4 704(R11), Z17
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VBROADCASTI32X4 720(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VBROADCASTI32X4 720(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VAESENC         Y17, Y13, Y13
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Z17
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VAESENC         Z17, Z4, Z4
+	VMOVDQU64       128(SP), Z21
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 736(R10), Z16
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VAESENC         Z16, Z8, Z8
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 736(R11), Z17
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 752(R8), Z16
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VBROADCASTI32X4 752(R9), Z17
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPXORQ          Z24, Z20, Z20
+	VBROADCASTI32X4 752(R10), Z16
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPSHUFD         $0x4e, Z18, Z18
+	VBROADCASTI32X4 752(R11), Z17
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENCLAST     Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VAESENCLAST     Y17, Y5, Y5
+	VMOVDQU64       192(SP), Z21
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, (SP), Z21, Z20
+	VAESENCLAST     Y16, Y9, Y9
+	VPTESTNMQ       Z20, Z20, K7
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	KMOVB           K7, AX
+	MOVL            AX, BX
+	SHRL            $0x01, BX
+	ANDL            BX, AX
+	MOVQ            512(SP), BX
+	BTL             $0x00, AX
+	SETCS           36(BX)
+	MOVQ            520(SP), BX
+	BTL             $0x02, AX
+	SETCS           36(BX)
+	MOVQ            528(SP), BX
+	BTL             $0x04, AX
+	SETCS           36(BX)
+	MOVQ            536(SP), BX
+	BTL             $0x06, AX
+	SETCS           36(BX)
+	VAESENCLAST     Y17, Y13, Y13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Y19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	VMOVDQU64       (R12)(CX*1), X16
+	VMOVDQU64       X16, 192(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Y21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	VMOVDQU64       (R13)(CX*1), X16
+	VMOVDQU64       X16, 208(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Y23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	VMOVDQU64       (R14)(CX*1), X16
+	VMOVDQU64       X16, 224(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Y25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	VMOVDQU64       (R15)(CX*1), X16
+	VMOVDQU64       X16, 240(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverse<>+0(SB), Y19, Y3
+	VPXORQ          Y1, Y19, Y19
+	VMOVDQU8        Y19, K1, 64(R12)
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z25, Z7
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ    Z4, Z20, K6, Z20
+	VMOVDQU64 Z20, (R13)
+	VPSHUFB   reverse<>+0(SB), Y21, Y7
+	VPXORQ    Y5, Y21, Y21
+	VMOVDQU8  Y21, K2, 64(R13)
+	MOVQ      392(SP), AX
+	MOVQ      AX, 520(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn1
 
-nextAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z27, Z11
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ    Z8, Z22, K6, Z22
+	VMOVDQU64 Z22, (R14)
+	VPSHUFB   reverse<>+0(SB), Y23, Y11
+	VPXORQ    Y9, Y23, Y23
+	VMOVDQU8  Y23, K3, 64(R14)
+	MOVQ      400(SP), AX
+	MOVQ      AX, 528(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn2
 
-nextAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z29, Z15
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ    Z12, Z24, K6, Z24
+	VMOVDQU64 Z24, (R15)
+	VPSHUFB   reverse<>+0(SB), Y25, Y15
+	VPXORQ    Y13, Y25, Y25
+	VMOVDQU8  Y25, K4, 64(R15)
+	MOVQ      408(SP), AX
+	MOVQ      AX, 536(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn3
 
-nextAAD3:
-check:
-	SUBQ         $0x04, DX
-	JA           loop
-	MOVQ         16(SP), AX
-	VPSHUFD      $0x4e, (AX), Z23
-	VPSHUFD      $0x4e, Z2, Z25
-	VPXORQ       (AX), Z23, Z23
-	VPXORQ       Z2, Z25, Z25
-	VPCLMULQDQ   $0x00, Z23, Z25, Z23
-	VPCLMULQDQ   $0x00, (AX), Z2, Z22
-	VPCLMULQDQ   $0x11, (AX), Z2, Z24
-	VPSHUFD      $0x4e, 64(AX), Z26
-	VPSHUFD      $0x4e, Z3, Z27
-	VPXORQ       64(AX), Z26, Z26
-	VPXORQ       Z3, Z27, Z27
-	VPCLMULQDQ   $0x00, Z26, Z27, Z26
-	VPCLMULQDQ   $0x00, 64(AX), Z3, Z28
-	VPCLMULQDQ   $0x11, 64(AX), Z3, Z29
-	VPXORQ       Z28, Z22, Z22
-	VPXORQ       Z26, Z23, Z23
-	VPXORQ       Z29, Z24, Z24
-	MOVQ         56(SP), AX
-	VPSHUFD      $0x4e, (AX), Z31
-	VPSHUFD      $0x4e, Z6, Z2
-	VPXORQ       (AX), Z31, Z31
-	VPXORQ       Z6, Z2, Z2
-	VPCLMULQDQ   $0x00, Z31, Z2, Z31
-	VPCLMULQDQ   $0x00, (AX), Z6, Z30
-	VPCLMULQDQ   $0x11, (AX), Z6, Z25
-	VPSHUFD      $0x4e, 64(AX), Z27
-	VPSHUFD      $0x4e, Z7, Z3
-	VPXORQ       64(AX), Z27, Z27
-	VPXORQ       Z7, Z3, Z3
-	VPCLMULQDQ   $0x00, Z27, Z3, Z27
-	VPCLMULQDQ   $0x00, 64(AX), Z7, Z28
-	VPCLMULQDQ   $0x11, 64(AX), Z7, Z26
-	VPXORQ       Z28, Z30, Z30
-	VPXORQ       Z27, Z31, Z31
-	VPXORQ       Z26, Z25, Z25
-	VSHUFI64X2   $0xee, Z30, Z22, Z29
-	VSHUFI64X2   $0x44, Z30, Z22, Z22
-	VPXORQ       Z29, Z22, Z22
-	VSHUFI64X2   $0xee, Z31, Z23, Z29
-	VSHUFI64X2   $0x44, Z31, Z23, Z23
-	VPXORQ       Z29, Z23, Z23
-	VSHUFI64X2   $0xee, Z25, Z24, Z29
-	VSHUFI64X2   $0x44, Z25, Z24, Z24
-	VPXORQ       Z29, Z24, Z24
-	MOVQ         96(SP), AX
-	VPSHUFD      $0x4e, (AX), Z2
-	VPSHUFD      $0x4e, Z10, Z3
-	VPXORQ       (AX), Z2, Z2
-	VPXORQ       Z10, Z3, Z3
-	VPCLMULQDQ   $0x00, Z2, Z3, Z2
-	VPCLMULQDQ   $0x00, (AX), Z10, Z29
-	VPCLMULQDQ   $0x11, (AX), Z10, Z6
-	VPSHUFD      $0x4e, 64(AX), Z7
-	VPSHUFD      $0x4e, Z11, Z28
-	VPXORQ       64(AX), Z7, Z7
-	VPXORQ       Z11, Z28, Z28
-	VPCLMULQDQ   $0x00, Z7, Z28, Z7
-	VPCLMULQDQ   $0x00, 64(AX), Z11, Z27
-	VPCLMULQDQ   $0x11, 64(AX), Z11, Z26
-	VPXORQ       Z27, Z29, Z29
-	VPXORQ       Z7, Z2, Z2
-	VPXORQ       Z26, Z6, Z6
-	MOVQ         136(SP), AX
-	VPSHUFD      $0x4e, (AX), Z31
-	VPSHUFD      $0x4e, Z14, Z3
-	VPXORQ       (AX), Z31, Z31
-	VPXORQ       Z14, Z3, Z3
-	VPCLMULQDQ   $0x00, Z31, Z3, Z31
-	VPCLMULQDQ   $0x00, (AX), Z14, Z30
-	VPCLMULQDQ   $0x11, (AX), Z14, Z25
-	VPSHUFD      $0x4e, 64(AX), Z10
-	VPSHUFD      $0x4e, Z15, Z28
-	VPXORQ       64(AX), Z10, Z10
-	VPXORQ       Z15, Z28, Z28
-	VPCLMULQDQ   $0x00, Z10, Z28, Z10
-	VPCLMULQDQ   $0x00, 64(AX), Z15, Z11
-	VPCLMULQDQ   $0x11, 64(AX), Z15, Z27
-	VPXORQ       Z11, Z30, Z30
-	VPXORQ       Z10, Z31, Z31
-	VPXORQ       Z27, Z25, Z25
-	VSHUFI64X2   $0xee, Z30, Z29, Z7
-	VSHUFI64X2   $0x44, Z30, Z29, Z29
-	VPXORQ       Z7, Z29, Z29
-	VSHUFI64X2   $0xee, Z31, Z2, Z7
-	VSHUFI64X2   $0x44, Z31, Z2, Z2
-	VPXORQ       Z7, Z2, Z2
-	VSHUFI64X2   $0xee, Z25, Z6, Z7
-	VSHUFI64X2   $0x44, Z25, Z6, Z6
-	VPXORQ       Z7, Z6, Z6
-	VSHUFI64X2   $0xdd, Z29, Z22, Z7
-	VSHUFI64X2   $0x88, Z29, Z22, Z22
-	VPXORQ       Z7, Z22, Z22
-	VSHUFI64X2   $0xdd, Z2, Z23, Z7
-	VSHUFI64X2   $0x88, Z2, Z23, Z23
-	VPXORQ       Z7, Z23, Z23
-	VSHUFI64X2   $0xdd, Z6, Z24, Z7
-	VSHUFI64X2   $0x88, Z6, Z24, Z24
-	VPXORQ       Z7, Z24, Z24
-	VPSHUFD      $0x4e, Z17, Z7
-	VPSHUFD      $0x4e, Z16, Z26
-	VPXORQ       Z17, Z7, Z7
-	VPXORQ       Z16, Z26, Z26
-	VPCLMULQDQ   $0x00, Z7, Z26, Z7
-	VPCLMULQDQ   $0x00, Z17, Z16, Z3
-	VPCLMULQDQ   $0x11, Z17, Z16, Z14
-	VPXORQ       Z3, Z22, Z22
-	VPXORQ       Z7, Z23, Z23
-	VPXORQ       Z14, Z24, Z24
-	VPTERNLOGQ   $0x96, Z22, Z24, Z23
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z22, Z28
-	VPSHUFD      $0x4e, Z22, Z22
-	VPTERNLOGQ   $0x96, Z28, Z22, Z23
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z23, Z28
-	VPSHUFD      $0x4e, Z23, Z23
-	VPTERNLOGQ   $0x96, Z28, Z23, Z24
-	VPSHUFB      reverse<>+0(SB), Z24, Z24
-	VPXORQ       Z18, Z24, Z24
-	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X7
-	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z7, Z7
-	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z7, Z7
-	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z7, Z7
-	VPXORQ       Z7, Z24, Z24
-	VPTESTNMQ    Z24, Z24, K7
-	KMOVB        K7, CX
-	MOVL         CX, AX
-	SHRL         $0x01, AX
-	ANDL         AX, CX
-	MOVQ         32(SP), AX
-	BTL          $0x00, CX
-	SETCS        36(AX)
-	MOVQ         72(SP), AX
-	BTL          $0x02, CX
-	SETCS        36(AX)
-	MOVQ         112(SP), AX
-	BTL          $0x04, CX
-	SETCS        36(AX)
-	MOVQ         152(SP), AX
-	BTL          $0x06, CX
-	SETCS        36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ         448(SP), AX
+	VMOVDQU64    (AX), Z21
+	MOVQ         456(SP), AX
+	VMOVDQU64    (AX), Z22
+	MOVQ         464(SP), AX
+	VMOVDQU64    (AX), Z23
+	MOVQ         472(SP), AX
+	VMOVDQU64    (AX), Z24
+	VSHUFI64X2   $0x44, Z22, Z21, Z25
+	VSHUFI64X2   $0x44, Z24, Z23, Z26
+	VSHUFI64X2   $0xee, Z22, Z21, Z27
+	VSHUFI64X2   $0xee, Z24, Z23, Z28
+	VSHUFI64X2   $0x88, Z26, Z25, Z21
+	VSHUFI64X2   $0xdd, Z26, Z25, Z22
+	VSHUFI64X2   $0x88, Z28, Z27, Z23
+	VSHUFI64X2   $0xdd, Z28, Z27, Z24
+	VSHUFI64X2   $0x44, Z6, Z2, Z25
+	VSHUFI64X2   $0x44, Z14, Z10, Z26
+	VSHUFI64X2   $0xee, Z6, Z2, Z27
+	VSHUFI64X2   $0xee, Z14, Z10, Z28
+	VSHUFI64X2   $0x88, Z26, Z25, Z2
+	VSHUFI64X2   $0xdd, Z26, Z25, Z6
+	VSHUFI64X2   $0x88, Z28, Z27, Z10
+	VSHUFI64X2   $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ   $0x00, Z21, Z2, Z18
+	VPCLMULQDQ   $0x01, Z21, Z2, Z19
+	VPCLMULQDQ   $0x11, Z21, Z2, Z20
+	VPCLMULQDQ   $0x10, Z21, Z2, Z25
+	VPCLMULQDQ   $0x00, Z22, Z6, Z26
+	VPCLMULQDQ   $0x01, Z22, Z6, Z27
+	VPTERNLOGQ   $0x96, Z25, Z27, Z19
+	VPCLMULQDQ   $0x11, Z22, Z6, Z28
+	VPCLMULQDQ   $0x10, Z22, Z6, Z2
+	VPCLMULQDQ   $0x00, Z23, Z10, Z25
+	VPTERNLOGQ   $0x96, Z26, Z25, Z18
+	VPCLMULQDQ   $0x01, Z23, Z10, Z27
+	VPTERNLOGQ   $0x96, Z2, Z27, Z19
+	VPCLMULQDQ   $0x11, Z23, Z10, Z6
+	VPTERNLOGQ   $0x96, Z28, Z6, Z20
+	VPCLMULQDQ   $0x10, Z23, Z10, Z26
+	VPCLMULQDQ   $0x00, Z24, Z14, Z25
+	VPCLMULQDQ   $0x01, Z24, Z14, Z2
+	VPTERNLOGQ   $0x96, Z26, Z2, Z19
+	VPCLMULQDQ   $0x11, Z24, Z14, Z27
+	VPCLMULQDQ   $0x10, Z24, Z14, Z28
+	VPXORQ       Z25, Z18, Z18
+	VPXORQ       Z28, Z19, Z19
+	VPXORQ       Z27, Z20, Z20
+	MOVQ         448(SP), AX
+	VMOVDQU64    64(AX), Y21
+	MOVQ         456(SP), AX
+	VMOVDQU64    64(AX), Y22
+	MOVQ         464(SP), AX
+	VMOVDQU64    64(AX), Y23
+	MOVQ         472(SP), AX
+	VMOVDQU64    64(AX), Y24
+	VINSERTI64X4 $0x01, Y22, Z21, Z25
+	VINSERTI64X4 $0x01, Y24, Z23, Z26
+	VSHUFI64X2   $0x88, Z26, Z25, Z21
+	VSHUFI64X2   $0xdd, Z26, Z25, Z22
+	VINSERTI64X4 $0x01, Y7, Z3, Z25
+	VINSERTI64X4 $0x01, Y15, Z11, Z26
+	VSHUFI64X2   $0x88, Z26, Z25, Z3
+	VSHUFI64X2   $0xdd, Z26, Z25, Z7
+	VPCLMULQDQ   $0x00, Z21, Z3, Z25
+	VPCLMULQDQ   $0x01, Z21, Z3, Z26
+	VPCLMULQDQ   $0x11, Z21, Z3, Z27
+	VPCLMULQDQ   $0x10, Z21, Z3, Z28
+	VPTERNLOGQ   $0x96, Z26, Z28, Z19
+	VPCLMULQDQ   $0x00, Z22, Z7, Z26
+	VPTERNLOGQ   $0x96, Z25, Z26, Z18
+	VPCLMULQDQ   $0x01, Z22, Z7, Z28
+	VPCLMULQDQ   $0x11, Z22, Z7, Z3
+	VPTERNLOGQ   $0x96, Z27, Z3, Z20
+	VPCLMULQDQ   $0x10, Z22, Z7, Z25
+	VPTERNLOGQ   $0x96, Z28, Z25, Z19
+	VMOVDQU64    128(SP), Z21
+	VPCLMULQDQ   $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ   $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ   $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ   $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ   $0x96, Z23, Z25, Z19
+	VPXORQ       Z22, Z18, Z18
+	VPXORQ       Z24, Z20, Z20
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD      $0x4e, Z18, Z18
+	VPTERNLOGQ   $0x96, Z26, Z18, Z19
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD      $0x4e, Z19, Z19
+	VPTERNLOGQ   $0x96, Z26, Z19, Z20
+	VPSHUFB      reverse<>+0(SB), Z20, Z20
+	VMOVDQU64    192(SP), Z21
+	VPTERNLOGQ   $0x96, (SP), Z21, Z20
+	VPTESTNMQ    Z20, Z20, K7
+	KMOVB        K7, AX
+	MOVL         AX, BX
+	SHRL         $0x01, BX
+	ANDL         BX, AX
+	MOVQ         512(SP), BX
+	BTL          $0x00, AX
+	SETCS        36(BX)
+	MOVQ         520(SP), BX
+	BTL          $0x02, AX
+	SETCS        36(BX)
+	MOVQ         528(SP), BX
+	BTL          $0x04, AX
+	SETCS        36(BX)
+	MOVQ         536(SP), BX
+	BTL          $0x06, AX
+	SETCS        36(BX)
+	VPXORQ       Z18, Z18, Z18
+	VMOVDQU64    Z18, (SP)
+	VMOVDQU64    Z18, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD2
+// func gcmOpen192vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00006666, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
-nextESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD2
+loop:
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	VMOVDQU32.Z     4(R12), K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	VMOVDQU32.Z     4(R13), K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	VMOVDQU32.Z     4(R14), K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	VMOVDQU32.Z     4(R15), K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Z16, Z1, Z1
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R10), Z16
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VBROADCASTI32X4 592(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VBROADCASTI32X4 608(R8), Z16
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VBROADCASTI32X4 608(R9), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VBROADCASTI32X4 624(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VAESENC         Z17, Z5, Z5
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VBROADCASTI32X4 624(R10), Z16
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VBROADCASTI32X4 624(R11), Z17
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VBROADCASTI32X4 640(R9), Z17
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VBROADCASTI32X4 640(R10), Z16
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VBROADCASTI32X4 656(R8), Z16
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VBROADCASTI32X4 656(R9), Z17
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VBROADCASTI32X4 656(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Z16, Z9, Z9
+	VPXORQ          Z28, Z19, Z19
+	VBROADCASTI32X4 656(R11), Z17
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPXORQ          Z27, Z20, Z20
+	VBROADCASTI32X4 672(R8), Z16
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Z21
+	VAESENC         Z16, Z0, Z0
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VAESENC         Z16, Z1, Z1
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VBROADCASTI32X4 672(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VBROADCASTI32X4 672(R10), Z16
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VBROADCASTI32X4 672(R11), Z17
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 688(R9), Z17
+	VSHUFI64X2      $0x44, Z7, Z3, Z25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VBROADCASTI32X4 688(R10), Z16
+	VSHUFI64X2      $0xee, Z7, Z3, Z27
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z15, Z11, Z28
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z28, Z27, Z11
+	VBROADCASTI32X4 704(R8), Z16
+	VSHUFI64X2      $0xdd, Z28, Z27, Z15
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VBROADCASTI32X4 704(R9), Z17
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VAESENC         Z16, Z9, Z9
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VBROADCASTI32X4 704(R11), Z17
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VBROADCASTI32X4 720(R8), Z16
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VBROADCASTI32X4 720(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VBROADCASTI32X4 720(R10), Z16
+	VPCLMULQDQ      $0x00, Z23, Z11, Z26
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x01, Z23, Z11, Z27
+	VBROADCASTI32X4 720(R11), Z17
+	VPCLMULQDQ      $0x11, Z23, Z11, Z3
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, Z23, Z11, Z28
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z27, Z28, Z19
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z24, Z15, Z25
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VBROADCASTI32X4 736(R9), Z17
+	VPCLMULQDQ      $0x01, Z24, Z15, Z7
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x11, Z24, Z15, Z27
+	VBROADCASTI32X4 736(R10), Z16
+	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VAESENC         Z16, Z8, Z8
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, Z24, Z15, Z28
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z7, Z28, Z19
+	VAESENC         Z17, Z13, Z13
+	VMOVDQU64       128(SP), Z21
+	VBROADCASTI32X4 752(R8), Z16
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VBROADCASTI32X4 752(R9), Z17
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Z16, Z9, Z9
+	VPXORQ          Z24, Z20, Z20
+	VBROADCASTI32X4 752(R11), Z17
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPSHUFD         $0x4e, Z18, Z18
+	VBROADCASTI32X4 768(R8), Z16
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VAESENCLAST     Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENCLAST     Z16, Z1, Z1
+	VPSHUFD         $0x4e, Z19, Z19
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENCLAST     Z17, Z5, Z5
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VBROADCASTI32X4 768(R10), Z16
+	VMOVDQU64       192(SP), Z21
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Z16, Z9, Z9
+	VPTERNLOGQ      $0x96, (SP), Z21, Z20
+	VBROADCASTI32X4 768(R11), Z17
+	VPTESTNMQ       Z20, Z20, K7
+	VAESENCLAST     Z17, Z12, Z12
+	KMOVB           K7, AX
+	MOVL            AX, BX
+	SHRL            $0x01, BX
+	ANDL            BX, AX
+	MOVQ            512(SP), BX
+	BTL             $0x00, AX
+	SETCS           36(BX)
+	MOVQ            520(SP), BX
+	BTL             $0x02, AX
+	SETCS           36(BX)
+	MOVQ            528(SP), BX
+	BTL             $0x04, AX
+	SETCS           36(BX)
+	MOVQ            536(SP), BX
+	BTL             $0x06, AX
+	SETCS           36(BX)
+	VAESENCLAST     Z17, Z13, Z13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Z19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	VMOVDQU64       (R12)(CX*1), X16
+	VMOVDQU64       X16, 192(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Z21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	VMOVDQU64       (R13)(CX*1), X16
+	VMOVDQU64       X16, 208(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Z23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	VMOVDQU64       (R14)(CX*1), X16
+	VMOVDQU64       X16, 224(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Z25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	VMOVDQU64       (R15)(CX*1), X16
+	VMOVDQU64       X16, 240(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverse<>+0(SB), Z19, Z3
+	VPXORQ          Z1, Z19, Z19
+	VMOVDQU8        Z19, K1, 64(R12)
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-firstESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD3
+aad0:
+	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ    Z4, Z20, K6, Z20
+	VMOVDQU64 Z20, (R13)
+	VPSHUFB   reverse<>+0(SB), Z21, Z7
+	VPXORQ    Z5, Z21, Z21
+	VMOVDQU8  Z21, K2, 64(R13)
+	MOVQ      392(SP), AX
+	MOVQ      AX, 520(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn1
 
-nextESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD3
+aad1:
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ    Z8, Z22, K6, Z22
+	VMOVDQU64 Z22, (R14)
+	VPSHUFB   reverse<>+0(SB), Z23, Z11
+	VPXORQ    Z9, Z23, Z23
+	VMOVDQU8  Z23, K3, 64(R14)
+	MOVQ      400(SP), AX
+	MOVQ      AX, 528(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn2
+
+aad2:
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ    Z12, Z24, K6, Z24
+	VMOVDQU64 Z24, (R15)
+	VPSHUFB   reverse<>+0(SB), Z25, Z15
+	VPXORQ    Z13, Z25, Z25
+	VMOVDQU8  Z25, K4, 64(R15)
+	MOVQ      408(SP), AX
+	MOVQ      AX, 536(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn3
+
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ       448(SP), AX
+	VMOVDQU64  (AX), Z21
+	MOVQ       456(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       464(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       472(SP), AX
+	VMOVDQU64  (AX), Z24
+	VSHUFI64X2 $0x44, Z22, Z21, Z25
+	VSHUFI64X2 $0x44, Z24, Z23, Z26
+	VSHUFI64X2 $0xee, Z22, Z21, Z27
+	VSHUFI64X2 $0xee, Z24, Z23, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z21
+	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	VSHUFI64X2 $0x88, Z28, Z27, Z23
+	VSHUFI64X2 $0xdd, Z28, Z27, Z24
+	VSHUFI64X2 $0x44, Z6, Z2, Z25
+	VSHUFI64X2 $0x44, Z14, Z10, Z26
+	VSHUFI64X2 $0xee, Z6, Z2, Z27
+	VSHUFI64X2 $0xee, Z14, Z10, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z2
+	VSHUFI64X2 $0xdd, Z26, Z25, Z6
+	VSHUFI64X2 $0x88, Z28, Z27, Z10
+	VSHUFI64X2 $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ $0x00, Z21, Z2, Z18
+	VPCLMULQDQ $0x01, Z21, Z2, Z19
+	VPCLMULQDQ $0x11, Z21, Z2, Z20
+	VPCLMULQDQ $0x10, Z21, Z2, Z25
+	VPCLMULQDQ $0x00, Z22, Z6, Z26
+	VPCLMULQDQ $0x01, Z22, Z6, Z27
+	VPTERNLOGQ $0x96, Z25, Z27, Z19
+	VPCLMULQDQ $0x11, Z22, Z6, Z28
+	VPCLMULQDQ $0x10, Z22, Z6, Z2
+	VPCLMULQDQ $0x00, Z23, Z10, Z25
+	VPTERNLOGQ $0x96, Z26, Z25, Z18
+	VPCLMULQDQ $0x01, Z23, Z10, Z27
+	VPTERNLOGQ $0x96, Z2, Z27, Z19
+	VPCLMULQDQ $0x11, Z23, Z10, Z6
+	VPTERNLOGQ $0x96, Z28, Z6, Z20
+	VPCLMULQDQ $0x10, Z23, Z10, Z26
+	VPCLMULQDQ $0x00, Z24, Z14, Z25
+	VPCLMULQDQ $0x01, Z24, Z14, Z2
+	VPTERNLOGQ $0x96, Z26, Z2, Z19
+	VPCLMULQDQ $0x11, Z24, Z14, Z27
+	VPCLMULQDQ $0x10, Z24, Z14, Z28
+	VPXORQ     Z25, Z18, Z18
+	VPXORQ     Z28, Z19, Z19
+	VPXORQ     Z27, Z20, Z20
+	MOVQ       448(SP), AX
+	VMOVDQU64  64(AX), Z21
+	MOVQ       456(SP), AX
+	VMOVDQU64  64(AX), Z22
+	MOVQ       464(SP), AX
+	VMOVDQU64  64(AX), Z23
+	MOVQ       472(SP), AX
+	VMOVDQU64  64(AX), Z24
+	VSHUFI64X2 $0x44, Z22, Z21, Z25
+	VSHUFI64X2 $0x44, Z24, Z23, Z26
+	VSHUFI64X2 $0xee, Z22, Z21, Z27
+	VSHUFI64X2 $0xee, Z24, Z23, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z21
+	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	VSHUFI64X2 $0x88, Z28, Z27, Z23
+	VSHUFI64X2 $0xdd, Z28, Z27, Z24
+	VSHUFI64X2 $0x44, Z7, Z3, Z25
+	VSHUFI64X2 $0x44, Z15, Z11, Z26
+	VSHUFI64X2 $0xee, Z7, Z3, Z27
+	VSHUFI64X2 $0xee, Z15, Z11, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z3
+	VSHUFI64X2 $0xdd, Z26, Z25, Z7
+	VSHUFI64X2 $0x88, Z28, Z27, Z11
+	VSHUFI64X2 $0xdd, Z28, Z27, Z15
+	VPCLMULQDQ $0x00, Z21, Z3, Z25
+	VPCLMULQDQ $0x01, Z21, Z3, Z26
+	VPCLMULQDQ $0x11, Z21, Z3, Z27
+	VPCLMULQDQ $0x10, Z21, Z3, Z28
+	VPTERNLOGQ $0x96, Z26, Z28, Z19
+	VPCLMULQDQ $0x00, Z22, Z7, Z26
+	VPTERNLOGQ $0x96, Z25, Z26, Z18
+	VPCLMULQDQ $0x01, Z22, Z7, Z28
+	VPCLMULQDQ $0x11, Z22, Z7, Z3
+	VPTERNLOGQ $0x96, Z27, Z3, Z20
+	VPCLMULQDQ $0x10, Z22, Z7, Z25
+	VPTERNLOGQ $0x96, Z28, Z25, Z19
+	VPCLMULQDQ $0x00, Z23, Z11, Z26
+	VPCLMULQDQ $0x01, Z23, Z11, Z27
+	VPCLMULQDQ $0x11, Z23, Z11, Z3
+	VPCLMULQDQ $0x10, Z23, Z11, Z28
+	VPTERNLOGQ $0x96, Z27, Z28, Z19
+	VPCLMULQDQ $0x00, Z24, Z15, Z25
+	VPTERNLOGQ $0x96, Z26, Z25, Z18
+	VPCLMULQDQ $0x01, Z24, Z15, Z7
+	VPCLMULQDQ $0x11, Z24, Z15, Z27
+	VPTERNLOGQ $0x96, Z3, Z27, Z20
+	VPCLMULQDQ $0x10, Z24, Z15, Z28
+	VPTERNLOGQ $0x96, Z7, Z28, Z19
+	VMOVDQU64  128(SP), Z21
+	VPCLMULQDQ $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ $0x96, Z23, Z25, Z19
+	VPXORQ     Z22, Z18, Z18
+	VPXORQ     Z24, Z20, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD    $0x4e, Z18, Z18
+	VPTERNLOGQ $0x96, Z26, Z18, Z19
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD    $0x4e, Z19, Z19
+	VPTERNLOGQ $0x96, Z26, Z19, Z20
+	VPSHUFB    reverse<>+0(SB), Z20, Z20
+	VMOVDQU64  192(SP), Z21
+	VPTERNLOGQ $0x96, (SP), Z21, Z20
+	VPTESTNMQ  Z20, Z20, K7
+	KMOVB      K7, AX
+	MOVL       AX, BX
+	SHRL       $0x01, BX
+	ANDL       BX, AX
+	MOVQ       512(SP), BX
+	BTL        $0x00, AX
+	SETCS      36(BX)
+	MOVQ       520(SP), BX
+	BTL        $0x02, AX
+	SETCS      36(BX)
+	MOVQ       528(SP), BX
+	BTL        $0x04, AX
+	SETCS      36(BX)
+	MOVQ       536(SP), BX
+	BTL        $0x06, AX
+	SETCS      36(BX)
+	VPXORQ     Z18, Z18, Z18
+	VMOVDQU64  Z18, (SP)
+	VMOVDQU64  Z18, 64(SP)
+	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
 // func gcmOpen256vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
@@ -22366,1950 +25434,2476 @@ lengths:
 	VZEROALL
 	RET
 
-// func gcmOpen256vaes512of1(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of1(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   592(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   592(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   592(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   608(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   608(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   608(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   608(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   624(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   624(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   624(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   624(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   640(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   640(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   640(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   640(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   656(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   656(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   656(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   656(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   672(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   672(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   672(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   672(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   688(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   688(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   688(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   688(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   704(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   704(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   704(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   704(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   720(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   720(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   720(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   720(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   736(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   736(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   736(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   736(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   752(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   752(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   752(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   752(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   768(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   768(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   768(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   768(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   784(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   784(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VBROADCASTI32X4   784(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   784(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VBROADCASTI32X4   800(R8), Z12
-	VAESENCLAST       Z12, Z0, Z0
-	VBROADCASTI32X4   800(R9), Z13
-	VAESENCLAST       Z13, Z2, Z2
-	VBROADCASTI32X4   800(R10), Z12
-	VAESENCLAST       Z12, Z4, Z4
-	VBROADCASTI32X4   800(R11), Z13
-	VAESENCLAST       Z13, Z6, Z6
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmOpen256vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x14, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0b
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00006666, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z1, Z1, Z1
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z5, Z5, Z5
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z11
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z11, Z0, Z0
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z11
-	VBROADCASTI32X4   576(R9), Z2
-	VPXORQ            Z11, Z2, Z2
-	VPXORQ            counters<>+0(SB), Z2, Z2
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z11
-	VBROADCASTI32X4   576(R10), Z4
-	VPXORQ            Z11, Z4, Z4
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z11
-	VBROADCASTI32X4   576(R11), Z6
-	VPXORQ            Z11, Z6, Z6
-	VPXORQ            counters<>+0(SB), Z6, Z6
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	MOVQ              16(SP), AX
-	VBROADCASTI32X4   592(R9), Z13
-	VPSHUFD           $0x4e, (AX), Z15
-	VAESENC           Z13, Z2, Z2
-	VPSHUFD           $0x4e, Z1, Z17
-	VBROADCASTI32X4   592(R10), Z12
-	VPXORQ            (AX), Z15, Z15
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z1, Z17, Z17
-	VBROADCASTI32X4   592(R11), Z13
-	VPCLMULQDQ        $0x00, Z15, Z17, Z15
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x00, (AX), Z1, Z14
-	VBROADCASTI32X4   608(R8), Z12
-	VPCLMULQDQ        $0x11, (AX), Z1, Z16
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   608(R9), Z13
-	MOVQ              56(SP), AX
-	VAESENC           Z13, Z2, Z2
-	VPSHUFD           $0x4e, (AX), Z19
-	VBROADCASTI32X4   608(R10), Z12
-	VPSHUFD           $0x4e, Z3, Z21
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            (AX), Z19, Z19
-	VBROADCASTI32X4   608(R11), Z13
-	VPXORQ            Z3, Z21, Z21
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x00, Z19, Z21, Z19
-	VBROADCASTI32X4   624(R8), Z12
-	VPCLMULQDQ        $0x00, (AX), Z3, Z18
-	VAESENC           Z12, Z0, Z0
-	VPCLMULQDQ        $0x11, (AX), Z3, Z20
-	VBROADCASTI32X4   624(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0xee, Z18, Z14, Z22
-	VBROADCASTI32X4   624(R10), Z12
-	VSHUFI64X2        $0x44, Z18, Z14, Z14
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z22, Z14, Z14
-	VBROADCASTI32X4   624(R11), Z13
-	VSHUFI64X2        $0xee, Z19, Z15, Z22
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0x44, Z19, Z15, Z15
-	VBROADCASTI32X4   640(R8), Z12
-	VPXORQ            Z22, Z15, Z15
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0xee, Z20, Z16, Z22
-	VBROADCASTI32X4   640(R9), Z13
-	VSHUFI64X2        $0x44, Z20, Z16, Z16
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z22, Z16, Z16
-	VBROADCASTI32X4   640(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	MOVQ              96(SP), AX
-	VBROADCASTI32X4   640(R11), Z13
-	VPSHUFD           $0x4e, (AX), Z23
-	VAESENC           Z13, Z6, Z6
-	VPSHUFD           $0x4e, Z5, Z25
-	VBROADCASTI32X4   656(R8), Z12
-	VPXORQ            (AX), Z23, Z23
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z5, Z25, Z25
-	VBROADCASTI32X4   656(R9), Z13
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VAESENC           Z13, Z2, Z2
-	VPCLMULQDQ        $0x00, (AX), Z5, Z22
-	VBROADCASTI32X4   656(R10), Z12
-	VPCLMULQDQ        $0x11, (AX), Z5, Z24
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   656(R11), Z13
-	MOVQ              136(SP), AX
-	VAESENC           Z13, Z6, Z6
-	VPSHUFD           $0x4e, (AX), Z27
-	VBROADCASTI32X4   672(R8), Z12
-	VPSHUFD           $0x4e, Z7, Z29
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            (AX), Z27, Z27
-	VBROADCASTI32X4   672(R9), Z13
-	VPXORQ            Z7, Z29, Z29
-	VAESENC           Z13, Z2, Z2
-	VPCLMULQDQ        $0x00, Z27, Z29, Z27
-	VBROADCASTI32X4   672(R10), Z12
-	VPCLMULQDQ        $0x00, (AX), Z7, Z26
-	VAESENC           Z12, Z4, Z4
-	VPCLMULQDQ        $0x11, (AX), Z7, Z28
-	VBROADCASTI32X4   672(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0xee, Z26, Z22, Z30
-	VBROADCASTI32X4   688(R8), Z12
-	VSHUFI64X2        $0x44, Z26, Z22, Z22
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z30, Z22, Z22
-	VBROADCASTI32X4   688(R9), Z13
-	VSHUFI64X2        $0xee, Z27, Z23, Z30
-	VAESENC           Z13, Z2, Z2
-	VSHUFI64X2        $0x44, Z27, Z23, Z23
-	VBROADCASTI32X4   688(R10), Z12
-	VPXORQ            Z30, Z23, Z23
-	VAESENC           Z12, Z4, Z4
-	VSHUFI64X2        $0xee, Z28, Z24, Z30
-	VBROADCASTI32X4   688(R11), Z13
-	VSHUFI64X2        $0x44, Z28, Z24, Z24
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z30, Z24, Z24
-	VBROADCASTI32X4   704(R8), Z12
-	VAESENC           Z12, Z0, Z0
-	VSHUFI64X2        $0xdd, Z22, Z14, Z30
-	VBROADCASTI32X4   704(R9), Z13
-	VSHUFI64X2        $0x88, Z22, Z14, Z14
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z30, Z14, Z14
-	VBROADCASTI32X4   704(R10), Z12
-	VSHUFI64X2        $0xdd, Z23, Z15, Z30
-	VAESENC           Z12, Z4, Z4
-	VSHUFI64X2        $0x88, Z23, Z15, Z15
-	VBROADCASTI32X4   704(R11), Z13
-	VPXORQ            Z30, Z15, Z15
-	VAESENC           Z13, Z6, Z6
-	VSHUFI64X2        $0xdd, Z24, Z16, Z30
-	VBROADCASTI32X4   720(R8), Z12
-	VSHUFI64X2        $0x88, Z24, Z16, Z16
-	VAESENC           Z12, Z0, Z0
-	VBROADCASTI32X4   720(R9), Z13
-	VPXORQ            Z30, Z16, Z16
-	VAESENC           Z13, Z2, Z2
-	VPSHUFD           $0x4e, Z9, Z30
-	VBROADCASTI32X4   720(R10), Z12
-	VPSHUFD           $0x4e, Z8, Z31
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z9, Z30, Z30
-	VBROADCASTI32X4   720(R11), Z13
-	VPXORQ            Z8, Z31, Z31
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x00, Z30, Z31, Z30
-	VBROADCASTI32X4   736(R8), Z12
-	VPCLMULQDQ        $0x00, Z9, Z8, Z17
-	VAESENC           Z12, Z0, Z0
-	VPCLMULQDQ        $0x11, Z9, Z8, Z1
-	VBROADCASTI32X4   736(R9), Z13
-	VAESENC           Z13, Z2, Z2
-	VPXORQ            Z17, Z14, Z14
-	VBROADCASTI32X4   736(R10), Z12
-	VPXORQ            Z30, Z15, Z15
-	VAESENC           Z12, Z4, Z4
-	VPXORQ            Z1, Z16, Z16
-	VBROADCASTI32X4   736(R11), Z13
-	VPTERNLOGQ        $0x96, Z14, Z16, Z15
-	VAESENC           Z13, Z6, Z6
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z14, Z21
-	VBROADCASTI32X4   752(R8), Z12
-	VPSHUFD           $0x4e, Z14, Z14
-	VAESENC           Z12, Z0, Z0
-	VPTERNLOGQ        $0x96, Z21, Z14, Z15
-	VBROADCASTI32X4   752(R9), Z13
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z15, Z21
-	VAESENC           Z13, Z2, Z2
-	VPSHUFD           $0x4e, Z15, Z15
-	VBROADCASTI32X4   752(R10), Z12
-	VAESENC           Z12, Z4, Z4
-	VPTERNLOGQ        $0x96, Z21, Z15, Z16
-	VBROADCASTI32X4   752(R11), Z13
-	VPSHUFB           reverse<>+0(SB), Z16, Z16
-	VAESENC           Z13, Z6, Z6
-	VPXORQ            Z10, Z16, Z16
-	VBROADCASTI32X4   768(R8), Z12
-	MOVQ              24(SP), AX
-	VAESENC           Z12, Z0, Z0
-	VMOVDQU64         (AX), X30
-	VBROADCASTI32X4   768(R9), Z13
-	MOVQ              64(SP), AX
-	VAESENC           Z13, Z2, Z2
-	VINSERTI64X2      $0x01, (AX), Z30, Z30
-	VBROADCASTI32X4   768(R10), Z12
-	MOVQ              104(SP), AX
-	VAESENC           Z12, Z4, Z4
-	VBROADCASTI32X4   768(R11), Z13
-	VINSERTI64X2      $0x02, (AX), Z30, Z30
-	VAESENC           Z13, Z6, Z6
-	MOVQ              144(SP), AX
-	VBROADCASTI32X4   784(R8), Z12
-	VINSERTI64X2      $0x03, (AX), Z30, Z30
-	VAESENC           Z12, Z0, Z0
-	VPXORQ            Z30, Z16, Z16
-	VBROADCASTI32X4   784(R9), Z13
-	VPTESTNMQ         Z16, Z16, K7
-	VAESENC           Z13, Z2, Z2
-	KMOVB             K7, CX
-	VBROADCASTI32X4   784(R10), Z12
-	MOVL              CX, AX
-	VAESENC           Z12, Z4, Z4
-	SHRL              $0x01, AX
-	VBROADCASTI32X4   784(R11), Z13
-	VAESENC           Z13, Z6, Z6
-	ANDL              AX, CX
-	VBROADCASTI32X4   800(R8), Z12
-	MOVQ              32(SP), AX
-	VAESENCLAST       Z12, Z0, Z0
-	BTL               $0x00, CX
-	SETCS             36(AX)
-	VBROADCASTI32X4   800(R9), Z13
-	MOVQ              72(SP), AX
-	VAESENCLAST       Z13, Z2, Z2
-	BTL               $0x02, CX
-	SETCS             36(AX)
-	VBROADCASTI32X4   800(R10), Z12
-	MOVQ              112(SP), AX
-	VAESENCLAST       Z12, Z4, Z4
-	BTL               $0x04, CX
-	SETCS             36(AX)
-	VBROADCASTI32X4   800(R11), Z13
-	MOVQ              152(SP), AX
-	VAESENCLAST       Z13, Z6, Z6
-	BTL               $0x06, CX
-	SETCS             36(AX)
-	VMOVDQA64         X0, X10
-	VINSERTI64X2      $0x01, X2, Z10, Z10
-	VINSERTI64X2      $0x02, X4, Z10, Z10
-	VINSERTI64X2      $0x03, X6, Z10, Z10
-	VMOVDQU8.Z        (R12), K1, Z14
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X8
-	VMOVDQU64         560(R8), X9
-	VMOVDQU8.Z        (R13), K2, Z15
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x01, X11, Z8, Z8
-	VINSERTI64X2      $0x01, 560(R9), Z9, Z9
-	VMOVDQU8.Z        (R14), K3, Z16
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x02, X11, Z8, Z8
-	VINSERTI64X2      $0x02, 560(R10), Z9, Z9
-	VMOVDQU8.Z        (R15), K4, Z17
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X11
-	VINSERTI64X2      $0x03, X11, Z8, Z8
-	VINSERTI64X2      $0x03, 560(R11), Z9, Z9
-	VPORQ             aadBits<>+0(SB), Z8, Z8
-	VPXORQ            Z14, Z0, Z0
-	VINSERTI64X2      $0x00, X14, Z0, Z0
-	VMOVDQU8          Z0, K1, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z14, K6, Z1
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	VMOVDQU32.Z     4(R12), K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	VMOVDQU32.Z     4(R13), K5, X2
+	VPXORD          576(R9), X2, X2
+	VSHUFI64X2      $0x00, Z2, Z2, Z2
+	VPXORQ          counters<>+0(SB), Z2, Z2
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	VMOVDQU32.Z     4(R14), K5, X4
+	VPXORD          576(R10), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	VMOVDQU32.Z     4(R15), K5, X6
+	VPXORD          576(R11), X6, X6
+	VSHUFI64X2      $0x00, Z6, Z6, Z6
+	VPXORQ          counters<>+0(SB), Z6, Z6
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z13
+	VBROADCASTI32X4 592(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z14
+	VBROADCASTI32X4 592(R10), Z8
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z15
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 592(R11), Z9
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z16
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 608(R8), Z8
+	VSHUFI64X2      $0x44, Z14, Z13, Z17
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0x44, Z16, Z15, Z18
+	VBROADCASTI32X4 608(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xee, Z14, Z13, Z19
+	VBROADCASTI32X4 608(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0xee, Z16, Z15, Z20
+	VBROADCASTI32X4 608(R11), Z9
+	VSHUFI64X2      $0x88, Z18, Z17, Z13
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 624(R8), Z8
+	VSHUFI64X2      $0xdd, Z18, Z17, Z14
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 624(R9), Z9
+	VSHUFI64X2      $0x88, Z20, Z19, Z15
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VBROADCASTI32X4 624(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0x44, Z3, Z1, Z17
+	VBROADCASTI32X4 624(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VBROADCASTI32X4 640(R8), Z8
+	VSHUFI64X2      $0x44, Z7, Z5, Z18
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 640(R9), Z9
+	VSHUFI64X2      $0xee, Z3, Z1, Z19
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xee, Z7, Z5, Z20
+	VBROADCASTI32X4 640(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0x88, Z18, Z17, Z1
+	VBROADCASTI32X4 640(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0xdd, Z18, Z17, Z3
+	VBROADCASTI32X4 656(R8), Z8
+	VSHUFI64X2      $0x88, Z20, Z19, Z5
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 656(R9), Z9
+	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 656(R10), Z8
+	VPCLMULQDQ      $0x00, Z13, Z1, Z10
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x01, Z13, Z1, Z11
+	VBROADCASTI32X4 656(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x11, Z13, Z1, Z12
+	VBROADCASTI32X4 672(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x10, Z13, Z1, Z17
+	VBROADCASTI32X4 672(R9), Z9
+	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 672(R10), Z8
+	VPCLMULQDQ      $0x01, Z14, Z3, Z19
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 672(R11), Z9
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Z9, Z6, Z6
+	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VBROADCASTI32X4 688(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x11, Z14, Z3, Z20
+	VBROADCASTI32X4 688(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x10, Z14, Z3, Z1
+	VBROADCASTI32X4 688(R10), Z8
+	VPCLMULQDQ      $0x00, Z15, Z5, Z17
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 688(R11), Z9
+	VPTERNLOGQ      $0x96, Z18, Z17, Z10
+	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VBROADCASTI32X4 704(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPTERNLOGQ      $0x96, Z1, Z19, Z11
+	VBROADCASTI32X4 704(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x11, Z15, Z5, Z3
+	VBROADCASTI32X4 704(R10), Z8
+	VPTERNLOGQ      $0x96, Z20, Z3, Z12
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 704(R11), Z9
+	VPCLMULQDQ      $0x10, Z15, Z5, Z18
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 720(R8), Z8
+	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x01, Z16, Z7, Z1
+	VBROADCASTI32X4 720(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VBROADCASTI32X4 720(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VPTERNLOGQ      $0x96, Z18, Z1, Z11
+	VBROADCASTI32X4 720(R11), Z9
+	VPCLMULQDQ      $0x11, Z16, Z7, Z19
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 736(R8), Z8
+	VPCLMULQDQ      $0x10, Z16, Z7, Z20
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 736(R9), Z9
+	VPXORQ          Z17, Z10, Z10
+	VAESENC         Z9, Z2, Z2
+	VPXORQ          Z20, Z11, Z11
+	VBROADCASTI32X4 736(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VPXORQ          Z19, Z12, Z12
+	VBROADCASTI32X4 736(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VMOVDQU64       128(SP), Z13
+	VBROADCASTI32X4 752(R8), Z8
+	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 752(R9), Z9
+	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
+	VBROADCASTI32X4 752(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
+	VBROADCASTI32X4 752(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPTERNLOGQ      $0x96, Z15, Z17, Z11
+	VBROADCASTI32X4 768(R8), Z8
+	VPXORQ          Z14, Z10, Z10
+	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 768(R9), Z9
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 768(R10), Z8
+	VPXORQ          Z16, Z12, Z12
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
+	VBROADCASTI32X4 768(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VPSHUFD         $0x4e, Z10, Z10
+	VBROADCASTI32X4 784(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPTERNLOGQ      $0x96, Z18, Z10, Z11
+	VBROADCASTI32X4 784(R9), Z9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 784(R10), Z8
+	VPSHUFD         $0x4e, Z11, Z11
+	VAESENC         Z8, Z4, Z4
+	VBROADCASTI32X4 784(R11), Z9
+	VPTERNLOGQ      $0x96, Z18, Z11, Z12
+	VAESENC         Z9, Z6, Z6
+	VPSHUFB         reverse<>+0(SB), Z12, Z12
+	VBROADCASTI32X4 800(R8), Z8
+	VAESENCLAST     Z8, Z0, Z0
+	VMOVDQU64       192(SP), Z13
+	VBROADCASTI32X4 800(R9), Z9
+	VAESENCLAST     Z9, Z2, Z2
+	VPTERNLOGQ      $0x96, (SP), Z13, Z12
+	VBROADCASTI32X4 800(R10), Z8
+	VPTESTNMQ       Z12, Z12, K7
+	VAESENCLAST     Z8, Z4, Z4
+	VBROADCASTI32X4 800(R11), Z9
+	KMOVB           K7, AX
+	MOVL            AX, BX
+	SHRL            $0x01, BX
+	ANDL            BX, AX
+	MOVQ            512(SP), BX
+	BTL             $0x00, AX
+	SETCS           36(BX)
+	MOVQ            520(SP), BX
+	BTL             $0x02, AX
+	SETCS           36(BX)
+	MOVQ            528(SP), BX
+	BTL             $0x04, AX
+	SETCS           36(BX)
+	MOVQ            536(SP), BX
+	BTL             $0x06, AX
+	SETCS           36(BX)
+	VAESENCLAST     Z9, Z6, Z6
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x14, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU8.Z      (R12), K1, Z10
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X8
+	VMOVDQU64       X8, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	VMOVDQU64       (R12)(CX*1), X8
+	VMOVDQU64       X8, 192(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU8.Z      (R13), K2, Z11
+	VMOVDQU64       X2, 16(SP)
+	VMOVDQU64       560(R9), X8
+	VMOVDQU64       X8, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	VMOVDQU64       (R13)(CX*1), X8
+	VMOVDQU64       X8, 208(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU8.Z      (R14), K3, Z12
+	VMOVDQU64       X4, 32(SP)
+	VMOVDQU64       560(R10), X8
+	VMOVDQU64       X8, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	VMOVDQU64       (R14)(CX*1), X8
+	VMOVDQU64       X8, 224(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU8.Z      (R15), K4, Z13
+	VMOVDQU64       X6, 48(SP)
+	VMOVDQU64       560(R11), X8
+	VMOVDQU64       X8, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	VMOVDQU64       (R15)(CX*1), X8
+	VMOVDQU64       X8, 240(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
+	VPXORQ          Z0, Z10, K6, Z10
+	VMOVDQU8        Z10, K1, (R12)
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z15, Z2, Z2
-	VINSERTI64X2 $0x00, X15, Z2, Z2
-	VMOVDQU8     Z2, K2, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z15, K6, Z3
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPSHUFB  reverseFirst<>+0(SB), Z11, Z3
+	VPXORQ   Z2, Z11, K6, Z11
+	VMOVDQU8 Z11, K2, (R13)
+	MOVQ     392(SP), AX
+	MOVQ     AX, 520(SP)
+	CMPB     38(AX), $0x00
+	JNE      esn1
 
-nextAAD1:
-	VPXORQ       Z16, Z4, Z4
-	VINSERTI64X2 $0x00, X16, Z4, Z4
-	VMOVDQU8     Z4, K3, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z16, K6, Z5
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPSHUFB  reverseFirst<>+0(SB), Z12, Z5
+	VPXORQ   Z4, Z12, K6, Z12
+	VMOVDQU8 Z12, K3, (R14)
+	MOVQ     400(SP), AX
+	MOVQ     AX, 528(SP)
+	CMPB     38(AX), $0x00
+	JNE      esn2
 
-nextAAD2:
-	VPXORQ       Z17, Z6, Z6
-	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VMOVDQU8     Z6, K4, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z17, K6, Z7
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPSHUFB  reverseFirst<>+0(SB), Z13, Z7
+	VPXORQ   Z6, Z13, K6, Z13
+	VMOVDQU8 Z13, K4, (R15)
+	MOVQ     408(SP), AX
+	MOVQ     AX, 536(SP)
+	CMPB     38(AX), $0x00
+	JNE      esn3
 
-nextAAD3:
-check:
-	SUBQ         $0x04, DX
-	JA           loop
-	MOVQ         16(SP), AX
-	VPSHUFD      $0x4e, (AX), Z15
-	VPSHUFD      $0x4e, Z1, Z17
-	VPXORQ       (AX), Z15, Z15
-	VPXORQ       Z1, Z17, Z17
-	VPCLMULQDQ   $0x00, Z15, Z17, Z15
-	VPCLMULQDQ   $0x00, (AX), Z1, Z14
-	VPCLMULQDQ   $0x11, (AX), Z1, Z16
-	MOVQ         56(SP), AX
-	VPSHUFD      $0x4e, (AX), Z19
-	VPSHUFD      $0x4e, Z3, Z21
-	VPXORQ       (AX), Z19, Z19
-	VPXORQ       Z3, Z21, Z21
-	VPCLMULQDQ   $0x00, Z19, Z21, Z19
-	VPCLMULQDQ   $0x00, (AX), Z3, Z18
-	VPCLMULQDQ   $0x11, (AX), Z3, Z20
-	VSHUFI64X2   $0xee, Z18, Z14, Z22
-	VSHUFI64X2   $0x44, Z18, Z14, Z14
-	VPXORQ       Z22, Z14, Z14
-	VSHUFI64X2   $0xee, Z19, Z15, Z22
-	VSHUFI64X2   $0x44, Z19, Z15, Z15
-	VPXORQ       Z22, Z15, Z15
-	VSHUFI64X2   $0xee, Z20, Z16, Z22
-	VSHUFI64X2   $0x44, Z20, Z16, Z16
-	VPXORQ       Z22, Z16, Z16
-	MOVQ         96(SP), AX
-	VPSHUFD      $0x4e, (AX), Z23
-	VPSHUFD      $0x4e, Z5, Z25
-	VPXORQ       (AX), Z23, Z23
-	VPXORQ       Z5, Z25, Z25
-	VPCLMULQDQ   $0x00, Z23, Z25, Z23
-	VPCLMULQDQ   $0x00, (AX), Z5, Z22
-	VPCLMULQDQ   $0x11, (AX), Z5, Z24
-	MOVQ         136(SP), AX
-	VPSHUFD      $0x4e, (AX), Z27
-	VPSHUFD      $0x4e, Z7, Z29
-	VPXORQ       (AX), Z27, Z27
-	VPXORQ       Z7, Z29, Z29
-	VPCLMULQDQ   $0x00, Z27, Z29, Z27
-	VPCLMULQDQ   $0x00, (AX), Z7, Z26
-	VPCLMULQDQ   $0x11, (AX), Z7, Z28
-	VSHUFI64X2   $0xee, Z26, Z22, Z30
-	VSHUFI64X2   $0x44, Z26, Z22, Z22
-	VPXORQ       Z30, Z22, Z22
-	VSHUFI64X2   $0xee, Z27, Z23, Z30
-	VSHUFI64X2   $0x44, Z27, Z23, Z23
-	VPXORQ       Z30, Z23, Z23
-	VSHUFI64X2   $0xee, Z28, Z24, Z30
-	VSHUFI64X2   $0x44, Z28, Z24, Z24
-	VPXORQ       Z30, Z24, Z24
-	VSHUFI64X2   $0xdd, Z22, Z14, Z30
-	VSHUFI64X2   $0x88, Z22, Z14, Z14
-	VPXORQ       Z30, Z14, Z14
-	VSHUFI64X2   $0xdd, Z23, Z15, Z30
-	VSHUFI64X2   $0x88, Z23, Z15, Z15
-	VPXORQ       Z30, Z15, Z15
-	VSHUFI64X2   $0xdd, Z24, Z16, Z30
-	VSHUFI64X2   $0x88, Z24, Z16, Z16
-	VPXORQ       Z30, Z16, Z16
-	VPSHUFD      $0x4e, Z9, Z30
-	VPSHUFD      $0x4e, Z8, Z31
-	VPXORQ       Z9, Z30, Z30
-	VPXORQ       Z8, Z31, Z31
-	VPCLMULQDQ   $0x00, Z30, Z31, Z30
-	VPCLMULQDQ   $0x00, Z9, Z8, Z17
-	VPCLMULQDQ   $0x11, Z9, Z8, Z1
-	VPXORQ       Z17, Z14, Z14
-	VPXORQ       Z30, Z15, Z15
-	VPXORQ       Z1, Z16, Z16
-	VPTERNLOGQ   $0x96, Z14, Z16, Z15
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z14, Z21
-	VPSHUFD      $0x4e, Z14, Z14
-	VPTERNLOGQ   $0x96, Z21, Z14, Z15
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z15, Z21
-	VPSHUFD      $0x4e, Z15, Z15
-	VPTERNLOGQ   $0x96, Z21, Z15, Z16
-	VPSHUFB      reverse<>+0(SB), Z16, Z16
-	VPXORQ       Z10, Z16, Z16
-	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X30
-	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z30, Z30
-	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z30, Z30
-	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z30, Z30
-	VPXORQ       Z30, Z16, Z16
-	VPTESTNMQ    Z16, Z16, K7
-	KMOVB        K7, CX
-	MOVL         CX, AX
-	SHRL         $0x01, AX
-	ANDL         AX, CX
-	MOVQ         32(SP), AX
-	BTL          $0x00, CX
-	SETCS        36(AX)
-	MOVQ         72(SP), AX
-	BTL          $0x02, CX
-	SETCS        36(AX)
-	MOVQ         112(SP), AX
-	BTL          $0x04, CX
-	SETCS        36(AX)
-	MOVQ         152(SP), AX
-	BTL          $0x06, CX
-	SETCS        36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ       448(SP), AX
+	VMOVDQU64  (AX), Z13
+	MOVQ       456(SP), AX
+	VMOVDQU64  (AX), Z14
+	MOVQ       464(SP), AX
+	VMOVDQU64  (AX), Z15
+	MOVQ       472(SP), AX
+	VMOVDQU64  (AX), Z16
+	VSHUFI64X2 $0x44, Z14, Z13, Z17
+	VSHUFI64X2 $0x44, Z16, Z15, Z18
+	VSHUFI64X2 $0xee, Z14, Z13, Z19
+	VSHUFI64X2 $0xee, Z16, Z15, Z20
+	VSHUFI64X2 $0x88, Z18, Z17, Z13
+	VSHUFI64X2 $0xdd, Z18, Z17, Z14
+	VSHUFI64X2 $0x88, Z20, Z19, Z15
+	VSHUFI64X2 $0xdd, Z20, Z19, Z16
+	VSHUFI64X2 $0x44, Z3, Z1, Z17
+	VSHUFI64X2 $0x44, Z7, Z5, Z18
+	VSHUFI64X2 $0xee, Z3, Z1, Z19
+	VSHUFI64X2 $0xee, Z7, Z5, Z20
+	VSHUFI64X2 $0x88, Z18, Z17, Z1
+	VSHUFI64X2 $0xdd, Z18, Z17, Z3
+	VSHUFI64X2 $0x88, Z20, Z19, Z5
+	VSHUFI64X2 $0xdd, Z20, Z19, Z7
+	VPCLMULQDQ $0x00, Z13, Z1, Z10
+	VPCLMULQDQ $0x01, Z13, Z1, Z11
+	VPCLMULQDQ $0x11, Z13, Z1, Z12
+	VPCLMULQDQ $0x10, Z13, Z1, Z17
+	VPCLMULQDQ $0x00, Z14, Z3, Z18
+	VPCLMULQDQ $0x01, Z14, Z3, Z19
+	VPTERNLOGQ $0x96, Z17, Z19, Z11
+	VPCLMULQDQ $0x11, Z14, Z3, Z20
+	VPCLMULQDQ $0x10, Z14, Z3, Z1
+	VPCLMULQDQ $0x00, Z15, Z5, Z17
+	VPTERNLOGQ $0x96, Z18, Z17, Z10
+	VPCLMULQDQ $0x01, Z15, Z5, Z19
+	VPTERNLOGQ $0x96, Z1, Z19, Z11
+	VPCLMULQDQ $0x11, Z15, Z5, Z3
+	VPTERNLOGQ $0x96, Z20, Z3, Z12
+	VPCLMULQDQ $0x10, Z15, Z5, Z18
+	VPCLMULQDQ $0x00, Z16, Z7, Z17
+	VPCLMULQDQ $0x01, Z16, Z7, Z1
+	VPTERNLOGQ $0x96, Z18, Z1, Z11
+	VPCLMULQDQ $0x11, Z16, Z7, Z19
+	VPCLMULQDQ $0x10, Z16, Z7, Z20
+	VPXORQ     Z17, Z10, Z10
+	VPXORQ     Z20, Z11, Z11
+	VPXORQ     Z19, Z12, Z12
+	VMOVDQU64  128(SP), Z13
+	VPCLMULQDQ $0x00, 64(SP), Z13, Z14
+	VPCLMULQDQ $0x01, 64(SP), Z13, Z15
+	VPCLMULQDQ $0x11, 64(SP), Z13, Z16
+	VPCLMULQDQ $0x10, 64(SP), Z13, Z17
+	VPTERNLOGQ $0x96, Z15, Z17, Z11
+	VPXORQ     Z14, Z10, Z10
+	VPXORQ     Z16, Z12, Z12
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z10, Z18
+	VPSHUFD    $0x4e, Z10, Z10
+	VPTERNLOGQ $0x96, Z18, Z10, Z11
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z11, Z18
+	VPSHUFD    $0x4e, Z11, Z11
+	VPTERNLOGQ $0x96, Z18, Z11, Z12
+	VPSHUFB    reverse<>+0(SB), Z12, Z12
+	VMOVDQU64  192(SP), Z13
+	VPTERNLOGQ $0x96, (SP), Z13, Z12
+	VPTESTNMQ  Z12, Z12, K7
+	KMOVB      K7, AX
+	MOVL       AX, BX
+	SHRL       $0x01, BX
+	ANDL       BX, AX
+	MOVQ       512(SP), BX
+	BTL        $0x00, AX
+	SETCS      36(BX)
+	MOVQ       520(SP), BX
+	BTL        $0x02, AX
+	SETCS      36(BX)
+	MOVQ       528(SP), BX
+	BTL        $0x04, AX
+	SETCS      36(BX)
+	MOVQ       536(SP), BX
+	BTL        $0x06, AX
+	SETCS      36(BX)
+	VPXORQ     Z10, Z10, Z10
+	VMOVDQU64  Z10, (SP)
+	VMOVDQU64  Z10, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X1, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z1, Z1
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X1, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z1, Z1
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X3, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z3, Z3
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X5, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z5, Z5
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X3, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z3, Z3
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X7, X8
+	VPINSRD      $0x02, 32(AX), X8, X8
+	VINSERTI64X2 $0x00, X8, Z7, Z7
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD2
-
-nextESN2:
-	VPSHUFD      $0xe8, X5, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z5, Z5
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD2
-
-firstESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          firstAAD3
-
-nextESN3:
-	VPSHUFD      $0xe8, X7, X11
-	VPINSRD      $0x02, 32(AX), X11, X11
-	VINSERTI64X2 $0x00, X11, Z7, Z7
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z8, K7, Z8
-	JMP          nextAAD3
-
-// func gcmOpen256vaes512of2(jobs *byte, group *byte, n int)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of2(SB), NOSPLIT, $160-24
-	MOVQ              jobs+0(FP), DI
-	MOVQ              group+8(FP), SI
-	MOVQ              n+16(FP), DX
-	MOVQ              $-1, BX
-	MOVL              $0x00006666, CX
-	KMOVW             CX, K5
-	MOVQ              $-256, CX
-	KMOVQ             CX, K6
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   592(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   592(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   592(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   608(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   608(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   608(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   608(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   624(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   624(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   624(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   624(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   640(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   640(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   640(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   640(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   656(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   656(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   656(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   656(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   672(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   672(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   672(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   672(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   688(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   688(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   688(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   688(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   704(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   704(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   704(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   704(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   720(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   720(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   720(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   720(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   736(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   736(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   736(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   736(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   752(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   752(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   752(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   752(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   768(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   768(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   768(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   768(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   784(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VAESENC           Z20, Z1, Z1
-	VBROADCASTI32X4   784(R9), Z21
-	VAESENC           Z21, Z4, Z4
-	VAESENC           Z21, Z5, Z5
-	VBROADCASTI32X4   784(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VAESENC           Z20, Z9, Z9
-	VBROADCASTI32X4   784(R11), Z21
-	VAESENC           Z21, Z12, Z12
-	VAESENC           Z21, Z13, Z13
-	VBROADCASTI32X4   800(R8), Z20
-	VAESENCLAST       Z20, Z0, Z0
-	VAESENCLAST       Z20, Z1, Z1
-	VBROADCASTI32X4   800(R9), Z21
-	VAESENCLAST       Z21, Z4, Z4
-	VAESENCLAST       Z21, Z5, Z5
-	VBROADCASTI32X4   800(R10), Z20
-	VAESENCLAST       Z20, Z8, Z8
-	VAESENCLAST       Z20, Z9, Z9
-	VBROADCASTI32X4   800(R11), Z21
-	VAESENCLAST       Z21, Z12, Z12
-	VAESENCLAST       Z21, Z13, Z13
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z23, Z3
-	CMPB              38(AX), $0x00
-	JNE               firstESN0
-
-firstAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z25, Z7
-	CMPB         38(AX), $0x00
-	JNE          firstESN1
-
-firstAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z27, Z11
-	CMPB         38(AX), $0x00
-	JNE          firstESN2
-
-firstAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z29, Z15
-	CMPB         38(AX), $0x00
-	JNE          firstESN3
-
-firstAAD3:
-	JMP check
+// func gcmOpen256vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmOpen256vaes512of6(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x07
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00006666, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVBLZX           (SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R8
-	MOVQ              8(AX), R12
-	MOVQ              16(AX), CX
-	MOVQ              8(R8), R8
-	MOVQ              AX, 8(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, (SP)
-	VBROADCASTI32X4.Z 4(R12), K5, Z19
-	VBROADCASTI32X4   576(R8), Z0
-	VPXORQ            Z19, Z0, Z0
-	VPXORQ            counters<>+64(SB), Z0, Z1
-	VPXORQ            counters<>+0(SB), Z0, Z0
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K1
-	MOVBLZX           1(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R9
-	MOVQ              8(AX), R13
-	MOVQ              16(AX), CX
-	MOVQ              8(R9), R9
-	MOVQ              AX, 48(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 40(SP)
-	VBROADCASTI32X4.Z 4(R13), K5, Z19
-	VBROADCASTI32X4   576(R9), Z4
-	VPXORQ            Z19, Z4, Z4
-	VPXORQ            counters<>+64(SB), Z4, Z5
-	VPXORQ            counters<>+0(SB), Z4, Z4
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K2
-	MOVBLZX           2(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R10
-	MOVQ              8(AX), R14
-	MOVQ              16(AX), CX
-	MOVQ              8(R10), R10
-	MOVQ              AX, 88(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 80(SP)
-	VBROADCASTI32X4.Z 4(R14), K5, Z19
-	VBROADCASTI32X4   576(R10), Z8
-	VPXORQ            Z19, Z8, Z8
-	VPXORQ            counters<>+64(SB), Z8, Z9
-	VPXORQ            counters<>+0(SB), Z8, Z8
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K3
-	MOVBLZX           3(SI), AX
-	LEAQ              (AX)(AX*4), AX
-	LEAQ              (DI)(AX*8), AX
-	MOVQ              (AX), R11
-	MOVQ              8(AX), R15
-	MOVQ              16(AX), CX
-	MOVQ              8(R11), R11
-	MOVQ              AX, 128(SP)
-	SUBQ              $0x10, CX
-	MOVQ              CX, 120(SP)
-	VBROADCASTI32X4.Z 4(R15), K5, Z19
-	VBROADCASTI32X4   576(R11), Z12
-	VPXORQ            Z19, Z12, Z12
-	VPXORQ            counters<>+64(SB), Z12, Z13
-	VPXORQ            counters<>+0(SB), Z12, Z12
-	SUBQ              $0x40, CX
-	BZHIQ             CX, BX, CX
-	KMOVQ             CX, K4
-	ADDQ              $0x04, SI
-	VBROADCASTI32X4   592(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	MOVQ              16(SP), AX
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, (AX), Z23
-	VBROADCASTI32X4   592(R9), Z21
-	VPSHUFD           $0x4e, Z2, Z25
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            (AX), Z23, Z23
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z2, Z25, Z25
-	VBROADCASTI32X4   592(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x00, Z23, Z25, Z23
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x00, (AX), Z2, Z22
-	VBROADCASTI32X4   592(R11), Z21
-	VPCLMULQDQ        $0x11, (AX), Z2, Z24
-	VAESENC           Z21, Z12, Z12
-	VPSHUFD           $0x4e, 64(AX), Z26
-	VAESENC           Z21, Z13, Z13
-	VPSHUFD           $0x4e, Z3, Z27
-	VBROADCASTI32X4   608(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            64(AX), Z26, Z26
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z3, Z27, Z27
-	VBROADCASTI32X4   608(R9), Z21
-	VPCLMULQDQ        $0x00, Z26, Z27, Z26
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x00, 64(AX), Z3, Z28
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x11, 64(AX), Z3, Z29
-	VBROADCASTI32X4   608(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z28, Z22, Z22
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z26, Z23, Z23
-	VBROADCASTI32X4   608(R11), Z21
-	VPXORQ            Z29, Z24, Z24
-	VAESENC           Z21, Z12, Z12
-	MOVQ              56(SP), AX
-	VAESENC           Z21, Z13, Z13
-	VPSHUFD           $0x4e, (AX), Z31
-	VBROADCASTI32X4   624(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPSHUFD           $0x4e, Z6, Z2
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            (AX), Z31, Z31
-	VBROADCASTI32X4   624(R9), Z21
-	VPXORQ            Z6, Z2, Z2
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x00, Z31, Z2, Z31
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x00, (AX), Z6, Z30
-	VBROADCASTI32X4   624(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x11, (AX), Z6, Z25
-	VAESENC           Z20, Z9, Z9
-	VPSHUFD           $0x4e, 64(AX), Z27
-	VBROADCASTI32X4   624(R11), Z21
-	VPSHUFD           $0x4e, Z7, Z3
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            64(AX), Z27, Z27
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z7, Z3, Z3
-	VBROADCASTI32X4   640(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x00, Z27, Z3, Z27
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x00, 64(AX), Z7, Z28
-	VBROADCASTI32X4   640(R9), Z21
-	VPCLMULQDQ        $0x11, 64(AX), Z7, Z26
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z28, Z30, Z30
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z27, Z31, Z31
-	VBROADCASTI32X4   640(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z26, Z25, Z25
-	VAESENC           Z20, Z9, Z9
-	VSHUFI64X2        $0xee, Z30, Z22, Z29
-	VBROADCASTI32X4   640(R11), Z21
-	VSHUFI64X2        $0x44, Z30, Z22, Z22
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z29, Z22, Z22
-	VAESENC           Z21, Z13, Z13
-	VSHUFI64X2        $0xee, Z31, Z23, Z29
-	VBROADCASTI32X4   656(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VSHUFI64X2        $0x44, Z31, Z23, Z23
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z29, Z23, Z23
-	VBROADCASTI32X4   656(R9), Z21
-	VSHUFI64X2        $0xee, Z25, Z24, Z29
-	VAESENC           Z21, Z4, Z4
-	VSHUFI64X2        $0x44, Z25, Z24, Z24
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z29, Z24, Z24
-	VBROADCASTI32X4   656(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	MOVQ              96(SP), AX
-	VAESENC           Z20, Z9, Z9
-	VPSHUFD           $0x4e, (AX), Z2
-	VBROADCASTI32X4   656(R11), Z21
-	VPSHUFD           $0x4e, Z10, Z3
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            (AX), Z2, Z2
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z10, Z3, Z3
-	VBROADCASTI32X4   672(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x00, Z2, Z3, Z2
-	VAESENC           Z20, Z1, Z1
-	VPCLMULQDQ        $0x00, (AX), Z10, Z29
-	VBROADCASTI32X4   672(R9), Z21
-	VPCLMULQDQ        $0x11, (AX), Z10, Z6
-	VAESENC           Z21, Z4, Z4
-	VPSHUFD           $0x4e, 64(AX), Z7
-	VAESENC           Z21, Z5, Z5
-	VPSHUFD           $0x4e, Z11, Z28
-	VBROADCASTI32X4   672(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            64(AX), Z7, Z7
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z11, Z28, Z28
-	VBROADCASTI32X4   672(R11), Z21
-	VPCLMULQDQ        $0x00, Z7, Z28, Z7
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x00, 64(AX), Z11, Z27
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x11, 64(AX), Z11, Z26
-	VBROADCASTI32X4   688(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z27, Z29, Z29
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z7, Z2, Z2
-	VBROADCASTI32X4   688(R9), Z21
-	VPXORQ            Z26, Z6, Z6
-	VAESENC           Z21, Z4, Z4
-	MOVQ              136(SP), AX
-	VAESENC           Z21, Z5, Z5
-	VPSHUFD           $0x4e, (AX), Z31
-	VBROADCASTI32X4   688(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VPSHUFD           $0x4e, Z14, Z3
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            (AX), Z31, Z31
-	VBROADCASTI32X4   688(R11), Z21
-	VPXORQ            Z14, Z3, Z3
-	VAESENC           Z21, Z12, Z12
-	VPCLMULQDQ        $0x00, Z31, Z3, Z31
-	VAESENC           Z21, Z13, Z13
-	VPCLMULQDQ        $0x00, (AX), Z14, Z30
-	VBROADCASTI32X4   704(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x11, (AX), Z14, Z25
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, 64(AX), Z10
-	VBROADCASTI32X4   704(R9), Z21
-	VPSHUFD           $0x4e, Z15, Z28
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            64(AX), Z10, Z10
-	VAESENC           Z21, Z5, Z5
-	VPXORQ            Z15, Z28, Z28
-	VBROADCASTI32X4   704(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x00, Z10, Z28, Z10
-	VAESENC           Z20, Z9, Z9
-	VPCLMULQDQ        $0x00, 64(AX), Z15, Z11
-	VBROADCASTI32X4   704(R11), Z21
-	VPCLMULQDQ        $0x11, 64(AX), Z15, Z27
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z11, Z30, Z30
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z10, Z31, Z31
-	VBROADCASTI32X4   720(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPXORQ            Z27, Z25, Z25
-	VAESENC           Z20, Z1, Z1
-	VSHUFI64X2        $0xee, Z30, Z29, Z7
-	VBROADCASTI32X4   720(R9), Z21
-	VSHUFI64X2        $0x44, Z30, Z29, Z29
-	VAESENC           Z21, Z4, Z4
-	VPXORQ            Z7, Z29, Z29
-	VAESENC           Z21, Z5, Z5
-	VSHUFI64X2        $0xee, Z31, Z2, Z7
-	VBROADCASTI32X4   720(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VSHUFI64X2        $0x44, Z31, Z2, Z2
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z7, Z2, Z2
-	VBROADCASTI32X4   720(R11), Z21
-	VSHUFI64X2        $0xee, Z25, Z6, Z7
-	VAESENC           Z21, Z12, Z12
-	VSHUFI64X2        $0x44, Z25, Z6, Z6
-	VAESENC           Z21, Z13, Z13
-	VPXORQ            Z7, Z6, Z6
-	VBROADCASTI32X4   736(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VSHUFI64X2        $0xdd, Z29, Z22, Z7
-	VAESENC           Z20, Z1, Z1
-	VSHUFI64X2        $0x88, Z29, Z22, Z22
-	VBROADCASTI32X4   736(R9), Z21
-	VPXORQ            Z7, Z22, Z22
-	VAESENC           Z21, Z4, Z4
-	VSHUFI64X2        $0xdd, Z2, Z23, Z7
-	VAESENC           Z21, Z5, Z5
-	VSHUFI64X2        $0x88, Z2, Z23, Z23
-	VBROADCASTI32X4   736(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VPXORQ            Z7, Z23, Z23
-	VAESENC           Z20, Z9, Z9
-	VSHUFI64X2        $0xdd, Z6, Z24, Z7
-	VBROADCASTI32X4   736(R11), Z21
-	VSHUFI64X2        $0x88, Z6, Z24, Z24
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z7, Z24, Z24
-	VAESENC           Z21, Z13, Z13
-	VPSHUFD           $0x4e, Z17, Z7
-	VBROADCASTI32X4   752(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPSHUFD           $0x4e, Z16, Z26
-	VAESENC           Z20, Z1, Z1
-	VPXORQ            Z17, Z7, Z7
-	VBROADCASTI32X4   752(R9), Z21
-	VPXORQ            Z16, Z26, Z26
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x00, Z7, Z26, Z7
-	VAESENC           Z21, Z5, Z5
-	VPCLMULQDQ        $0x00, Z17, Z16, Z3
-	VBROADCASTI32X4   752(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VPCLMULQDQ        $0x11, Z17, Z16, Z14
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z3, Z22, Z22
-	VBROADCASTI32X4   752(R11), Z21
-	VPXORQ            Z7, Z23, Z23
-	VAESENC           Z21, Z12, Z12
-	VPXORQ            Z14, Z24, Z24
-	VAESENC           Z21, Z13, Z13
-	VPTERNLOGQ        $0x96, Z22, Z24, Z23
-	VBROADCASTI32X4   768(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z22, Z28
-	VAESENC           Z20, Z1, Z1
-	VPSHUFD           $0x4e, Z22, Z22
-	VBROADCASTI32X4   768(R9), Z21
-	VPTERNLOGQ        $0x96, Z28, Z22, Z23
-	VAESENC           Z21, Z4, Z4
-	VPCLMULQDQ        $0x10, poly<>+0(SB), Z23, Z28
-	VAESENC           Z21, Z5, Z5
-	VPSHUFD           $0x4e, Z23, Z23
-	VBROADCASTI32X4   768(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VPTERNLOGQ        $0x96, Z28, Z23, Z24
-	VAESENC           Z20, Z9, Z9
-	VPSHUFB           reverse<>+0(SB), Z24, Z24
-	VBROADCASTI32X4   768(R11), Z21
-	VPXORQ            Z18, Z24, Z24
-	VAESENC           Z21, Z12, Z12
-	MOVQ              24(SP), AX
-	VAESENC           Z21, Z13, Z13
-	VMOVDQU64         (AX), X7
-	VBROADCASTI32X4   784(R8), Z20
-	VAESENC           Z20, Z0, Z0
-	MOVQ              64(SP), AX
-	VAESENC           Z20, Z1, Z1
-	VINSERTI64X2      $0x01, (AX), Z7, Z7
-	VBROADCASTI32X4   784(R9), Z21
-	MOVQ              104(SP), AX
-	VAESENC           Z21, Z4, Z4
-	VINSERTI64X2      $0x02, (AX), Z7, Z7
-	VAESENC           Z21, Z5, Z5
-	MOVQ              144(SP), AX
-	VBROADCASTI32X4   784(R10), Z20
-	VAESENC           Z20, Z8, Z8
-	VINSERTI64X2      $0x03, (AX), Z7, Z7
-	VAESENC           Z20, Z9, Z9
-	VPXORQ            Z7, Z24, Z24
-	VBROADCASTI32X4   784(R11), Z21
-	VPTESTNMQ         Z24, Z24, K7
-	VAESENC           Z21, Z12, Z12
-	KMOVB             K7, CX
-	VAESENC           Z21, Z13, Z13
-	MOVL              CX, AX
-	VBROADCASTI32X4   800(R8), Z20
-	VAESENCLAST       Z20, Z0, Z0
-	SHRL              $0x01, AX
-	VAESENCLAST       Z20, Z1, Z1
-	ANDL              AX, CX
-	VBROADCASTI32X4   800(R9), Z21
-	MOVQ              32(SP), AX
-	VAESENCLAST       Z21, Z4, Z4
-	BTL               $0x00, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z21, Z5, Z5
-	MOVQ              72(SP), AX
-	VBROADCASTI32X4   800(R10), Z20
-	VAESENCLAST       Z20, Z8, Z8
-	BTL               $0x02, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z20, Z9, Z9
-	MOVQ              112(SP), AX
-	VBROADCASTI32X4   800(R11), Z21
-	BTL               $0x04, CX
-	SETCS             36(AX)
-	VAESENCLAST       Z21, Z12, Z12
-	MOVQ              152(SP), AX
-	VAESENCLAST       Z21, Z13, Z13
-	BTL               $0x06, CX
-	SETCS             36(AX)
-	VMOVDQA64         X0, X18
-	VINSERTI64X2      $0x01, X4, Z18, Z18
-	VINSERTI64X2      $0x02, X8, Z18, Z18
-	VINSERTI64X2      $0x03, X12, Z18, Z18
-	VMOVDQU64         (R12), Z22
-	VMOVDQU8.Z        64(R12), K1, Z23
-	MOVQ              (SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R8)(AX*1), AX
-	MOVQ              AX, 16(SP)
-	LEAQ              (R12)(CX*1), AX
-	MOVQ              AX, 24(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X16
-	VMOVDQU64         560(R8), X17
-	VMOVDQU64         (R13), Z24
-	VMOVDQU8.Z        64(R13), K2, Z25
-	MOVQ              40(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R9)(AX*1), AX
-	MOVQ              AX, 56(SP)
-	LEAQ              (R13)(CX*1), AX
-	MOVQ              AX, 64(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x01, X19, Z16, Z16
-	VINSERTI64X2      $0x01, 560(R9), Z17, Z17
-	VMOVDQU64         (R14), Z26
-	VMOVDQU8.Z        64(R14), K3, Z27
-	MOVQ              80(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R10)(AX*1), AX
-	MOVQ              AX, 96(SP)
-	LEAQ              (R14)(CX*1), AX
-	MOVQ              AX, 104(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x02, X19, Z16, Z16
-	VINSERTI64X2      $0x02, 560(R10), Z17, Z17
-	VMOVDQU64         (R15), Z28
-	VMOVDQU8.Z        64(R15), K4, Z29
-	MOVQ              120(SP), CX
-	LEAQ              15(CX), AX
-	ANDQ              $-16, AX
-	NEGQ              AX
-	LEAQ              560(R11)(AX*1), AX
-	MOVQ              AX, 136(SP)
-	LEAQ              (R15)(CX*1), AX
-	MOVQ              AX, 144(SP)
-	SUBQ              $0x10, CX
-	SHLQ              $0x03, CX
-	VMOVQ             CX, X19
-	VINSERTI64X2      $0x03, X19, Z16, Z16
-	VINSERTI64X2      $0x03, 560(R11), Z17, Z17
-	VPORQ             aadBits<>+0(SB), Z16, Z16
-	VPXORQ            Z22, Z0, Z0
-	VINSERTI64X2      $0x00, X22, Z0, Z0
-	VMOVDQU64         Z0, (R12)
-	VPSHUFB.Z         reverse<>+0(SB), Z22, K6, Z2
-	MOVQ              8(SP), AX
-	MOVQ              AX, 32(SP)
-	VPXORQ            Z23, Z1, Z1
-	VMOVDQU8          Z1, K1, 64(R12)
-	VPSHUFB           reverse<>+0(SB), Z23, Z3
-	CMPB              38(AX), $0x00
-	JNE               nextESN0
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	VMOVDQU32.Z     4(R12), K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	VMOVDQU32.Z     4(R13), K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Y4, Y5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	VMOVDQU32.Z     4(R14), K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Y8, Y9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	VMOVDQU32.Z     4(R15), K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Y12, Y13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VBROADCASTI32X4 592(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 592(R11), Z17
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 608(R8), Z16
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 608(R10), Z16
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VBROADCASTI32X4 624(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 640(R8), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 640(R11), Z17
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R9), Z17
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 656(R10), Z16
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 672(R8), Z16
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VBROADCASTI32X4 672(R9), Z17
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 672(R11), Z17
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 688(R10), Z16
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPXORQ          Z25, Z18, Z18
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z28, Z19, Z19
+	VAESENC         Y17, Y13, Y13
+	VPXORQ          Z27, Z20, Z20
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Y21
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Z17
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Y22
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Y23
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Y24
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 704(R11), Z17
+	VINSERTI64X4    $0x01, Y22, Z21, Z25
+	VAESENC         Z17, Z12, Z12
+	VINSERTI64X4    $0x01, Y24, Z23, Z26
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 720(R8), Z16
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 720(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VINSERTI64X4    $0x01, Y7, Z3, Z25
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 720(R10), Z16
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VINSERTI64X4    $0x01, Y15, Z11, Z26
+	VBROADCASTI32X4 720(R11), Z17
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Z17
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 752(R8), Z16
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VBROADCASTI32X4 752(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 752(R11), Z17
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VMOVDQU64       128(SP), Z21
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 768(R9), Z17
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 768(R10), Z16
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 784(R8), Z16
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPXORQ          Z24, Z20, Z20
+	VBROADCASTI32X4 784(R9), Z17
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPSHUFD         $0x4e, Z18, Z18
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 784(R11), Z17
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPSHUFD         $0x4e, Z19, Z19
+	VBROADCASTI32X4 800(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENCLAST     Y16, Y1, Y1
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VBROADCASTI32X4 800(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VMOVDQU64       192(SP), Z21
+	VAESENCLAST     Y17, Y5, Y5
+	VBROADCASTI32X4 800(R10), Z16
+	VPTERNLOGQ      $0x96, (SP), Z21, Z20
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Y16, Y9, Y9
+	VPTESTNMQ       Z20, Z20, K7
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	KMOVB           K7, AX
+	MOVL            AX, BX
+	SHRL            $0x01, BX
+	ANDL            BX, AX
+	MOVQ            512(SP), BX
+	BTL             $0x00, AX
+	SETCS           36(BX)
+	MOVQ            520(SP), BX
+	BTL             $0x02, AX
+	SETCS           36(BX)
+	MOVQ            528(SP), BX
+	BTL             $0x04, AX
+	SETCS           36(BX)
+	MOVQ            536(SP), BX
+	BTL             $0x06, AX
+	SETCS           36(BX)
+	VAESENCLAST     Y17, Y13, Y13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Y19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	VMOVDQU64       (R12)(CX*1), X16
+	VMOVDQU64       X16, 192(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Y21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	VMOVDQU64       (R13)(CX*1), X16
+	VMOVDQU64       X16, 208(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Y23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	VMOVDQU64       (R14)(CX*1), X16
+	VMOVDQU64       X16, 224(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Y25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	VMOVDQU64       (R15)(CX*1), X16
+	VMOVDQU64       X16, 240(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverse<>+0(SB), Y19, Y3
+	VPXORQ          Y1, Y19, Y19
+	VMOVDQU8        Y19, K1, 64(R12)
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-nextAAD0:
-	VPXORQ       Z24, Z4, Z4
-	VINSERTI64X2 $0x00, X24, Z4, Z4
-	VMOVDQU64    Z4, (R13)
-	VPSHUFB.Z    reverse<>+0(SB), Z24, K6, Z6
-	MOVQ         48(SP), AX
-	MOVQ         AX, 72(SP)
-	VPXORQ       Z25, Z5, Z5
-	VMOVDQU8     Z5, K2, 64(R13)
-	VPSHUFB      reverse<>+0(SB), Z25, Z7
-	CMPB         38(AX), $0x00
-	JNE          nextESN1
+aad0:
+	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ    Z4, Z20, K6, Z20
+	VMOVDQU64 Z20, (R13)
+	VPSHUFB   reverse<>+0(SB), Y21, Y7
+	VPXORQ    Y5, Y21, Y21
+	VMOVDQU8  Y21, K2, 64(R13)
+	MOVQ      392(SP), AX
+	MOVQ      AX, 520(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn1
 
-nextAAD1:
-	VPXORQ       Z26, Z8, Z8
-	VINSERTI64X2 $0x00, X26, Z8, Z8
-	VMOVDQU64    Z8, (R14)
-	VPSHUFB.Z    reverse<>+0(SB), Z26, K6, Z10
-	MOVQ         88(SP), AX
-	MOVQ         AX, 112(SP)
-	VPXORQ       Z27, Z9, Z9
-	VMOVDQU8     Z9, K3, 64(R14)
-	VPSHUFB      reverse<>+0(SB), Z27, Z11
-	CMPB         38(AX), $0x00
-	JNE          nextESN2
+aad1:
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ    Z8, Z22, K6, Z22
+	VMOVDQU64 Z22, (R14)
+	VPSHUFB   reverse<>+0(SB), Y23, Y11
+	VPXORQ    Y9, Y23, Y23
+	VMOVDQU8  Y23, K3, 64(R14)
+	MOVQ      400(SP), AX
+	MOVQ      AX, 528(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn2
 
-nextAAD2:
-	VPXORQ       Z28, Z12, Z12
-	VINSERTI64X2 $0x00, X28, Z12, Z12
-	VMOVDQU64    Z12, (R15)
-	VPSHUFB.Z    reverse<>+0(SB), Z28, K6, Z14
-	MOVQ         128(SP), AX
-	MOVQ         AX, 152(SP)
-	VPXORQ       Z29, Z13, Z13
-	VMOVDQU8     Z13, K4, 64(R15)
-	VPSHUFB      reverse<>+0(SB), Z29, Z15
-	CMPB         38(AX), $0x00
-	JNE          nextESN3
+aad2:
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ    Z12, Z24, K6, Z24
+	VMOVDQU64 Z24, (R15)
+	VPSHUFB   reverse<>+0(SB), Y25, Y15
+	VPXORQ    Y13, Y25, Y25
+	VMOVDQU8  Y25, K4, 64(R15)
+	MOVQ      408(SP), AX
+	MOVQ      AX, 536(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn3
 
-nextAAD3:
-check:
-	SUBQ         $0x04, DX
-	JA           loop
-	MOVQ         16(SP), AX
-	VPSHUFD      $0x4e, (AX), Z23
-	VPSHUFD      $0x4e, Z2, Z25
-	VPXORQ       (AX), Z23, Z23
-	VPXORQ       Z2, Z25, Z25
-	VPCLMULQDQ   $0x00, Z23, Z25, Z23
-	VPCLMULQDQ   $0x00, (AX), Z2, Z22
-	VPCLMULQDQ   $0x11, (AX), Z2, Z24
-	VPSHUFD      $0x4e, 64(AX), Z26
-	VPSHUFD      $0x4e, Z3, Z27
-	VPXORQ       64(AX), Z26, Z26
-	VPXORQ       Z3, Z27, Z27
-	VPCLMULQDQ   $0x00, Z26, Z27, Z26
-	VPCLMULQDQ   $0x00, 64(AX), Z3, Z28
-	VPCLMULQDQ   $0x11, 64(AX), Z3, Z29
-	VPXORQ       Z28, Z22, Z22
-	VPXORQ       Z26, Z23, Z23
-	VPXORQ       Z29, Z24, Z24
-	MOVQ         56(SP), AX
-	VPSHUFD      $0x4e, (AX), Z31
-	VPSHUFD      $0x4e, Z6, Z2
-	VPXORQ       (AX), Z31, Z31
-	VPXORQ       Z6, Z2, Z2
-	VPCLMULQDQ   $0x00, Z31, Z2, Z31
-	VPCLMULQDQ   $0x00, (AX), Z6, Z30
-	VPCLMULQDQ   $0x11, (AX), Z6, Z25
-	VPSHUFD      $0x4e, 64(AX), Z27
-	VPSHUFD      $0x4e, Z7, Z3
-	VPXORQ       64(AX), Z27, Z27
-	VPXORQ       Z7, Z3, Z3
-	VPCLMULQDQ   $0x00, Z27, Z3, Z27
-	VPCLMULQDQ   $0x00, 64(AX), Z7, Z28
-	VPCLMULQDQ   $0x11, 64(AX), Z7, Z26
-	VPXORQ       Z28, Z30, Z30
-	VPXORQ       Z27, Z31, Z31
-	VPXORQ       Z26, Z25, Z25
-	VSHUFI64X2   $0xee, Z30, Z22, Z29
-	VSHUFI64X2   $0x44, Z30, Z22, Z22
-	VPXORQ       Z29, Z22, Z22
-	VSHUFI64X2   $0xee, Z31, Z23, Z29
-	VSHUFI64X2   $0x44, Z31, Z23, Z23
-	VPXORQ       Z29, Z23, Z23
-	VSHUFI64X2   $0xee, Z25, Z24, Z29
-	VSHUFI64X2   $0x44, Z25, Z24, Z24
-	VPXORQ       Z29, Z24, Z24
-	MOVQ         96(SP), AX
-	VPSHUFD      $0x4e, (AX), Z2
-	VPSHUFD      $0x4e, Z10, Z3
-	VPXORQ       (AX), Z2, Z2
-	VPXORQ       Z10, Z3, Z3
-	VPCLMULQDQ   $0x00, Z2, Z3, Z2
-	VPCLMULQDQ   $0x00, (AX), Z10, Z29
-	VPCLMULQDQ   $0x11, (AX), Z10, Z6
-	VPSHUFD      $0x4e, 64(AX), Z7
-	VPSHUFD      $0x4e, Z11, Z28
-	VPXORQ       64(AX), Z7, Z7
-	VPXORQ       Z11, Z28, Z28
-	VPCLMULQDQ   $0x00, Z7, Z28, Z7
-	VPCLMULQDQ   $0x00, 64(AX), Z11, Z27
-	VPCLMULQDQ   $0x11, 64(AX), Z11, Z26
-	VPXORQ       Z27, Z29, Z29
-	VPXORQ       Z7, Z2, Z2
-	VPXORQ       Z26, Z6, Z6
-	MOVQ         136(SP), AX
-	VPSHUFD      $0x4e, (AX), Z31
-	VPSHUFD      $0x4e, Z14, Z3
-	VPXORQ       (AX), Z31, Z31
-	VPXORQ       Z14, Z3, Z3
-	VPCLMULQDQ   $0x00, Z31, Z3, Z31
-	VPCLMULQDQ   $0x00, (AX), Z14, Z30
-	VPCLMULQDQ   $0x11, (AX), Z14, Z25
-	VPSHUFD      $0x4e, 64(AX), Z10
-	VPSHUFD      $0x4e, Z15, Z28
-	VPXORQ       64(AX), Z10, Z10
-	VPXORQ       Z15, Z28, Z28
-	VPCLMULQDQ   $0x00, Z10, Z28, Z10
-	VPCLMULQDQ   $0x00, 64(AX), Z15, Z11
-	VPCLMULQDQ   $0x11, 64(AX), Z15, Z27
-	VPXORQ       Z11, Z30, Z30
-	VPXORQ       Z10, Z31, Z31
-	VPXORQ       Z27, Z25, Z25
-	VSHUFI64X2   $0xee, Z30, Z29, Z7
-	VSHUFI64X2   $0x44, Z30, Z29, Z29
-	VPXORQ       Z7, Z29, Z29
-	VSHUFI64X2   $0xee, Z31, Z2, Z7
-	VSHUFI64X2   $0x44, Z31, Z2, Z2
-	VPXORQ       Z7, Z2, Z2
-	VSHUFI64X2   $0xee, Z25, Z6, Z7
-	VSHUFI64X2   $0x44, Z25, Z6, Z6
-	VPXORQ       Z7, Z6, Z6
-	VSHUFI64X2   $0xdd, Z29, Z22, Z7
-	VSHUFI64X2   $0x88, Z29, Z22, Z22
-	VPXORQ       Z7, Z22, Z22
-	VSHUFI64X2   $0xdd, Z2, Z23, Z7
-	VSHUFI64X2   $0x88, Z2, Z23, Z23
-	VPXORQ       Z7, Z23, Z23
-	VSHUFI64X2   $0xdd, Z6, Z24, Z7
-	VSHUFI64X2   $0x88, Z6, Z24, Z24
-	VPXORQ       Z7, Z24, Z24
-	VPSHUFD      $0x4e, Z17, Z7
-	VPSHUFD      $0x4e, Z16, Z26
-	VPXORQ       Z17, Z7, Z7
-	VPXORQ       Z16, Z26, Z26
-	VPCLMULQDQ   $0x00, Z7, Z26, Z7
-	VPCLMULQDQ   $0x00, Z17, Z16, Z3
-	VPCLMULQDQ   $0x11, Z17, Z16, Z14
-	VPXORQ       Z3, Z22, Z22
-	VPXORQ       Z7, Z23, Z23
-	VPXORQ       Z14, Z24, Z24
-	VPTERNLOGQ   $0x96, Z22, Z24, Z23
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z22, Z28
-	VPSHUFD      $0x4e, Z22, Z22
-	VPTERNLOGQ   $0x96, Z28, Z22, Z23
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z23, Z28
-	VPSHUFD      $0x4e, Z23, Z23
-	VPTERNLOGQ   $0x96, Z28, Z23, Z24
-	VPSHUFB      reverse<>+0(SB), Z24, Z24
-	VPXORQ       Z18, Z24, Z24
-	MOVQ         24(SP), AX
-	VMOVDQU64    (AX), X7
-	MOVQ         64(SP), AX
-	VINSERTI64X2 $0x01, (AX), Z7, Z7
-	MOVQ         104(SP), AX
-	VINSERTI64X2 $0x02, (AX), Z7, Z7
-	MOVQ         144(SP), AX
-	VINSERTI64X2 $0x03, (AX), Z7, Z7
-	VPXORQ       Z7, Z24, Z24
-	VPTESTNMQ    Z24, Z24, K7
-	KMOVB        K7, CX
-	MOVL         CX, AX
-	SHRL         $0x01, AX
-	ANDL         AX, CX
-	MOVQ         32(SP), AX
-	BTL          $0x00, CX
-	SETCS        36(AX)
-	MOVQ         72(SP), AX
-	BTL          $0x02, CX
-	SETCS        36(AX)
-	MOVQ         112(SP), AX
-	BTL          $0x04, CX
-	SETCS        36(AX)
-	MOVQ         152(SP), AX
-	BTL          $0x06, CX
-	SETCS        36(AX)
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ         448(SP), AX
+	VMOVDQU64    (AX), Z21
+	MOVQ         456(SP), AX
+	VMOVDQU64    (AX), Z22
+	MOVQ         464(SP), AX
+	VMOVDQU64    (AX), Z23
+	MOVQ         472(SP), AX
+	VMOVDQU64    (AX), Z24
+	VSHUFI64X2   $0x44, Z22, Z21, Z25
+	VSHUFI64X2   $0x44, Z24, Z23, Z26
+	VSHUFI64X2   $0xee, Z22, Z21, Z27
+	VSHUFI64X2   $0xee, Z24, Z23, Z28
+	VSHUFI64X2   $0x88, Z26, Z25, Z21
+	VSHUFI64X2   $0xdd, Z26, Z25, Z22
+	VSHUFI64X2   $0x88, Z28, Z27, Z23
+	VSHUFI64X2   $0xdd, Z28, Z27, Z24
+	VSHUFI64X2   $0x44, Z6, Z2, Z25
+	VSHUFI64X2   $0x44, Z14, Z10, Z26
+	VSHUFI64X2   $0xee, Z6, Z2, Z27
+	VSHUFI64X2   $0xee, Z14, Z10, Z28
+	VSHUFI64X2   $0x88, Z26, Z25, Z2
+	VSHUFI64X2   $0xdd, Z26, Z25, Z6
+	VSHUFI64X2   $0x88, Z28, Z27, Z10
+	VSHUFI64X2   $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ   $0x00, Z21, Z2, Z18
+	VPCLMULQDQ   $0x01, Z21, Z2, Z19
+	VPCLMULQDQ   $0x11, Z21, Z2, Z20
+	VPCLMULQDQ   $0x10, Z21, Z2, Z25
+	VPCLMULQDQ   $0x00, Z22, Z6, Z26
+	VPCLMULQDQ   $0x01, Z22, Z6, Z27
+	VPTERNLOGQ   $0x96, Z25, Z27, Z19
+	VPCLMULQDQ   $0x11, Z22, Z6, Z28
+	VPCLMULQDQ   $0x10, Z22, Z6, Z2
+	VPCLMULQDQ   $0x00, Z23, Z10, Z25
+	VPTERNLOGQ   $0x96, Z26, Z25, Z18
+	VPCLMULQDQ   $0x01, Z23, Z10, Z27
+	VPTERNLOGQ   $0x96, Z2, Z27, Z19
+	VPCLMULQDQ   $0x11, Z23, Z10, Z6
+	VPTERNLOGQ   $0x96, Z28, Z6, Z20
+	VPCLMULQDQ   $0x10, Z23, Z10, Z26
+	VPCLMULQDQ   $0x00, Z24, Z14, Z25
+	VPCLMULQDQ   $0x01, Z24, Z14, Z2
+	VPTERNLOGQ   $0x96, Z26, Z2, Z19
+	VPCLMULQDQ   $0x11, Z24, Z14, Z27
+	VPCLMULQDQ   $0x10, Z24, Z14, Z28
+	VPXORQ       Z25, Z18, Z18
+	VPXORQ       Z28, Z19, Z19
+	VPXORQ       Z27, Z20, Z20
+	MOVQ         448(SP), AX
+	VMOVDQU64    64(AX), Y21
+	MOVQ         456(SP), AX
+	VMOVDQU64    64(AX), Y22
+	MOVQ         464(SP), AX
+	VMOVDQU64    64(AX), Y23
+	MOVQ         472(SP), AX
+	VMOVDQU64    64(AX), Y24
+	VINSERTI64X4 $0x01, Y22, Z21, Z25
+	VINSERTI64X4 $0x01, Y24, Z23, Z26
+	VSHUFI64X2   $0x88, Z26, Z25, Z21
+	VSHUFI64X2   $0xdd, Z26, Z25, Z22
+	VINSERTI64X4 $0x01, Y7, Z3, Z25
+	VINSERTI64X4 $0x01, Y15, Z11, Z26
+	VSHUFI64X2   $0x88, Z26, Z25, Z3
+	VSHUFI64X2   $0xdd, Z26, Z25, Z7
+	VPCLMULQDQ   $0x00, Z21, Z3, Z25
+	VPCLMULQDQ   $0x01, Z21, Z3, Z26
+	VPCLMULQDQ   $0x11, Z21, Z3, Z27
+	VPCLMULQDQ   $0x10, Z21, Z3, Z28
+	VPTERNLOGQ   $0x96, Z26, Z28, Z19
+	VPCLMULQDQ   $0x00, Z22, Z7, Z26
+	VPTERNLOGQ   $0x96, Z25, Z26, Z18
+	VPCLMULQDQ   $0x01, Z22, Z7, Z28
+	VPCLMULQDQ   $0x11, Z22, Z7, Z3
+	VPTERNLOGQ   $0x96, Z27, Z3, Z20
+	VPCLMULQDQ   $0x10, Z22, Z7, Z25
+	VPTERNLOGQ   $0x96, Z28, Z25, Z19
+	VMOVDQU64    128(SP), Z21
+	VPCLMULQDQ   $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ   $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ   $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ   $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ   $0x96, Z23, Z25, Z19
+	VPXORQ       Z22, Z18, Z18
+	VPXORQ       Z24, Z20, Z20
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD      $0x4e, Z18, Z18
+	VPTERNLOGQ   $0x96, Z26, Z18, Z19
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD      $0x4e, Z19, Z19
+	VPTERNLOGQ   $0x96, Z26, Z19, Z20
+	VPSHUFB      reverse<>+0(SB), Z20, Z20
+	VMOVDQU64    192(SP), Z21
+	VPTERNLOGQ   $0x96, (SP), Z21, Z20
+	VPTESTNMQ    Z20, Z20, K7
+	KMOVB        K7, AX
+	MOVL         AX, BX
+	SHRL         $0x01, BX
+	ANDL         BX, AX
+	MOVQ         512(SP), BX
+	BTL          $0x00, AX
+	SETCS        36(BX)
+	MOVQ         520(SP), BX
+	BTL          $0x02, AX
+	SETCS        36(BX)
+	MOVQ         528(SP), BX
+	BTL          $0x04, AX
+	SETCS        36(BX)
+	MOVQ         536(SP), BX
+	BTL          $0x06, AX
+	SETCS        36(BX)
+	VPXORQ       Z18, Z18, Z18
+	VMOVDQU64    Z18, (SP)
+	VMOVDQU64    Z18, 64(SP)
 	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
 	RET
 
-firstESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD0
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
 
-nextESN0:
-	VPSHUFD      $0xe8, X2, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z2, Z2
-	MOVL         $0x00000002, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD0
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
 
-firstESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD1
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
 
-nextESN1:
-	VPSHUFD      $0xe8, X6, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z6, Z6
-	MOVL         $0x00000008, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD1
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3
 
-firstESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD2
+// func gcmOpen256vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
+TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $552-40
+	MOVQ    jobs+0(FP), DI
+	MOVQ    group+8(FP), SI
+	MOVQ    n+16(FP), AX
+	MOVQ    AX, 544(SP)
+	XORL    DX, DX
+	MOVBLZX (SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 320(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 256(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 352(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 288(SP)
+	MOVBLZX 1(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 328(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 264(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 360(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 296(SP)
+	MOVBLZX 2(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 336(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 272(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 368(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 304(SP)
+	MOVBLZX 3(SI), AX
+	LEAQ    (AX)(AX*4), AX
+	LEAQ    (DI)(AX*8), AX
+	MOVQ    (AX), BX
+	MOVQ    AX, 344(SP)
+	TESTQ   BX, BX
+	CMOVQEQ AX, BX
+	MOVQ    (BX), CX
+	CMPQ    CX, suite+24(FP)
+	SETNE   CL
+	ORB     CL, DL
+	MOVQ    8(BX), BX
+	MOVQ    BX, 280(SP)
+	TESTQ   BX, BX
+	SETEQ   CL
+	ORB     CL, DL
+	MOVQ    16(AX), CX
+	SUBQ    $0x10, CX
+	MOVQ    CX, 376(SP)
+	SUBQ    $0x44, CX
+	RORQ    $0x02, CX
+	CMPQ    CX, $0x0f
+	SETHI   CL
+	ORB     CL, DL
+	MOVQ    8(AX), BX
+	MOVQ    BX, 312(SP)
+	TESTL   DX, DX
+	JNE     none
+	MOVL    $0x00006666, AX
+	KMOVW   AX, K5
+	MOVL    $0x000000fc, AX
+	KMOVW   AX, K6
+	LEAQ    128(SP), AX
+	LEAQ    counters<>+0(SB), BX
+	MOVQ    AX, 512(SP)
+	MOVQ    AX, 480(SP)
+	MOVQ    BX, 448(SP)
+	VPXORQ  Z2, Z2, Z2
+	VPXORQ  Z3, Z3, Z3
+	MOVQ    AX, 520(SP)
+	MOVQ    AX, 488(SP)
+	MOVQ    BX, 456(SP)
+	VPXORQ  Z6, Z6, Z6
+	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 528(SP)
+	MOVQ    AX, 496(SP)
+	MOVQ    BX, 464(SP)
+	VPXORQ  Z10, Z10, Z10
+	VPXORQ  Z11, Z11, Z11
+	MOVQ    AX, 536(SP)
+	MOVQ    AX, 504(SP)
+	MOVQ    BX, 472(SP)
+	VPXORQ  Z14, Z14, Z14
+	VPXORQ  Z15, Z15, Z15
 
-nextESN2:
-	VPSHUFD      $0xe8, X10, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z10, Z10
-	MOVL         $0x00000020, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD2
+loop:
+	MOVQ            256(SP), R8
+	MOVQ            288(SP), R12
+	MOVQ            320(SP), AX
+	MOVQ            352(SP), CX
+	MOVQ            AX, 384(SP)
+	MOVQ            CX, 416(SP)
+	VMOVDQU32.Z     4(R12), K5, X0
+	VPXORD          576(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K1
+	MOVQ            264(SP), R9
+	MOVQ            296(SP), R13
+	MOVQ            328(SP), AX
+	MOVQ            360(SP), CX
+	MOVQ            AX, 392(SP)
+	MOVQ            CX, 424(SP)
+	VMOVDQU32.Z     4(R13), K5, X4
+	VPXORD          576(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K2
+	MOVQ            272(SP), R10
+	MOVQ            304(SP), R14
+	MOVQ            336(SP), AX
+	MOVQ            368(SP), CX
+	MOVQ            AX, 400(SP)
+	MOVQ            CX, 432(SP)
+	VMOVDQU32.Z     4(R14), K5, X8
+	VPXORD          576(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K3
+	MOVQ            280(SP), R11
+	MOVQ            312(SP), R15
+	MOVQ            344(SP), AX
+	MOVQ            376(SP), CX
+	MOVQ            AX, 408(SP)
+	MOVQ            CX, 440(SP)
+	VMOVDQU32.Z     4(R15), K5, X12
+	VPXORD          576(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	SUBQ            $0x40, CX
+	MOVQ            $-1, AX
+	BZHIQ           CX, AX, CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 592(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            448(SP), AX
+	VMOVDQU64       (AX), Z21
+	VAESENC         Z16, Z1, Z1
+	MOVQ            456(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            464(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z5, Z5
+	MOVQ            472(SP), AX
+	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VBROADCASTI32X4 592(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VBROADCASTI32X4 624(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VBROADCASTI32X4 624(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	LEAQ            4(SI), AX
+	CMPQ            544(SP), $0x04
+	CMOVQHI         AX, SI
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VBROADCASTI32X4 656(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VBROADCASTI32X4 672(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Z17, Z5, Z5
+	VPXORQ          Z28, Z19, Z19
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVBLZX         (SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 320(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 256(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 352(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 288(SP)
+	VAESENC         Z16, Z9, Z9
+	VPXORQ          Z27, Z20, Z20
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVQ            448(SP), AX
+	VMOVDQU64       64(AX), Z21
+	VAESENC         Z17, Z13, Z13
+	MOVQ            456(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            464(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VAESENC         Z16, Z1, Z1
+	MOVQ            472(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VBROADCASTI32X4 688(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x44, Z7, Z3, Z25
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z7, Z3, Z27
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z15, Z11, Z28
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z28, Z27, Z11
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z28, Z27, Z15
+	VBROADCASTI32X4 720(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VAESENC         Z17, Z5, Z5
+	MOVBLZX         1(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 328(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 264(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 360(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 296(SP)
+	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VBROADCASTI32X4 720(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, Z23, Z11, Z26
+	VBROADCASTI32X4 752(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z23, Z11, Z27
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x11, Z23, Z11, Z3
+	VBROADCASTI32X4 752(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z23, Z11, Z28
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z27, Z28, Z19
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z24, Z15, Z25
+	VAESENC         Z16, Z9, Z9
+	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z24, Z15, Z7
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x11, Z24, Z15, Z27
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VAESENC         Z16, Z1, Z1
+	MOVBLZX         2(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 336(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 272(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 368(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 304(SP)
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z24, Z15, Z28
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z7, Z28, Z19
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VMOVDQU64       128(SP), Z21
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VBROADCASTI32X4 784(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VBROADCASTI32X4 784(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Z17, Z5, Z5
+	VPXORQ          Z24, Z20, Z20
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VAESENC         Z16, Z9, Z9
+	VPSHUFD         $0x4e, Z18, Z18
+	VBROADCASTI32X4 784(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VBROADCASTI32X4 800(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENCLAST     Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VBROADCASTI32X4 800(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VAESENCLAST     Z17, Z5, Z5
+	VMOVDQU64       192(SP), Z21
+	VBROADCASTI32X4 800(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, (SP), Z21, Z20
+	VAESENCLAST     Z16, Z9, Z9
+	VPTESTNMQ       Z20, Z20, K7
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	KMOVB           K7, AX
+	MOVL            AX, BX
+	SHRL            $0x01, BX
+	ANDL            BX, AX
+	MOVQ            512(SP), BX
+	BTL             $0x00, AX
+	SETCS           36(BX)
+	MOVQ            520(SP), BX
+	BTL             $0x02, AX
+	SETCS           36(BX)
+	MOVQ            528(SP), BX
+	BTL             $0x04, AX
+	SETCS           36(BX)
+	MOVQ            536(SP), BX
+	BTL             $0x06, AX
+	SETCS           36(BX)
+	VAESENCLAST     Z17, Z13, Z13
+	MOVBLZX         3(SI), AX
+	LEAQ            (AX)(AX*4), AX
+	LEAQ            (DI)(AX*8), AX
+	MOVQ            (AX), BX
+	MOVQ            AX, 344(SP)
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 280(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x10, CX
+	MOVQ            CX, 376(SP)
+	SUBQ            $0x44, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	MOVQ            8(AX), BX
+	MOVQ            BX, 312(SP)
+	VMOVDQU64       (R12), Z18
+	VMOVDQU8.Z      64(R12), K1, Z19
+	VMOVDQU64       X0, (SP)
+	VMOVDQU64       560(R8), X16
+	VMOVDQU64       X16, 64(SP)
+	MOVQ            416(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R8)(AX*1), AX
+	MOVQ            AX, 448(SP)
+	VMOVDQU64       (R12)(CX*1), X16
+	VMOVDQU64       X16, 192(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 128(SP)
+	MOVQ            $0x00000040, 136(SP)
+	VMOVDQU64       (R13), Z20
+	VMOVDQU8.Z      64(R13), K2, Z21
+	VMOVDQU64       X4, 16(SP)
+	VMOVDQU64       560(R9), X16
+	VMOVDQU64       X16, 80(SP)
+	MOVQ            424(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R9)(AX*1), AX
+	MOVQ            AX, 456(SP)
+	VMOVDQU64       (R13)(CX*1), X16
+	VMOVDQU64       X16, 208(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 144(SP)
+	MOVQ            $0x00000040, 152(SP)
+	VMOVDQU64       (R14), Z22
+	VMOVDQU8.Z      64(R14), K3, Z23
+	VMOVDQU64       X8, 32(SP)
+	VMOVDQU64       560(R10), X16
+	VMOVDQU64       X16, 96(SP)
+	MOVQ            432(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R10)(AX*1), AX
+	MOVQ            AX, 464(SP)
+	VMOVDQU64       (R14)(CX*1), X16
+	VMOVDQU64       X16, 224(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 160(SP)
+	MOVQ            $0x00000040, 168(SP)
+	VMOVDQU64       (R15), Z24
+	VMOVDQU8.Z      64(R15), K4, Z25
+	VMOVDQU64       X12, 48(SP)
+	VMOVDQU64       560(R11), X16
+	VMOVDQU64       X16, 112(SP)
+	MOVQ            440(SP), CX
+	LEAQ            15(CX), AX
+	ANDQ            $-16, AX
+	NEGQ            AX
+	LEAQ            560(R11)(AX*1), AX
+	MOVQ            AX, 472(SP)
+	VMOVDQU64       (R15)(CX*1), X16
+	VMOVDQU64       X16, 240(SP)
+	SUBQ            $0x10, CX
+	SHLQ            $0x03, CX
+	MOVQ            CX, 176(SP)
+	MOVQ            $0x00000040, 184(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
+	VPXORQ          Z0, Z18, K6, Z18
+	VMOVDQU64       Z18, (R12)
+	VPSHUFB         reverse<>+0(SB), Z19, Z3
+	VPXORQ          Z1, Z19, Z19
+	VMOVDQU8        Z19, K1, 64(R12)
+	MOVQ            384(SP), AX
+	MOVQ            AX, 512(SP)
+	CMPB            38(AX), $0x00
+	JNE             esn0
 
-firstESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          firstAAD3
+aad0:
+	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
+	VPXORQ    Z4, Z20, K6, Z20
+	VMOVDQU64 Z20, (R13)
+	VPSHUFB   reverse<>+0(SB), Z21, Z7
+	VPXORQ    Z5, Z21, Z21
+	VMOVDQU8  Z21, K2, 64(R13)
+	MOVQ      392(SP), AX
+	MOVQ      AX, 520(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn1
 
-nextESN3:
-	VPSHUFD      $0xe8, X14, X19
-	VPINSRD      $0x02, 32(AX), X19, X19
-	VINSERTI64X2 $0x00, X19, Z14, Z14
-	MOVL         $0x00000080, AX
-	KMOVB        AX, K7
-	VPADDQ       esnBits<>+0(SB), Z16, K7, Z16
-	JMP          nextAAD3
+aad1:
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
+	VPXORQ    Z8, Z22, K6, Z22
+	VMOVDQU64 Z22, (R14)
+	VPSHUFB   reverse<>+0(SB), Z23, Z11
+	VPXORQ    Z9, Z23, Z23
+	VMOVDQU8  Z23, K3, 64(R14)
+	MOVQ      400(SP), AX
+	MOVQ      AX, 528(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn2
+
+aad2:
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
+	VPXORQ    Z12, Z24, K6, Z24
+	VMOVDQU64 Z24, (R15)
+	VPSHUFB   reverse<>+0(SB), Z25, Z15
+	VPXORQ    Z13, Z25, Z25
+	VMOVDQU8  Z25, K4, 64(R15)
+	MOVQ      408(SP), AX
+	MOVQ      AX, 536(SP)
+	CMPB      38(AX), $0x00
+	JNE       esn3
+
+aad3:
+	SUBQ  $0x04, 544(SP)
+	JEQ   last
+	TESTL DX, DX
+	JEQ   loop
+
+last:
+	MOVQ       448(SP), AX
+	VMOVDQU64  (AX), Z21
+	MOVQ       456(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       464(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       472(SP), AX
+	VMOVDQU64  (AX), Z24
+	VSHUFI64X2 $0x44, Z22, Z21, Z25
+	VSHUFI64X2 $0x44, Z24, Z23, Z26
+	VSHUFI64X2 $0xee, Z22, Z21, Z27
+	VSHUFI64X2 $0xee, Z24, Z23, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z21
+	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	VSHUFI64X2 $0x88, Z28, Z27, Z23
+	VSHUFI64X2 $0xdd, Z28, Z27, Z24
+	VSHUFI64X2 $0x44, Z6, Z2, Z25
+	VSHUFI64X2 $0x44, Z14, Z10, Z26
+	VSHUFI64X2 $0xee, Z6, Z2, Z27
+	VSHUFI64X2 $0xee, Z14, Z10, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z2
+	VSHUFI64X2 $0xdd, Z26, Z25, Z6
+	VSHUFI64X2 $0x88, Z28, Z27, Z10
+	VSHUFI64X2 $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ $0x00, Z21, Z2, Z18
+	VPCLMULQDQ $0x01, Z21, Z2, Z19
+	VPCLMULQDQ $0x11, Z21, Z2, Z20
+	VPCLMULQDQ $0x10, Z21, Z2, Z25
+	VPCLMULQDQ $0x00, Z22, Z6, Z26
+	VPCLMULQDQ $0x01, Z22, Z6, Z27
+	VPTERNLOGQ $0x96, Z25, Z27, Z19
+	VPCLMULQDQ $0x11, Z22, Z6, Z28
+	VPCLMULQDQ $0x10, Z22, Z6, Z2
+	VPCLMULQDQ $0x00, Z23, Z10, Z25
+	VPTERNLOGQ $0x96, Z26, Z25, Z18
+	VPCLMULQDQ $0x01, Z23, Z10, Z27
+	VPTERNLOGQ $0x96, Z2, Z27, Z19
+	VPCLMULQDQ $0x11, Z23, Z10, Z6
+	VPTERNLOGQ $0x96, Z28, Z6, Z20
+	VPCLMULQDQ $0x10, Z23, Z10, Z26
+	VPCLMULQDQ $0x00, Z24, Z14, Z25
+	VPCLMULQDQ $0x01, Z24, Z14, Z2
+	VPTERNLOGQ $0x96, Z26, Z2, Z19
+	VPCLMULQDQ $0x11, Z24, Z14, Z27
+	VPCLMULQDQ $0x10, Z24, Z14, Z28
+	VPXORQ     Z25, Z18, Z18
+	VPXORQ     Z28, Z19, Z19
+	VPXORQ     Z27, Z20, Z20
+	MOVQ       448(SP), AX
+	VMOVDQU64  64(AX), Z21
+	MOVQ       456(SP), AX
+	VMOVDQU64  64(AX), Z22
+	MOVQ       464(SP), AX
+	VMOVDQU64  64(AX), Z23
+	MOVQ       472(SP), AX
+	VMOVDQU64  64(AX), Z24
+	VSHUFI64X2 $0x44, Z22, Z21, Z25
+	VSHUFI64X2 $0x44, Z24, Z23, Z26
+	VSHUFI64X2 $0xee, Z22, Z21, Z27
+	VSHUFI64X2 $0xee, Z24, Z23, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z21
+	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	VSHUFI64X2 $0x88, Z28, Z27, Z23
+	VSHUFI64X2 $0xdd, Z28, Z27, Z24
+	VSHUFI64X2 $0x44, Z7, Z3, Z25
+	VSHUFI64X2 $0x44, Z15, Z11, Z26
+	VSHUFI64X2 $0xee, Z7, Z3, Z27
+	VSHUFI64X2 $0xee, Z15, Z11, Z28
+	VSHUFI64X2 $0x88, Z26, Z25, Z3
+	VSHUFI64X2 $0xdd, Z26, Z25, Z7
+	VSHUFI64X2 $0x88, Z28, Z27, Z11
+	VSHUFI64X2 $0xdd, Z28, Z27, Z15
+	VPCLMULQDQ $0x00, Z21, Z3, Z25
+	VPCLMULQDQ $0x01, Z21, Z3, Z26
+	VPCLMULQDQ $0x11, Z21, Z3, Z27
+	VPCLMULQDQ $0x10, Z21, Z3, Z28
+	VPTERNLOGQ $0x96, Z26, Z28, Z19
+	VPCLMULQDQ $0x00, Z22, Z7, Z26
+	VPTERNLOGQ $0x96, Z25, Z26, Z18
+	VPCLMULQDQ $0x01, Z22, Z7, Z28
+	VPCLMULQDQ $0x11, Z22, Z7, Z3
+	VPTERNLOGQ $0x96, Z27, Z3, Z20
+	VPCLMULQDQ $0x10, Z22, Z7, Z25
+	VPTERNLOGQ $0x96, Z28, Z25, Z19
+	VPCLMULQDQ $0x00, Z23, Z11, Z26
+	VPCLMULQDQ $0x01, Z23, Z11, Z27
+	VPCLMULQDQ $0x11, Z23, Z11, Z3
+	VPCLMULQDQ $0x10, Z23, Z11, Z28
+	VPTERNLOGQ $0x96, Z27, Z28, Z19
+	VPCLMULQDQ $0x00, Z24, Z15, Z25
+	VPTERNLOGQ $0x96, Z26, Z25, Z18
+	VPCLMULQDQ $0x01, Z24, Z15, Z7
+	VPCLMULQDQ $0x11, Z24, Z15, Z27
+	VPTERNLOGQ $0x96, Z3, Z27, Z20
+	VPCLMULQDQ $0x10, Z24, Z15, Z28
+	VPTERNLOGQ $0x96, Z7, Z28, Z19
+	VMOVDQU64  128(SP), Z21
+	VPCLMULQDQ $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ $0x10, 64(SP), Z21, Z25
+	VPTERNLOGQ $0x96, Z23, Z25, Z19
+	VPXORQ     Z22, Z18, Z18
+	VPXORQ     Z24, Z20, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z18, Z26
+	VPSHUFD    $0x4e, Z18, Z18
+	VPTERNLOGQ $0x96, Z26, Z18, Z19
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD    $0x4e, Z19, Z19
+	VPTERNLOGQ $0x96, Z26, Z19, Z20
+	VPSHUFB    reverse<>+0(SB), Z20, Z20
+	VMOVDQU64  192(SP), Z21
+	VPTERNLOGQ $0x96, (SP), Z21, Z20
+	VPTESTNMQ  Z20, Z20, K7
+	KMOVB      K7, AX
+	MOVL       AX, BX
+	SHRL       $0x01, BX
+	ANDL       BX, AX
+	MOVQ       512(SP), BX
+	BTL        $0x00, AX
+	SETCS      36(BX)
+	MOVQ       520(SP), BX
+	BTL        $0x02, AX
+	SETCS      36(BX)
+	MOVQ       528(SP), BX
+	BTL        $0x04, AX
+	SETCS      36(BX)
+	MOVQ       536(SP), BX
+	BTL        $0x06, AX
+	SETCS      36(BX)
+	VPXORQ     Z18, Z18, Z18
+	VMOVDQU64  Z18, (SP)
+	VMOVDQU64  Z18, 64(SP)
+	VZEROUPPER
+
+none:
+	MOVQ n+16(FP), AX
+	SUBQ 544(SP), AX
+	MOVQ AX, ret+32(FP)
+	RET
+
+esn0:
+	VPSHUFD      $0xe8, X2, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z2, Z2
+	MOVQ         $0x00000060, 136(SP)
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X6, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z6, Z6
+	MOVQ         $0x00000060, 152(SP)
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X10, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z10, Z10
+	MOVQ         $0x00000060, 168(SP)
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X14, X16
+	VPINSRD      $0x02, 32(AX), X16, X16
+	VINSERTI64X2 $0x00, X16, Z14, Z14
+	MOVQ         $0x00000060, 184(SP)
+	JMP          aad3

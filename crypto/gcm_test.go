@@ -22,6 +22,7 @@ func TestKernelsKnowTheLayout(t *testing.T) {
 		{reflect.TypeFor[Job](), "SeqHi", 32},
 		{reflect.TypeFor[Job](), "OK", 36},
 		{reflect.TypeFor[Job](), "ESN", 38},
+		{reflect.TypeFor[Key](), "suite", 0},
 		{reflect.TypeFor[Key](), "gcm", 8},
 		{reflect.TypeFor[gcmKey](), "powers", 0},
 		{reflect.TypeFor[gcmKey](), "rounds", 576},
@@ -124,6 +125,69 @@ func TestGCMBatches(t *testing.T) {
 			for i := range jobs {
 				if jobs[i].OK == (i == bad) || i != bad && !bytes.Equal(jobs[i].Pkt[16:16+len(bodies[i])], bodies[i]) {
 					t.Fatalf("open, job %d of %d, %d bytes, forged %d: OK %v", i, size, len(bodies[i]), bad, jobs[i].OK)
+				}
+			}
+		}
+	})
+}
+
+// A batch of small packets of one size is what a kernel takes without a look
+// from Go: at each size it equals the oracle, and where one job of it is unfit in
+// any way, that one is refused and left as it is, and no other.
+func TestGCMUniformBatches(t *testing.T) {
+	eachTier(t, "aes-gcm", func(t *testing.T, s *Suite) {
+		e, rng := NewEngine(), newRand()
+		dead, _ := randomKey(s, rng)
+		dead.Zero()
+		stranger, _ := randomKey(suiteOf(s.tier, "chacha20-poly1305"), rng)
+		var keys [3 * gcmFours]*Key
+		var oracles [len(keys)]oracle
+		for i := range keys {
+			keys[i], oracles[i] = randomKey(s, rng)
+		}
+		unfit := []func(j *Job){
+			func(*Job) {},
+			func(j *Job) { j.Key = nil },
+			func(j *Job) { j.Key = dead },
+			func(j *Job) { j.Key = &Key{} },
+			func(j *Job) { j.Pkt = nil },
+			func(j *Job) { j.Pkt = j.Pkt[:32] },
+			func(j *Job) { j.Pkt = j.Pkt[:len(j.Pkt)-1-rng.IntN(3)] },
+			func(j *Job) { j.Key = stranger }, // is not refused: its suite seals and opens
+		}
+		for n := 4; n <= 132; n += 4 {
+			for kind, spoil := range unfit {
+				jobs, want, bodies := make([]Job, len(keys)), make([][]byte, len(keys)), make([][]byte, len(keys))
+				bad := rng.IntN(len(jobs))
+				for i := range jobs {
+					raw := randomBytes(rng, 8+8+n+16)
+					jobs[i] = Job{Key: keys[i], Pkt: bytes.Clone(raw), SeqHi: rng.Uint32(), ESN: rng.IntN(2) == 0}
+					bodies[i] = bytes.Clone(raw[16 : 16+n])
+					want[i] = oracles[i].seal(raw[:8], bodies[i], jobs[i].SeqHi, jobs[i].ESN)
+				}
+				before := bytes.Clone(jobs[bad].Pkt)
+				spoil(&jobs[bad])
+				refused := kind > 0 && jobs[bad].Key != stranger
+				e.Seal(jobs)
+				for i, j := range jobs {
+					switch {
+					case i == bad && refused:
+						if j.OK || !bytes.Equal(j.Pkt, before[:len(j.Pkt)]) {
+							t.Fatalf("seal of %d bytes, kind %d: an unfit job was run or changed", n, kind)
+						}
+					case i == bad && kind > 0:
+						if !j.OK {
+							t.Fatalf("seal of %d bytes: a job of another suite was refused", n)
+						}
+					case !j.OK || !bytes.Equal(j.Pkt, want[i]):
+						t.Fatalf("seal of %d bytes, kind %d at %d: job %d is wrong, OK %v", n, kind, bad, i, j.OK)
+					}
+				}
+				e.Open(jobs)
+				for i, j := range jobs {
+					if j.OK == (i == bad && refused) || i != bad && !bytes.Equal(j.Pkt[16:16+n], bodies[i]) {
+						t.Fatalf("open of %d bytes, kind %d at %d: job %d is wrong, OK %v", n, kind, bad, i, j.OK)
+					}
 				}
 			}
 		}

@@ -10,18 +10,18 @@ import (
 // that the processor always has something to start.
 type step = func()
 
-// weave emits a and b, each in its order, b spread evenly over a.
-func weave(a, b []step) {
+// weave emits a and b as merge puts them.
+func weave(a, b []step) { emit(merge(a, b)) }
+
+// merge puts a and b in one list, each in its order, b spread evenly over a.
+func merge(a, b []step) (list []step) {
 	done := 0
 	for i, s := range a {
-		s()
-		for ; done < len(b)*(i+1)/len(a); done++ {
-			b[done]()
-		}
+		upTo := len(b) * (i + 1) / len(a)
+		list = append(append(list, s), b[done:upTo]...)
+		done = upTo
 	}
-	for ; done < len(b); done++ {
-		b[done]()
-	}
+	return append(list, b[done:]...)
 }
 
 // product accumulates carry-less products in three sums: low, high, and that of
@@ -30,6 +30,7 @@ func weave(a, b []step) {
 // one instruction, so one may be pending.
 type product struct {
 	low, mid, high sum
+	whole          bool // mid is the middle itself
 	free           []reg.VecPhysical
 }
 
@@ -108,6 +109,16 @@ func (p *product) add(x reg.VecPhysical, y operand.Op) (list []step) {
 	return list
 }
 
+// schoolbook does what add does with four products. That is faster where the
+// halves' sums would be made up for few products.
+func (p *product) schoolbook(x reg.VecPhysical, y operand.Op) (list []step) {
+	p.whole = true
+	list = append(list, p.multiply(&p.low, 0x00, x, y)...)
+	list = append(list, p.multiply(&p.mid, 0x01, x, y)...)
+	list = append(list, p.multiply(&p.high, 0x11, x, y)...)
+	return append(list, p.multiply(&p.mid, 0x10, x, y)...)
+}
+
 // flush adds what is pending.
 func (p *product) flush() (list []step) {
 	for _, s := range []*sum{&p.low, &p.mid, &p.high} {
@@ -124,8 +135,10 @@ func (p *product) flush() (list []step) {
 func (p *product) reduce() []step {
 	list, t := p.flush(), p.free[0]
 	low, mid, high := p.low.reg, p.mid.reg, p.high.reg
+	if !p.whole {
+		list = append(list, func() { VPTERNLOGQ(operand.U8(0x96), low, high, mid) })
+	}
 	return append(list,
-		func() { VPTERNLOGQ(operand.U8(0x96), low, high, mid) },
 		func() { VPCLMULQDQ(operand.U8(0x10), poly, low, t) },
 		func() { VPSHUFD(operand.U8(0x4e), low, low) },
 		func() { VPTERNLOGQ(operand.U8(0x96), t, low, mid) },

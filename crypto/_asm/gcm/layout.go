@@ -18,7 +18,8 @@ const (
 	jobOK    = 36
 	jobESN   = 38
 
-	keyGCM = 8 // the pointer to a gcmKey in a Key
+	keySuite = 0 // in a Key
+	keyGCM   = 8 // the pointer to a gcmKey
 
 	// A gcmKey. H^powers comes first and H^1 last, because within a register
 	// the first block has the highest power.
@@ -97,6 +98,8 @@ func repeat(n int, dwords ...uint32) (all []uint32) {
 
 var (
 	reverse = table("reverse", repeat(4, 0x0c0d0e0f, 0x08090a0b, 0x04050607, 0x00010203)...) // a block's bytes
+	// The same; of the register's first block the IV, which is no AAD, becomes zero.
+	reverseFirst = table("reverseFirst", append([]uint32{0x80808080, 0x80808080}, repeat(4, 0x0c0d0e0f, 0x08090a0b, 0x04050607, 0x00010203)[2:]...)...)
 	// The low bytes of the counters of 256 blocks. J0's is 1 (SP 800-38D, section
 	// 7.1), so the last is 0, and its upper bytes are one more than the others'.
 	counters = table("counters", lowBytes()...)

@@ -17,8 +17,9 @@ func main() {
 		for _, rounds := range []int{10, 12, 14} {
 			stream512(seal, rounds)
 			stream256(seal, rounds)
-			small512(seal, rounds, 1)
-			small512(seal, rounds, 2)
+			for _, blocks := range []int{4, 6, 8} {
+				small512(seal, rounds, blocks)
+			}
 		}
 	}
 	Generate()

@@ -7,116 +7,244 @@ import (
 )
 
 // wide is how many packets a small kernel takes at once. One alone would wait
-// for each instruction; and four GHASH sums fill a register's lanes, so that
-// one reduction serves all. The GHASH of four is woven into the AES of the next
-// four.
+// for each instruction; and four sums of GHASH share one reduction.
 const wide = 4
 
-// small is the kernel for packets of one or two registers, in fours.
+// small is the kernel for packets of up to so many blocks, in fours. Three
+// fours are at work at a time: one in AES; the one before in GHASH, woven into
+// that; and of the next the jobs are looked up and checked.
 type small struct {
 	seal      bool
 	rounds    int
-	size      int // registers a packet
+	blocks    int // 4, 6 or 8: a register, one and a half, or two
 	keys, ptr [wide]reg.GPPhysical
 	aes       [wide][]reg.VecPhysical // counter blocks, then key stream
 	cipher    [wide][]reg.VecPhysical // ciphertext with its bytes reversed
-	lengths   reg.VecPhysical         // a lane a packet, as the next two
-	power     reg.VecPhysical         // H^1
-	mask      reg.VecPhysical         // E(K, J0), which masks the tag
-	t         reg.VecPhysical
-	key       [2]reg.VecPhysical // round keys
-	pool      []reg.VecPhysical  // what hash may use, and text before it
+	key       [2]reg.VecPhysical      // round keys
+	pool      []reg.VecPhysical       // what hash may use, and text before it
 	bytesK    [wide]reg.OpmaskPhysical
 
-	// Of the packets in AES, and of those in GHASH, in memory.
-	length, job               [wide]operand.Mem
-	firstPower, tag, finished [wide]operand.Mem
+	// In memory: of the four that is next, that is in AES, and that is in GHASH.
+	nextKey, nextPtr, nextJob, nextLen [wide]operand.Mem
+	job, length                        [wide]operand.Mem
+	firstPower, tag, finished          [wide]operand.Mem
+	left, suite                        operand.Mem
+
+	// In memory, of the four in GHASH, a lane a packet: E(K, J0), which masks the
+	// tag; H; the block of lengths; and, to open, the tags.
+	mask, power, lengths, tags operand.Mem
 }
 
-// Scratch of the small kernels.
+// Registers of the small kernels. What is woven keeps nothing in the first three
+// from one step to the next.
 var (
+	smallA = reg.RAX
+	smallB = reg.RBX
+	smallC = reg.RCX
+	unfit  = reg.RDX // whether one of the next four is
+	textK  = reg.K6  // quadwords of a packet's first register but the header
 	flagK  = reg.K7
-	smallT = reg.RAX
-	ones   = reg.RBX
 )
 
-func small512(seal bool, rounds, size int) {
+const laneLen = wide * blockLen
+
+func small512(seal bool, rounds, blocks int) {
 	z := []reg.VecPhysical{
 		reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
 		reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31,
 	}
 	take := func(n int) (r []reg.VecPhysical) { r, z = z[:n:n], z[n:]; return r }
 	s := &small{
-		seal: seal, rounds: rounds, size: size,
+		seal: seal, rounds: rounds, blocks: blocks,
 		keys:   [wide]reg.GPPhysical{reg.R8, reg.R9, reg.R10, reg.R11},
 		ptr:    [wide]reg.GPPhysical{reg.R12, reg.R13, reg.R14, reg.R15},
 		bytesK: [wide]reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4},
 	}
 	for i := range wide {
-		s.aes[i], s.cipher[i] = take(size), take(size)
+		s.aes[i], s.cipher[i] = take(s.size()), take(s.size())
 	}
-	s.lengths, s.power, s.mask, s.t, s.key = take(1)[0], take(1)[0], take(1)[0], take(1)[0], [2]reg.VecPhysical(take(2))
-	s.pool = z
+	s.key, s.pool = [2]reg.VecPhysical(take(2)), z
 
-	TEXT(kernel(seal, rounds, label("vaes512of%d", size)), 4, "func(jobs *byte, group *byte, n int)") // NOSPLIT
-	local := AllocLocal(8 * 5 * wide)
-	for i := range wide {
-		for j, m := range []*operand.Mem{&s.length[i], &s.job[i], &s.firstPower[i], &s.tag[i], &s.finished[i]} {
-			*m = local.Offset(8 * (5*i + j))
-		}
-	}
-	Load(Param("jobs"), jobs)
-	Load(Param("group"), group)
-	Load(Param("n"), left)
-	MOVQ(operand.I32(-1), ones)
-	masks()
-	s.begin()
-	emit(s.encrypt())
-	s.text("first")
-	JMP(operand.LabelRef("check"))
+	TEXT(kernel(seal, rounds, label("vaes512of%d", blocks)), 4, "func(jobs *byte, group *byte, n int, suite *byte) int") // NOSPLIT
+	s.frame()
+	s.enter()
 	Label("loop")
-	s.begin()
-	weave(s.encrypt(), s.hash())
-	s.text("next")
-	Label("check")
-	SUBQ(operand.U8(wide), left)
-	JA(operand.LabelRef("loop"))
+	s.counters()
+	weave(s.encrypt(), merge(s.hash(), s.lookup()))
+	s.text()
+	SUBQ(operand.U8(wide), s.left)
+	JEQ(operand.LabelRef("last"))
+	TESTL(unfit.As32(), unfit.As32())
+	JEQ(operand.LabelRef("loop"))
+	Label("last")
 	emit(s.hash())
+	zero := s.pool[0]
+	VPXORQ(zero, zero, zero)
+	VMOVDQU64(zero, s.mask) // the stack outlives the call
+	VMOVDQU64(zero, s.power)
 	VZEROUPPER()
+	Label("none")
+	done := reg.RAX
+	Load(Param("n"), done)
+	SUBQ(s.left, done)
+	Store(done, ReturnIndex(0))
 	RET()
 	for i := range wide {
-		s.esn(i, "first")
-		s.esn(i, "next")
+		s.esn(i)
 	}
 }
 
-// begin loads four jobs and makes their counter blocks.
-func (s *small) begin() {
-	for i, a := range s.aes {
-		job, key, ptr, iv := smallT, s.keys[i], s.ptr[i], s.t
-		MOVBLZX(mem(group, i), job.As32())
-		LEAQ(operand.Mem{Base: job, Index: job, Scale: 4}, job)
-		LEAQ(operand.Mem{Base: jobs, Index: job, Scale: 8}, job)
-		MOVQ(mem(job, jobKey), key)
-		MOVQ(mem(job, jobPkt), ptr)
-		MOVQ(mem(job, jobLen), reg.RCX)
-		MOVQ(mem(key, keyGCM), key)
-		MOVQ(job, s.job[i])
-		SUBQ(operand.U8(tagLen), reg.RCX)
-		MOVQ(reg.RCX, s.length[i])
-		VBROADCASTI32X4_Z(mem(ptr, 4), ivK, iv)
-		VBROADCASTI32X4(roundKey(key, 0), a[0])
-		VPXORQ(iv, a[0], a[0])
-		for v := s.size - 1; v >= 0; v-- {
-			VPXORQ(counters.Offset(vecLen*v), a[0], a[v])
-		}
-		if s.size > 1 {
-			SUBQ(operand.U8(vecLen), reg.RCX)
-		}
-		BZHIQ(reg.RCX, ones, reg.RCX)
-		KMOVQ(reg.RCX, s.bytesK[i])
+// size is how many registers a packet takes.
+func (s *small) size() int { return (s.blocks + 3) / 4 }
+
+// part is r, or its lower half if it is a packet's register v of which no more
+// is needed: AES of that takes half the time.
+func (s *small) part(v int, r reg.VecPhysical) reg.VecPhysical {
+	if s.blocks == 6 && v == 1 {
+		return r.AsY().(reg.VecPhysical)
 	}
-	ADDQ(operand.U8(wide), group)
+	return r
+}
+
+// frame lays out what is in memory.
+func (s *small) frame() {
+	lanes := []*operand.Mem{&s.mask, &s.power, &s.lengths, &s.tags}
+	slots := []*[wide]operand.Mem{
+		&s.nextKey, &s.nextPtr, &s.nextJob, &s.nextLen, &s.job, &s.length, &s.firstPower, &s.tag, &s.finished,
+	}
+	local := AllocLocal(laneLen*len(lanes) + 8*wide*len(slots) + 8)
+	at := 0
+	next := func(n int) operand.Mem { at += n; return local.Offset(at - n) }
+	for _, m := range lanes {
+		*m = next(laneLen)
+	}
+	for _, m := range slots {
+		for i := range m {
+			m[i] = next(8)
+		}
+	}
+	s.left = next(8)
+	s.suite = operand.NewParamAddr("suite", 24)
+}
+
+// enter looks the first four up. There is none in GHASH yet: it gets zeros, and
+// its outcome goes where the lengths will be.
+func (s *small) enter() {
+	Load(Param("jobs"), jobs)
+	Load(Param("group"), group)
+	Load(Param("n"), smallA)
+	MOVQ(smallA, s.left)
+	XORL(unfit.As32(), unfit.As32())
+	for i := range wide {
+		s.check(i)
+	}
+	TESTL(unfit.As32(), unfit.As32())
+	JNE(operand.LabelRef("none"))
+	iv := uint32(0x6666) // dwords of each block
+	if s.seal {
+		iv = 0x4444
+	}
+	MOVL(operand.U32(iv), smallA.As32())
+	KMOVW(smallA.As32(), ivK)
+	MOVL(operand.U32(0xfc), smallA.As32())
+	KMOVW(smallA.As32(), textK)
+	LEAQ(s.lengths, smallA)
+	LEAQ(counters, smallB)
+	for i := range wide {
+		MOVQ(smallA, s.finished[i])
+		MOVQ(smallA, s.tag[i])
+		MOVQ(smallB, s.firstPower[i])
+		for _, c := range s.cipher[i] {
+			VPXORQ(c, c, c)
+		}
+	}
+}
+
+// lookup finds the next four jobs. After the last four it finds those again.
+func (s *small) lookup() []step {
+	list := []step{func() {
+		LEAQ(mem(group, wide), smallA)
+		CMPQ(s.left, operand.U8(wide))
+		CMOVQHI(smallA, group)
+	}}
+	for i := range wide {
+		list = append(list, func() { s.check(i) })
+	}
+	return list
+}
+
+// check looks job i of the next four up, and tells whether it has a living key
+// of the suite and a packet of a length for this kernel.
+func (s *small) check(i int) {
+	job, key, length := smallA, smallB, smallC
+	bad := func(set func(operand.Op)) {
+		set(smallC.As8())
+		ORB(smallC.As8(), unfit.As8())
+	}
+	MOVBLZX(mem(group, i), job.As32())
+	LEAQ(operand.Mem{Base: job, Index: job, Scale: 4}, job)
+	LEAQ(operand.Mem{Base: jobs, Index: job, Scale: 8}, job)
+	MOVQ(mem(job, jobKey), key)
+	MOVQ(job, s.nextJob[i])
+	TESTQ(key, key)
+	CMOVQEQ(job, key) // without a key, the job passes for one whose suite is nil
+	MOVQ(mem(key, keySuite), smallC)
+	CMPQ(smallC, s.suite)
+	bad(SETNE)
+	MOVQ(mem(key, keyGCM), key)
+	MOVQ(key, s.nextKey[i])
+	TESTQ(key, key)
+	bad(SETEQ)
+	MOVQ(mem(job, jobLen), length)
+	SUBQ(operand.U8(tagLen), length)
+	MOVQ(length, s.nextLen[i])
+	least := 4*(s.size()-1)*blockLen + 4
+	if s.size() == 1 {
+		least += blockLen
+	}
+	SUBQ(operand.U8(least), length)
+	RORQ(operand.U8(2), length) // of a multiple of four
+	CMPQ(length, operand.U8((s.blocks*blockLen-least)/4))
+	bad(SETHI)
+	MOVQ(mem(job, jobPkt), smallB)
+	MOVQ(smallB, s.nextPtr[i])
+}
+
+// counters goes on to the next four and makes their counter blocks. To seal, it
+// writes the IV: the sequence number, high half first.
+func (s *small) counters() {
+	for i, a := range s.aes {
+		key, ptr, x := s.keys[i], s.ptr[i], a[0].AsX()
+		MOVQ(s.nextKey[i], key)
+		MOVQ(s.nextPtr[i], ptr)
+		MOVQ(s.nextJob[i], smallA)
+		MOVQ(s.nextLen[i], smallC)
+		MOVQ(smallA, s.job[i])
+		MOVQ(smallC, s.length[i])
+		if s.seal {
+			MOVL(mem(smallA, jobSeqHi), smallA.As32())
+			MOVL(mem(ptr, 4), smallB.As32())
+			BSWAPL(smallA.As32())
+			MOVL(smallB.As32(), mem(ptr, 12))
+			MOVL(smallA.As32(), mem(ptr, 8))
+			SHLQ(operand.U8(32), smallA)
+			VMOVQ(smallA, x)
+			VPXORD_BCST(mem(ptr, 4), x, ivK, x)
+		} else {
+			VMOVDQU32_Z(mem(ptr, 4), ivK, x)
+		}
+		VPXORD(roundKey(key, 0), x, x)
+		VSHUFI64X2(operand.U8(0), a[0], a[0], a[0])
+		for v := s.size() - 1; v >= 0; v-- {
+			VPXORQ(counters.Offset(vecLen*v), s.part(v, a[0]), s.part(v, a[v]))
+		}
+		if s.size() > 1 {
+			SUBQ(operand.U8(vecLen), smallC)
+		}
+		MOVQ(operand.I32(-1), smallA)
+		BZHIQ(smallC, smallA, smallC)
+		KMOVQ(smallC, s.bytesK[i])
+	}
 }
 
 // encrypt makes all packets' key streams.
@@ -125,7 +253,8 @@ func (s *small) encrypt() (list []step) {
 		for i := range wide {
 			k := s.key[i%len(s.key)]
 			list = append(list, func() { VBROADCASTI32X4(roundKey(s.keys[i], r), k) })
-			for _, a := range s.aes[i] {
+			for v, a := range s.aes[i] {
+				k, a := s.part(v, k), s.part(v, a)
 				list = append(list, func() {
 					if r < s.rounds {
 						VAESENC(k, a, a)
@@ -142,15 +271,11 @@ func (s *small) encrypt() (list []step) {
 // text adds the key streams to the packets' text, and leaves the ciphertext and
 // all else that hash takes. All is read before the first packet is changed,
 // because two may be the same.
-func (s *small) text(name string) {
-	VMOVDQA64(s.aes[0][0].AsX(), s.mask.AsX())
-	for i := 1; i < wide; i++ {
-		VINSERTI64X2(operand.U8(i), s.aes[i][0].AsX(), s.mask, s.mask)
-	}
-	in := func(i, v int) reg.VecPhysical { return s.pool[i*s.size+v] }
+func (s *small) text() {
+	in := func(i, v int) reg.VecPhysical { return s.part(v, s.pool[i*s.size()+v]) }
 	for i := range wide {
-		for v := range s.size {
-			if at := mem(s.ptr[i], vecLen*v); v == s.size-1 {
+		for v := range s.size() {
+			if at := mem(s.ptr[i], vecLen*v); v == s.size()-1 {
 				VMOVDQU8_Z(at, s.bytesK[i], in(i, v))
 			} else {
 				VMOVDQU64(at, in(i, v))
@@ -158,159 +283,180 @@ func (s *small) text(name string) {
 		}
 		s.lanes(i)
 	}
-	VPORQ(aadBits, s.lengths, s.lengths)
 	for i := range wide {
 		for v, a := range s.aes[i] {
-			s.crypt(i, v, a, in(i, v))
+			s.crypt(i, v, s.part(v, a), in(i, v))
 		}
-		CMPB(mem(smallT, jobESN), operand.U8(0))
-		JNE(operand.LabelRef(label("%sESN%d", name, i)))
-		Label(label("%sAAD%d", name, i))
+		MOVQ(s.job[i], smallA)
+		MOVQ(smallA, s.finished[i])
+		CMPB(mem(smallA, jobESN), operand.U8(0))
+		JNE(operand.LabelRef(label("esn%d", i)))
+		Label(label("aad%d", i))
 	}
 }
 
-// lanes takes packet i into lengths and power, and leaves where hash finds its
-// first power and its tag.
+// lanes leaves all of packet i that hash takes but ciphertext.
 func (s *small) lanes(i int) {
-	x := s.t
-	MOVQ(s.length[i], reg.RCX)
-	LEAQ(operand.Mem{Base: reg.RCX, Disp: blockLen - 1}, smallT)
-	ANDQ(operand.I8(-blockLen), smallT)
-	NEGQ(smallT) // there is one more block, for the lengths
-	LEAQ(operand.Mem{Base: s.keys[i], Index: smallT, Scale: 1, Disp: keyPowers + blockLen*(powers-1)}, smallT)
-	MOVQ(smallT, s.firstPower[i])
-	LEAQ(operand.Mem{Base: s.ptr[i], Index: reg.RCX, Scale: 1}, smallT)
-	MOVQ(smallT, s.tag[i])
-	SUBQ(operand.U8(blockLen), reg.RCX)
-	SHLQ(operand.U8(3), reg.RCX)
-	h := mem(s.keys[i], keyPowers+blockLen*(powers-1))
-	if i == 0 {
-		VMOVQ(reg.RCX, s.lengths.AsX())
-		VMOVDQU64(h, s.power.AsX())
-		return
+	x := s.key[0].AsX()
+	lane := func(m operand.Mem) operand.Mem { return m.Offset(blockLen * i) }
+	VMOVDQU64(s.aes[i][0].AsX(), lane(s.mask))
+	VMOVDQU64(mem(s.keys[i], keyPowers+blockLen*(powers-1)), x)
+	VMOVDQU64(x, lane(s.power))
+	MOVQ(s.length[i], smallC)
+	LEAQ(operand.Mem{Base: smallC, Disp: blockLen - 1}, smallA)
+	ANDQ(operand.I8(-blockLen), smallA)
+	NEGQ(smallA) // there is one more block, for the lengths
+	LEAQ(operand.Mem{Base: s.keys[i], Index: smallA, Scale: 1, Disp: keyPowers + blockLen*(powers-1)}, smallA)
+	MOVQ(smallA, s.firstPower[i])
+	if s.seal {
+		LEAQ(operand.Mem{Base: s.ptr[i], Index: smallC, Scale: 1}, smallA)
+		MOVQ(smallA, s.tag[i])
+	} else {
+		VMOVDQU64(operand.Mem{Base: s.ptr[i], Index: smallC, Scale: 1}, x)
+		VMOVDQU64(x, lane(s.tags))
 	}
-	VMOVQ(reg.RCX, x.AsX())
-	VINSERTI64X2(operand.U8(i), x.AsX(), s.lengths, s.lengths)
-	VINSERTI64X2(operand.U8(i), h, s.power, s.power)
+	SUBQ(operand.U8(blockLen), smallC)
+	SHLQ(operand.U8(3), smallC)
+	MOVQ(smallC, lane(s.lengths))
+	MOVQ(operand.U32(8*8), lane(s.lengths).Offset(8))
 }
 
 // crypt adds key stream a to text c, register v of packet i. Block 0 is the
 // header: it stays in the packet, and for GHASH it becomes the AAD.
 func (s *small) crypt(i, v int, a, c reg.VecPhysical) {
-	at, k, short := mem(s.ptr[i], vecLen*v), s.bytesK[i], v == s.size-1
-	VPXORQ(c, a, a)
+	at, k, order := mem(s.ptr[i], vecLen*v), s.bytesK[i], reverse
+	last := v == s.size()-1
+	to := s.part(v, s.cipher[i][v])
 	if v == 0 {
-		VINSERTI64X2(operand.U8(0), c.AsX(), a, a)
+		order = reverseFirst
 	}
-	if short {
-		VMOVDQU8(a, k, at)
+	if !s.seal {
+		VPSHUFB(order, c, to)
+	}
+	if v == 0 {
+		VPXORQ(a, c, textK, c)
 	} else {
-		VMOVDQU64(a, at)
+		VPXORQ(a, c, c)
+	}
+	if last {
+		VMOVDQU8(c, k, at)
+	} else {
+		VMOVDQU64(c, at)
 	}
 	if s.seal {
-		c = a
-		if short {
-			VMOVDQU8_Z(a, k, a)
+		if last {
+			VMOVDQU8_Z(c, k, c)
 		}
-	}
-	if v == 0 {
-		VPSHUFB_Z(reverse, c, aadK, s.cipher[i][v])
-		MOVQ(s.job[i], smallT)
-		MOVQ(smallT, s.finished[i])
-	} else {
-		VPSHUFB(reverse, c, s.cipher[i][v])
+		VPSHUFB(order, c, to)
 	}
 }
 
 // esn makes block 0 SPI | high half | low half of the sequence number (RFC
 // 4106, section 5), bytes reversed, of SPI | low half.
-func (s *small) esn(i int, name string) {
-	Label(label("%sESN%d", name, i))
-	a, x := s.cipher[i][0], s.t.AsX()
+func (s *small) esn(i int) {
+	Label(label("esn%d", i))
+	a, x := s.cipher[i][0], s.key[0].AsX()
 	VPSHUFD(operand.U8(3<<6|2<<4|2<<2|0), a.AsX(), x)
-	VPINSRD(operand.U8(2), mem(smallT, jobSeqHi), x, x)
+	VPINSRD(operand.U8(2), mem(smallA, jobSeqHi), x, x)
 	VINSERTI64X2(operand.U8(0), x, a, a)
-	MOVL(operand.U32(1<<(2*i+1)), smallT.As32())
-	KMOVB(smallT.As32(), flagK)
-	VPADDQ(esnBits, s.lengths, flagK, s.lengths)
-	JMP(operand.LabelRef(label("%sAAD%d", name, i)))
+	MOVQ(operand.U32(12*8), s.lengths.Offset(blockLen*i+8))
+	JMP(operand.LabelRef(label("aad%d", i)))
 }
 
-// hash multiplies each packet's blocks, puts the sums of four packets into the
-// lanes of one, and finishes the packets.
+// hash multiplies the packets' blocks and finishes the packets. Ciphertext and
+// powers of H are brought to a lane a packet, so that the four sums are in the
+// lanes of one.
 func (s *small) hash() (list []step) {
-	pool := s.pool
-	sums := make([]*product, wide)
-	for i := range sums {
-		p := newProduct(pool[0], pool[1], pool[2], pool[3:]...)
-		list = append(list, func() { MOVQ(s.firstPower[i], smallT) })
-		for v, c := range s.cipher[i] {
-			list = append(list, p.add(c, mem(smallT, vecLen*v))...)
-			p.free = append(p.free, c)
+	add := func(f step) { list = append(list, f) }
+	free := s.pool
+	low, mid, high := free[0], free[1], free[2]
+	free = free[3:]
+	p := newProduct(low, mid, high)
+	for v := range s.size() {
+		var h, c [wide]reg.VecPhysical
+		for i := range wide {
+			h[i], c[i] = s.part(v, free[i]), s.part(v, s.cipher[i][v])
+			add(func() { MOVQ(s.firstPower[i], smallA); VMOVDQU64(mem(smallA, vecLen*v), h[i]) })
+		}
+		t := free[wide : 2*wide]
+		n := wide
+		if s.part(v, low) != low {
+			n = 2
+		}
+		list = append(list, transpose(h, t, n)...)
+		list = append(list, transpose(c, t, n)...)
+		p.free = append(p.free, t...)
+		for j := range n {
+			list = append(list, p.schoolbook(s.cipher[j][v], free[j])...)
+			p.free = append(p.free, s.cipher[j][v])
 		}
 		list = append(list, p.flush()...)
-		pool, sums[i] = p.free, p
-		if i%2 == 1 {
-			list = append(list, across(0x44, 0xee, sums[i-1], p, &pool)...)
-		}
+		p.free = nil
 	}
-	list = append(list, across(0x88, 0xdd, sums[0], sums[2], &pool)...)
-	all := sums[0]
-	all.free = pool
-	list = append(list, all.add(s.lengths, s.power)...)
-	list = append(list, all.reduce()...)
-	return append(list, s.finish(all.high.reg, pool[0])...)
+	p.free = free
+	l := p.take()
+	add(func() { VMOVDQU64(s.lengths, l) })
+	list = append(list, p.schoolbook(l, s.power)...)
+	list = append(list, p.reduce()...)
+	return append(list, s.finish(high)...)
 }
 
-// across adds up halves of x and y, lanes as low and high select them, in x.
-func across(low, high uint8, x, y *product, pool *[]reg.VecPhysical) (list []step) {
-	t := (*pool)[0]
-	for _, r := range [][2]reg.VecPhysical{{x.low.reg, y.low.reg}, {x.mid.reg, y.mid.reg}, {x.high.reg, y.high.reg}} {
-		x, y := r[0], r[1]
+// transpose makes r[j] what was in lane j of each, for the first n lanes. If
+// those are two, each of r is half a register.
+func transpose(r [wide]reg.VecPhysical, t []reg.VecPhysical, n int) (list []step) {
+	z := func(i int) reg.VecPhysical { return r[i].AsZ().(reg.VecPhysical) }
+	lanes := func(imm uint8, x, y, to reg.VecPhysical) {
+		list = append(list, func() { VSHUFI64X2(operand.U8(imm), y, x, to) })
+	}
+	if n == 2 {
 		list = append(list,
-			func() { VSHUFI64X2(operand.U8(high), y, x, t) },
-			func() { VSHUFI64X2(operand.U8(low), y, x, x) },
-			func() { VPXORQ(t, x, x) },
+			func() { VINSERTI64X4(operand.U8(1), r[1], z(0), t[0]) },
+			func() { VINSERTI64X4(operand.U8(1), r[3], z(2), t[1]) },
 		)
-		*pool = append(*pool, y)
+	} else {
+		lanes(0x44, z(0), z(1), t[0])
+		lanes(0x44, z(2), z(3), t[1])
+		lanes(0xee, z(0), z(1), t[2])
+		lanes(0xee, z(2), z(3), t[3])
+	}
+	for j := 0; j < n; j += 2 {
+		lanes(0x88, t[j], t[j+1], z(j))
+		lanes(0xdd, t[j], t[j+1], z(j+1))
 	}
 	return list
 }
 
 // finish writes or compares the tags.
-func (s *small) finish(sum, tags reg.VecPhysical) (list []step) {
+func (s *small) finish(sum reg.VecPhysical) (list []step) {
 	add := func(f step) { list = append(list, f) }
 	add(func() { VPSHUFB(reverse, sum, sum) })
-	add(func() { VPXORQ(s.mask, sum, sum) })
-	for i := range wide {
-		add(func() { MOVQ(s.tag[i], smallT) })
-		switch {
-		case s.seal:
-			add(func() { VEXTRACTI64X2(operand.U8(i), sum, mem(smallT, 0)) })
-			add(func() { MOVQ(s.finished[i], smallT) })
-			add(func() { MOVB(operand.U8(1), mem(smallT, jobOK)) })
-		case i == 0:
-			add(func() { VMOVDQU64(mem(smallT, 0), tags.AsX()) })
-		default:
-			add(func() { VINSERTI64X2(operand.U8(i), mem(smallT, 0), tags, tags) })
-		}
-	}
 	if s.seal {
+		add(func() { VPXORQ(s.mask, sum, sum) })
+		for i := range wide {
+			add(func() {
+				MOVQ(s.tag[i], smallA)
+				MOVQ(s.finished[i], smallB)
+				VEXTRACTI64X2(operand.U8(i), sum, mem(smallA, 0))
+				MOVB(operand.U8(1), mem(smallB, jobOK))
+			})
+		}
 		return list
 	}
-	equal := reg.RCX
-	add(func() { VPXORQ(tags, sum, sum) })
+	tags := s.pool[3]
+	add(func() { VMOVDQU64(s.tags, tags) })
+	add(func() { VPTERNLOGQ(operand.U8(0x96), s.mask, tags, sum) })
 	add(func() { VPTESTNMQ(sum, sum, flagK) })
-	add(func() { KMOVB(flagK, equal.As32()) })
-	add(func() { MOVL(equal.As32(), smallT.As32()) })
-	add(func() { SHRL(operand.U8(1), smallT.As32()) })
-	add(func() { ANDL(smallT.As32(), equal.As32()) }) // bit 2i: both halves of tag i are equal
-	for i := range wide {
-		add(func() { MOVQ(s.finished[i], smallT) })
-		add(func() {
+	add(func() {
+		equal, half := smallA, smallB
+		KMOVB(flagK, equal.As32())
+		MOVL(equal.As32(), half.As32())
+		SHRL(operand.U8(1), half.As32())
+		ANDL(half.As32(), equal.As32()) // bit 2i: both halves of tag i are equal
+		for i := range wide {
+			MOVQ(s.finished[i], smallB)
 			BTL(operand.U8(2*i), equal.As32())
-			SETCS(mem(smallT, jobOK))
-		})
-	}
+			SETCS(mem(smallB, jobOK))
+		}
+	})
 	return list
 }
