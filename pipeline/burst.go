@@ -53,11 +53,13 @@ type Burst struct {
 	live  [MaxBurst]uint8 // indices of the packets that are alive, in order
 	nlive int
 	holes bool // live lists packets that are not alive any more
+	ah    bool // there is AH in it, from the wire
 }
 
 // load starts a new burst with frames, which came in by port.
 func (b *Burst) load(port int, pool *pmd.Pool, frames []pmd.Frame) {
 	b.port, b.n, b.nlive, b.holes = port, len(frames), len(frames), false
+	b.ah = false
 	for i := range frames {
 		p := &b.pkts[i]
 		p.chunk = pool.ChunkOf(frames[i])

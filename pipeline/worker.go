@@ -41,6 +41,7 @@ type Worker struct {
 	outCache, inCache *spd.Cache
 	saCache           saCache
 	engine            *sad.Engine
+	signing           signing
 
 	// Scratch, used again by every burst.
 	burst  Burst
@@ -221,6 +222,9 @@ func (w *Worker) inbound(b *Burst) {
 	w.sa(b) // SPI -> SA, replay check
 	w.lap(counter.StageSA, b.n)
 	w.open(b) // authenticate and decrypt in place, replay mark
+	if b.ah {
+		w.openAH(b) // verify, one by one
+	}
 	w.lap(counter.StageOpen, b.n)
 	w.policyBack(b) // inner packet against the SA's selectors and the SPD
 	w.lap(counter.StagePolicyBack, b.n)
