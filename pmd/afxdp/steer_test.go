@@ -120,11 +120,15 @@ func group(frame []byte) []byte {
 func cut(frame []byte, n int) []byte { return frame[:14+n] }
 
 var (
-	spi    = []byte{0, 0, 1, 0, 0, 0, 0, 1, 9, 9, 9, 9}
-	marker = []byte{0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}
-	icmp   = func(typ byte) []byte { return []byte{typ, 0, 0, 0, 0, 0, 0, 0} }
-	bytes8 = make([]byte, 8)
-	cases  = []struct {
+	spi      = []byte{0, 0, 1, 0, 0, 0, 0, 1, 9, 9, 9, 9}
+	marker   = []byte{0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8}
+	icmp     = func(typ byte) []byte { return []byte{typ, 0, 0, 0, 0, 0, 0, 0} }
+	bytes8   = make([]byte, 8)
+	tooBig4  = func(quote []byte) []byte { return append([]byte{3, 4, 0, 0, 0, 0, 5, 0}, quote...) }
+	from4500 = func(payload []byte) []byte {
+		return append([]byte{0x11, 0x94, 0x11, 0x94, 0, byte(8 + len(payload)), 0, 0}, payload...)
+	}
+	cases = []struct {
 		name   string
 		packet []byte
 		want   Verdict
@@ -226,6 +230,24 @@ var (
 		{"v6 ESP in UDP", frame6(17, here6, udp(4500, spi)), RedirectUDPESP},
 		{"v6 ESP in UDP, extensions", frame6(0, here6, ext(60, 0, ext(17, 3, udp(4500, spi)))), RedirectUDPESP},
 		{"v6 keepalive", frame6(17, here6, udp(4500, []byte{0xff})), RedirectKeepalive},
+
+		{"v4 ICMP: ESP too big", frame4(1, here4, tooBig4(ip4(50, there4, 0, 0, spi))), RedirectPMTU},
+		{"v4 ICMP: ESP too big, options", frame4(1, here4, tooBig4(ip4(50, there4, 0, 8, spi))), RedirectPMTU},
+		{"v4 ICMP: AH too big", frame4(1, here4, tooBig4(ip4(51, there4, 0, 0, spi))), RedirectPMTU},
+		{"v4 ICMP: ESP in UDP too big", frame4(1, here4, tooBig4(ip4(17, there4, 0, 0, from4500(spi)))), RedirectPMTU},
+		{"v4 ICMP: IKE too big", frame4(1, here4, tooBig4(ip4(17, there4, 0, 0, from4500(marker)))), PassLocal},
+		{"v4 ICMP: UDP too big, SPI not quoted", frame4(1, here4, tooBig4(ip4(17, there4, 0, 0, from4500(nil)))), PassLocal},
+		{"v4 ICMP: DNS too big", frame4(1, here4, tooBig4(ip4(17, there4, 0, 0, udp(53, spi)))), PassLocal},
+		{"v4 ICMP: TCP too big", frame4(1, here4, tooBig4(ip4(6, there4, 0, 0, make([]byte, 20)))), PassLocal},
+		{"v4 ICMP: too big, no quote", frame4(1, here4, tooBig4(nil)), PassLocal},
+		{"v4 ICMP: ESP's port unreachable", frame4(1, here4, append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, ip4(50, there4, 0, 0, spi)...)), PassLocal},
+		{"v4 ICMP: another's ESP too big", frame4(1, there4, tooBig4(ip4(50, there4, 0, 0, spi))), RedirectTransit},
+		{"v6 ICMP: ESP too big", frame6(58, here6, append(icmp(2), ip6(50, there6, spi)...)), RedirectPMTU},
+		{"v6 ICMP: fragment of ESP too big", frame6(58, here6, append(icmp(2), ip6(44, there6, frag6(50, 1, spi))...)), RedirectPMTU},
+		{"v6 ICMP: ESP in UDP too big", frame6(58, here6, append(icmp(2), ip6(17, there6, from4500(spi))...)), RedirectPMTU},
+		{"v6 ICMP: IKE too big", frame6(58, here6, append(icmp(2), ip6(17, there6, from4500(marker))...)), PassLocal},
+		{"v6 ICMP: half a fragment header", frame6(58, here6, append(icmp(2), ip6(44, there6, bytes8[:4])...)), PassLocal},
+		{"v6 ICMP: ESP's time exceeded", frame6(58, here6, append(icmp(3), ip6(50, there6, spi)...)), PassLocal},
 
 		{"v4 ssh", frame4(6, here4, make([]byte, 20)), PassLocal},
 		{"v4 ping", frame4(1, here4, icmp(8)), PassLocal},

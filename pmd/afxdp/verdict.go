@@ -24,6 +24,7 @@ const (
 	RedirectAH                       // protocol 51 for this host
 	RedirectUDPESP                   // ESP in UDP 4500 for this host (RFC 3948, 2.1)
 	RedirectKeepalive                // NAT-keepalive for this host (RFC 3948, 2.3)
+	RedirectPMTU                     // ICMP to this host: ESP or AH that it has sent is too big for the path
 	RedirectHost                     // guarded: for this host, in clear
 	RedirectTransit                  // for another host
 	RedirectTest                     // generator: the test traffic
@@ -34,7 +35,7 @@ const (
 var verdictNames = [NumVerdicts]string{
 	"pass_short", "pass_ethertype", "pass_vlan", "pass_arp", "pass_group", "pass_nd", "pass_fragment",
 	"pass_ike", "pass_local", "pass_judged", "pass_other", "redirect_short", "redirect_esp",
-	"redirect_ah", "redirect_udp_esp", "redirect_keepalive", "redirect_host", "redirect_transit", "redirect_test", "no_socket",
+	"redirect_ah", "redirect_udp_esp", "redirect_keepalive", "redirect_pmtu", "redirect_host", "redirect_transit", "redirect_test", "no_socket",
 }
 
 // String returns v's name as reports show it.

@@ -28,6 +28,7 @@ enum verdict {
 	REDIRECT_AH,      // protocol 51 for this host
 	REDIRECT_UDPESP,  // ESP in UDP 4500 for this host (RFC 3948)
 	REDIRECT_KEEPALIVE, // UDP 4500, NAT-keepalive for this host (RFC 3948, 2.3): consumed
+	REDIRECT_PMTU,    // ICMP to this host: ESP or AH that it has sent is too big for the path
 	REDIRECT_HOST,    // guarded: for this host, in clear
 	REDIRECT_TRANSIT, // for another host
 	REDIRECT_TEST,    // generator: the test traffic
@@ -102,11 +103,17 @@ struct ip6 {
 	struct in6 src, dst;
 };
 
+struct icmp {
+	u8 type, code;
+	u16 check;
+	u32 rest;
+};
+
 struct udp {
 	u16 sport, dport, len, check;
 };
 
-enum { P_HOPOPTS = 0, P_TCP = 6, P_UDP = 17, P_ROUTING = 43, P_FRAGMENT = 44,
+enum { P_HOPOPTS = 0, P_ICMP = 1, P_TCP = 6, P_UDP = 17, P_ROUTING = 43, P_FRAGMENT = 44,
        P_ESP = 50, P_AH = 51, P_ICMP6 = 58, P_DSTOPTS = 60 };
 
 // More IPv6 extension headers than this are not looked behind.
@@ -134,6 +141,47 @@ INLINE enum verdict local_udp(void *p, void *end)
 	return *spi == 0 ? PASS_IKE : REDIRECT_UDPESP;
 }
 
+// ipsec_quoted says whether an ICMP error's quote is of IPsec's: ESP, AH, or ESP in
+// UDP, as far as it can be seen. p is behind the quoted IP header.
+INLINE int ipsec_quoted(u8 proto, void *p, void *end)
+{
+	if (proto == P_ESP || proto == P_AH)
+		return 1;
+	if (proto != P_UDP)
+		return 0;
+	struct udp *u = p;
+	u32 *spi = (u32 *)(u + 1);
+	return (void *)(spi + 1) <= end && u->sport == BE16(4500) && *spi != 0;
+}
+
+// local_icmp4 judges an ICMP message to this host; p is behind the IP header.
+INLINE enum verdict local_icmp4(void *p, void *end)
+{
+	struct icmp *m = p;
+	struct ip4 *ip = (struct ip4 *)(m + 1);
+	if ((void *)(ip + 1) > end || m->type != 3 || m->code != 4)
+		return PASS_LOCAL;
+	return ipsec_quoted(ip->proto, (void *)ip + (ip->vihl & 15) * 4, end) ? REDIRECT_PMTU : PASS_LOCAL;
+}
+
+// local_icmp6 does so for ICMPv6. The quoted packet may be a first fragment.
+INLINE enum verdict local_icmp6(void *p, void *end)
+{
+	struct icmp *m = p;
+	struct ip6 *ip = (struct ip6 *)(m + 1);
+	if ((void *)(ip + 1) > end || m->type != 2)
+		return PASS_LOCAL;
+	u8 next = ip->next;
+	p = ip + 1;
+	if (next == P_FRAGMENT) {
+		if (p + 8 > end)
+			return PASS_LOCAL;
+		next = *(u8 *)p;
+		p += 8;
+	}
+	return ipsec_quoted(next, p, end) ? REDIRECT_PMTU : PASS_LOCAL;
+}
+
 INLINE enum verdict steer4(void *p, void *end)
 {
 	struct ip4 *ip = p;
@@ -155,6 +203,8 @@ INLINE enum verdict steer4(void *p, void *end)
 		return PASS_FRAGMENT;
 	if (ip->proto == P_UDP)
 		return local_udp(p + ihl, end);
+	if (ip->proto == P_ICMP)
+		return local_icmp4(p + ihl, end);
 	return PASS_LOCAL;
 }
 
@@ -212,7 +262,9 @@ INLINE enum verdict steer6(void *p, void *end)
 		u8 *type = p;
 		if ((void *)(type + 4) > end)
 			return REDIRECT_SHORT;
-		return is_nd(*type) ? PASS_ND : other;
+		if (is_nd(*type))
+			return PASS_ND;
+		return local ? local_icmp6(p, end) : other;
 	}
 	if (local && next == P_UDP)
 		return local_udp(p, end);
