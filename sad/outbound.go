@@ -19,8 +19,9 @@ const (
 // Outbound seals packets: one unidirectional SA away from this gateway.
 type Outbound struct {
 	SA
-	tos       *[256]uint8 // of the outer header by that of the inner one; nil: the same
-	labelSeed [2]uint64   // of flow labels
+	path      atomic.Uint32 // see PathMTU
+	tos       *[256]uint8   // of the outer header by that of the inner one; nil: the same
+	labelSeed [2]uint64     // of flow labels
 	// Header is the outer IP header, Geo.Outer bytes: version, TTL, protocol
 	// and addresses; length, ID, TOS and the IPv4 checksum are zero. The UDP
 	// header follows, Geo.UDP bytes: ports; length and checksum are zero.
@@ -43,6 +44,7 @@ func NewOutbound(p *Params) (*Outbound, error) {
 		out.last = math.MaxUint64
 	}
 	out.seq.Store(p.Replay.Seq)
+	out.ForgetPathMTU()
 	if p.Tunnel {
 		out.tos, out.labelSeed = p.Outer.tosTable(), newLabelSeed()
 	}

@@ -23,6 +23,13 @@ type Outer struct {
 	// DecapDSCP gives the inner packet the outer header's codepoint. Without it the
 	// inner packet keeps its own, which nobody on the way can have changed.
 	DecapDSCP bool
+	// SplitFirst fragments an IPv4 packet that may be fragmented, and is too big for
+	// the path, before it is sealed. Without it the outer packet is fragmented, which
+	// the peer has to put together again before it can open it.
+	SplitFirst bool
+	// MSS is the most that the maximum segment size of a TCP connection may be whose
+	// SYN the SA carries; 0: leave it, MSSPath: what fits the path.
+	MSS uint16
 	// DSCP is the outer codepoint by the inner one; nil: the same.
 	DSCP *DSCPMap `json:",omitempty"`
 }
@@ -38,6 +45,13 @@ func DSCPSet(codepoint uint8) *DSCPMap {
 	}
 	return m
 }
+
+// MinMSS is the least Outer.MSS: of the least IPv4 packet that every host takes,
+// with the longest headers.
+const MinMSS = 576 - 60 - 60
+
+// MSSPath as Outer.MSS stands for what fits the path.
+const MSSPath = 1<<16 - 1
 
 // DF says what becomes of don't-fragment in an outer IPv4 header (RFC 4301,
 // section 8.1).
@@ -100,6 +114,16 @@ func (o *Outer) String() string {
 	if o.Label != LabelZero {
 		words = append(words, "flowlabel "+o.Label.String())
 	}
+	if o.SplitFirst {
+		words = append(words, "fragment before")
+	}
+	switch o.MSS {
+	case 0:
+	case MSSPath:
+		words = append(words, "mss path")
+	default:
+		words = append(words, fmt.Sprintf("mss %d", o.MSS))
+	}
 	if o.DecapDSCP {
 		words = append(words, "decapdscp copy")
 	}
@@ -125,6 +149,9 @@ func (m *DSCPMap) String() string {
 func (o *Outer) check() string {
 	if o.DF >= numDF || o.Label >= numLabels {
 		return fmt.Sprintf("DF mode %d, flow label mode %d: there are 0 to %d and 0 to %d", o.DF, o.Label, numDF-1, numLabels-1)
+	}
+	if o.MSS != 0 && o.MSS < MinMSS {
+		return fmt.Sprintf("MSS %d: at least %d, or 0 for none", o.MSS, MinMSS)
 	}
 	if o.DSCP == nil {
 		return ""

@@ -31,20 +31,23 @@ func (s Stage) String() string {
 }
 
 // Values is what one worker has counted. Every frame that enters a turn leaves
-// it once: Rx + Injected = Tx + Punted + sum(Drops).
+// it once, and a packet that is cut up goes on as its fragments: Rx + Injected +
+// Fragments = Tx + Punted + Cut + sum(Drops).
 type Values struct {
-	Turns    uint64 // turns of the loop
-	Busy     uint64 // turns that carried at least one frame
-	Sleeps   uint64 // times the worker slept in poll
-	Rx       uint64 // frames received from ports
-	RxBytes  uint64
-	Injected uint64 // packets that the slow path handed in
-	Tx       uint64 // frames that a port took
-	TxBytes  uint64
-	Punted   uint64 // packets handed to the slow path for an answer
-	Acquires uint64 // acquire requests sent to the slow path
-	LostMsgs uint64 // messages to the slow path that found its ring full
-	Drops    [NumReasons]uint64
+	Turns     uint64 // turns of the loop
+	Busy      uint64 // turns that carried at least one frame
+	Sleeps    uint64 // times the worker slept in poll
+	Rx        uint64 // frames received from ports
+	RxBytes   uint64
+	Injected  uint64 // packets that the slow path handed in
+	Tx        uint64 // frames that a port took
+	TxBytes   uint64
+	Punted    uint64 // packets handed to the slow path for an answer
+	Cut       uint64 // packets that were cut up, to fit the path
+	Fragments uint64 // what they were cut into
+	Acquires  uint64 // acquire requests sent to the slow path
+	LostMsgs  uint64 // messages to the slow path that found its ring full
+	Drops     [NumReasons]uint64
 
 	// Cycles counts TSC ticks by stage in the turns that were sampled, and
 	// Packets how many packets those stages saw.
@@ -62,7 +65,9 @@ func (v *Values) Dropped() uint64 {
 }
 
 // Balanced says whether every frame that came in went out once.
-func (v *Values) Balanced() bool { return v.Rx+v.Injected == v.Tx+v.Punted+v.Dropped() }
+func (v *Values) Balanced() bool {
+	return v.Rx+v.Injected+v.Fragments == v.Tx+v.Punted+v.Cut+v.Dropped()
+}
 
 // fields lists v's counters in one fixed order.
 func (v *Values) fields(yield func(i int, f *uint64) bool) {
@@ -77,7 +82,7 @@ func (v *Values) fields(yield func(i int, f *uint64) bool) {
 		return true
 	}
 	if !each(&v.Turns, &v.Busy, &v.Sleeps, &v.Rx, &v.RxBytes, &v.Injected, &v.Tx, &v.TxBytes,
-		&v.Punted, &v.Acquires, &v.LostMsgs) {
+		&v.Punted, &v.Cut, &v.Fragments, &v.Acquires, &v.LostMsgs) {
 		return
 	}
 	for _, a := range [][]uint64{v.Drops[:], v.Cycles[:], v.Packets[:]} {
@@ -89,7 +94,7 @@ func (v *Values) fields(yield func(i int, f *uint64) bool) {
 	}
 }
 
-const numFields = 11 + int(NumReasons) + 2*int(NumStages)
+const numFields = 13 + int(NumReasons) + 2*int(NumStages)
 
 // Worker is the counters of one worker. The worker adds to the embedded
 // Values without atomics and calls Publish once a turn; everybody else calls

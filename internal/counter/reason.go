@@ -23,7 +23,6 @@ const (
 	SeqExhausted
 	NATKeepalive
 	BadESP
-	BadAH
 	UnknownSPI
 	ReservedSPI
 	WrongSAMode
@@ -41,6 +40,7 @@ const (
 	HostLocal
 	NoNeighbour
 	TooBig
+	PathReport
 	NoRoom
 	TxFull
 	PoolEmpty
@@ -63,7 +63,6 @@ var reasons = [NumReasons]struct{ name, text string }{
 	SeqExhausted:     {"seq_exhausted", "the SA has used up its sequence numbers (RFC 4303, 3.3.3)"},
 	NATKeepalive:     {"nat_keepalive", "a peer keeps its NAT's mapping alive: there is nothing else to do (RFC 3948, 2.3)"},
 	BadESP:           {"bad_esp", "an ESP packet too short for its SA, or not a multiple of its block"},
-	BadAH:            {"bad_ah", "an AH packet cut off, or with a header of another length than its SA's (RFC 4302, 2.2)"},
 	UnknownSPI:       {"unknown_spi", "no inbound SA for (SPI, destination, protocol)"},
 	ReservedSPI:      {"reserved_spi", "SPI 0 to 255 (RFC 4303, 2.1)"},
 	WrongSAMode:      {"wrong_sa_mode", "the SA's mode, its UDP encapsulation, or in transport mode its ends do not fit the packet"},
@@ -81,6 +80,7 @@ var reasons = [NumReasons]struct{ name, text string }{
 	HostLocal:        {"host_local", "for the gateway itself, under an SA or sent to it from the protected side"},
 	NoNeighbour:      {"no_neighbour", "the next hop's link-layer address is not known; resolution requested"},
 	TooBig:           {"too_big", "does not fit the path MTU; answered with ICMP"},
+	PathReport:       {"path_report", "an ICMP error about a tunnel's path MTU for which the slow path has no time"},
 	NoRoom:           {"no_room", "does not fit the frame with the headers that it needs"},
 	TxFull:           {"tx_full", "the egress queue is full"},
 	PoolEmpty:        {"pool_empty", "no free frame for a packet of the slow path"},

@@ -10,6 +10,7 @@ const (
 	PuntTooBig  PuntKind = iota + 1 // answer the sender with frag-needed or packet-too-big naming MTU
 	PuntTTL                         // answer the sender with time exceeded
 	PuntResolve                     // have the kernel resolve Via on Port; carries no packet
+	PuntPMTU                        // Data is an ICMP error to the gateway: a packet of an SA is too big for its path
 	PuntMoved                       // the peer of the inbound ESP SA (SPI, Dst) sends from Via and SrcPort; carries no packet
 )
 
