@@ -17,6 +17,7 @@ const (
 	dropped      // counted under its reason, the frame goes home
 	punted       // the slow path has a copy, the frame goes home
 	sent         // a port owns the frame
+	cutUp        // goes on as its fragments, the frame goes home
 )
 
 // packet is one frame on its way through the stages.
@@ -33,10 +34,12 @@ type packet struct {
 	in  *sad.Inbound  // came by this SA; nil: came in clear
 	hop *fib.Hop
 
-	seq    uint64 // inbound: the full sequence number
-	esp    int    // inbound: where the ESP packet starts in chunk
-	espEnd int    // inbound: where it ends
+	seq    uint64        // inbound: the full sequence number
+	esp    int           // inbound: where the ESP packet starts in chunk
+	espEnd int           // inbound: where it ends
+	first  *sad.Outbound // cutFirst: the SA of its fragments
 	fate   fate
+	cut    cutMode
 	local  bool // made by the gateway: its TTL stays
 	reason counter.Reason
 }
@@ -52,21 +55,21 @@ type Burst struct {
 	pkts  [MaxBurst]packet
 	live  [MaxBurst]uint8 // indices of the packets that are alive, in order
 	nlive int
+	cuts  bool // there are packets to be cut
 	holes bool // live lists packets that are not alive any more
-	ah    bool // there is AH in it, from the wire
 }
 
 // load starts a new burst with frames, which came in by port.
 func (b *Burst) load(port int, pool *pmd.Pool, frames []pmd.Frame) {
-	b.port, b.n, b.nlive, b.holes = port, len(frames), len(frames), false
-	b.ah = false
+	b.port, b.n, b.nlive = port, len(frames), len(frames)
+	b.holes, b.cuts = false, false
 	for i := range frames {
 		p := &b.pkts[i]
 		p.chunk = pool.ChunkOf(frames[i])
 		p.base = frames[i].Base
 		p.l2, p.size = int(frames[i].Off), int(frames[i].Len)
 		p.out, p.in, p.hop = nil, nil, nil
-		p.fate, p.local, p.reason = alive, false, counter.None
+		p.fate, p.cut, p.local, p.reason = alive, whole, false, counter.None
 		b.live[i] = uint8(i)
 	}
 }

@@ -25,16 +25,12 @@
 // those that end here; one place, finish, counts them and gives their frames
 // back. Every frame received is counted exactly once:
 //
-//	rx + injected = tx + punted + drops
+//	rx + injected + fragments = tx + punted + cut + drops
 //
 // In tunnel mode the packet is the payload of a new one. In transport mode ESP
 // goes between the packet's IP header and its payload, and the two meet again
 // when it is opened; what then is for an address of the gateway ends in route,
 // as everything that fib calls Local does.
-//
-// AH (RFC 4302) is rare: its packets are signed in seal and verified behind
-// open, one by one, and cost ESP nothing. What routers may change counts as zeros
-// in a copy of the headers; the packet itself is read only.
 //
 // A worker shares nothing that it changes with other workers but the SAs,
 // which are lock-free. Policies, SAs and routes are immutable snapshots that

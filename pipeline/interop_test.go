@@ -124,7 +124,6 @@ type request struct {
 	AuthKey  []byte `json:"auth_key"`
 	ESN      bool   `json:"esn"`
 	Host     bool   `json:"transport"`
-	AH       bool   `json:"ah"`
 	SA       int    `json:"sa"`
 	Seq      uint64 `json:"seq"`
 	Packet   []byte `json:"packet,omitempty"`
@@ -190,7 +189,7 @@ func (j *judge) ask(t testing.TB, r request) reply {
 // add gives the judge the SA of p and returns its number.
 func (j *judge) add(t testing.TB, s *judged, p *sad.Params) int {
 	t.Helper()
-	j.ask(t, request{Op: "sa", SPI: p.SPI, Src: p.Src.String(), Dst: p.Dst.String(), ESN: p.ESN, Host: !p.Tunnel, AH: p.Proto == 51,
+	j.ask(t, request{Op: "sa", SPI: p.SPI, Src: p.Src.String(), Dst: p.Dst.String(), ESN: p.ESN, Host: !p.Tunnel,
 		Crypt: s.scapyCrypt, CryptKey: p.EncKey, Auth: s.scapyAuth, AuthKey: p.AuthKey})
 	j.sas++
 	return j.sas - 1

@@ -8,7 +8,12 @@ import (
 
 // outerDF says whether the outer IPv4 header around p, still clear, has
 // don't-fragment (RFC 4301, section 8.1).
+// A packet that is to be cut has none, and none is lost to a path that is narrower
+// than can be told.
 func (p *packet) outerDF(sa *sad.Outbound) bool {
+	if p.cut == cutSealed || sa.PathFragments() {
+		return false
+	}
 	if sa.Outer.DF != sad.DFCopy {
 		return sa.Outer.DF == sad.DFSet
 	}

@@ -36,14 +36,14 @@ func TestGoldenTunnelHeaders(t *testing.T) {
 		want   string
 	}{
 		{"4 in 4", in4(df), false, sad.Outer{}, "45ba009c00004000" + "4032b572" + ends4 + esp},
-		{"4 in 4, no DF", in4(noDF), false, sad.Outer{}, "45ba009c00010000" + "4032f571" + ends4 + esp},
+		{"4 in 4, no DF", in4(noDF), false, sad.Outer{}, "45ba009c10010000" + "4032e571" + ends4 + esp},
 		{"6 in 4", in6, false, sad.Outer{}, "45ba009c00004000" + "4032b572" + ends4 + esp},
 		{"4 in 6", in4(df), true, sad.Outer{}, "6ba00000" + "00883240" + ends6 + esp},
 		{"6 in 6", in6, true, sad.Outer{}, "6ba00000" + "00883240" + ends6 + esp},
 
 		{"DF set", in4(noDF), false, sad.Outer{DF: sad.DFSet}, "45ba009c00004000" + "4032b572" + ends4 + esp},
-		{"DF clear", in4(df), false, sad.Outer{DF: sad.DFClear}, "45ba009c00010000" + "4032f571" + ends4 + esp},
-		{"DF clear around IPv6", in6, false, sad.Outer{DF: sad.DFClear}, "45ba009c00010000" + "4032f571" + ends4 + esp},
+		{"DF clear", in4(df), false, sad.Outer{DF: sad.DFClear}, "45ba009c10010000" + "4032e571" + ends4 + esp},
+		{"DF clear around IPv6", in6, false, sad.Outer{DF: sad.DFClear}, "45ba009c10010000" + "4032e571" + ends4 + esp},
 		{"DSCP set, over IPv4", in4(df), false, sad.Outer{DSCP: sad.DSCPSet(10)}, "452a009c00004000" + "4032b602" + ends4 + esp},
 		{"DSCP set, over IPv6", in6, true, sad.Outer{DSCP: sad.DSCPSet(10)}, "62a00000" + "00883240" + ends6 + esp},
 		{"DSCP by map", in6, true, sad.Outer{DSCP: &sad.DSCPMap{46: 34}}, "68a00000" + "00883240" + ends6 + esp},

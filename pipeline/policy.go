@@ -58,9 +58,14 @@ func (w *Worker) unbound(pol *spd.Policy, p *packet) (drop bool) {
 func (w *Worker) policyBack(b *Burst) {
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
-		if p.in != nil && !p.in.Admits(&p.tuple) {
-			b.Drop(i, counter.SelectorMismatch)
-			continue
+		if p.in != nil {
+			if !p.in.Admits(&p.tuple) {
+				b.Drop(i, counter.SelectorMismatch)
+				continue
+			}
+			if p.in.Outer.MSS != 0 {
+				w.clampIn(p)
+			}
 		}
 		pol := w.inCache.Lookup(w.spd.In, &p.tuple)
 		switch {

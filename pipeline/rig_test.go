@@ -104,10 +104,13 @@ func (g *gateway) assemble(q queues) {
 }
 
 // setMTU publishes the test network's routes with the given MTU on the wire.
-func (g *gateway) setMTU(wire int) {
+func (g *gateway) setMTU(wire int) { g.setMTUs(1500, wire) }
+
+// setMTUs is setMTU with an MTU on the protected side, too.
+func (g *gateway) setMTUs(red, wire int) {
 	g.mtu = wire
 	cfg := &fib.Config{Links: []fib.Link{
-		{Index: 1, Port: 0, MAC: mac(0xa0), MTU: 1500},
+		{Index: 1, Port: 0, MAC: mac(0xa0), MTU: red},
 		{Index: 2, Port: 1, MAC: mac(0xa1), MTU: wire},
 	}}
 	near, far := []netip.Prefix{netA4, netA6}, []netip.Prefix{netB4, netB6}
@@ -165,8 +168,6 @@ type tunnel struct {
 	outer6   bool
 	udp      bool // ESP in UDP (RFC 3948)
 	host     bool // transport mode, from host to host
-	ah       bool // AH, with the integrity algorithm; else ESP
-	align4   bool
 	window   int
 	outer    sad.Outer
 	selector bool // SAs carry the test network's selectors
@@ -190,9 +191,6 @@ func (tn *tunnel) params(fromA bool) *sad.Params {
 	p := &sad.Params{SPI: spi, Proto: 50, Src: addr(src), Dst: addr(dst), Tunnel: !tn.host,
 		Encryption: tn.enc, Integrity: tn.integ, ESN: tn.esn, Window: tn.window, Reqid: 7, Outer: tn.outer,
 		EncKey: key(tn.encLen, byte(spi)), AuthKey: key(tn.authLen, byte(spi)+100)}
-	if tn.ah {
-		p.Proto, p.EncKey, p.Align4 = 51, nil, tn.align4
-	}
 	if tn.udp {
 		p.Encap = sad.Encap{Type: sad.EncapUDP, SrcPort: 4500, DstPort: 4500}
 	}
@@ -434,9 +432,6 @@ func (tn tunnel) String() string {
 	outer := 4
 	if tn.outer6 {
 		outer = 6
-	}
-	if tn.ah {
-		return fmt.Sprintf("ah/%s-%d/esn=%t/outer=%d/host=%t/align4=%t", tn.integ, tn.authLen*8, tn.esn, outer, tn.host, tn.align4)
 	}
 	return fmt.Sprintf("%s-%d%s/esn=%t/outer=%d/udp=%t/host=%t", tn.enc, tn.encLen*8, tn.integ, tn.esn, outer, tn.udp, tn.host)
 }

@@ -47,8 +47,7 @@ func (w *Worker) route(b *Burst) {
 			w.punt(b, i, fib.PuntTTL, 0)
 			continue
 		}
-		if mtu := p.pathMTU(); int(p.info.Len) > mtu {
-			w.punt(b, i, fib.PuntTooBig, mtu)
+		if mtu := p.pathMTU(); int(p.info.Len) > mtu && !w.tooBig(b, i, mtu) {
 			continue
 		}
 		if !p.local {
@@ -60,19 +59,6 @@ func (w *Worker) route(b *Burst) {
 // toWire says whether hop leaves by a port on the wire side.
 func (w *Worker) toWire(hop *fib.Hop) bool {
 	return hop.State >= fib.Unresolved && w.ports[hop.Port].side == Wire
-}
-
-// pathMTU returns the largest packet, as p's sender counts, that can leave
-// where p does.
-func (p *packet) pathMTU() int {
-	if p.out == nil {
-		return int(p.hop.MTU)
-	}
-	if !p.out.Tunnel {
-		head := int(p.info.HeaderLen)
-		return head + p.out.Geo.MaxInner(int(p.hop.MTU)-head)
-	}
-	return p.out.Geo.MaxInner(int(p.hop.MTU))
 }
 
 // blocked ends packet i, whose next hop cannot be used.

@@ -6,10 +6,13 @@ import (
 	"spigot/sad"
 )
 
-// seal wraps each packet that has an outbound SA in ESP or AH, in place: a
-// burst's row of packets under one SA takes its sequence numbers with one atomic
-// add, then all jobs of ESP run as one batch.
+// seal wraps each packet that has an outbound SA in ESP, in place: a burst's
+// row of packets under one SA takes its sequence numbers with one atomic add,
+// then all jobs run as one batch.
 func (w *Worker) seal(b *Burst) {
+	if b.cuts {
+		b.hideFirst()
+	}
 	jobs := w.jobs[:0]
 	live := b.Live()
 	for len(live) > 0 {
@@ -39,12 +42,13 @@ func (w *Worker) seal(b *Burst) {
 
 // sealRun prepares the packets in row, all under sa, and appends their jobs.
 func (w *Worker) sealRun(b *Burst, row []uint8, sa *sad.Outbound, jobs []sad.Job) []sad.Job {
-	switch {
-	case sa.Proto == wire.ProtoAH:
-		w.signRow(b, row, sa)
-		return jobs
-	case !sa.Tunnel:
+	if !sa.Tunnel {
 		return w.sealTransport(b, row, sa, jobs)
+	}
+	if sa.Outer.MSS != 0 {
+		for _, i := range row {
+			b.pkts[i].clampOut(sa)
+		}
 	}
 	seq, granted := sa.Reserve(len(row))
 	var packets, bytes uint64
@@ -121,7 +125,7 @@ func (p *packet) outerHeader(sa *sad.Outbound, outer []byte, seq uint32) {
 	df := p.outerDF(sa)
 	id := uint16(0) // of no use with DF (RFC 6864, section 4.1)
 	if !df {
-		id = uint16(seq)
+		id = uint16(seq + sa.SPI + sa.SPI>>16) // apart from that of other SAs between these two
 	}
 	wire.IPv4(outer).Fill(sa.TOS(p.info.TOS), len(outer), id, df)
 }

@@ -15,6 +15,9 @@ type egress struct {
 
 // send gives each packet its Ethernet header and hands it to its egress queue.
 func (w *Worker) send(b *Burst) {
+	if b.cuts {
+		w.cut(b)
+	}
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
 		l2 := p.l3 - wire.EthernetLen

@@ -41,13 +41,15 @@ type Worker struct {
 	outCache, inCache *spd.Cache
 	saCache           saCache
 	engine            *sad.Engine
-	signing           signing
 
 	// Scratch, used again by every burst.
-	burst  Burst
-	frames [MaxBurst]pmd.Frame
-	jobs   [MaxBurst]sad.Job
-	egress []egress
+	burst     Burst
+	fragments Burst
+
+	fragmentID uint32 // of the last IPv6 packet that was cut
+	frames     [MaxBurst]pmd.Frame
+	jobs       [MaxBurst]sad.Job
+	egress     []egress
 
 	acquired   asked
 	resolved   asked
@@ -70,12 +72,13 @@ func New(cfg Config) (*Worker, error) {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	w := &Worker{
-		cfg:      cfg,
-		c:        cfg.Counters,
-		outCache: spd.NewCache(cfg.CacheEntries, cfg.Seed),
-		inCache:  spd.NewCache(cfg.CacheEntries, cfg.Seed+1),
-		engine:   sad.NewEngine(),
-		egress:   make([]egress, len(cfg.Ports)),
+		cfg:        cfg,
+		c:          cfg.Counters,
+		outCache:   spd.NewCache(cfg.CacheEntries, cfg.Seed),
+		inCache:    spd.NewCache(cfg.CacheEntries, cfg.Seed+1),
+		engine:     sad.NewEngine(),
+		fragmentID: uint32(cfg.Seed),
+		egress:     make([]egress, len(cfg.Ports)),
 	}
 	for _, p := range cfg.Ports {
 		q := port{side: p.Side, queues: p.Queues}
@@ -222,9 +225,6 @@ func (w *Worker) inbound(b *Burst) {
 	w.sa(b) // SPI -> SA, replay check
 	w.lap(counter.StageSA, b.n)
 	w.open(b) // authenticate and decrypt in place, replay mark
-	if b.ah {
-		w.openAH(b) // verify, one by one
-	}
 	w.lap(counter.StageOpen, b.n)
 	w.policyBack(b) // inner packet against the SA's selectors and the SPD
 	w.lap(counter.StagePolicyBack, b.n)
@@ -246,6 +246,8 @@ func (w *Worker) finish(b *Burst) {
 			continue
 		case punted:
 			w.c.Punted++
+		case cutUp:
+			w.c.Cut++
 		default:
 			w.c.Drops[p.reason]++
 		}
