@@ -45,22 +45,24 @@ type PortStats struct {
 
 // WorkerInfo is what a worker has counted; see counter.Values.
 type WorkerInfo struct {
-	Core     int               `json:"core"`
-	Turns    uint64            `json:"turns"`
-	Busy     uint64            `json:"busy"`
-	Sleeps   uint64            `json:"sleeps"`
-	Rx       uint64            `json:"rx"`
-	RxBytes  uint64            `json:"rx_bytes"`
-	Injected uint64            `json:"injected"`
-	Tx       uint64            `json:"tx"`
-	TxBytes  uint64            `json:"tx_bytes"`
-	Punted   uint64            `json:"punted"`
-	Acquires uint64            `json:"acquires"`
-	LostMsgs uint64            `json:"lost_msgs"`
-	Dropped  uint64            `json:"dropped"`
-	Drops    map[string]uint64 `json:"drops"`    // by reason; those that happened
-	Balanced bool              `json:"balanced"` // rx + injected = tx + punted + dropped
-	Stages   []StageInfo       `json:"stages"`
+	Core      int               `json:"core"`
+	Turns     uint64            `json:"turns"`
+	Busy      uint64            `json:"busy"`
+	Sleeps    uint64            `json:"sleeps"`
+	Rx        uint64            `json:"rx"`
+	RxBytes   uint64            `json:"rx_bytes"`
+	Injected  uint64            `json:"injected"`
+	Tx        uint64            `json:"tx"`
+	TxBytes   uint64            `json:"tx_bytes"`
+	Punted    uint64            `json:"punted"`
+	Cut       uint64            `json:"cut"`       // packets cut up to fit the path
+	Fragments uint64            `json:"fragments"` // what they were cut into
+	Acquires  uint64            `json:"acquires"`
+	LostMsgs  uint64            `json:"lost_msgs"`
+	Dropped   uint64            `json:"dropped"`
+	Drops     map[string]uint64 `json:"drops"`    // by reason; those that happened
+	Balanced  bool              `json:"balanced"` // rx + injected + fragments = tx + punted + cut + dropped
+	Stages    []StageInfo       `json:"stages"`
 }
 
 // StageInfo is the cost of one stage in the turns that were sampled.
@@ -97,8 +99,9 @@ type SAInfo struct {
 	AgeSeconds float64  `json:"age_seconds"` // since it was made usable
 	Soft       Lifetime `json:"soft"`
 	Hard       Lifetime `json:"hard"`
-	Policies   []uint32 `json:"policies"`        // outbound: bound to it
-	Outer      string   `json:"outer,omitempty"` // what is said of the outer header, in the words of ipsec.conf
+	Policies   []uint32 `json:"policies"`           // outbound: bound to it
+	PathMTU    int      `json:"path_mtu,omitempty"` // outbound: the largest outer packet that its path carries, as ICMP told; 0: not known
+	Outer      string   `json:"outer,omitempty"`    // what is said of the outer header, in the words of ipsec.conf
 	Name       string   `json:"name"`
 }
 
@@ -176,6 +179,9 @@ type Stats struct {
 	ICMPLimited  uint64 `json:"icmp_limited"`  // held back by the rate limit
 	ICMPRefused  uint64 `json:"icmp_refused"`  // about what must not be answered, or with no address to answer from
 	ICMPLost     uint64 `json:"icmp_lost"`     // the worker's ring was full
+	PathsLowered uint64 `json:"paths_lowered"` // ICMP errors that lowered an SA's path MTU
+	PathsRefused uint64 `json:"paths_refused"` // about no SA of the gateway, implausible, or malformed
+	PathsRaised  uint64 `json:"paths_raised"`  // path MTUs forgotten, to try a larger one
 	SoftExpired  uint64 `json:"soft_expired"`
 	HardExpired  uint64 `json:"hard_expired"`
 }

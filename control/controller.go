@@ -88,6 +88,9 @@ type Config struct {
 	// AllowManualAEAD accepts manual keys for counter-mode ciphers, although a
 	// restart repeats their IVs.
 	AllowManualAEAD bool
+	// PathMTULife is how long an SA's path MTU is believed before a larger one is
+	// tried (RFC 1191, section 6.3); 0: 10 minutes.
+	PathMTULife time.Duration
 }
 
 // Controller is the slow path. Its methods may be called by any goroutine.
@@ -114,7 +117,8 @@ type Controller struct {
 
 	asks    acquires
 	askLog  bucket
-	answers []bucket // of ICMP errors, by worker
+	answers []answers          // by worker
+	paths   map[SAID]time.Time // SAs whose path MTU was learned, and when
 	icmpID  uint16
 	broken  []string // by port: what Check said last, "" if nothing
 	behind  []bool   // by port: SetLocal has failed and is to be tried again
@@ -155,6 +159,9 @@ func New(cfg Config) (*Controller, error) {
 			return nil, fmt.Errorf("new controller: %w: worker %d lacks counters or a ring", ErrConfig, i)
 		}
 	}
+	if cfg.PathMTULife == 0 {
+		cfg.PathMTULife = 10 * time.Minute
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -178,12 +185,13 @@ func New(cfg Config) (*Controller, error) {
 			byAsk: map[ask]*asked{}, bySeq: map[uint32]*asked{}, byPolicy: map[uint32][]*asked{},
 		},
 		askLog:  bucket{rate: 10, burst: 20},
-		answers: make([]bucket, len(cfg.Workers)),
+		answers: make([]answers, len(cfg.Workers)),
+		paths:   map[SAID]time.Time{},
 		broken:  make([]string, len(cfg.Ports)),
 		behind:  make([]bool, len(cfg.Ports)),
 	}
 	for i := range c.answers {
-		c.answers[i] = bucket{rate: answerRate, burst: answerRate}
+		c.answers[i] = answers{bucket{rate: ttlRate, burst: ttlRate}, bucket{rate: tooBigRate, burst: tooBigRate}}
 	}
 	c.newSecret()
 	c.db = sad.NewDB(cfg.Epochs, func(s *sad.Snapshot) { cfg.IPsec.Store(c.spds.tables, s) })
@@ -289,6 +297,7 @@ func (c *Controller) chores(now time.Time) {
 		c.expirePolicies(now)
 	})
 	c.forgetAsks(now)
+	c.forgetPaths(now)
 	for i := range c.cfg.Ports {
 		c.check(i)
 		if c.behind[i] {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"spigot/crypto"
 	"spigot/sad"
 )
 
@@ -64,8 +65,8 @@ func (c *Controller) newManual(p *sad.Params, d digest) (*manual, error) {
 	m := &manual{digest: d, params: *p}
 	m.params.EncKey, m.params.AuthKey = slices.Clone(p.EncKey), slices.Clone(p.AuthKey)
 	m.params.Selectors = slices.Clone(p.Selectors)
-	if key := p.CounterKey(); key != nil {
-		m.key = c.mac(key)
+	if counterMode(p) {
+		m.key = c.mac(p.EncKey)
 	}
 	dir := c.directionOf(p)
 	if err := m.make(dir); err != nil {
@@ -154,16 +155,15 @@ func (c *Controller) tellUnknown(m *manual) {
 func (c *Controller) checkKeys(sas []*sad.Params) error {
 	seen := make(map[digest]string)
 	for _, p := range sas {
-		counted := p.CounterKey()
-		if counted == nil {
+		if !counterMode(p) {
 			continue
 		}
 		if !c.cfg.AllowManualAEAD {
 			return fmt.Errorf("%w: SA %s uses %s: a counter-mode cipher must never see an IV twice under one key, and a "+
 				"restart of the gateway would start again at IV 1: use aes-cbc with an hmac, or a key daemon, or take "+
-				"the risk with --allow-manual-aead and new keys for each start", ErrManualKey, nameOf(p), p.Encryption+p.Integrity)
+				"the risk with --allow-manual-aead and new keys for each start", ErrManualKey, nameOf(p), p.Encryption)
 		}
-		key := c.mac(counted)
+		key := c.mac(p.EncKey)
 		if other, twice := seen[key]; twice {
 			return fmt.Errorf("%w: SAs %s and %s have the same encryption key and would send the same IVs: "+
 				"give each SA a key of its own", ErrManualKey, other, nameOf(p))
@@ -171,6 +171,13 @@ func (c *Controller) checkKeys(sas []*sad.Params) error {
 		seen[key] = nameOf(p)
 	}
 	return nil
+}
+
+// counterMode says whether two packets under one key and IV would betray each
+// other. What is no algorithm at all is refused elsewhere.
+func counterMode(p *sad.Params) bool {
+	suite, err := crypto.Lookup(p.Encryption, p.Integrity, len(p.EncKey))
+	return err == nil && suite.CounterMode()
 }
 
 // nameOf names an SA of the configuration for people.

@@ -8,9 +8,13 @@ import (
 	"spigot/internal/flow"
 )
 
-// answerRate is how many ICMP errors a worker's packets may cause a second
-// (RFC 4443, section 2.4 (f)); as many may come at once.
-const answerRate = 100
+// How many ICMP errors a worker's packets may cause a second (RFC 4443, section
+// 2.4 (f)); as many may come at once. When a path becomes narrower, each flow
+// needs to be told, and those whose TTL runs out must not be in their way.
+const (
+	ttlRate    = 100
+	tooBigRate = 1000
+)
 
 // punt does what worker i asks about one packet.
 func (c *Controller) punt(i int, p *fib.Punt, now time.Time) {
@@ -22,6 +26,8 @@ func (c *Controller) punt(i int, p *fib.Punt, now time.Time) {
 		}
 	case fib.PuntMoved:
 		c.locate(p, now)
+	case fib.PuntPMTU:
+		c.learnPath(p.Data[:min(int(p.Len), len(p.Data))], now)
 	case fib.PuntTooBig, fib.PuntTTL:
 		c.answer(i, p, now)
 	}
@@ -49,7 +55,7 @@ func (c *Controller) answer(i int, p *fib.Punt, now time.Time) {
 		c.stats.ICMPRefused++
 		return
 	}
-	if !c.answers[i].take(now) {
+	if !c.answers[i].of(p.Kind).take(now) {
 		c.stats.ICMPLimited++
 		return
 	}
@@ -62,6 +68,17 @@ func (c *Controller) answer(i int, p *fib.Punt, now time.Time) {
 	} else {
 		c.stats.ICMPLost++
 	}
+}
+
+// answers limits the ICMP errors of one worker.
+type answers struct{ ttl, tooBig bucket }
+
+// of returns the limit for errors of that kind.
+func (a *answers) of(kind fib.PuntKind) *bucket {
+	if kind == fib.PuntTTL {
+		return &a.ttl
+	}
+	return &a.tooBig
 }
 
 // source chooses the address that answers to: one of the port by which the

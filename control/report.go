@@ -61,7 +61,7 @@ func (c *Controller) reportWorkers() []WorkerInfo {
 		info := WorkerInfo{
 			Core: w.Core, Turns: v.Turns, Busy: v.Busy, Sleeps: v.Sleeps,
 			Rx: v.Rx, RxBytes: v.RxBytes, Injected: v.Injected, Tx: v.Tx, TxBytes: v.TxBytes,
-			Punted: v.Punted, Acquires: v.Acquires, LostMsgs: v.LostMsgs,
+			Punted: v.Punted, Cut: v.Cut, Fragments: v.Fragments, Acquires: v.Acquires, LostMsgs: v.LostMsgs,
 			Dropped: v.Dropped(), Drops: map[string]uint64{}, Balanced: v.Balanced(),
 		}
 		for r, n := range v.Drops {
@@ -114,6 +114,9 @@ func (c *Controller) reportSAs(now time.Time) []SAInfo {
 		info.Policies = append(info.Policies, bound[r.out]...)
 		if sa := r.sa(); sa != nil {
 			info.Suite = sa.Suite
+		}
+		if r.out != nil && r.out.PathKnown() {
+			info.PathMTU = r.out.PathMTU()
 		}
 		if r.larval {
 			info.Direction = DirLarval

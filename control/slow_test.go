@@ -206,14 +206,18 @@ func TestAnswersAreRateLimited(t *testing.T) {
 		}
 		return sent
 	}
-	if n := sent(300, now); n != answerRate {
-		t.Errorf("%d answers at once, want %d", n, answerRate)
+	if n := sent(300, now); n != ttlRate {
+		t.Errorf("%d answers at once, want %d", n, ttlRate)
 	}
-	if n := sent(300, now.Add(time.Second/2)); n != answerRate/2 {
-		t.Errorf("%d answers half a second later, want %d", n, answerRate/2)
+	if n := sent(300, now.Add(time.Second/2)); n != ttlRate/2 {
+		t.Errorf("%d answers half a second later, want %d", n, ttlRate/2)
 	}
-	if g.stats.ICMPSent != answerRate*3/2 || g.stats.ICMPLimited != 600-answerRate*3/2 {
+	if g.stats.ICMPSent != ttlRate*3/2 || g.stats.ICMPLimited != 600-ttlRate*3/2 {
 		t.Errorf("counted %+v", g.stats)
+	}
+	p.Kind, p.MTU = fib.PuntTooBig, 1400
+	if n := sent(2*tooBigRate, now.Add(time.Second)); n != tooBigRate {
+		t.Errorf("%d answers to packets that are too big, want %d", n, tooBigRate)
 	}
 }
 

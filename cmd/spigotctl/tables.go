@@ -52,14 +52,14 @@ func stages(list []control.StageInfo) string {
 }
 
 func saTable(_ *showOptions, sas []control.SAInfo, w io.Writer) {
-	fmt.Fprintln(w, "DIR\tSPI\tSRC\tDST\tPROTO\tMODE\tSUITE\tREQID\tESN\tSEQ\tWINDOW\tPACKETS\tBYTES\tAGE\tNAME")
+	fmt.Fprintln(w, "DIR\tSPI\tSRC\tDST\tPROTO\tMODE\tSUITE\tREQID\tESN\tSEQ\tWINDOW\tPMTU\tPACKETS\tBYTES\tAGE\tNAME")
 	for _, s := range sas {
 		window := "-"
 		if s.Direction == control.DirIn {
 			window = strconv.Itoa(s.Window)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\n", s.Direction, spi(s.SPI), s.Src, s.Dst, s.Proto, s.Mode,
-			s.Suite, orAny(s.Reqid), yesNo(s.ESN), s.Seq, window, s.Packets, s.Bytes, seconds(s.AgeSeconds), orDash(s.Name))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\t%s\t%s\n", s.Direction, spi(s.SPI), s.Src, s.Dst, s.Proto, s.Mode,
+			s.Suite, orAny(s.Reqid), yesNo(s.ESN), s.Seq, window, number(s.PathMTU), s.Packets, s.Bytes, seconds(s.AgeSeconds), orDash(s.Name))
 	}
 }
 
@@ -128,11 +128,7 @@ func dropsTable(o *showOptions, drops []control.DropInfo, w io.Writer) {
 func routesTable(_ *showOptions, routes []control.RouteInfo, w io.Writer) {
 	fmt.Fprintln(w, "DESTINATION\tVIA\tPORT\tMTU\tSTATE\tNEIGHBOUR")
 	for _, r := range routes {
-		mtu := "-"
-		if r.MTU != 0 {
-			mtu = strconv.Itoa(r.MTU)
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Dst, orDash(r.Via), orDash(r.Port), mtu, r.State, orDash(r.MAC))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Dst, orDash(r.Via), orDash(r.Port), number(r.MTU), r.State, orDash(r.MAC))
 	}
 }
 
@@ -180,6 +176,14 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
+}
+
+// number formats n, of which 0 stands for none.
+func number(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return strconv.Itoa(n)
 }
 
 func yesNo(b bool) string {

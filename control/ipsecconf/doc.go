@@ -27,8 +27,9 @@
 //     bytes N packets N" on SAs;
 //   - on SAs in tunnel mode, what becomes of the outer header: "df copy|set|clear",
 //     "dscp copy|N|{ inner:outer, .. }", "ecn on|off", "ttl N", "flowlabel
-//     zero|copy|hash", and, inbound, "decapdscp keep|copy"; the first of each is
-//     the default;
+//     zero|copy|hash", and, inbound, "decapdscp keep|copy"; what becomes of packets
+//     that are too big for the path: "fragment after|before" encapsulation; the
+//     first of each is the default. "mss N|path" lowers the segment size of TCP;
 //   - "reqid N" on SAs and flows, which ties them together;
 //   - "priority N" on flows: lower is tried first; and "mode tunnel|transport",
 //     the mode of the SA that the flow wants.

@@ -12,10 +12,11 @@ var (
 	labelWords = []string{sad.LabelZero.String(), sad.LabelCopy.String(), sad.LabelHash.String()}
 	ecnWords   = []string{"on", "off"}
 	decapWords = []string{"keep", "copy"}
+	cutWords   = []string{"after", "before"}
 )
 
 // outerOptions are the options of an SA that readOuter reads.
-var outerOptions = []string{"df", "dscp", "ecn", "ttl", "flowlabel", "decapdscp"}
+var outerOptions = []string{"df", "dscp", "ecn", "ttl", "flowlabel", "decapdscp", "fragment", "mss"}
 
 // readOuter reads the option t, one of outerOptions.
 func (r *saRule) readOuter(t token, c *cursor) (err *Error) {
@@ -41,6 +42,16 @@ func (r *saRule) readOuter(t token, c *cursor) (err *Error) {
 	case "decapdscp":
 		n, err = c.word(decapWords)
 		o.DecapDSCP = n == 1
+	case "fragment":
+		n, err = c.word(cutWords)
+		o.SplitFirst = n == 1
+	case "mss":
+		o.MSS = sad.MSSPath
+		if !c.accept("path") {
+			var mss uint64
+			mss, err = c.number("mss", sad.MinMSS, sad.MSSPath-1)
+			o.MSS = uint16(mss)
+		}
 	}
 	return err
 }

@@ -32,6 +32,9 @@ func TestOuterHeaderOptions(t *testing.T) {
 		{text: "flowlabel copy", want: sad.Outer{Label: sad.LabelCopy}},
 		{text: "flowlabel hash", want: sad.Outer{Label: sad.LabelHash}},
 		{text: "decapdscp copy", want: sad.Outer{DecapDSCP: true}},
+		{text: "fragment before", want: sad.Outer{SplitFirst: true}},
+		{text: "mss path", want: sad.Outer{MSS: sad.MSSPath}},
+		{text: "mss 1360", want: sad.Outer{MSS: 1360}},
 		{text: "df clear dscp 46 ecn off ttl 9 flowlabel hash decapdscp copy", dscp: sad.DSCPSet(46),
 			want: sad.Outer{DF: sad.DFClear, NoECN: true, TTL: 9, Label: sad.LabelHash, DecapDSCP: true}},
 	} {
@@ -53,7 +56,7 @@ func TestOuterHeaderOptions(t *testing.T) {
 			}
 		}
 	}
-	for _, text := range []string{"df copy", "dscp copy", "ecn on", "flowlabel zero", "decapdscp keep"} {
+	for _, text := range []string{"df copy", "dscp copy", "ecn on", "flowlabel zero", "decapdscp keep", "fragment after"} {
 		if got, err := read(sa + text); err != nil || got.SAs[0].Outer != (sad.Outer{}) {
 			t.Errorf("%s, the default: %+v, %v", text, got, err)
 		}
@@ -68,9 +71,10 @@ func TestOuterHeaderMistakes(t *testing.T) {
 		{sa + "dscp 64", `t.conf:1:38: codepoint is "64": want a number from 0 to 63`},
 		{sa + "dscp { 1 }", `t.conf:1:40: codepoint in front of ":" is "": want a number from 0 to 63`},
 		{sa + "dscp { 1:2 1:3 }", `t.conf:1:44: "codepoint 1" is given twice: leave one out`},
+		{sa + "mss 100", `t.conf:1:37: mss is "100": want a number from 456 to 65534`},
 		{sa + "ttl 0", `t.conf:1:37: ttl is "0": want a number from 1 to 255`},
 		{strings.Replace(sa, "esp", "esp transport", 1) + "spi 300 enc null authkey " + k32 + " df clear",
-			`t.conf:1:133: there is no outer header in transport mode: leave out df, dscp, ecn, ttl, flowlabel, decapdscp`},
+			`t.conf:1:133: there is no outer header in transport mode: leave out df, dscp, ecn, ttl, flowlabel, decapdscp, fragment, mss`},
 	} {
 		if _, err := read(c.text); err == nil || err.Error() != c.want {
 			t.Errorf("%s:\n got %v\nwant %s", c.text, err, c.want)
