@@ -126,7 +126,8 @@ type Controller struct {
 
 	clients     atomic.Uint64 // numbers given out by NewClient
 	subscribers map[*Subscriber]bool
-	news        []Event // not delivered yet
+	news        []Event  // not delivered yet
+	undo        []func() // of what Atomic runs; nil: it does not
 
 	// Scratch of poll.
 	requests [64]spd.AcquireRequest

@@ -65,6 +65,7 @@ func (c *Controller) addKeyed(op string, kind EventKind, by Origin, p *SAParams,
 	if !r.placed() {
 		c.waiting++
 	}
+	c.undoable(func() { c.remove(r) })
 	c.tellSA(kind, by, r)
 	return nil
 }

@@ -179,49 +179,37 @@ type loader struct {
 	seq  uint32
 }
 
-// ask sends m and returns the answer.
-func (l *loader) ask(m *pfkey.Message) (*pfkey.Message, error) {
-	l.seq++
-	m.Seq = l.seq
-	return request(l.conn, m)
-}
-
-// apply does what p says, or nothing.
+// apply does what p says, or nothing: the gateway takes all of the messages
+// before it acts on the first.
 func (l *loader) apply(ctx context.Context, p *plan) error {
-	var undo []*pfkey.Message // the last first
-	for _, s := range p.steps {
-		err := ctx.Err()
-		var answer *pfkey.Message
-		if err == nil {
-			answer, err = l.ask(s.m)
+	if len(p.steps) == 0 {
+		return nil
+	}
+	first := l.seq + 1
+	for i, s := range p.steps {
+		if err := ctx.Err(); err != nil {
+			return err // the gateway forgets what it has when the connection ends
 		}
-		if err != nil {
-			err = fmt.Errorf("%s: %w", s.from, err)
-			for _, m := range undo {
-				if _, e := l.ask(m); e != nil {
-					err = errors.Join(err, fmt.Errorf("undo what was loaded: %w", e))
-				}
-			}
+		l.seq++
+		s.m.Seq, s.m.PID, s.m.More = l.seq, uint32(unix.Getpid()), i < len(p.steps)-1
+		if err := l.conn.Send(s.m); err != nil {
 			return err
 		}
-		undo = append([]*pfkey.Message{undoOf(&s, answer)}, undo...)
 	}
-	return nil
-}
-
-// undoOf returns the message that takes s back, to which the gateway gave that
-// answer.
-func undoOf(s *step, answer *pfkey.Message) *pfkey.Message {
-	switch {
-	case s.m.Type == pfkey.Add:
-		return &pfkey.Message{Type: pfkey.Delete, SAType: s.m.SAType, SA: s.m.SA, Src: s.m.Src, Dst: s.m.Dst,
-			Has: pfkey.SetOf(pfkey.ExtSA, pfkey.ExtSrc, pfkey.ExtDst)}
-	case s.old != nil && s.old.Policy.ID == answer.Policy.ID:
-		m := *s.old
-		m.Type = pfkey.SPDUpdate
-		return &m
+	for {
+		answer, err := l.conn.Receive()
+		switch {
+		case errors.Is(err, io.EOF):
+			return errGone
+		case err != nil:
+			return err
+		case answer.PID != uint32(unix.Getpid()) || answer.Seq-first >= uint32(len(p.steps)):
+			continue // news
+		case answer.Errno != 0:
+			return fmt.Errorf("%s: %v: %w", p.steps[answer.Seq-first].from, answer.Type, answer.Errno)
+		}
+		return nil
 	}
-	return &pfkey.Message{Type: pfkey.SPDDelete2, Policy: pfkey.Policy{ID: answer.Policy.ID}, Has: pfkey.SetOf(pfkey.ExtPolicy)}
 }
 
 // dump returns all that the gateway lists.

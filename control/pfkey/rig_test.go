@@ -28,6 +28,7 @@ type rig struct {
 	*Server
 	control  *control.Controller
 	acquires *ring.SPSC[spd.AcquireRequest]
+	tables   *tables.Published
 	log      *logBuffer
 }
 
@@ -57,13 +58,13 @@ func (l *logBuffer) String() string {
 
 func newRig(t testing.TB, edit ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{acquires: ring.New[spd.AcquireRequest](256), log: &logBuffer{}}
+	r := &rig{acquires: ring.New[spd.AcquireRequest](256), tables: new(tables.Published), log: &logBuffer{}}
 	mirror := &silent{updates: make(chan *kernel.View)}
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	r.control, err = control.New(control.Config{
 		Log:   log,
-		IPsec: new(tables.Published), FIB: new(atomic.Pointer[fib.Table]),
+		IPsec: r.tables, FIB: new(atomic.Pointer[fib.Table]),
 		Epochs: new(epoch.Domain), Mirror: mirror,
 		Workers: []control.Worker{{
 			Counters: new(counter.Worker), Acquires: r.acquires,
