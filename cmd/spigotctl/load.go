@@ -19,6 +19,7 @@ type loadOptions struct {
 	keyOptions
 	check      bool
 	manualAEAD bool
+	legacy     bool
 }
 
 // newLoad is the command that adds what an ipsec.conf says.
@@ -59,7 +60,8 @@ func newDiff(socket *string) *cobra.Command {
 
 func (o *loadOptions) addManual(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.manualAEAD, "allow-manual-aead", false,
-		"accept manual keys for AES-GCM and ChaCha20, although each load of an SA repeats IVs under them")
+		"accept manual keys for counter modes (AES-GCM, -CCM, -CTR, ChaCha20), although each load of an SA repeats IVs under them")
+	cmd.Flags().BoolVar(&o.legacy, "allow-legacy", false, "accept HMAC-SHA1; the gateway has to allow it, too")
 }
 
 func asFailure(err error) error {
@@ -84,7 +86,7 @@ func withPlan(cmd *cobra.Command, o *loadOptions, path string, f func(*loader, *
 	for _, text := range conf.Warnings {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", text)
 	}
-	w, err := wantedOf(conf, o.manualAEAD)
+	w, err := wantedOf(conf, o)
 	if err != nil || o.check {
 		return err
 	}
@@ -121,14 +123,18 @@ func (w *wanted) wipe() {
 }
 
 // wantedOf puts conf into messages.
-func wantedOf(conf *ipsecconf.Config, manualAEAD bool) (*wanted, error) {
+func wantedOf(conf *ipsecconf.Config, o *loadOptions) (*wanted, error) {
 	w := &wanted{}
 	for _, p := range conf.SAs {
 		suite, err := crypto.Lookup(p.Encryption, p.Integrity, len(p.EncKey))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.Name, err)
 		}
-		if suite.CounterMode() && !manualAEAD {
+		if crypto.Legacy(p.Integrity) && !o.legacy {
+			return nil, fmt.Errorf("%s: %s is for old peers only (RFC 8221, section 6): use hmac-sha2-256 or an AEAD, or allow it "+
+				"with --allow-legacy", p.Name, p.Integrity)
+		}
+		if suite.CounterMode() && !o.manualAEAD {
 			return nil, fmt.Errorf("%s: manual key refused: %s must never see an IV twice under one key, and each load starts "+
 				"again at IV 1: use aes-cbc with an hmac, or a key daemon, or take the risk with --allow-manual-aead and new keys "+
 				"for each load", p.Name, p.Encryption)

@@ -50,7 +50,7 @@ const firstReqid = 0x3fff
 // New returns a server.
 func New(cfg Config) *Server {
 	s := &Server{
-		control: cfg.Control, log: cfg.Log, max: cfg.MaxClients, supported: supports(),
+		control: cfg.Control, log: cfg.Log, max: cfg.MaxClients, supported: supports(cfg.Control.AllowsLegacy()),
 		clients: map[*Client]bool{}, reqid: firstReqid,
 	}
 	if s.log == nil {
