@@ -85,14 +85,16 @@ type Config struct {
 	Ports   []Port
 	Mirror  Mirror // whoever made it runs it
 
+	// Host is told which of the host's own packets are to come to the gateway,
+	// whenever that changes. It must not block. nil: none do.
+	Host func(HostPlan)
+
 	// AllowManualAEAD accepts manual keys for counter-mode ciphers, although a
 	// restart repeats their IVs.
 	AllowManualAEAD bool
 	// PathMTULife is how long an SA's path MTU is believed before a larger one is
 	// tried (RFC 1191, section 6.3); 0: 10 minutes.
 	PathMTULife time.Duration
-	// AllowLegacy accepts algorithms that are there for old peers only: SHA-1.
-	AllowLegacy bool
 }
 
 // Controller is the slow path. Its methods may be called by any goroutine.
@@ -115,13 +117,13 @@ type Controller struct {
 	usedKeys map[digest]bool // counter-mode keys that manual SAs have had
 
 	view  *kernel.View // nil until the mirror has spoken
+	host  planner
 	local map[flow.Addr]bool
 
 	asks    acquires
 	askLog  bucket
 	answers []answers          // by worker
 	paths   map[SAID]time.Time // SAs whose path MTU was learned, and when
-	oldLog  bucket             // of refused algorithms
 	icmpID  uint16
 	broken  []string // by port: what Check said last, "" if nothing
 	behind  []bool   // by port: SetLocal has failed and is to be tried again
@@ -129,8 +131,7 @@ type Controller struct {
 
 	clients     atomic.Uint64 // numbers given out by NewClient
 	subscribers map[*Subscriber]bool
-	news        []Event  // not delivered yet
-	undo        []func() // of what Atomic runs; nil: it does not
+	news        []Event // not delivered yet
 
 	// Scratch of poll.
 	requests [64]spd.AcquireRequest
@@ -191,7 +192,6 @@ func New(cfg Config) (*Controller, error) {
 		askLog:  bucket{rate: 10, burst: 20},
 		answers: make([]answers, len(cfg.Workers)),
 		paths:   map[SAID]time.Time{},
-		oldLog:  bucket{rate: 1, burst: 10},
 		broken:  make([]string, len(cfg.Ports)),
 		behind:  make([]bool, len(cfg.Ports)),
 	}
@@ -284,6 +284,7 @@ func (c *Controller) poll(now time.Time) (busy bool) {
 		}
 	}
 	c.judge(now)
+	c.planHost(now)
 	c.deliver()
 	c.cfg.Epochs.Reap()
 	return busy || c.sas.cursor != nil

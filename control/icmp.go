@@ -48,6 +48,14 @@ func answerable(packet []byte) (to flow.Addr, ok bool) {
 	return t.Src, true
 }
 
+// destination returns the address that an answerable packet is for.
+func destination(packet []byte) flow.Addr {
+	if packet[0]>>4 == 4 {
+		return flow.From4(packet[16:])
+	}
+	return flow.From16(packet[24:])
+}
+
 // whole returns a copy of packet whose length fields end where the bytes do.
 func whole(packet []byte) []byte {
 	ip := slices.Clone(packet)

@@ -51,6 +51,9 @@ func (c *Controller) answer(i int, p *fib.Punt, now time.Time) {
 		return
 	}
 	src := c.source(p, to)
+	if c.local[to] && !p.Secured {
+		src = destination(packet) // the host's kernel believes no answer from itself
+	}
 	if src.IsZero() {
 		c.stats.ICMPRefused++
 		return

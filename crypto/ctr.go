@@ -6,13 +6,16 @@ import (
 	"encoding/binary"
 )
 
+// ctrIVLen is the IV's length in bytes (RFC 3686, section 3.1).
+const ctrIVLen = 8
+
 // sealCTR takes the sequence number as IV: it never repeats under one key, also
 // when several workers seal under it.
 func (e *Engine) sealCTR(jobs []Job, group []uint8) {
 	for _, i := range group {
 		j := &jobs[i]
-		j.putIV()
-		e.cryptESP(j)
+		binary.BigEndian.PutUint64(j.Pkt[headerLen:], j.seq())
+		e.cryptCTR(j)
 	}
 	e.forgetCTR()
 	e.sign(jobs, group)
@@ -22,32 +25,25 @@ func (e *Engine) openCTR(jobs []Job, group []uint8) {
 	e.verify(jobs, group)
 	for _, i := range group {
 		if j := &jobs[i]; j.OK {
-			e.cryptESP(j)
+			e.cryptCTR(j)
 		}
 	}
 	e.forgetCTR()
 }
 
-// cryptESP encrypts or decrypts, which is the same. The counter block is nonce,
+// cryptCTR encrypts or decrypts, which is the same. The counter block is nonce,
 // IV and the block's number from 1 on (RFC 3686, section 4).
-func (e *Engine) cryptESP(j *Job) {
+func (e *Engine) cryptCTR(j *Job) {
 	copy(e.counter[:4], j.Key.salt[:])
 	copy(e.counter[4:12], j.Pkt[headerLen:])
-	e.cryptCTR(j.Key, 1, j.text())
-}
-
-// cryptCTR encrypts or decrypts text by counter mode. The caller has written
-// all of the first counter block but its last 4 bytes, which are first.
-func (e *Engine) cryptCTR(k *Key, first uint32, text []byte) {
+	binary.BigEndian.PutUint32(e.counter[12:], 1)
+	text := j.Pkt[headerLen+ctrIVLen : len(j.Pkt)-j.Key.suite.hash.icv]
 	n := len(text) &^ (aes.BlockSize - 1)
-	head := [12]byte(e.counter[:]) // xorStream may change the counter
-	binary.BigEndian.PutUint32(e.counter[12:], first)
-	e.xorStream(k, text[:n])
+	e.xorStream(j.Key, text[:n])
 	if n < len(text) {
-		copy(e.counter[:], head[:])
-		binary.BigEndian.PutUint32(e.counter[12:], first+uint32(n/aes.BlockSize))
+		binary.BigEndian.PutUint32(e.counter[12:], 1+uint32(n/aes.BlockSize))
 		clear(e.stream[:])
-		e.xorStream(k, e.stream[:])
+		e.xorStream(j.Key, e.stream[:])
 		subtle.XORBytes(text[n:], text[n:], e.stream[:])
 	}
 }
@@ -56,29 +52,19 @@ func (e *Engine) cryptCTR(k *Key, first uint32, text []byte) {
 // it may change.
 func (e *Engine) xorStream(k *Key, text []byte) {
 	if kernel := k.suite.aesKernel(); kernel.ctr != nil {
-		schedule, rounds := k.schedule()
-		kernel.ctr(schedule, rounds, &e.counter, text)
+		kernel.ctr(&k.aes.encrypt, k.aes.rounds, &e.counter, text)
 		return
 	}
 	for n := binary.BigEndian.Uint32(e.counter[12:]); len(text) > 0; text = text[aes.BlockSize:] {
 		binary.BigEndian.PutUint32(e.counter[12:], n)
-		k.block.Encrypt(e.block[:], e.counter[:])
-		xorBlock(text, e.block[:])
+		k.block.Encrypt(e.sum[:aes.BlockSize], e.counter[:])
+		xorBlock(text, e.sum[:])
 		n++
 	}
-}
-
-// schedule is the round keys that the kernels encrypt with.
-func (k *Key) schedule() (keys *aesSchedule, rounds int) {
-	if k.gcm != nil {
-		return &k.gcm.rounds, int(k.rounds)
-	}
-	return &k.aes.encrypt, k.aes.rounds
 }
 
 func (e *Engine) forgetCTR() {
 	clear(e.counter[:])
 	clear(e.stream[:])
-	clear(e.block[:])
 	clear(e.sum[:])
 }

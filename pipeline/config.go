@@ -63,6 +63,7 @@ type Config struct {
 	Acquires *ring.SPSC[spd.AcquireRequest] // to the slow path
 	Punts    *ring.SPSC[fib.Punt]           // to the slow path
 	Injects  *ring.SPSC[fib.Inject]         // from the slow path
+	Host     *fib.HostLink                  // nil: the host's own packets go around the gateway
 
 	Burst        int    // frames a turn takes from a queue, 1 to MaxBurst
 	CacheEntries int    // flow-cache entries a direction, a power of two

@@ -65,6 +65,10 @@ func (w *Worker) toWire(hop *fib.Hop) bool {
 func (w *Worker) blocked(b *Burst, i uint8, hop *fib.Hop, dst flow.Addr) {
 	switch hop.State {
 	case fib.Local:
+		if w.cfg.Host != nil {
+			w.toHost(b, i)
+			return
+		}
 		b.Drop(i, counter.HostLocal)
 	case fib.Unresolved:
 		w.resolve(hop, dst)

@@ -103,9 +103,10 @@ func (w *Worker) punt(b *Burst, i uint8, kind fib.PuntKind, mtu int) {
 // answerable says whether an answer to p, which quotes it, stays on the side of
 // the gateway that p came from. It does not where the source is forged: in clear
 // it would carry to the wire what the SPD keeps from it. The answer to a packet
-// that came by an SA passes the SPD itself.
+// that came by an SA passes the SPD itself, and the answer to the host's own does
+// not leave.
 func (w *Worker) answerable(b *Burst, p *packet) bool {
-	if p.in != nil {
+	if p.in != nil || p.local && w.cfg.Host != nil {
 		return true
 	}
 	back := w.fib.Lookup(&p.tuple.Src)
@@ -142,13 +143,7 @@ func (w *Worker) carry(m *fib.Inject, base uint32) {
 	f := pmd.Frame{Base: base, Off: pmd.Headroom, Len: wire.EthernetLen}
 	b := &w.burst
 	b.load(0, w.cfg.Pool, append(w.frames[:0], f))
-	p := &b.pkts[0]
-	p.local = true
-	p.l3 = pmd.Headroom + wire.EthernetLen
-	ip := p.chunk[p.l3:]
-	ip = ip[:copy(ip, m.Data[:m.Len])]
-	var r counter.Reason
-	if p.info, r = wire.Classify(ip, &p.tuple); r != counter.None {
+	if r := b.pkts[0].fill(m.Data[:m.Len]); r != counter.None {
 		b.Drop(0, r)
 	}
 	if m.Policy {

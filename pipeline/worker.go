@@ -57,6 +57,8 @@ type Worker struct {
 	acquireMsg [1]spd.AcquireRequest
 	puntMsg    [1]fib.Punt
 	injectMsg  [4]fib.Inject
+	hostMsgs   []fib.HostPacket // from the host; nil without one
+	hostMsg    []fib.HostPacket // to the host: one
 
 	unpublished bool // counters have moved since Publish
 
@@ -79,6 +81,10 @@ func New(cfg Config) (*Worker, error) {
 		engine:     sad.NewEngine(),
 		fragmentID: uint32(cfg.Seed),
 		egress:     make([]egress, len(cfg.Ports)),
+	}
+	if h := cfg.Host; h != nil {
+		w.hostMsgs, w.hostMsg = make([]fib.HostPacket, hostBurst), make([]fib.HostPacket, 1)
+		w.polls = append(w.polls, unix.PollFd{Fd: int32(h.Wake.FD()), Events: unix.POLLIN})
 	}
 	for _, p := range cfg.Ports {
 		q := port{side: p.Side, queues: p.Queues}
@@ -107,6 +113,8 @@ func check(cfg *Config) error {
 		return errors.New("pool, snapshots, epoch reader and counters are all needed")
 	case cfg.Acquires == nil || cfg.Punts == nil || cfg.Injects == nil:
 		return errors.New("all three rings are needed")
+	case cfg.Host != nil && (cfg.Host.Sent == nil || cfg.Host.Got == nil || cfg.Host.Wake == nil || cfg.Host.Tell == nil):
+		return errors.New("the host's rings and bells are all needed")
 	case cfg.Snapshots.IPsec.Load() == nil || cfg.Snapshots.IPsec.Load().SAD == nil || cfg.Snapshots.FIB.Load() == nil:
 		return errors.New("a snapshot is not published yet")
 	}
@@ -144,6 +152,13 @@ func (w *Worker) sleep() {
 	w.c.Sleeps++
 	w.c.Publish()
 	w.cfg.Epoch.Offline()
+	if h := w.cfg.Host; h != nil {
+		h.Wake.Sleep()
+		if h.Sent.Len() > 0 {
+			h.Wake.Ring()
+		}
+		defer h.Wake.Wake()
+	}
 	// An error (EINTR) is as good as a wake-up: the next turn looks anyway.
 	_, _ = unix.Poll(w.polls, int(w.cfg.Idle.Sleep.Milliseconds()))
 	w.cfg.Epoch.Online()
@@ -166,6 +181,9 @@ func (w *Worker) Turn() int {
 	w.c.Turns++
 
 	n := w.inject()
+	if w.cfg.Host != nil {
+		n += w.fromHost()
+	}
 	for i := range w.ports {
 		for _, q := range w.ports[i].queues {
 			n += w.receive(i, q)

@@ -9,6 +9,7 @@ import (
 	"net"
 
 	"spigot/control"
+	"spigot/control/host"
 	"spigot/control/ipsecconf"
 	"spigot/control/kernel"
 	"spigot/internal/counter"
@@ -43,6 +44,7 @@ type gateway struct {
 	recorders []*capture.Recorder // by port; nil where nothing is captured
 	workers   []*worker
 	mirror    *kernel.Mirror
+	host      *host.Device // nil: the host's packets go around IPsec
 	control   *control.Controller
 	pfkey     *net.UnixListener // nil: no PF_KEY
 	xfrm      *net.UnixListener // nil: no netlink XFRM
@@ -70,6 +72,7 @@ func assemble(c *Config, conf *ipsecconf.Config, log *slog.Logger) (*gateway, er
 	for _, part := range []func() error{
 		g.attachPrograms,
 		g.startRecorders,
+		g.openHost,
 		g.openWorkers,
 		g.openMirror,
 		func() error { return g.openControl(conf, g.controlPorts()) },
@@ -159,7 +162,6 @@ func (g *gateway) openControl(conf *ipsecconf.Config, ports []control.Port) erro
 		Ports:           ports,
 		Mirror:          g.mirror,
 		AllowManualAEAD: g.cfg.AllowManualAEAD,
-		AllowLegacy:     g.cfg.AllowLegacy,
 	}
 	for _, w := range g.workers {
 		c.Workers = append(c.Workers, control.Worker{
@@ -169,6 +171,9 @@ func (g *gateway) openControl(conf *ipsecconf.Config, ports []control.Port) erro
 			Punts:    w.punts,
 			Injects:  w.injects,
 		})
+	}
+	if g.host != nil {
+		c.Host = g.host.Plan
 	}
 	ctl, err := control.New(c)
 	if err != nil {
@@ -186,6 +191,10 @@ func (g *gateway) makeLoops() error {
 		for p, port := range g.cfg.Ports {
 			ports[p] = pipeline.Port{Side: port.Side, Queues: w.queues[p]}
 		}
+		var link *fib.HostLink
+		if g.host != nil {
+			link = g.host.Link(i)
+		}
 		var err error
 		w.loop, err = pipeline.New(pipeline.Config{
 			Ports:        ports,
@@ -196,6 +205,7 @@ func (g *gateway) makeLoops() error {
 			Acquires:     w.acquires,
 			Punts:        w.punts,
 			Injects:      w.injects,
+			Host:         link,
 			Burst:        g.cfg.Burst,
 			CacheEntries: cacheEntries,
 			Seed:         randomSeed(),

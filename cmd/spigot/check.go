@@ -66,6 +66,9 @@ func printPlan(out io.Writer, c *Config, conf *ipsecconf.Config, m *machine) err
 	if c.XFRM != "" {
 		fmt.Fprintf(w, "key daemons: netlink XFRM on %s\n", c.XFRM)
 	}
+	if c.Enc != "" {
+		fmt.Fprintf(w, "host: its packets pass IPsec by %s, and what comes in clear from the wire passes the policies\n", c.Enc)
+	}
 	if c.IPsecConf == "" {
 		fmt.Fprintln(w, "ipsec: none")
 	} else {

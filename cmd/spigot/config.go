@@ -22,13 +22,13 @@ type Config struct {
 	Socket          string
 	PFKey           string // path of the socket of PF_KEY clients; "": there is none
 	XFRM            string // the same of netlink XFRM
+	Enc             string // the host's device, as in enc0; "": the host's packets go around IPsec
 	Idle            pipeline.Idle
 	Frames          int // frames a worker
 	FrameSize       int // bytes
 	Burst           int // frames a turn takes from a queue
 	IPsecConf       string
 	AllowManualAEAD bool
-	AllowLegacy     bool
 	LogFormat       string // "text" or "json"
 	LogLevel        slog.Level
 	Faults          Faults
@@ -65,12 +65,12 @@ type document struct {
 	Ports   []portDoc  `yaml:"ports"`
 	Workers workersDoc `yaml:"workers"`
 	Control controlDoc `yaml:"control"`
+	Host    hostDoc    `yaml:"host"`
 	Idle    idleDoc    `yaml:"idle"`
 	Memory  memoryDoc  `yaml:"memory"`
 	Burst   int        `yaml:"burst"`
 	IPsec   string     `yaml:"ipsec"`
 	Manual  bool       `yaml:"allow_manual_aead"`
-	Legacy  bool       `yaml:"allow_legacy"`
 	Log     logDoc     `yaml:"log"`
 	Faults  Faults     `yaml:"faults"`
 }
@@ -93,6 +93,10 @@ type controlDoc struct {
 	Socket string  `yaml:"socket"`
 	PFKey  *string `yaml:"pfkey"`
 	XFRM   *string `yaml:"xfrm"`
+}
+
+type hostDoc struct {
+	Enc string `yaml:"enc"`
 }
 
 type idleDoc struct {

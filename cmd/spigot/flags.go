@@ -24,9 +24,9 @@ type flags struct {
 	socket     string
 	pfkey      string
 	xfrm       string
+	enc        string
 	ipsecConf  string
 	manualAEAD bool
-	legacy     bool
 	logFormat  string
 	logLevel   string
 }
@@ -50,9 +50,9 @@ func newFlags(cmd *cobra.Command) *flags {
 	set.StringVar(&f.socket, "socket", "", "`PATH` of the socket that spigotctl talks to")
 	set.StringVar(&f.pfkey, "pfkey", "", "`PATH` of the socket for PF_KEY key daemons; '' for none (default: pfkey.sock beside --socket)")
 	set.StringVar(&f.xfrm, "xfrm", "", "`PATH` of the socket for netlink XFRM key daemons; '' for none (default: xfrm.sock beside --socket)")
+	set.StringVar(&f.enc, "enc", "", "`NAME` of a device to make, as in enc0, by which the host's own packets enter and leave IPsec (default: none)")
 	set.StringVar(&f.ipsecConf, "ipsec-conf", "", "ipsec.conf `FILE` with flows and manual SAs")
-	set.BoolVar(&f.manualAEAD, "allow-manual-aead", false, "accept manual keys for counter modes (AES-GCM, -CCM, -CTR, ChaCha20), although a restart repeats IVs under them")
-	set.BoolVar(&f.legacy, "allow-legacy", false, "accept SAs with HMAC-SHA1, for peers that have nothing better")
+	set.BoolVar(&f.manualAEAD, "allow-manual-aead", false, "accept manual keys for AES-GCM and ChaCha20, although a restart repeats IVs under them")
 	set.StringVar(&f.logFormat, "log-format", "", "`FORMAT` of the log on standard error: text or json")
 	set.StringVar(&f.logLevel, "log-level", "", "lowest `LEVEL` that is logged: debug, info, warn or error")
 	return f
@@ -70,9 +70,9 @@ func (f *flags) apply(doc *document, at *places) {
 		{"socket", "control.socket", func() { doc.Control.Socket = f.socket }},
 		{"pfkey", "control.pfkey", func() { doc.Control.PFKey = &f.pfkey }},
 		{"xfrm", "control.xfrm", func() { doc.Control.XFRM = &f.xfrm }},
+		{"enc", "host.enc", func() { doc.Host.Enc = f.enc }},
 		{"ipsec-conf", "ipsec", func() { doc.IPsec = f.ipsecConf }},
 		{"allow-manual-aead", "allow_manual_aead", func() { doc.Manual = f.manualAEAD }},
-		{"allow-legacy", "allow_legacy", func() { doc.Legacy = f.legacy }},
 		{"log-format", "log.format", func() { doc.Log.Format = f.logFormat }},
 		{"log-level", "log.level", func() { doc.Log.Level = f.logLevel }},
 	} {

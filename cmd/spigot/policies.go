@@ -34,7 +34,6 @@ func tryPolicies(c *Config, conf *ipsecconf.Config) error {
 		Epochs:          &epoch.Domain{},
 		Mirror:          noMirror{},
 		AllowManualAEAD: c.AllowManualAEAD,
-		AllowLegacy:     c.AllowLegacy,
 	})
 	if err != nil {
 		return err

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"spigot/control"
+	"spigot/control/host"
+	"spigot/pipeline"
 	"spigot/pmd"
 	"spigot/pmd/afxdp"
 	"spigot/pmd/asavie"
@@ -21,7 +23,11 @@ func (g *gateway) attachPrograms() error {
 		if err != nil {
 			return err
 		}
-		st, err := afxdp.Attach(port.Name, afxdp.SteeringOptions{Mode: mode, DropUnbound: true})
+		st, err := afxdp.Attach(port.Name, afxdp.SteeringOptions{
+			Mode:        mode,
+			DropUnbound: true,
+			Guard:       g.cfg.Enc != "" && port.Side == pipeline.Wire,
+		})
 		if err != nil {
 			return err
 		}
@@ -54,6 +60,25 @@ func (g *gateway) startRecorders() error {
 		})
 		g.recorders[p] = r
 	}
+	return nil
+}
+
+// openHost makes the host's device, if the configuration names one.
+func (g *gateway) openHost() error {
+	if g.cfg.Enc == "" {
+		return nil
+	}
+	d, err := host.Open(host.Config{
+		Name:    g.cfg.Enc,
+		Workers: len(g.cfg.Cores),
+		Deliver: func(port int, frame []byte) error { return g.steerings[port].Deliver(frame) },
+		Log:     g.log,
+	})
+	if err != nil {
+		return err
+	}
+	g.host = d
+	g.cleanup.add("remove "+g.cfg.Enc, d.Close)
 	return nil
 }
 

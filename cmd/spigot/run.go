@@ -122,6 +122,9 @@ func (g *gateway) run(ctx context.Context, ln net.Listener) error {
 		"control": g.control.Run,
 		"api":     func(ctx context.Context) error { return g.control.Serve(ctx, ln) },
 	}
+	if g.host != nil {
+		parts["host"] = g.host.Run
+	}
 	if g.pfkey != nil {
 		keys := pfkey.New(pfkey.Config{Control: g.control, Log: g.log})
 		parts["pf_key"] = func(ctx context.Context) error { return keys.Serve(ctx, g.pfkey) }
@@ -238,7 +241,7 @@ func (g *gateway) announce() {
 	}
 	tier, _ := crypto.ChosenTier() // an error has ended run before
 	g.log.Info("gateway runs", "cores", affinity.Format(g.cfg.Cores), "control_core", core, "idle", idleText(g.cfg), "socket", g.cfg.Socket,
-		"pf_key", g.cfg.PFKey, "xfrm", g.cfg.XFRM, "crypto", tier.String())
+		"pf_key", g.cfg.PFKey, "xfrm", g.cfg.XFRM, "enc", g.cfg.Enc, "crypto", tier.String())
 }
 
 // idleText says what workers do without packets.

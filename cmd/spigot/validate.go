@@ -34,12 +34,12 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 		Socket:          doc.Control.Socket,
 		PFKey:           keysPath(&doc.Control, doc.Control.PFKey, "pfkey.sock"),
 		XFRM:            keysPath(&doc.Control, doc.Control.XFRM, "xfrm.sock"),
+		Enc:             doc.Host.Enc,
 		Frames:          doc.Memory.Frames,
 		FrameSize:       doc.Memory.FrameSize,
 		Burst:           doc.Burst,
 		IPsecConf:       doc.IPsec,
 		AllowManualAEAD: doc.Manual,
-		AllowLegacy:     doc.Legacy,
 		LogFormat:       doc.Log.Format,
 		Faults:          doc.Faults,
 	}
@@ -53,6 +53,7 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 		assignQueues(p, c, doc.Ports, queues)
 		checkQueues(p, c.Ports, m)
 	}
+	checkEnc(p, c.Enc, m)
 	c.Idle = checkIdle(p, &doc.Idle)
 	checkMemory(p, c)
 	c.LogLevel = checkLog(p, &doc.Log)
@@ -127,6 +128,19 @@ func checkControl(p *problems, doc *controlDoc, m *machine) int {
 		p.add("control.core", "%v", err)
 	}
 	return *doc.Core
+}
+
+// checkEnc checks the name of the host's device.
+func checkEnc(p *problems, name string, m *machine) {
+	_, taken := m.links[name]
+	switch {
+	case len(name) > maxName:
+		p.add("host.enc", "%q is longer than an interface's name can be (%d bytes)", name, maxName)
+	case strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == '/' || r == ':' || r == '%' }) || name == "." || name == "..":
+		p.add("host.enc", "%q is no name for an interface", name)
+	case taken:
+		p.add("host.enc", "there is an interface %s already: choose another name, or delete it with: ip link del %s", name, name)
+	}
 }
 
 // checkPorts checks each port by itself, against the other ports and against

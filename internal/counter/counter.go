@@ -42,7 +42,7 @@ type Values struct {
 	Injected  uint64 // packets that the slow path handed in
 	Tx        uint64 // frames that a port took
 	TxBytes   uint64
-	Punted    uint64 // packets handed to the slow path for an answer
+	Punted    uint64 // packets handed to the slow path for an answer, or to the host
 	Cut       uint64 // packets that were cut up, to fit the path
 	Fragments uint64 // what they were cut into
 	Acquires  uint64 // acquire requests sent to the slow path

@@ -38,6 +38,7 @@ const (
 	InPolicyMismatch
 	NoRoute
 	HostLocal
+	HostFull
 	NoNeighbour
 	TooBig
 	PathReport
@@ -77,7 +78,8 @@ var reasons = [NumReasons]struct{ name, text string }{
 	InPolicyClear:    {"in_policy_clear", "came in clear where an SPD entry says protect"},
 	InPolicyMismatch: {"in_policy_mismatch", "came by an SA that its SPD entry does not name"},
 	NoRoute:          {"no_route", "no route, or a route out of no port of the gateway"},
-	HostLocal:        {"host_local", "for the gateway itself, under an SA or sent to it from the protected side"},
+	HostLocal:        {"host_local", "for the gateway itself, where the host is no part of it, or sent to it from the protected side"},
+	HostFull:         {"host_full", "the host does not take its packets as fast as they come"},
 	NoNeighbour:      {"no_neighbour", "the next hop's link-layer address is not known; resolution requested"},
 	TooBig:           {"too_big", "does not fit the path MTU; answered with ICMP"},
 	PathReport:       {"path_report", "an ICMP error about a tunnel's path MTU for which the slow path has no time"},
