@@ -95,6 +95,8 @@ type Config struct {
 	// PathMTULife is how long an SA's path MTU is believed before a larger one is
 	// tried (RFC 1191, section 6.3); 0: 10 minutes.
 	PathMTULife time.Duration
+	// AllowLegacy accepts algorithms that are there for old peers only: SHA-1.
+	AllowLegacy bool
 }
 
 // Controller is the slow path. Its methods may be called by any goroutine.
@@ -124,6 +126,7 @@ type Controller struct {
 	askLog  bucket
 	answers []answers          // by worker
 	paths   map[SAID]time.Time // SAs whose path MTU was learned, and when
+	oldLog  bucket             // of refused algorithms
 	icmpID  uint16
 	broken  []string // by port: what Check said last, "" if nothing
 	behind  []bool   // by port: SetLocal has failed and is to be tried again
@@ -131,7 +134,8 @@ type Controller struct {
 
 	clients     atomic.Uint64 // numbers given out by NewClient
 	subscribers map[*Subscriber]bool
-	news        []Event // not delivered yet
+	news        []Event  // not delivered yet
+	undo        []func() // of what Atomic runs; nil: it does not
 
 	// Scratch of poll.
 	requests [64]spd.AcquireRequest
@@ -192,6 +196,7 @@ func New(cfg Config) (*Controller, error) {
 		askLog:  bucket{rate: 10, burst: 20},
 		answers: make([]answers, len(cfg.Workers)),
 		paths:   map[SAID]time.Time{},
+		oldLog:  bucket{rate: 1, burst: 10},
 		broken:  make([]string, len(cfg.Ports)),
 		behind:  make([]bool, len(cfg.Ports)),
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"spigot/crypto"
 	"spigot/internal/flow"
 	"spigot/sad"
 	"spigot/spd"
@@ -83,6 +84,7 @@ func TestLoadIsAllOrNothing(t *testing.T) {
 		{"one SPI twice", []any{sa(302, here, peer), sa(302, "10.1.0.1", peer)}, sad.ErrExists, "SPI"},
 		{"bad SA that waits", []any{sa(302, "203.0.113.1", "203.0.113.2", func(p *sad.Params) { p.Window = -1 })}, sad.ErrParams, "window"},
 		{"policy without a template", []any{sa(302, here, peer), protect("10.3.0.0/16", func(p *spd.Policy) { p.Template = spd.Template{} })}, spd.ErrPolicy, "template"},
+		{"SHA-1", []any{sa(302, here, peer, sha1)}, crypto.ErrAlgorithm, "--allow-legacy"},
 		{"manual GCM", []any{sa(302, here, peer, gcm)}, ErrManualKey, "--allow-manual-aead"},
 		{"manual ChaCha20", []any{sa(302, here, peer, func(p *sad.Params) {
 			p.Encryption, p.Integrity, p.AuthKey, p.EncKey = "chacha20-poly1305", "", nil, make([]byte, 36)
@@ -102,6 +104,17 @@ func TestLoadIsAllOrNothing(t *testing.T) {
 		if spi := g.boundTo(t, "to 10.2.0.0/16"); spi != 300 {
 			t.Errorf("%s: bound to %d", c.name, spi)
 		}
+	}
+}
+
+func sha1(p *sad.Params) { p.Integrity, p.AuthKey = "hmac-sha1-96", make([]byte, 20) }
+
+func TestAllowedLegacyAlgorithms(t *testing.T) {
+	g := newGateway(t, func(c *Config) { c.AllowLegacy = true })
+	g.see()
+	g.load(t, sa(300, here, peer, sha1))
+	if got := g.list()[0].sa().Suite; !strings.HasSuffix(got, "hmac-sha1-96") {
+		t.Errorf("SA of %s", got)
 	}
 }
 

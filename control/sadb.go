@@ -38,6 +38,12 @@ func (c *Controller) vacant(id SAID) error {
 
 // addKeyed adds the SA that p describes, in place of larva where that is set.
 func (c *Controller) addKeyed(op string, kind EventKind, by Origin, p *SAParams, larva *record) error {
+	if err := c.checkLegacy(&p.Params); err != nil {
+		if c.oldLog.take(time.Now()) {
+			c.log.Warn("SA refused", "sa", p.Params, "err", err)
+		}
+		return refused(op, err)
+	}
 	q := p.clone()
 	if q.Sel != nil {
 		q.Selectors = append(q.Selectors, *q.Sel)
@@ -65,6 +71,7 @@ func (c *Controller) addKeyed(op string, kind EventKind, by Origin, p *SAParams,
 	if !r.placed() {
 		c.waiting++
 	}
+	c.undoable(func() { c.remove(r) })
 	c.tellSA(kind, by, r)
 	return nil
 }

@@ -82,6 +82,7 @@ func (k *Keying) setPolicy(by Origin, params PolicyParams, old *policy, kind Eve
 		s.lastID++
 	}
 	k.c.addPolicy(p)
+	k.c.undoable(func() { k.c.restorePolicy(p, old) })
 	k.c.tellPolicy(kind, by, p)
 	return rule.ID, nil
 }
@@ -241,6 +242,16 @@ func (c *Controller) addPolicy(p *policy) {
 	}
 	e.add[id] = p
 	c.seek(p)
+}
+
+// restorePolicy undoes that p took the place of old, which may be nil.
+func (c *Controller) restorePolicy(p, old *policy) {
+	c.dropPolicy(p)
+	if old != nil {
+		order := old.order
+		c.addPolicy(old)
+		old.order = order
+	}
 }
 
 // dropPolicy takes p out of the SPD.

@@ -6,16 +6,13 @@ import (
 	"encoding/binary"
 )
 
-// ctrIVLen is the IV's length in bytes (RFC 3686, section 3.1).
-const ctrIVLen = 8
-
 // sealCTR takes the sequence number as IV: it never repeats under one key, also
 // when several workers seal under it.
 func (e *Engine) sealCTR(jobs []Job, group []uint8) {
 	for _, i := range group {
 		j := &jobs[i]
-		binary.BigEndian.PutUint64(j.Pkt[headerLen:], j.seq())
-		e.cryptCTR(j)
+		j.putIV()
+		e.cryptESP(j)
 	}
 	e.forgetCTR()
 	e.sign(jobs, group)
@@ -25,25 +22,32 @@ func (e *Engine) openCTR(jobs []Job, group []uint8) {
 	e.verify(jobs, group)
 	for _, i := range group {
 		if j := &jobs[i]; j.OK {
-			e.cryptCTR(j)
+			e.cryptESP(j)
 		}
 	}
 	e.forgetCTR()
 }
 
-// cryptCTR encrypts or decrypts, which is the same. The counter block is nonce,
+// cryptESP encrypts or decrypts, which is the same. The counter block is nonce,
 // IV and the block's number from 1 on (RFC 3686, section 4).
-func (e *Engine) cryptCTR(j *Job) {
+func (e *Engine) cryptESP(j *Job) {
 	copy(e.counter[:4], j.Key.salt[:])
 	copy(e.counter[4:12], j.Pkt[headerLen:])
-	binary.BigEndian.PutUint32(e.counter[12:], 1)
-	text := j.Pkt[headerLen+ctrIVLen : len(j.Pkt)-j.Key.suite.hash.icv]
+	e.cryptCTR(j.Key, 1, j.text())
+}
+
+// cryptCTR encrypts or decrypts text by counter mode. The caller has written
+// all of the first counter block but its last 4 bytes, which are first.
+func (e *Engine) cryptCTR(k *Key, first uint32, text []byte) {
 	n := len(text) &^ (aes.BlockSize - 1)
-	e.xorStream(j.Key, text[:n])
+	head := [12]byte(e.counter[:]) // xorStream may change the counter
+	binary.BigEndian.PutUint32(e.counter[12:], first)
+	e.xorStream(k, text[:n])
 	if n < len(text) {
-		binary.BigEndian.PutUint32(e.counter[12:], 1+uint32(n/aes.BlockSize))
+		copy(e.counter[:], head[:])
+		binary.BigEndian.PutUint32(e.counter[12:], first+uint32(n/aes.BlockSize))
 		clear(e.stream[:])
-		e.xorStream(j.Key, e.stream[:])
+		e.xorStream(k, e.stream[:])
 		subtle.XORBytes(text[n:], text[n:], e.stream[:])
 	}
 }
@@ -52,19 +56,29 @@ func (e *Engine) cryptCTR(j *Job) {
 // it may change.
 func (e *Engine) xorStream(k *Key, text []byte) {
 	if kernel := k.suite.aesKernel(); kernel.ctr != nil {
-		kernel.ctr(&k.aes.encrypt, k.aes.rounds, &e.counter, text)
+		schedule, rounds := k.schedule()
+		kernel.ctr(schedule, rounds, &e.counter, text)
 		return
 	}
 	for n := binary.BigEndian.Uint32(e.counter[12:]); len(text) > 0; text = text[aes.BlockSize:] {
 		binary.BigEndian.PutUint32(e.counter[12:], n)
-		k.block.Encrypt(e.sum[:aes.BlockSize], e.counter[:])
-		xorBlock(text, e.sum[:])
+		k.block.Encrypt(e.block[:], e.counter[:])
+		xorBlock(text, e.block[:])
 		n++
 	}
+}
+
+// schedule is the round keys that the kernels encrypt with.
+func (k *Key) schedule() (keys *aesSchedule, rounds int) {
+	if k.gcm != nil {
+		return &k.gcm.rounds, int(k.rounds)
+	}
+	return &k.aes.encrypt, k.aes.rounds
 }
 
 func (e *Engine) forgetCTR() {
 	clear(e.counter[:])
 	clear(e.stream[:])
+	clear(e.block[:])
 	clear(e.sum[:])
 }

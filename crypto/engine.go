@@ -12,11 +12,13 @@ type Engine struct {
 	seqHi   [4]byte           // what is signed after the packet with ESN
 	sum     [64]byte          // output of an integrity algorithm
 	parts   [2][]byte         // what it is over
-	text    []byte            // for GMAC: all of it in a row
+	text    []byte            // for the standard library's GCM: all of it in a row
 	counter [16]byte          // of counter mode: the block
 	stream  [16]byte          // of counter mode: for the end of a packet
+	block   [16]byte          // of counter mode: the encrypted block
 	digests [numHashes]digest // by hashID
 	cbcMAC  cbcMAC
+	ghash   ghash
 	cbc     cbcLanes
 	hmac    hmacLanes
 	gcm     gcmLists
@@ -119,3 +121,12 @@ func (j *Job) fitsSuite(s *Suite) bool {
 func (j *Job) seq() uint64 {
 	return uint64(j.SeqHi)<<32 | uint64(binary.BigEndian.Uint32(j.Pkt[4:]))
 }
+
+// textAt is where the text begins that is encrypted.
+func (s *Suite) textAt() int { return headerLen + s.cipher.iv }
+
+// text is what is encrypted: what lies between IV and ICV.
+func (j *Job) text() []byte { return j.Pkt[j.Key.suite.textAt() : len(j.Pkt)-j.Key.suite.ICVLen()] }
+
+// icv is the packet's end.
+func (j *Job) icv() []byte { return j.Pkt[len(j.Pkt)-j.Key.suite.ICVLen():] }

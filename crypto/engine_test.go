@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 
@@ -304,13 +305,13 @@ func TestNoAllocation(t *testing.T) {
 			jobs = append(jobs, Job{Key: k, Pkt: randomBytes(rng, 8+s.IVLen()+16*(i+1)+s.ICVLen()), ESN: i%2 == 0})
 		}
 		allowed := 0
-		if s.String() == "chacha20-poly1305" {
+		if strings.HasPrefix(s.String(), "chacha20-poly1305") {
 			allowed = chachaAllocs * len(jobs)
 		}
 		run(s.String(), jobs, allowed)
 		mixed = append(mixed, jobs[:6]...)
 	}
-	run("mixed", mixed, chachaAllocs*6)
+	run("mixed", mixed, 2*chachaAllocs*6)
 }
 
 // FuzzOpen gives every suite's Open bytes from the wire; the oracle's verdict counts.
@@ -353,7 +354,7 @@ func TestCounterModeIV(t *testing.T) {
 			pkt := make([]byte, 8+8+4+s.ICVLen())
 			binary.BigEndian.PutUint32(pkt[4:], uint32(seq))
 			e.Seal([]Job{{Key: k, Pkt: pkt, SeqHi: uint32(seq >> 32), ESN: true}})
-			if got := binary.BigEndian.Uint64(pkt[8:]); got != seq {
+			if got := binary.BigEndian.Uint64(pkt[8:]); s.IVLen() > 0 && got != seq {
 				t.Errorf("%s: the IV of packet %x is %x", s, seq, got)
 			}
 		}

@@ -24,7 +24,7 @@ type gcmKernel struct {
 // gcmFuncs are the functions for packets of up to 64, 96 and 128 bytes without
 // ICV, and for those of any size. Those for small ones may be nil.
 type gcmFuncs struct {
-	small [3]gcmSmall
+	small [gcmAny]gcmSmall
 	any   func(jobs *Job, group *uint8, n int)
 }
 
@@ -131,7 +131,7 @@ type (
 )
 
 // gcmAny is the index of the list for those that are not small.
-const gcmAny = len(gcmFuncs{}.small)
+const gcmAny = 3
 
 func newGCMLists() (l gcmLists) {
 	for i := range l.all {

@@ -65,7 +65,12 @@ func (s *Suite) newHMACKey(key []byte) (k hmacKey, err error) {
 }
 
 // shaKernel is for HMAC; it is empty if there is none, or for another algorithm.
-func (s *Suite) shaKernel() *shaKernel { return &shaKernels[s.tier][s.hash.hash] }
+func (s *Suite) shaKernel() *shaKernel {
+	if !s.hash.hmac() {
+		return &shaKernel{}
+	}
+	return &shaKernels[s.tier][s.hash.hash]
+}
 
 // hashPad returns d's state after the block key XOR pad.
 func hashPad(d digest, block, key []byte, pad byte) ([]byte, error) {
@@ -156,7 +161,5 @@ func (e *Engine) hmacSum(k *Key, text [][]byte) []byte {
 func (e *Engine) forgetMAC(h *hashSpec) {
 	e.digests[h.hash].Reset()
 	e.cbcMAC = cbcMAC{}
-	clear(e.sum[:])
-	clear(e.nonce[:])
-	clear(e.parts[:])
+	e.forgetGCM()
 }

@@ -19,6 +19,7 @@ type hashSpec struct {
 	hash   hashID
 	cbcMAC func(key []byte) (cipher.Block, *cbcMACKey, error) // of a MAC made of CBC: expands a key
 	gmac   bool
+	legacy bool
 }
 
 // The integrity algorithms. The first espHashes are also offered with a cipher.
@@ -28,7 +29,7 @@ var hashes = [...]hashSpec{
 	{name: "hmac-sha2-384-192", key: 48, icv: 24, hash: sha2x384},
 	{name: "hmac-sha2-512-256", key: 64, icv: 32, hash: sha2x512},
 
-	{name: "hmac-sha1-96", key: 20, icv: 12, hash: sha1x160},                           // RFC 2404
+	{name: "hmac-sha1-96", key: 20, icv: 12, hash: sha1x160, legacy: true},             // RFC 2404
 	{name: "aes-xcbc-96", key: 16, icv: 12, cbcMAC: newXCBC},                           // RFC 3566
 	{name: "aes-cmac-96", key: 16, icv: 12, cbcMAC: newCMAC},                           // RFC 4494
 	{name: "aes-gmac", key: 16 + gmacSalt, iv: aeadIVLen, icv: aeadTagLen, gmac: true}, // RFC 4543
@@ -36,7 +37,11 @@ var hashes = [...]hashSpec{
 	{name: "aes-gmac", key: 32 + gmacSalt, iv: aeadIVLen, icv: aeadTagLen, gmac: true},
 }
 
-const espHashes = 3
+// GMAC has an IV to send, for which ESP's NULL has no room: see null-aes-gmac.
+const espHashes = 6
+
+// hmac tells whether h is HMAC.
+func (h *hashSpec) hmac() bool { return h.cbcMAC == nil && !h.gmac }
 
 // alone is the cipher of a suite that is an integrity algorithm alone. It has
 // no packets of ESP to run.
@@ -78,11 +83,19 @@ func LookupIntegrity(name string, keyLen int) (*Suite, error) {
 	if lengths == nil {
 		return nil, fmt.Errorf("%w: integrity %q; there are %s", ErrAlgorithm, name, hashNames(len(hashes)))
 	}
-	return nil, fmt.Errorf("%w: %s with a key of %d bytes; it takes %s", ErrKeyLength, name, keyLen, strings.Join(lengths, ", "))
+	return nil, fmt.Errorf("%w: %s with a key of %d bytes; it takes %s",
+		ErrKeyLength, name, keyLen, strings.Join(lengths, ", "))
 }
 
 // Integrities lists what LookupIntegrity finds. The slice is the caller's.
 func Integrities() []*Suite { return slices.Clone(integrities) }
+
+// Legacy tells whether the integrity algorithm of that name is offered for old
+// peers only (RFC 8221, section 6: HMAC-SHA1 is on its way out). Whether it may be
+// used is for the operator to say; Lookup and LookupIntegrity find it.
+func Legacy(integrity string) bool {
+	return slices.ContainsFunc(hashes[:], func(h hashSpec) bool { return h.name == integrity && h.legacy })
+}
 
 // hashNames lists the names of the first n algorithms.
 func hashNames(n int) string {

@@ -13,6 +13,8 @@ type Key struct {
 	gcm   *gcmKey // here for the kernels, which know where: see _asm/gcm/layout.go
 	alive bool    // false: no key material, by Zero or from the start
 	salt  [4]byte
+	// rounds is how many gcm has.
+	rounds uint8
 
 	// What the suite's kernels need; the rest is nil. Both are safe for concurrent use.
 	aead  cipher.AEAD
@@ -52,27 +54,44 @@ func (k *Key) expand(encKey, authKey []byte) (err error) {
 	c := k.suite.cipher
 	n := len(encKey) - c.salt
 	copy(k.salt[:], encKey[n:])
-	switch kernel := k.suite.gcmKernel(); {
-	case c.aead == nil:
-	case kernel.expand != nil:
-		k.gcm = new(gcmKey)
-		kernel.expand(k.gcm, encKey[:n], encKey[n:])
-	default:
-		if k.aead, err = c.aead(encKey[:n]); err != nil {
-			return err
-		}
+	switch {
+	case c.gcm:
+		err = k.expandGCM(encKey[:n], encKey[n:])
+	case c.aead != nil:
+		k.aead, err = c.aead(encKey[:n])
+	case c.block != nil:
+		err = k.expandBlock(encKey[:n])
 	}
-	switch kernel := k.suite.aesKernel(); {
-	case c.block == nil:
-	case kernel.expand != nil:
-		k.aes = &aesKey{}
-		k.aes.rounds = kernel.expand(&k.aes.encrypt, &k.aes.decrypt, encKey[:n])
-	default:
-		if k.block, err = c.block(encKey[:n]); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	return k.expandMAC(authKey)
+}
+
+// expandGCM makes a key of AES-GCM, or of GMAC.
+func (k *Key) expandGCM(key, salt []byte) (err error) {
+	if expand := gcmKernels[k.suite.tier].expand; expand != nil {
+		k.gcm, k.rounds = new(gcmKey), uint8(len(key)/4+6)
+		expand(k.gcm, key, salt)
+		return nil
+	}
+	k.aead, err = newGCM(key)
+	return err
+}
+
+// expandBlock makes a key of AES, and CCM's second one.
+func (k *Key) expandBlock(key []byte) (err error) {
+	c := k.suite.cipher
+	if kernel := k.suite.aesKernel(); kernel.expand != nil {
+		k.aes = &aesKey{}
+		k.aes.rounds = kernel.expand(&k.aes.encrypt, &k.aes.decrypt, key)
+	} else if k.block, err = c.block(key); err != nil {
+		return err
+	}
+	if c.ccm {
+		k.macBlock, err = c.block(key)
+	}
+	return err
 }
 
 // expandMAC makes what the integrity algorithm needs, if there is one.
@@ -82,7 +101,7 @@ func (k *Key) expandMAC(key []byte) (err error) {
 	case h.gmac:
 		n := len(key) - gmacSalt
 		copy(k.salt[:], key[n:])
-		k.aead, err = newGCM(key[:n])
+		err = k.expandGCM(key[:n], key[n:])
 	case h.cbcMAC != nil:
 		k.macBlock, k.cbcMAC, err = h.cbcMAC(key)
 	default:
@@ -106,6 +125,7 @@ func (k *Key) Zero() {
 	wipe(k.cbcMAC)
 	k.hmac.zero()
 	clear(k.salt[:])
+	k.rounds = 0
 	k.gcm, k.aead, k.block, k.aes, k.macBlock, k.cbcMAC = nil, nil, nil, nil, nil, nil
 }
 

@@ -5,10 +5,8 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
-	"crypto/sha256"
-	"crypto/sha512"
 	"encoding/binary"
-	"hash"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -21,12 +19,45 @@ type oracle struct {
 	enc, auth []byte
 }
 
-func (o oracle) aead() cipher.AEAD {
-	key := o.enc[:len(o.enc)-4]
-	if strings.HasPrefix(o.suite.String(), "chacha20") {
-		return must(chacha20poly1305.New(key))
+// sealAEAD returns ciphertext and ICV; none of the algorithms chains its blocks,
+// so the ciphertext of a ciphertext is the plaintext.
+func (o oracle) sealAEAD(iv, body, aad []byte) []byte {
+	salt, name := 4, o.suite.String()
+	if strings.HasPrefix(name, "aes-ccm") {
+		salt = 3
 	}
-	return must(cipher.NewGCM(must(aes.NewCipher(key))))
+	end := len(o.enc) - salt
+	key, nonce := o.enc[:end], append(bytes.Clone(o.enc[end:]), iv...)
+	switch {
+	case salt == 3:
+		return oracleCCM(key, nonce, body, aad, o.suite.ICVLen())
+	case strings.HasPrefix(name, "chacha20"):
+		return must(chacha20poly1305.New(key)).Seal(nil, nonce, body, aad)
+	}
+	gcm := must(cipher.NewGCM(must(aes.NewCipher(key))))
+	if strings.HasPrefix(name, "null-aes-gmac") { // RFC 4543, section 3
+		return gcm.Seal(bytes.Clone(body), nonce, nil, slices.Concat(aad, iv, body))
+	}
+	return gcm.Seal(nil, nonce, body, aad)[:len(body)+o.suite.ICVLen()]
+}
+
+// oracleCCM is RFC 3610, section 2, for AAD that is short and there.
+func oracleCCM(key, nonce, body, aad []byte, tag int) []byte {
+	b, l := must(aes.NewCipher(key)), 15-len(nonce)
+	counter := append([]byte{byte(l - 1)}, nonce...)
+	counter = append(counter, make([]byte, l)...)
+	first := bytes.Clone(counter)
+	first[0] |= byte(0x40 | (tag-2)/2<<3)
+	binary.BigEndian.PutUint32(first[12:], uint32(len(body)))
+	text := append(first, 0, byte(len(aad)))
+	for _, part := range [][]byte{aad, body} {
+		text = append(text, part...)
+		text = append(text, make([]byte, -len(text)&15)...)
+	}
+	cipher.NewCBCEncrypter(b, make([]byte, 16)).CryptBlocks(text, text)
+	out := append(bytes.Clone(text[len(text)-16:]), body...)
+	cipher.NewCTR(b, counter).XORKeyStream(out, out) // block 0 is the tag's
+	return append(out[16:], out[:tag]...)
 }
 
 func (o oracle) encryption() string {
@@ -34,17 +65,14 @@ func (o oracle) encryption() string {
 	return strings.TrimRight(name, "-0123456789")
 }
 
-// mac is the whole HMAC of signed and, with ESN, the high half, cut to the ICV.
+// mac is the whole MAC of signed and, with ESN, the high half, cut to the ICV.
 func (o oracle) mac(signed []byte, hi uint32, esn bool) []byte {
 	_, name, _ := strings.Cut(o.suite.String(), "/")
-	h := hmac.New(map[string]func() hash.Hash{
-		"hmac-sha2-256-128": sha256.New, "hmac-sha2-384-192": sha512.New384, "hmac-sha2-512-256": sha512.New,
-	}[name], o.auth)
-	h.Write(signed)
+	msg := bytes.Clone(signed)
 	if esn {
-		binary.Write(h, binary.BigEndian, hi)
+		msg = binary.BigEndian.AppendUint32(msg, hi)
 	}
-	return h.Sum(nil)[:h.Size()/2]
+	return oracleSum(name, o.auth, nil, msg)[:o.suite.ICVLen()]
 }
 
 func aadOf(header []byte, hi uint32, esn bool) []byte {
@@ -74,8 +102,10 @@ func (o oracle) seal(header, body []byte, hi uint32, esn bool) []byte {
 		pkt = append(append(pkt, seq...), o.ctr(seq, body)...)
 		return append(pkt, o.mac(pkt, hi, esn)...)
 	default:
-		nonce := append(bytes.Clone(o.enc[len(o.enc)-4:]), seq...)
-		return o.aead().Seal(append(pkt, seq...), nonce, body, aadOf(header, hi, esn))
+		if !strings.Contains(o.suite.String(), "-iiv") {
+			pkt = append(pkt, seq...)
+		}
+		return append(pkt, o.sealAEAD(seq, body, aadOf(header, hi, esn))...)
 	}
 }
 
@@ -97,9 +127,14 @@ func (o oracle) open(pkt []byte, hi uint32, esn bool) []byte {
 	}
 	iv, text := pkt[8:8+s.IVLen()], pkt[8+s.IVLen():]
 	if s.AuthKeyLen() == 0 {
-		nonce := append(bytes.Clone(o.enc[len(o.enc)-4:]), iv...)
-		body, err := o.aead().Open(nil, nonce, text, aadOf(pkt[:8], hi, esn))
-		if err != nil {
+		if len(iv) == 0 {
+			iv = append(binary.BigEndian.AppendUint32(nil, hi), pkt[4:8]...)
+		}
+		body, aad := bytes.Clone(text[:n]), aadOf(pkt[:8], hi, esn)
+		if o.encryption() != "null-aes-gmac" {
+			body = o.sealAEAD(iv, body, aad)[:n]
+		}
+		if !bytes.Equal(o.sealAEAD(iv, body, aad), text) {
 			return nil
 		}
 		return body

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"golang.org/x/crypto/chacha20poly1305"
 )
 
 // The ESP header that every suite authenticates: SPI and sequence number, 4
@@ -33,45 +31,6 @@ type Suite struct {
 // kernel runs the jobs of one suite, jobs[i] for each i of group. Their keys
 // are alive and their lengths fit; it sets OK where it succeeds.
 type kernel func(e *Engine, jobs []Job, group []uint8)
-
-// cipherSpec is an encryption algorithm as its RFC describes it.
-type cipherSpec struct {
-	name    string
-	keys    []int // key sizes in bytes, without the salt
-	salt    int   // bytes of keying material after the key
-	iv      int   // bytes sent in each packet
-	tag     int   // bytes of ICV of its own; 0: not an AEAD
-	align   int   // what payload, padding and the two trailer bytes fill
-	counter bool
-	aead    func(key []byte) (cipher.AEAD, error)
-	block   func(key []byte) (cipher.Block, error)
-	kernels *[numTiers]gcmKernel // instead of aead, where a tier has one
-
-	seal, open kernel
-}
-
-var ciphers = [...]cipherSpec{
-	{ // RFC 4106
-		name: "aes-gcm-16", keys: []int{16, 24, 32}, salt: 4, iv: 8, tag: 16, align: 4, counter: true,
-		aead: newGCM, kernels: &gcmKernels, seal: (*Engine).sealGCM, open: (*Engine).openGCM,
-	},
-	{ // RFC 7634
-		name: "chacha20-poly1305", keys: []int{32}, salt: 4, iv: 8, tag: 16, align: 4, counter: true,
-		aead: chacha20poly1305.New, seal: (*Engine).sealAEAD, open: (*Engine).openAEAD,
-	},
-	{ // RFC 3602
-		name: "aes-cbc", keys: []int{16, 24, 32}, iv: aes.BlockSize, align: aes.BlockSize,
-		block: aes.NewCipher, seal: (*Engine).sealCBC, open: (*Engine).openCBC,
-	},
-	{ // RFC 3686
-		name: "aes-ctr", keys: []int{16, 24, 32}, salt: 4, iv: ctrIVLen, align: 4, counter: true,
-		block: aes.NewCipher, seal: (*Engine).sealCTR, open: (*Engine).openCTR,
-	},
-	{ // RFC 2410
-		name: "null", keys: []int{0}, align: 4,
-		seal: (*Engine).sealNull, open: (*Engine).openNull,
-	},
-}
 
 var suites = chosenSuites()
 

@@ -21,6 +21,18 @@ func TestLookup(t *testing.T) {
 		{"aes-gcm-16", "", 28, "aes-gcm-16-192", 0, 8, 16, 4, true},
 		{"aes-gcm-16", "", 36, "aes-gcm-16-256", 0, 8, 16, 4, true},
 		{"chacha20-poly1305", "", 36, "chacha20-poly1305", 0, 8, 16, 4, true},
+		{"aes-gcm-12", "", 28, "aes-gcm-12-192", 0, 8, 12, 4, true},
+		{"aes-gcm-8", "", 36, "aes-gcm-8-256", 0, 8, 8, 4, true},
+		{"aes-gcm-16-iiv", "", 20, "aes-gcm-16-iiv-128", 0, 0, 16, 4, true},
+		{"chacha20-poly1305-iiv", "", 36, "chacha20-poly1305-iiv", 0, 0, 16, 4, true},
+		{"aes-ccm-16", "", 19, "aes-ccm-16-128", 0, 8, 16, 4, true},
+		{"aes-ccm-12", "", 27, "aes-ccm-12-192", 0, 8, 12, 4, true},
+		{"aes-ccm-8", "", 35, "aes-ccm-8-256", 0, 8, 8, 4, true},
+		{"aes-ccm-8-iiv", "", 19, "aes-ccm-8-iiv-128", 0, 0, 8, 4, true},
+		{"null-aes-gmac", "", 20, "null-aes-gmac-128", 0, 8, 16, 4, true},
+		{"aes-cbc", "hmac-sha1-96", 16, "aes-cbc-128/hmac-sha1-96", 20, 16, 12, 16, false},
+		{"aes-ctr", "aes-xcbc-96", 28, "aes-ctr-192/aes-xcbc-96", 16, 8, 12, 4, true},
+		{"null", "aes-cmac-96", 0, "null/aes-cmac-96", 16, 0, 12, 4, false},
 		{"null", "hmac-sha2-256-128", 0, "null/hmac-sha2-256-128", 32, 0, 16, 4, false},
 		{"null", "hmac-sha2-384-192", 0, "null/hmac-sha2-384-192", 48, 0, 24, 4, false},
 		{"null", "hmac-sha2-512-256", 0, "null/hmac-sha2-512-256", 64, 0, 32, 4, false},
@@ -64,6 +76,10 @@ func TestLookupRefuses(t *testing.T) {
 		{"null", "", 0, ErrAlgorithm, []string{"no integrity", "hmac-sha2-256-128"}},
 		{"aes-cbc", "", 16, ErrAlgorithm, []string{"no integrity", "hmac-sha2-512-256"}},
 		{"aes-cbc", "hmac-md5", 16, ErrAlgorithm, []string{`"hmac-md5"`, "hmac-sha2-256-128", "hmac-sha2-384-192"}},
+		{"aes-cbc", "aes-gmac", 16, ErrAlgorithm, []string{`"aes-gmac"`, "hmac-sha2-256-128"}},
+		{"aes-gcm-4", "", 20, ErrAlgorithm, []string{"aes-gcm-8"}},
+		{"aes-ccm-16", "", 20, ErrKeyLength, []string{"19, 27, 35", "last 3"}},
+		{"null-aes-gmac", "hmac-sha2-256-128", 20, ErrAlgorithm, []string{"leave the integrity out"}},
 		{"aes-gcm-16", "hmac-sha2-256-128", 20, ErrAlgorithm, []string{"leave the integrity out"}},
 		{"aes-gcm-16", "hmac-md5", 20, ErrAlgorithm, []string{"leave the integrity out"}},
 		{"aes-gcm-16", "", 16, ErrKeyLength, []string{"16 bytes", "20, 28, 36", "last 4", "salt"}},
@@ -87,7 +103,7 @@ func TestLookupRefuses(t *testing.T) {
 
 func TestSuitesAreAllDifferent(t *testing.T) {
 	all := Suites()
-	if len(all) != 3+1+3+9+9 {
+	if len(all) != 4*3+2*1+4*3+3+(3+3+1)*6 {
 		t.Errorf("%d suites", len(all))
 	}
 	names := map[string]bool{}

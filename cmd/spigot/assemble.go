@@ -162,6 +162,7 @@ func (g *gateway) openControl(conf *ipsecconf.Config, ports []control.Port) erro
 		Ports:           ports,
 		Mirror:          g.mirror,
 		AllowManualAEAD: g.cfg.AllowManualAEAD,
+		AllowLegacy:     g.cfg.AllowLegacy,
 	}
 	for _, w := range g.workers {
 		c.Workers = append(c.Workers, control.Worker{

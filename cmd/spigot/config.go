@@ -29,6 +29,7 @@ type Config struct {
 	Burst           int // frames a turn takes from a queue
 	IPsecConf       string
 	AllowManualAEAD bool
+	AllowLegacy     bool
 	LogFormat       string // "text" or "json"
 	LogLevel        slog.Level
 	Faults          Faults
@@ -71,6 +72,7 @@ type document struct {
 	Burst   int        `yaml:"burst"`
 	IPsec   string     `yaml:"ipsec"`
 	Manual  bool       `yaml:"allow_manual_aead"`
+	Legacy  bool       `yaml:"allow_legacy"`
 	Log     logDoc     `yaml:"log"`
 	Faults  Faults     `yaml:"faults"`
 }

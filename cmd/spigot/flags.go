@@ -27,6 +27,7 @@ type flags struct {
 	enc        string
 	ipsecConf  string
 	manualAEAD bool
+	legacy     bool
 	logFormat  string
 	logLevel   string
 }
@@ -52,7 +53,8 @@ func newFlags(cmd *cobra.Command) *flags {
 	set.StringVar(&f.xfrm, "xfrm", "", "`PATH` of the socket for netlink XFRM key daemons; '' for none (default: xfrm.sock beside --socket)")
 	set.StringVar(&f.enc, "enc", "", "`NAME` of a device to make, as in enc0, by which the host's own packets enter and leave IPsec (default: none)")
 	set.StringVar(&f.ipsecConf, "ipsec-conf", "", "ipsec.conf `FILE` with flows and manual SAs")
-	set.BoolVar(&f.manualAEAD, "allow-manual-aead", false, "accept manual keys for AES-GCM and ChaCha20, although a restart repeats IVs under them")
+	set.BoolVar(&f.manualAEAD, "allow-manual-aead", false, "accept manual keys for counter modes (AES-GCM, -CCM, -CTR, ChaCha20), although a restart repeats IVs under them")
+	set.BoolVar(&f.legacy, "allow-legacy", false, "accept SAs with HMAC-SHA1, for peers that have nothing better")
 	set.StringVar(&f.logFormat, "log-format", "", "`FORMAT` of the log on standard error: text or json")
 	set.StringVar(&f.logLevel, "log-level", "", "lowest `LEVEL` that is logged: debug, info, warn or error")
 	return f
@@ -73,6 +75,7 @@ func (f *flags) apply(doc *document, at *places) {
 		{"enc", "host.enc", func() { doc.Host.Enc = f.enc }},
 		{"ipsec-conf", "ipsec", func() { doc.IPsec = f.ipsecConf }},
 		{"allow-manual-aead", "allow_manual_aead", func() { doc.Manual = f.manualAEAD }},
+		{"allow-legacy", "allow_legacy", func() { doc.Legacy = f.legacy }},
 		{"log-format", "log.format", func() { doc.Log.Format = f.logFormat }},
 		{"log-level", "log.level", func() { doc.Log.Level = f.logLevel }},
 	} {

@@ -115,12 +115,17 @@ type shape struct {
 var shapes = []shape{
 	{name: "tunnel", outer: 0, mode: "tunnel", inners: []int{0, 1}},
 	{name: "tunnel", outer: 1, mode: "tunnel", inners: []int{0, 1}},
+	{name: "in UDP", outer: 0, mode: "tunnel", inners: []int{0, 1}, encap: espInUDP},
+	{name: "in UDP", outer: 1, mode: "tunnel", inners: []int{0, 1}, encap: espInUDP},
 }
 
 // column names a column of the table.
 func (s shape) column(inner int) string {
 	return fmt.Sprintf("%s %d in %d", s.name, 4+2*inner, 4+2*s.outer)
 }
+
+// espInUDP is what RFC 3948 does, from port 4500 to port 4500.
+const espInUDP = " encap espinudp 4500 4500 0.0.0.0"
 
 // Datagrams of every residue of every block, and of what fits beside the
 // longest header and trailer. All in one, each one way and its like back.
@@ -149,8 +154,9 @@ func (s shape) policies(src, dst, near, far [2]string) string {
 type matrixCase struct {
 	transform
 	shape
-	esn bool
-	spi uint32 // of what the gateway sends; the next one is the guest's
+	esn    bool
+	spi    uint32 // of what the gateway sends; the next one is the guest's
+	forged bool   // the two have different keys
 }
 
 // perProbe is how many packets a probe makes an SA carry.
@@ -161,12 +167,13 @@ func perProbe() uint64 { return uint64(len(probeUDP) + len(probeEcho)) }
 func (c *matrixCase) perSA() uint64 { return 2 * uint64(len(c.inners)) * perProbe() }
 
 // start is the number before the first: with ESN so that half of the packets
-// lie beyond 2^32, without it so that the last number of all is used.
+// lie beyond 2^32, without it so that the last one but one of all numbers is
+// used. The last one would expire the SA before its counters are read.
 func (c *matrixCase) start() uint64 {
 	if c.esn {
 		return 1<<32 - c.perSA()/2
 	}
-	return 1<<32 - 1 - c.perSA()
+	return 1<<32 - 2 - c.perSA()
 }
 
 // states is the batch that keys the gateway, or the guest.
@@ -186,7 +193,8 @@ func (c *matrixCase) states(guest bool) string {
 		} else {
 			b.WriteString(" replay-window 32")
 		}
-		fmt.Fprintf(&b, " %s %#x%s%s\n", counter, uint32(c.start()), c.line(fmt.Sprint(c.name(), i)), c.encap)
+		seed := fmt.Sprint(c.name(), i, c.forged && guest)
+		fmt.Fprintf(&b, " %s %#x%s%s\n", counter, uint32(c.start()), c.line(seed), c.encap)
 	}
 	return b.String()
 }
@@ -199,49 +207,63 @@ func (c *matrixCase) name() string {
 	return fmt.Sprintf("%s%s, %s in %d", c.transform.name, esn, c.shape.name, 4+2*c.outer)
 }
 
-// run has both sides probe each other and holds their counters against each
-// other. The verdict is an error for each inner family, and what is wrong with
-// the case as a whole.
-func (c *matrixCase) run(r *peerRig) (verdicts map[int][2]error, err error) {
+// prepare keys both sides and notes what they have counted.
+func (c *matrixCase) prepare(r *peerRig) (err error) {
 	if err := r.key(c.states(false), c.states(true)); err != nil {
-		return nil, err
+		return err
 	}
-	if r.drops, err = r.gatewayDrops(); err != nil {
-		return nil, err
+	if r.dropped, err = r.gateway.drops(); err != nil {
+		return err
 	}
-	if r.errors, err = r.guestErrors(); err != nil {
+	r.refused, err = guestErrors(r.guest)
+	return err
+}
+
+// run has both sides probe each other and holds their counters against each
+// other. The verdict is an error for each inner family and side, and what is
+// wrong with the case as a whole.
+func (c *matrixCase) run(r *peerRig) (verdicts map[int][2]error, err error) {
+	if err := c.prepare(r); err != nil {
 		return nil, err
 	}
 	verdicts = make(map[int][2]error)
 	for _, f := range c.inners {
+		reports, err := c.probes(r, f, probeSeconds)
+		if err != nil {
+			return nil, err
+		}
 		var v [2]error
-		_ = both(func() error { v[0] = probe(r.host, hostAddr[f], innerAddr[f]); return nil },
-			func() error { v[1] = probe(r.guest, innerAddr[f], hostAddr[f]); return nil })
+		for i, p := range reports {
+			if p.Sent != int64(perProbe()) || p.Intact != p.Sent {
+				v[i] = fmt.Errorf("asked from %s, %d of %d came back: %s",
+					[2]string{hostAddr[f], innerAddr[f]}[i], p.Intact, p.Sent, strings.Join(p.Trouble, "; "))
+			}
+		}
 		verdicts[f] = v
 	}
 	return verdicts, c.holdCounters(r)
 }
 
-// probe has an agent send the datagrams and says which did not come back.
-func probe(a *uml.Agent, from, to string) error {
-	answer, err := a.Call(uml.Request{Probe: &uml.Probe{From: from, To: to, UDP: probeUDP, Echo: probeEcho, Seconds: probeSeconds}})
-	if err != nil {
+// probes has the host and the guest send each other the datagrams.
+func (c *matrixCase) probes(r *peerRig, family, seconds int) (reports [2]uml.Report, err error) {
+	probe := func(i int, a *uml.Agent, from, to string) error {
+		answer, err := a.Call(uml.Request{Probe: &uml.Probe{From: from, To: to, UDP: probeUDP, Echo: probeEcho, Seconds: seconds}})
+		reports[i] = answer.Report
 		return err
 	}
-	if p := answer.Report; p.Sent != int64(perProbe()) || p.Intact != p.Sent {
-		return fmt.Errorf("%s to %s: %d of %d came back: %s", from, to, p.Intact, p.Sent, strings.Join(p.Trouble, "; "))
-	}
-	return nil
+	err = both(func() error { return probe(0, r.host, hostAddr[family], innerAddr[family]) },
+		func() error { return probe(1, r.guest, innerAddr[family], hostAddr[family]) })
+	return reports, err
 }
 
 // holdCounters holds that every packet was counted once, by both, and none
 // refused.
 func (c *matrixCase) holdCounters(r *peerRig) error {
-	ours, err := r.gatewayTraffic()
+	ours, err := r.gateway.traffic()
 	if err != nil {
 		return err
 	}
-	theirs, err := r.guestTraffic()
+	theirs, err := guestTraffic(r.guest)
 	if err != nil {
 		return err
 	}
@@ -250,15 +272,15 @@ func (c *matrixCase) holdCounters(r *peerRig) error {
 			return fmt.Errorf("SA %#x carried %d packets says the gateway, %d says the guest, of %d", spi, ours[spi], theirs[spi], c.perSA())
 		}
 	}
-	drops, err := r.gatewayDrops()
+	drops, err := r.gateway.drops()
 	if err != nil {
 		return err
 	}
-	refused, err := r.guestErrors()
+	refused, err := guestErrors(r.guest)
 	if err != nil {
 		return err
 	}
-	if bad := slices.Concat(since(r.drops, drops), since(r.errors, refused)); len(bad) > 0 {
+	if bad := slices.Concat(since(r.dropped, drops), since(r.refused, refused)); len(bad) > 0 {
 		return fmt.Errorf("refused: %s", strings.Join(bad, ", "))
 	}
 	return nil
@@ -295,8 +317,40 @@ func TestLinuxAgrees(t *testing.T) {
 				c.judge(r, scores)
 			}
 		}
+		r.refuse(rows, s, spi)
+		spi += 4
 	}
 	t.Logf("\n%s", tableOf(rows, shapes, scores))
+}
+
+// With other keys, each side refuses all that the other sends, and says why:
+// the judge above can say no.
+func (r *peerRig) refuse(rows []transform, s shape, spi uint32) {
+	r.Helper()
+	for _, row := range []transform{rows[0], rows[len(rows)-1]} {
+		c := matrixCase{transform: row, shape: s, esn: true, spi: spi, forged: true}
+		spi += 2
+		if err := c.prepare(r); err != nil {
+			r.Fatal(err)
+		}
+		reports, err := c.probes(r, c.inners[0], 1)
+		if err != nil {
+			r.Fatal(err)
+		}
+		drops, err := r.gateway.drops()
+		if err != nil {
+			r.Fatal(err)
+		}
+		refused, err := guestErrors(r.guest)
+		if err != nil {
+			r.Fatal(err)
+		}
+		ours, theirs := drops["auth_failed"]-r.dropped["auth_failed"], refused["XfrmInStateProtoError"]-r.refused["XfrmInStateProtoError"]
+		if reports[0].Intact != 0 || reports[1].Intact != 0 || ours != perProbe() || theirs != perProbe() {
+			r.Errorf("%s with two keys: %d and %d came back; the gateway refused %d, the guest %d, of %d each",
+				c.name(), reports[0].Intact, reports[1].Intact, ours, theirs, perProbe())
+		}
+	}
 }
 
 // judge runs c and counts it.

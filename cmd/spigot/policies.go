@@ -34,6 +34,7 @@ func tryPolicies(c *Config, conf *ipsecconf.Config) error {
 		Epochs:          &epoch.Domain{},
 		Mirror:          noMirror{},
 		AllowManualAEAD: c.AllowManualAEAD,
+		AllowLegacy:     c.AllowLegacy,
 	})
 	if err != nil {
 		return err

@@ -40,6 +40,7 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 		Burst:           doc.Burst,
 		IPsecConf:       doc.IPsec,
 		AllowManualAEAD: doc.Manual,
+		AllowLegacy:     doc.Legacy,
 		LogFormat:       doc.Log.Format,
 		Faults:          doc.Faults,
 	}

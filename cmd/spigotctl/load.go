@@ -19,6 +19,7 @@ type loadOptions struct {
 	keyOptions
 	check      bool
 	manualAEAD bool
+	legacy     bool
 }
 
 // newLoad is the command that adds what an ipsec.conf says.
@@ -59,7 +60,8 @@ func newDiff(socket *string) *cobra.Command {
 
 func (o *loadOptions) addManual(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.manualAEAD, "allow-manual-aead", false,
-		"accept manual keys for AES-GCM and ChaCha20, although each load of an SA repeats IVs under them")
+		"accept manual keys for counter modes (AES-GCM, -CCM, -CTR, ChaCha20), although each load of an SA repeats IVs under them")
+	cmd.Flags().BoolVar(&o.legacy, "allow-legacy", false, "accept HMAC-SHA1; the gateway has to allow it, too")
 }
 
 func asFailure(err error) error {
@@ -84,7 +86,7 @@ func withPlan(cmd *cobra.Command, o *loadOptions, path string, f func(*loader, *
 	for _, text := range conf.Warnings {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", text)
 	}
-	w, err := wantedOf(conf, o.manualAEAD)
+	w, err := wantedOf(conf, o)
 	if err != nil || o.check {
 		return err
 	}
@@ -121,14 +123,18 @@ func (w *wanted) wipe() {
 }
 
 // wantedOf puts conf into messages.
-func wantedOf(conf *ipsecconf.Config, manualAEAD bool) (*wanted, error) {
+func wantedOf(conf *ipsecconf.Config, o *loadOptions) (*wanted, error) {
 	w := &wanted{}
 	for _, p := range conf.SAs {
 		suite, err := crypto.Lookup(p.Encryption, p.Integrity, len(p.EncKey))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.Name, err)
 		}
-		if suite.CounterMode() && !manualAEAD {
+		if crypto.Legacy(p.Integrity) && !o.legacy {
+			return nil, fmt.Errorf("%s: %s is for old peers only (RFC 8221, section 6): use hmac-sha2-256 or an AEAD, or allow it "+
+				"with --allow-legacy", p.Name, p.Integrity)
+		}
+		if suite.CounterMode() && !o.manualAEAD {
 			return nil, fmt.Errorf("%s: manual key refused: %s must never see an IV twice under one key, and each load starts "+
 				"again at IV 1: use aes-cbc with an hmac, or a key daemon, or take the risk with --allow-manual-aead and new keys "+
 				"for each load", p.Name, p.Encryption)
@@ -179,49 +185,37 @@ type loader struct {
 	seq  uint32
 }
 
-// ask sends m and returns the answer.
-func (l *loader) ask(m *pfkey.Message) (*pfkey.Message, error) {
-	l.seq++
-	m.Seq = l.seq
-	return request(l.conn, m)
-}
-
-// apply does what p says, or nothing.
+// apply does what p says, or nothing: the gateway takes all of the messages
+// before it acts on the first.
 func (l *loader) apply(ctx context.Context, p *plan) error {
-	var undo []*pfkey.Message // the last first
-	for _, s := range p.steps {
-		err := ctx.Err()
-		var answer *pfkey.Message
-		if err == nil {
-			answer, err = l.ask(s.m)
+	if len(p.steps) == 0 {
+		return nil
+	}
+	first := l.seq + 1
+	for i, s := range p.steps {
+		if err := ctx.Err(); err != nil {
+			return err // the gateway forgets what it has when the connection ends
 		}
-		if err != nil {
-			err = fmt.Errorf("%s: %w", s.from, err)
-			for _, m := range undo {
-				if _, e := l.ask(m); e != nil {
-					err = errors.Join(err, fmt.Errorf("undo what was loaded: %w", e))
-				}
-			}
+		l.seq++
+		s.m.Seq, s.m.PID, s.m.More = l.seq, uint32(unix.Getpid()), i < len(p.steps)-1
+		if err := l.conn.Send(s.m); err != nil {
 			return err
 		}
-		undo = append([]*pfkey.Message{undoOf(&s, answer)}, undo...)
 	}
-	return nil
-}
-
-// undoOf returns the message that takes s back, to which the gateway gave that
-// answer.
-func undoOf(s *step, answer *pfkey.Message) *pfkey.Message {
-	switch {
-	case s.m.Type == pfkey.Add:
-		return &pfkey.Message{Type: pfkey.Delete, SAType: s.m.SAType, SA: s.m.SA, Src: s.m.Src, Dst: s.m.Dst,
-			Has: pfkey.SetOf(pfkey.ExtSA, pfkey.ExtSrc, pfkey.ExtDst)}
-	case s.old != nil && s.old.Policy.ID == answer.Policy.ID:
-		m := *s.old
-		m.Type = pfkey.SPDUpdate
-		return &m
+	for {
+		answer, err := l.conn.Receive()
+		switch {
+		case errors.Is(err, io.EOF):
+			return errGone
+		case err != nil:
+			return err
+		case answer.PID != uint32(unix.Getpid()) || answer.Seq-first >= uint32(len(p.steps)):
+			continue // news
+		case answer.Errno != 0:
+			return fmt.Errorf("%s: %v: %w", p.steps[answer.Seq-first].from, answer.Type, answer.Errno)
+		}
+		return nil
 	}
-	return &pfkey.Message{Type: pfkey.SPDDelete2, Policy: pfkey.Policy{ID: answer.Policy.ID}, Has: pfkey.SetOf(pfkey.ExtPolicy)}
 }
 
 // dump returns all that the gateway lists.

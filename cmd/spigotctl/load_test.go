@@ -129,8 +129,8 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// TestLoadIsAllOrNothing: what the gateway refuses in the end takes back what
-// it did before, a changed policy, too.
+// TestLoadIsAllOrNothing: of a load whose last message the gateway refuses,
+// nothing is left, a changed policy neither.
 func TestLoadIsAllOrNothing(t *testing.T) {
 	_, path := newKeyServer(t)
 	if code, _, stderr := spigotctl("load", writeConf(t, flowX), "--pfkey", path); code != exitOK {

@@ -24,8 +24,6 @@ const (
 	smallBlock = "its 64-bit blocks leak plaintext after a few gigabytes (RFC 8221): use aes or aes-gcm"
 	weakDES    = "its 56-bit keys can be found by trying (RFC 8221 says MUST NOT): use aes or aes-gcm"
 	weakHash   = "its hash is broken (RFC 8221): use hmac-sha2-256"
-	notThere   = "it is not offered: use aes-gcm"
-	noCipher   = "it does not encrypt and is not offered: use \"enc null\" with hmac-sha2-256"
 	noMAC      = "it is not offered: use hmac-sha2-256"
 )
 
@@ -34,11 +32,28 @@ var encryptions = []algorithm{
 	{name: "aes-128", to: "aes-cbc", keys: []int{16}},
 	{name: "aes-192", to: "aes-cbc", keys: []int{24}},
 	{name: "aes-256", to: "aes-cbc", keys: []int{32}},
+	{name: "aesctr", to: "aes-ctr", keys: []int{20, 28, 36}, salt: 4},
+	{name: "aes-128-ctr", to: "aes-ctr", keys: []int{20}, salt: 4},
+	{name: "aes-192-ctr", to: "aes-ctr", keys: []int{28}, salt: 4},
+	{name: "aes-256-ctr", to: "aes-ctr", keys: []int{36}, salt: 4},
 	{name: "aes-gcm", to: "aes-gcm-16", keys: []int{20, 28, 36}, salt: 4, aead: true},
 	{name: "aes-128-gcm", to: "aes-gcm-16", keys: []int{20}, salt: 4, aead: true},
 	{name: "aes-192-gcm", to: "aes-gcm-16", keys: []int{28}, salt: 4, aead: true},
 	{name: "aes-256-gcm", to: "aes-gcm-16", keys: []int{36}, salt: 4, aead: true},
+	{name: "aes-gmac", to: "null-aes-gmac", keys: []int{20, 28, 36}, salt: 4, aead: true},
+	{name: "aes-128-gmac", to: "null-aes-gmac", keys: []int{20}, salt: 4, aead: true},
+	{name: "aes-192-gmac", to: "null-aes-gmac", keys: []int{28}, salt: 4, aead: true},
+	{name: "aes-256-gmac", to: "null-aes-gmac", keys: []int{36}, salt: 4, aead: true},
 	{name: "chacha20-poly1305", to: "chacha20-poly1305", keys: []int{36}, salt: 4, aead: true},
+	// OpenBSD has none of these.
+	{name: "aes-gcm-12", to: "aes-gcm-12", keys: []int{20, 28, 36}, salt: 4, aead: true},
+	{name: "aes-gcm-8", to: "aes-gcm-8", keys: []int{20, 28, 36}, salt: 4, aead: true},
+	{name: "aes-gcm-iiv", to: "aes-gcm-16-iiv", keys: []int{20, 28, 36}, salt: 4, aead: true},
+	{name: "aes-ccm", to: "aes-ccm-16", keys: []int{19, 27, 35}, salt: 3, aead: true},
+	{name: "aes-ccm-12", to: "aes-ccm-12", keys: []int{19, 27, 35}, salt: 3, aead: true},
+	{name: "aes-ccm-8", to: "aes-ccm-8", keys: []int{19, 27, 35}, salt: 3, aead: true},
+	{name: "aes-ccm-8-iiv", to: "aes-ccm-8-iiv", keys: []int{19, 27, 35}, salt: 3, aead: true},
+	{name: "chacha20-poly1305-iiv", to: "chacha20-poly1305-iiv", keys: []int{36}, salt: 4, aead: true},
 	{name: "null", to: "null", keys: []int{0}},
 
 	{name: "des", refuse: weakDES},
@@ -49,13 +64,6 @@ var encryptions = []algorithm{
 	{name: "cast", refuse: smallBlock},
 	{name: "cast128", refuse: smallBlock},
 	{name: "skipjack", refuse: smallBlock},
-	{name: "aesctr", refuse: notThere},
-	{name: "aes-128-ctr", refuse: notThere},
-	{name: "aes-192-ctr", refuse: notThere},
-	{name: "aes-256-ctr", refuse: notThere},
-	{name: "aes-128-gmac", refuse: noCipher},
-	{name: "aes-192-gmac", refuse: noCipher},
-	{name: "aes-256-gmac", refuse: noCipher},
 }
 
 var integrities = []algorithm{
@@ -63,8 +71,11 @@ var integrities = []algorithm{
 	{name: "hmac-sha2-384", to: "hmac-sha2-384-192", keys: []int{48}},
 	{name: "hmac-sha2-512", to: "hmac-sha2-512-256", keys: []int{64}},
 
+	{name: "hmac-sha1", to: "hmac-sha1-96", keys: []int{20}}, // whether it is allowed, the gateway says
+	{name: "aes-xcbc", to: "aes-xcbc-96", keys: []int{16}},
+	{name: "aes-cmac", to: "aes-cmac-96", keys: []int{16}},
+
 	{name: "hmac-md5", refuse: weakHash},
-	{name: "hmac-sha1", refuse: weakHash},
 	{name: "hmac-ripemd160", refuse: noMAC},
 }
 

@@ -23,6 +23,10 @@
 //
 //   - addresses as ranges, "10.0.0.1 - 10.0.0.9", and ports as ranges,
 //     "1000:1999" or "1000 - 1999";
+//   - the algorithms aes-gcm-12, aes-gcm-8, aes-ccm, aes-ccm-12 and aes-ccm-8, the
+//     number being that of the ICV's bytes; aes-gcm-iiv, aes-ccm-8-iiv and
+//     chacha20-poly1305-iiv, whose IVs are not sent (RFC 8750); aes-gmac; and for
+//     integrity aes-xcbc and aes-cmac;
 //   - "esn", "replay N" (packets) and "lifetime soft|hard seconds N useseconds N
 //     bytes N packets N" on SAs;
 //   - on SAs in tunnel mode, what becomes of the outer header: "df copy|set|clear",

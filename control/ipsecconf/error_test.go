@@ -84,8 +84,10 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		{sa + "spi 255", `t.conf:1:37: SPI is "255": want a number from 256 to 4294967295`},
 		{sa + "spi 256:0x", `t.conf:1:41: SPI is "0x": want a number from 256 to 4294967295`},
 		{sa + "spi 256:257:258", `t.conf:1:37: there are more than two SPIs: one is for each direction`},
-		{sa + "enc foo", `t.conf:1:37: unknown algorithm "foo": want one of aes, aes-128, aes-192, aes-256, aes-gcm, aes-128-gcm, aes-192-gcm, aes-256-gcm, chacha20-poly1305, null`},
-		{sa + "auth foo", `t.conf:1:38: unknown algorithm "foo": want one of hmac-sha2-256, hmac-sha2-384, hmac-sha2-512`},
+		{sa + "enc foo", "t.conf:1:37: unknown algorithm \"foo\": want one of aes, aes-128, aes-192, aes-256, aesctr, aes-128-ctr, aes-192-ctr, aes-256-ctr, " +
+			"aes-gcm, aes-128-gcm, aes-192-gcm, aes-256-gcm, aes-gmac, aes-128-gmac, aes-192-gmac, aes-256-gmac, chacha20-poly1305, " +
+			"aes-gcm-12, aes-gcm-8, aes-gcm-iiv, aes-ccm, aes-ccm-12, aes-ccm-8, aes-ccm-8-iiv, chacha20-poly1305-iiv, null"},
+		{sa + "auth foo", `t.conf:1:38: unknown algorithm "foo": want one of hmac-sha2-256, hmac-sha2-384, hmac-sha2-512, hmac-sha1, aes-xcbc, aes-cmac`},
 		{sa + "enc 3des", `t.conf:1:37: algorithm 3des is refused: its 64-bit blocks leak plaintext after a few gigabytes (RFC 8221): use aes or aes-gcm`},
 		{sa + "enc des", `t.conf:1:37: algorithm des is refused: its 56-bit keys can be found by trying (RFC 8221 says MUST NOT): use aes or aes-gcm`},
 		{sa + "auth hmac-md5", `t.conf:1:38: algorithm hmac-md5 is refused: its hash is broken (RFC 8221): use hmac-sha2-256`},

@@ -95,7 +95,7 @@ type supported struct {
 }
 
 // supports asks crypto what there is.
-func supports() (s supported) {
+func supports(legacy bool) (s supported) {
 	authLen := map[string]int{}
 	for _, enc := range encAlgorithms {
 		a := Algorithm{ID: enc.number}
@@ -103,7 +103,7 @@ func supports() (s supported) {
 		for n := 0; n <= 64; n++ {
 			for _, auth := range append([]algorithm{{}}, authAlgorithms...) {
 				suite, err := crypto.Lookup(enc.name, auth.name, n)
-				if err != nil {
+				if err != nil || crypto.Legacy(auth.name) && !legacy {
 					continue
 				}
 				bits := uint16(8 * (n - enc.salt))
@@ -112,7 +112,7 @@ func supports() (s supported) {
 				}
 				a.MaxBits = bits
 				authLen[auth.name] = suite.AuthKeyLen()
-				if enc.name != "null" {
+				if enc.name != "null" && enc.name != "null-aes-gmac" {
 					s.combs = append(s.combs, combOf(enc, auth, bits, suite))
 				}
 			}
@@ -150,10 +150,19 @@ func combOf(enc, auth algorithm, bits uint16, suite *crypto.Suite) Comb {
 	}
 }
 
-// rank puts AEAD first, where one pass does both.
+// rank puts AEAD first, where one pass does both, and weak integrity last.
 func (c *Comb) rank() int {
-	if c.Auth == 0 {
+	switch {
+	case c.Enc == 20:
 		return 0
+	case c.Enc == 31 || c.Enc == 16:
+		return 1
+	case c.Auth == 5 || c.Auth == 6 || c.Auth == 7:
+		return 2
+	case c.Auth == 0: // short ICVs
+		return 3
+	case c.Auth != 3:
+		return 4
 	}
-	return 1
+	return 5
 }

@@ -27,6 +27,7 @@ type Client struct {
 	interest   bool       // changed in this call of Handle
 	walk       walk       // started in this call of Handle; nil if none was
 	replies    []*Message // of this call of Handle
+	held       *held      // nil: nothing is
 
 	mu     sync.Mutex
 	queue  [][]byte // answers that wait

@@ -78,10 +78,11 @@ func (m *Message) decodeHeader(b []byte) error {
 	m.Type, m.Errno, m.SAType = Type(d.u8()), unix.Errno(d.u8()), SAType(d.u8())
 	words, reserved := d.u16(), d.u16()
 	m.Seq, m.PID = d.u32(), d.u32()
+	m.More = reserved == more
 	switch {
 	case version != Version:
 		return errorf(errInvalid, "message of version %d: only %d is spoken here", version, Version)
-	case reserved != 0 && !m.Type.reuses():
+	case reserved != 0 && !m.More && !m.Type.reuses():
 		return errorf(errInvalid, "message with %d where 0 is reserved", reserved)
 	case m.Type == Reserved || m.Type > maxType:
 		return errorf(errInvalid, "message of %v: there is none", m.Type)

@@ -31,7 +31,12 @@ func (m *Message) Append(b []byte) []byte {
 	e := &encoder{b: b}
 	start := len(b)
 	e.u8(Version, uint8(m.Type), uint8(m.Errno), uint8(m.SAType))
-	e.u32(0) // the length, once it is known, and what is reserved
+	e.u16(0) // the length, once it is known
+	if m.More {
+		e.u16(more)
+	} else {
+		e.u16(0)
+	}
 	e.u32(m.Seq)
 	e.u32(m.PID)
 	for _, ext := range order {

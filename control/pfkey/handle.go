@@ -38,7 +38,7 @@ func headerErrno(b []byte) unix.Errno {
 	if err := m.decodeHeader(b); err != nil {
 		return errnoOf(err)
 	}
-	if b[6]|b[7] != 0 { // reserved: only Linux's own messages have something there
+	if b[6]|b[7] != 0 && !m.More { // reserved: only Linux's own messages have something else there
 		return unix.EINVAL
 	}
 	return 0
@@ -47,7 +47,16 @@ func headerErrno(b []byte) unix.Errno {
 // handle handles one message.
 func (c *Client) handle(k *control.Keying, b []byte) unix.Errno {
 	if errno := headerErrno(b); errno != 0 {
+		c.spoil(errno)
 		return errno
+	}
+	switch {
+	case native.Uint16(b[6:]) == more:
+		c.hold(b)
+		return 0
+	case c.held != nil:
+		c.together(k, b)
+		return 0
 	}
 	m, err := Decode(b)
 	defer m.Wipe()
@@ -55,14 +64,21 @@ func (c *Client) handle(k *control.Keying, b []byte) unix.Errno {
 		err = c.act(k, m)
 	}
 	if err != nil {
-		answer := m.header()
-		if answer.Errno = errnoOf(err); isControl(err) {
-			answer.Errno = control.Errno(err)
-		}
-		c.s.log.Debug("PF_KEY request refused", "type", m.Type, "pid", m.PID, "seq", m.Seq, "err", err)
-		c.reply(answer)
+		c.answerError(b, err)
 	}
 	return 0
+}
+
+// answerError answers the message b, which has a header, with err.
+func (c *Client) answerError(b []byte, err error) {
+	m := new(Message)
+	_ = m.decodeHeader(b) // it was judged before
+	answer := m.header()
+	if answer.Errno = errnoOf(err); isControl(err) {
+		answer.Errno = control.Errno(err)
+	}
+	c.s.log.Debug("PF_KEY request refused", "type", m.Type, "pid", m.PID, "seq", m.Seq, "err", err)
+	c.reply(answer)
 }
 
 func (c *Client) act(k *control.Keying, m *Message) error {

@@ -21,6 +21,10 @@ func AddOf(p *sad.Params) (*Message, error) {
 	sa.Params = *p
 	sa.EncKey, sa.AuthKey = bytes.Clone(p.EncKey), bytes.Clone(p.AuthKey)
 	m.describe(&sa, 1<<ExtHard|1<<ExtSoft)
+	if numberOf(encAlgorithms, p.Encryption) == 0 || p.Integrity != "" && numberOf(authAlgorithms, p.Integrity) == 0 {
+		m.Wipe()
+		return nil, fmt.Errorf("%w: %s %s", ErrNoWord, p.Encryption, p.Integrity)
+	}
 	m.Has &^= 1<<ExtCurrent | 1<<ExtProxy
 	if p.Window > 255 {
 		m.Has |= 1 << ExtSAReplay

@@ -56,6 +56,9 @@ type Message struct {
 	SAType SAType
 	Seq    uint32
 	PID    uint32
+	// More says that the server is to keep the message until one without comes,
+	// and then to do what all of them say, or nothing. It is Spigot's own.
+	More bool
 
 	// Has names the extensions that are there, opaque ones aside.
 	Has Set

@@ -28,6 +28,7 @@ type rig struct {
 	*Server
 	control  *control.Controller
 	acquires *ring.SPSC[spd.AcquireRequest]
+	tables   *tables.Published
 	log      *logBuffer
 }
 
@@ -57,19 +58,26 @@ func (l *logBuffer) String() string {
 
 func newRig(t testing.TB, edit ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{acquires: ring.New[spd.AcquireRequest](256), log: &logBuffer{}}
+	return newRigOver(t, func(*control.Config) {}, edit...)
+}
+
+func newRigOver(t testing.TB, editControl func(*control.Config), edit ...func(*Config)) *rig {
+	t.Helper()
+	r := &rig{acquires: ring.New[spd.AcquireRequest](256), tables: new(tables.Published), log: &logBuffer{}}
 	mirror := &silent{updates: make(chan *kernel.View)}
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	var err error
-	r.control, err = control.New(control.Config{
+	over := control.Config{
 		Log:   log,
-		IPsec: new(tables.Published), FIB: new(atomic.Pointer[fib.Table]),
+		IPsec: r.tables, FIB: new(atomic.Pointer[fib.Table]),
 		Epochs: new(epoch.Domain), Mirror: mirror,
 		Workers: []control.Worker{{
 			Counters: new(counter.Worker), Acquires: r.acquires,
 			Punts: ring.New[fib.Punt](16), Injects: ring.New[fib.Inject](16),
 		}},
-	})
+	}
+	editControl(&over)
+	var err error
+	r.control, err = control.New(over)
 	if err != nil {
 		t.Fatal(err)
 	}

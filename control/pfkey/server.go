@@ -50,7 +50,7 @@ const firstReqid = 0x3fff
 // New returns a server.
 func New(cfg Config) *Server {
 	s := &Server{
-		control: cfg.Control, log: cfg.Log, max: cfg.MaxClients, supported: supports(),
+		control: cfg.Control, log: cfg.Log, max: cfg.MaxClients, supported: supports(cfg.Control.AllowsLegacy()),
 		clients: map[*Client]bool{}, reqid: firstReqid,
 	}
 	if s.log == nil {
@@ -226,6 +226,7 @@ const batch = 64
 func (c *Client) read(raw syscall.RawConn, done <-chan struct{}) error {
 	buf := make([]byte, batch*(MaxMessage+1))
 	defer clear(buf)
+	defer c.spoil(unix.ECANCELED)
 	for {
 		for c.waiting() >= maxReplies/2 { // so that there is room for those of a batch
 			select {
@@ -262,6 +263,7 @@ func (c *Client) handleAll(msgs [][]byte) {
 
 // refuse answers a message that has no proper header with errno.
 func (c *Client) refuse(b []byte, errno unix.Errno) {
+	c.spoil(errno)
 	m, _ := Decode(b)
 	answer := m.header()
 	answer.Errno = errno

@@ -45,6 +45,7 @@ var (
 		{name: "hmac(sha512)", alias: "sha512", bits: 256, to: "hmac-sha2-512-256"},
 		{name: "hmac(sha1)", alias: "sha1", bits: 96, to: "hmac-sha1-96"},
 		{name: "xcbc(aes)", bits: 96, to: "aes-xcbc-96"},
+		{name: "cmac(aes)", bits: 96, to: "aes-cmac-96"},
 	}
 )
 

@@ -120,11 +120,15 @@ func newRig(t testing.TB) *rig {
 
 func makeRig(t testing.TB, edit func(*Config), locals ...string) *rig {
 	t.Helper()
+	return makeRigOver(t, func(*control.Config) {}, edit, locals...)
+}
+
+func makeRigOver(t testing.TB, editControl func(*control.Config), edit func(*Config), locals ...string) *rig {
+	t.Helper()
 	r := &rig{acquires: ring.New[spd.AcquireRequest](64)}
 	mirror := make(fakeMirror)
 	log := slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	var err error
-	r.ctl, err = control.New(control.Config{
+	over := control.Config{
 		Log:   log,
 		IPsec: &r.ipsec, FIB: new(atomic.Pointer[fib.Table]),
 		Epochs: new(epoch.Domain), Mirror: mirror,
@@ -132,7 +136,10 @@ func makeRig(t testing.TB, edit func(*Config), locals ...string) *rig {
 			Counters: new(counter.Worker), Acquires: r.acquires,
 			Punts: ring.New[fib.Punt](16), Injects: ring.New[fib.Inject](16),
 		}},
-	})
+	}
+	editControl(&over)
+	var err error
+	r.ctl, err = control.New(over)
 	if err != nil {
 		t.Fatal(err)
 	}

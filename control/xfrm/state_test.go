@@ -124,6 +124,24 @@ func TestCharonInboundSA(t *testing.T) {
 	r.do(t, c, syscall.ESRCH, r.req(msgUpdSA, syscall.NLM_F_ACK, sa, with(nl.XFRMA_ALG_AEAD, gcm()), window(1024)))
 }
 
+// SHA-1 is there where the operator allows it, and its refusal is logged.
+func TestLegacyAlgorithms(t *testing.T) {
+	add := func(r *rig) []byte {
+		sa := outboundSA(0x1000)
+		sa.flags = flagAnyFamily
+		return r.req(msgNewSA, syscall.NLM_F_ACK, sa,
+			with(nl.XFRMA_ALG_CRYPT, &algo{name: "cbc(aes)", key: make([]byte, 16)}),
+			with(nl.XFRMA_ALG_AUTH, &algo{name: "hmac(sha1)", key: make([]byte, 20)}))
+	}
+	r := newRig(t)
+	r.do(t, r.client(t, 0), syscall.ENOSYS, add(r))
+	if !strings.Contains(r.log.String(), "--allow-legacy") {
+		t.Errorf("not logged: %s", r.log.String())
+	}
+	r = makeRigOver(t, func(c *control.Config) { c.AllowLegacy = true }, func(*Config) {}, "192.0.2.1")
+	r.do(t, r.client(t, 0), 0, add(r))
+}
+
 // All suites that charon and iproute2 may ask for and crypto has, and how they
 // come back.
 func TestAlgorithms(t *testing.T) {
@@ -149,6 +167,22 @@ func TestAlgorithms(t *testing.T) {
 		{"AES-128-GCM", attrs{aead("rfc4106(gcm(aes))", 128, 20)}, 0},
 		{"AES-192-GCM", attrs{aead("rfc4106(gcm(aes))", 128, 28)}, 0},
 		{"AES-256-GCM", attrs{aead("rfc4106(gcm(aes))", 128, 36)}, 0},
+		{"AES-128-GCM with an ICV of 12 bytes", attrs{aead("rfc4106(gcm(aes))", 96, 20)}, 0},
+		{"AES-256-GCM with an ICV of 8 bytes", attrs{aead("rfc4106(gcm(aes))", 64, 36)}, 0},
+		{"AES-128-CCM", attrs{aead("rfc4309(ccm(aes))", 128, 19)}, 0},
+		{"AES-192-CCM with an ICV of 12 bytes", attrs{aead("rfc4309(ccm(aes))", 96, 27)}, 0},
+		{"AES-256-CCM with an ICV of 8 bytes", attrs{aead("rfc4309(ccm(aes))", 64, 35)}, 0},
+		{"AES-128-GMAC", attrs{aead("rfc4543(gcm(aes))", 128, 20)}, 0},
+		{"AES-192-GMAC", attrs{aead("rfc4543(gcm(aes))", 128, 28)}, 0},
+		{"AES-256-GMAC", attrs{aead("rfc4543(gcm(aes))", 128, 36)}, 0},
+		{"AES-CTR, SHA-256 of 128 bits", attrs{crypt("rfc3686(ctr(aes))", 20), trunc("hmac(sha256)", 128, 32)}, 0},
+		{"AES-CBC, XCBC", attrs{crypt("cbc(aes)", 16), trunc("xcbc(aes)", 96, 16)}, 0},
+		{"NULL, CMAC", attrs{crypt("ecb(cipher_null)", 0), auth("cmac(aes)", 16)}, 0},
+		{"AES-CBC, SHA-1, which nobody has allowed", attrs{crypt("cbc(aes)", 16), trunc("hmac(sha1)", 96, 20)}, syscall.ENOSYS},
+		{"NULL alone", attrs{crypt("ecb(cipher_null)", 0)}, syscall.ENOSYS},
+		{"NULL twice", attrs{crypt("ecb(cipher_null)", 0), auth("digest_null", 0)}, syscall.ENOSYS},
+		{"3DES", attrs{crypt("cbc(des3_ede)", 24), auth("hmac(sha256)", 32)}, syscall.ENOSYS},
+		{"MD5", attrs{crypt("cbc(aes)", 16), auth("hmac(md5)", 16)}, syscall.ENOSYS},
 		{"ChaCha20-Poly1305", attrs{aead("rfc7539esp(chacha20,poly1305)", 128, 36)}, 0},
 		{"AES-CBC, SHA-256 of 128 bits", attrs{crypt("cbc(aes)", 16), trunc("hmac(sha256)", 128, 32)}, 0},
 		{"AES-CBC by its old name, SHA-384", attrs{crypt("aes", 24), auth("sha384", 48)}, 0},

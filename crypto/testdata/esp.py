@@ -1,38 +1,75 @@
 #!/usr/bin/env python3
-"""Seals ESP packets with OpenSSL, by the RFCs' text: writes esp.json and checks rfc.json."""
+"""Seals ESP packets with OpenSSL, by the RFCs' text: writes esp.json and checks the RFCs' vectors."""
 import hashlib
 import json
 import os
 import struct
 
-from cryptography.hazmat.primitives import hashes, hmac
+from cryptography.hazmat.primitives import cmac, hashes, hmac
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+AES = (16, 24, 32)
 HMACS = {
+    "hmac-sha1-96": (20, 12, hashes.SHA1),
     "hmac-sha2-256-128": (32, 16, hashes.SHA256),
     "hmac-sha2-384-192": (48, 24, hashes.SHA384),
     "hmac-sha2-512-256": (64, 32, hashes.SHA512),
 }
-AEADS = {"aes-gcm-16": ((16, 24, 32), AESGCM), "chacha20-poly1305": ((32,), ChaCha20Poly1305)}
+INTEGRITIES = {**{name: spec[0] for name, spec in HMACS.items()}, "aes-xcbc-96": 16, "aes-cmac-96": 16}
+# keys, salt, whether the IV is sent, ICV
+AEADS = {
+    "aes-gcm-16": (AES, 4, True, 16), "aes-gcm-12": (AES, 4, True, 12), "aes-gcm-8": (AES, 4, True, 8),
+    "aes-gcm-16-iiv": (AES, 4, False, 16),
+    "aes-ccm-16": (AES, 3, True, 16), "aes-ccm-12": (AES, 3, True, 12), "aes-ccm-8": (AES, 3, True, 8),
+    "aes-ccm-8-iiv": (AES, 3, False, 8),
+    "chacha20-poly1305": ((32,), 4, True, 16), "chacha20-poly1305-iiv": ((32,), 4, False, 16),
+    "null-aes-gmac": (AES, 4, True, 16),
+}
 
 
 def stream(label, n):
     return hashlib.shake_256(label.encode()).digest(n)
 
 
+def xcbc(key, data):  # RFC 3566, section 4
+    ecb = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+    key1, whole, padded = (ecb.update(bytes([i]) * 16) for i in (1, 2, 3))
+    mask = whole
+    if not data or len(data) % 16:
+        data, mask = data + b"\x80" + bytes(-(len(data) + 1) % 16), padded
+    last = bytes(x ^ y for x, y in zip(data[-16:], mask))
+    return Cipher(algorithms.AES(key1), modes.CBC(bytes(16))).encryptor().update(data[:-16] + last)[-16:]
+
+
 def icv(name, key, data, esn, seq_hi):
+    data += struct.pack(">I", seq_hi) if esn else b""  # RFC 4303, 2.2.1
+    if name == "aes-xcbc-96":
+        return xcbc(key, data)[:12]
+    if name == "aes-cmac-96":
+        c = cmac.CMAC(algorithms.AES(key))
+        c.update(data)
+        return c.finalize()[:12]
     _, size, digest = HMACS[name]
     h = hmac.HMAC(key, digest())
-    h.update(data + (struct.pack(">I", seq_hi) if esn else b""))  # RFC 4303, 2.2.1
+    h.update(data)
     return h.finalize()[:size]
 
 
 def seal_aead(name, key, body, spi, seq_hi, seq, esn):
-    salt, iv = key[-4:], struct.pack(">II", seq_hi, seq)
+    _, salt, sent, tag = AEADS[name]
+    iv, key, salt = struct.pack(">II", seq_hi, seq), key[:-salt], key[-salt:]
     aad = struct.pack(">III", spi, seq_hi, seq) if esn else struct.pack(">II", spi, seq)
-    return struct.pack(">II", spi, seq) + iv + AEADS[name][1](key[:-4]).encrypt(salt + iv, body, aad)
+    if name == "null-aes-gmac":  # RFC 4543, section 3: the IV and the payload are AAD
+        text = body + AESGCM(key).encrypt(salt + iv, b"", aad + iv + body)
+    elif name.startswith("aes-ccm"):
+        text = AESCCM(key, tag).encrypt(salt + iv, body, aad)
+    elif name.startswith("chacha20"):
+        text = ChaCha20Poly1305(key).encrypt(salt + iv, body, aad)
+    else:
+        text = AESGCM(key).encrypt(salt + iv, body, aad)[: len(body) + tag]
+    return struct.pack(">II", spi, seq) + (iv if sent else b"") + text
 
 
 def seal_cbc(key, body, spi, seq_hi, seq):
@@ -76,12 +113,12 @@ def case(encryption, integrity, enc_len, auth_len, align, blocks, esn):
 def cases():
     for esn in (False, True):
         for blocks in (1, 2, 17):
-            for name, (keys, _) in AEADS.items():
+            for name, (keys, salt, _, _) in AEADS.items():
                 for n in keys:
-                    yield case(name, "", n + 4, 0, 4, blocks, esn)
-            for name, (auth_len, _, _) in HMACS.items():
+                    yield case(name, "", n + salt, 0, 4, blocks, esn)
+            for name, auth_len in INTEGRITIES.items():
                 yield case("null", name, 0, auth_len, 4, blocks, esn)
-                for n in (16, 24, 32):
+                for n in AES:
                     yield case("aes-cbc", name, n, auth_len, 16, blocks, esn)
                     yield case("aes-ctr", name, n + 4, auth_len, 4, blocks, esn)
 
@@ -98,6 +135,9 @@ def check_rfc():
         assert ctr(key, iv, text).hex() == t["body"], t["case"]
     for t in rfc["hmac"]:
         assert icv(t["integrity"], bytes.fromhex(t["authKey"]), t["data"].encode(), False, 0).hex() == t["icv"], t["case"]
+    for t in json.load(open(os.path.join(HERE, "integrity.json")))["tests"]:
+        message = bytes.fromhex(t["message"]) * t.get("repeat", 1)
+        assert t["sum"].startswith(icv(t["integrity"], bytes.fromhex(t["key"]), message, False, 0).hex()), t["case"]
 
 
 if __name__ == "__main__":

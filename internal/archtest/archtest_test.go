@@ -14,6 +14,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -266,4 +268,33 @@ func each(t *testing.T, f func(path string, src []byte)) {
 func generated(src []byte) bool {
 	line, _ := bufio.NewReader(bytes.NewReader(src)).ReadString('\n')
 	return strings.HasPrefix(line, "// Code generated ") && strings.HasSuffix(line, "DO NOT EDIT.\n")
+}
+
+// docs/protocol.md names tests by folder; those of a program by its name. Each
+// is there.
+func TestProtocolPageNamesTestsThatExist(t *testing.T) {
+	page, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`([a-z][a-z/]*)\.(Test[A-Za-z0-9]+)([^A-Za-z0-9.]|\. |\.\n)`).FindAllStringSubmatch(string(page), -1)
+	if len(names) < 20 {
+		t.Fatalf("found %d names of tests only", len(names))
+	}
+	for _, name := range names {
+		dir := "../../" + name[1]
+		if name[1] == "spigot" {
+			dir = "../../cmd/spigot"
+		}
+		files, err := filepath.Glob(dir + "/*_test.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(files, func(file string) bool {
+			src, err := os.ReadFile(file)
+			return err == nil && bytes.Contains(src, []byte("\nfunc "+name[2]+"("))
+		}) {
+			t.Errorf("docs/protocol.md: there is no %s in %s", name[2], dir)
+		}
+	}
 }

@@ -1,9 +1,11 @@
 """Seals and opens ESP packets with scapy, an implementation that shares nothing with the gateway.
 
+Algorithms that scapy does not have are made here of OpenSSL's, by the RFCs; the packets around them are scapy's.
+
 Reads requests from stdin, one JSON object a line, and answers each on stdout in the same way; bytes are base64:
 
-  {"op": "sa", "spi": .., "src": "..", "dst": "..", "crypt": "AES-GCM", "crypt_key": .., "auth": "", "auth_key": ..,
-   "esn": false, "transport": false}             makes an SA, in tunnel mode if not transport; they are counted from 0
+  {"op": "sa", "spi": .., "src": "..", "dst": "..", "crypt": "AES-GCM", "icv": 16, "crypt_key": .., "auth": "",
+   "auth_key": .., "esn": false, "transport": false}   makes an SA, in tunnel mode if not transport; they are counted from 0
   {"op": "seal", "sa": 0, "seq": n, "packet": ..}  IP packet -> IP packet with ESP
   {"op": "open", "sa": 0, "seq": n, "packet": ..}  IP packet with ESP -> IP packet
 
@@ -13,6 +15,7 @@ value wrong, or "error". The first line comes unasked and names the versions.
 
 import base64
 import json
+import struct
 import sys
 
 
@@ -28,7 +31,82 @@ def load():
 
     if not conf.crypto_valid:
         raise ImportError("scapy finds no usable cryptography module")
+    extend()
     return "scapy %s, cryptography %s" % (scapy.__version__, cryptography.__version__)
+
+
+def extend():
+    """Adds to scapy's tables what they lack."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+    from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
+    from scapy.layers.ipsec import AUTH_ALGOS, CRYPT_ALGOS, AuthAlgo, CryptAlgo
+
+    def sent(sa, iv, **_):
+        return sa.crypt_salt + iv
+
+    def implicit(sa, iv, **_):  # RFC 8750, section 4
+        return sa.crypt_salt + struct.pack("!II", sa.esn if sa.esn_en else 0, sa.seq_num)
+
+    def aead(name, cipher, salt, icv, nonce=sent):
+        algo = CryptAlgo(name, cipher=cipher, mode=None, key_size=(16, 24, 32), block_size=1, salt_size=salt,
+                         iv_size=8 if nonce is sent else 0, icv_size=icv, format_mode_iv=nonce)
+        algo.is_aead = algo.ciphers_aead_api = True
+        CRYPT_ALGOS[name] = algo
+
+    class Cut:
+        """An AES-GCM whose tag is cut (RFC 4106, section 6)."""
+        def __init__(self, key):
+            self.gcm = AESGCM(key)
+
+        def encrypt(self, nonce, data, aad):
+            return self.gcm.encrypt(nonce, data, aad)[:len(data) + self.size]
+
+        def decrypt(self, nonce, data, aad):
+            text = self.gcm.encrypt(nonce, data[:-self.size], aad)[:-16]
+            if self.encrypt(nonce, text, aad) != data:
+                raise InvalidTag
+            return text
+
+    class GMAC:
+        """RFC 4543, section 3."""
+        def __init__(self, key):
+            self.gcm = AESGCM(key)
+
+        def encrypt(self, nonce, data, aad):
+            return data + self.gcm.encrypt(nonce, b"", aad + nonce[4:] + data)
+
+        def decrypt(self, nonce, data, aad):
+            self.gcm.decrypt(nonce, data[-16:], aad + nonce[4:] + data[:-16])
+            return data[:-16]
+
+    class CCM8(AESCCM):
+        def __new__(cls, key):
+            return AESCCM(key, tag_length=8)
+
+    class XCBC:
+        """RFC 3566, section 4."""
+        def __init__(self, key, *_):
+            ecb = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+            self.keys, self.text = [ecb.update(bytes([i]) * 16) for i in (1, 2, 3)], b""
+
+        def update(self, text):
+            self.text += text
+
+        def finalize(self):
+            text, mask = self.text, self.keys[1]
+            if not text or len(text) % 16:
+                text, mask = text + b"\x80" + bytes(-(len(text) + 1) % 16), self.keys[2]
+            text = text[:-16] + bytes(x ^ y for x, y in zip(text[-16:], mask))
+            return Cipher(algorithms.AES(self.keys[0]), modes.CBC(bytes(16))).encryptor().update(text)[-16:]
+
+    for n in (8, 12):
+        aead("AES-GCM-%d" % n, type("Cut%d" % n, (Cut,), {"size": n}), 4, n)
+    aead("AES-GMAC", GMAC, 4, 16)
+    aead("AES-GCM-IIV", AESGCM, 4, 16, implicit)
+    aead("AES-CCM-8-IIV", CCM8, 3, 8, implicit)
+    aead("CHACHA20-POLY1305-IIV", ChaCha20Poly1305, 4, 16, implicit)
+    AUTH_ALGOS["AES-XCBC-96"] = AuthAlgo("AES-XCBC-96", mac=XCBC, digestmod=lambda: None, icv_size=12, key_size=(16,))
 
 
 def new_sa(r):
@@ -36,7 +114,7 @@ def new_sa(r):
     return SecurityAssociation(
         ESP, spi=r["spi"], esn_en=r["esn"],
         tunnel_header=None if r["transport"] else family(src=r["src"], dst=r["dst"]),
-        crypt_algo=r["crypt"], crypt_key=base64.b64decode(r["crypt_key"]) or None,
+        crypt_algo=r["crypt"], crypt_icv_size=r.get("icv"), crypt_key=base64.b64decode(r["crypt_key"]) or None,
         auth_algo=r["auth"] or None, auth_key=base64.b64decode(r["auth_key"]) or None)
 
 
