@@ -290,6 +290,7 @@ func (c *Controller) poll(now time.Time) (busy bool) {
 	}
 	c.judge(now)
 	c.planHost(now)
+	c.watch(now)
 	c.deliver()
 	c.cfg.Epochs.Reap()
 	return busy || c.sas.cursor != nil

@@ -13,6 +13,11 @@ const (
 	maxSlices = 128  // that a round is made of; poll does one
 )
 
+// grace is what an SA gets at the least between the announcement of its soft
+// lifetime and the end of the hard one. It is less than a second, so that a hard
+// lifetime a second after the soft one does not miss its round.
+const grace = 900 * time.Millisecond
+
 // judge goes on with the round over all SAs that chores has begun.
 func (c *Controller) judge(now time.Time) {
 	if c.sas.cursor != nil {
@@ -20,10 +25,9 @@ func (c *Controller) judge(now time.Time) {
 	}
 }
 
-// expire judges the lifetimes of the next SAs: what has reached the hard one
-// leaves, what has reached the soft one is announced once, and what is larval
-// for too long is forgotten. Workers only count, so a lifetime is held to within
-// two seconds.
+// expire judges the lifetimes of the next SAs, and what is larval for too long
+// is forgotten. Workers only count: a lifetime in seconds is held to within two
+// seconds, and one in bytes or packets by watch.
 func (c *Controller) expire(now time.Time) {
 	for range max(minSlice, len(c.sas.byID)/maxSlices) {
 		r := c.sas.cursor
@@ -34,31 +38,83 @@ func (c *Controller) expire(now time.Time) {
 		if r.larval && now.Sub(r.added) >= larvalLife {
 			c.remove(r)
 		}
+		if r.placed() {
+			packets, bytes := r.carried()
+			r.notice(packets, now)
+			c.sentence(r, packets, bytes, now)
+		}
+	}
+}
+
+// watch judges the next of the SAs that have a lifetime in bytes or packets. A
+// fast link takes such an SA from its soft to its hard lifetime within a
+// fraction of the second that expire waits; a daemon is to have that time.
+func (c *Controller) watch(now time.Time) {
+	s := &c.sas
+	if now.Sub(s.looked) < pollIdle {
+		return
+	}
+	s.looked, s.due = now, s.due[:0]
+	for range min(minSlice, len(s.watched)) {
+		if s.turn >= len(s.watched) {
+			s.turn = 0
+		}
+		r := s.watched[s.turn]
+		s.turn++
 		if !r.placed() {
 			continue
 		}
 		packets, bytes := r.carried()
-		r.notice(packets, now)
-		reason := reached(&r.hardLimit, r, packets, bytes, now)
-		if reason == "" && r.out != nil && !usable(r.out) {
-			reason = "sequence" // RFC 4303, section 3.3.3: no number is sent twice
-		}
-		if reason != "" {
-			c.tell(r, true, reason)
-			if r.manual != nil {
-				c.spent[r.manual.digest] = true // a reload must not start its sequence again
-			}
-			c.remove(r)
-			continue
-		}
-		if r.soft {
-			continue
-		}
-		if reason := reached(&r.softLimit, r, packets, bytes, now); reason != "" {
-			r.soft = true
-			c.tell(r, false, reason)
+		if reason, _ := r.verdict(packets, bytes, now); reason != "" {
+			s.due = append(s.due, r)
 		}
 	}
+	if len(s.due) == 0 {
+		return
+	}
+	c.edit(func() {
+		for _, r := range s.due {
+			packets, bytes := r.carried()
+			r.notice(packets, now)
+			c.sentence(r, packets, bytes, now)
+		}
+	})
+	clear(s.due)
+}
+
+// sentence does what r's verdict says: what has reached its hard lifetime
+// leaves, what has reached the soft one is announced once.
+func (c *Controller) sentence(r *record, packets, bytes uint64, now time.Time) {
+	reason, hard := r.verdict(packets, bytes, now)
+	switch {
+	case reason == "":
+	case hard:
+		c.tell(r, true, reason)
+		if r.manual != nil {
+			c.spent[r.manual.digest] = true // a reload must not start its sequence again
+		}
+		c.remove(r)
+	default:
+		r.soft, r.warned = true, now
+		c.tell(r, false, reason)
+	}
+}
+
+// verdict says which lifetime of r has ended, and by what: "" if none has. An SA
+// whose soft lifetime has ended outlives that by grace, or nobody could replace
+// it in time; except that no sequence number is ever sent twice.
+func (r *record) verdict(packets, bytes uint64, now time.Time) (reason string, hard bool) {
+	if r.out != nil && !usable(r.out) {
+		return "sequence", true // RFC 4303, section 3.3.3
+	}
+	if !r.soft {
+		if reason = reached(&r.softLimit, r, packets, bytes, now); reason != "" {
+			return reason, false
+		}
+	} else if now.Sub(r.warned) < grace {
+		return "", false
+	}
+	return reached(&r.hardLimit, r, packets, bytes, now), true
 }
 
 // notice takes down when the SA is used. Packets that it carried elsewhere are

@@ -186,6 +186,7 @@ func (c *Controller) installSAs(d *draft) {
 			c.pending = append(c.pending, m)
 		case !d.fresh[m]:
 			m.rec.describe(p)
+			c.sas.bound(m.rec)
 		default:
 			if err := c.insert(m.rec); err != nil {
 				c.log.Error("add a manual SA", "sa", nameOf(&m.params), "err", err)

@@ -24,6 +24,8 @@ type record struct {
 	last   time.Time // the same of the latest
 	seen   uint64    // packets, when last was set
 	soft   bool      // its soft lifetime has been announced
+	warned time.Time // when
+	watch  int       // its place in records.watched, counted from 1; 0: it is not there
 	window int       // replay window in packets as it was asked for
 	moved  mapping   // where the peer was seen last, if not where the SA says
 
@@ -91,6 +93,12 @@ type records struct {
 	first, last *record
 	cursor      *record // the next to be judged; nil: no round is under way
 	added       uint64
+
+	// Those with a lifetime in bytes or packets, in no order.
+	watched []*record
+	turn    int       // the next to be looked at
+	looked  time.Time // when that was
+	due     []*record // scratch
 }
 
 // all yields the records in order. The loop may remove the one that it has.
@@ -114,6 +122,28 @@ func (s *records) add(r *record) {
 	}
 	s.last = r
 	s.byID[r.id] = r
+	s.bound(r)
+}
+
+// bound notes whether r, which is there, has a lifetime in bytes or packets.
+func (s *records) bound(r *record) {
+	limits := r.softLimit.Bytes | r.softLimit.Packets | r.hardLimit.Bytes | r.hardLimit.Packets
+	switch {
+	case limits != 0 && r.watch == 0:
+		s.watched = append(s.watched, r)
+		r.watch = len(s.watched)
+	case limits == 0 && r.watch != 0:
+		s.unwatch(r)
+	}
+}
+
+// unwatch puts the last of those that are watched in r's place.
+func (s *records) unwatch(r *record) {
+	end := len(s.watched) - 1
+	last := s.watched[end]
+	s.watched[r.watch-1], last.watch = last, r.watch
+	s.watched[end], r.watch = nil, 0
+	s.watched = s.watched[:end]
 }
 
 // remove forgets r, whose next stays for a loop that is at r.
@@ -132,6 +162,9 @@ func (s *records) remove(r *record) {
 		s.last = r.prev
 	}
 	delete(s.byID, r.id)
+	if r.watch != 0 {
+		s.unwatch(r)
+	}
 }
 
 // insert adds r to the SADB, and binds policies to it.

@@ -263,13 +263,13 @@ func TestAMatureSAChangesItsLifetimes(t *testing.T) {
 			t.Errorf("after the update: %+v", v)
 		}
 	})
-	for _, c := range []struct {
+	for i, c := range []struct {
 		packets uint64
 		soft    int
 		there   bool
 	}{{3, 1, true}, {1, 2, true}, {10, 2, true}, {5, 2, false}} {
 		r.out.Count(c.packets, 0)
-		g.Do(func() { g.chores(time.Now()) })
+		g.Do(func() { g.chores(r.added.Add(time.Duration(i+1) * time.Second)) })
 		soft := 0
 		for _, e := range g.hear(EventExpire) {
 			if !e.Hard {

@@ -262,14 +262,18 @@ func TestLifetimes(t *testing.T) {
 		{"time", limit(sad.Lifetime{Seconds: 10}, sad.Lifetime{Seconds: 20}), []use{
 			{9 * time.Second, 1, 1, ""}, {10 * time.Second, 0, 0, "soft time"}, {11 * time.Second, 0, 0, ""}, {20 * time.Second, 0, 0, "hard time"}}},
 		{"bytes", limit(sad.Lifetime{Bytes: 100}, sad.Lifetime{Bytes: 200}), []use{
-			{0, 1, 99, ""}, {0, 1, 1, "soft bytes"}, {0, 1, 99, ""}, {0, 1, 1, "hard bytes"}}},
+			{0, 1, 99, ""}, {0, 1, 1, "soft bytes"}, {time.Second, 1, 99, ""}, {time.Second, 1, 1, "hard bytes"}}},
 		{"packets", limit(sad.Lifetime{Packets: 2}, sad.Lifetime{Packets: 3}), []use{
-			{0, 1, 1, ""}, {0, 1, 1, "soft packets"}, {0, 1, 1, "hard packets"}}},
+			{0, 1, 1, ""}, {0, 1, 1, "soft packets"}, {grace - 1, 1, 1, ""}, {grace, 0, 0, "hard packets"}}},
 		{"first use", limit(sad.Lifetime{UseSeconds: 5}, sad.Lifetime{UseSeconds: 8}), []use{
 			{100 * time.Second, 0, 0, ""}, {101 * time.Second, 1, 1, ""}, {105 * time.Second, 0, 0, ""},
 			{106 * time.Second, 0, 0, "soft use time"}, {109 * time.Second, 0, 0, "hard use time"}}},
 		{"hard alone", limit(sad.Lifetime{}, sad.Lifetime{Packets: 1}), []use{{0, 5, 5, "hard packets"}}},
-		{"both at once is hard", limit(sad.Lifetime{Packets: 1}, sad.Lifetime{Packets: 1}), []use{{0, 1, 1, "hard packets"}}},
+		{"both at once are soft first", limit(sad.Lifetime{Packets: 1}, sad.Lifetime{Packets: 1}), []use{
+			{0, 1, 1, "soft packets"}, {grace - 1, 0, 0, ""}, {grace, 0, 0, "hard packets"}}},
+		{"time and bytes at once", limit(sad.Lifetime{Seconds: 10}, sad.Lifetime{Bytes: 9}), []use{
+			{10 * time.Second, 1, 9, "soft time"}, {11 * time.Second, 0, 0, "hard bytes"}}},
+		{"hard before soft", limit(sad.Lifetime{Packets: 9}, sad.Lifetime{Packets: 1}), []use{{0, 1, 1, "hard packets"}}},
 		{"none", limit(sad.Lifetime{}, sad.Lifetime{}), []use{{1e6 * time.Second, 1e9, 1e12, ""}}},
 		{"for ever", limit(sad.Lifetime{}, sad.Lifetime{Seconds: math.MaxUint64}), []use{{1e6 * time.Second, 1, 1, ""}}},
 	} {
@@ -303,6 +307,68 @@ func TestLifetimes(t *testing.T) {
 			if gone := len(g.list()) == 0; gone != (len(last) > 4 && last[:4] == "hard") {
 				t.Errorf("%s, %s: gone %v at the end", c.name, dir, gone)
 			}
+		}
+	}
+}
+
+// TestCountsAreJudgedBetweenRounds: SAs with a lifetime in bytes or packets do
+// not wait for the second to end, and no others are looked at.
+func TestCountsAreJudgedBetweenRounds(t *testing.T) {
+	limit := func(soft, hard sad.Lifetime) func(*SAParams) {
+		return func(p *SAParams) { p.Soft, p.Hard = soft, hard }
+	}
+	none := limit(sad.Lifetime{}, sad.Lifetime{})
+	bytes := limit(sad.Lifetime{Bytes: 100}, sad.Lifetime{Bytes: 200})
+	packets := limit(sad.Lifetime{}, sad.Lifetime{Packets: 1})
+	for _, c := range []struct {
+		name          string
+		first, second func(*SAParams) // that it is added with, and updated to
+		watched       bool
+		after         []string // what each poll of three, a second apart, tells
+	}{
+		{"bytes", bytes, bytes, true, []string{"soft bytes", "hard bytes", ""}},
+		{"packets", packets, packets, true, []string{"hard packets", "", ""}},
+		{"seconds", limit(sad.Lifetime{}, sad.Lifetime{Seconds: 1}), limit(sad.Lifetime{}, sad.Lifetime{Seconds: 1}), false, []string{"", "", ""}},
+		{"bytes by an update", none, bytes, true, []string{"soft bytes", "hard bytes", ""}},
+		{"no more by an update", bytes, none, false, []string{"", "", ""}},
+	} {
+		g := newGateway(t)
+		g.see()
+		g.key(t, func(k *Keying) {
+			for i := range uint32(4) { // others before and behind it
+				edit := none
+				if i == 1 {
+					edit = c.first
+				} else if i == 3 {
+					edit = limit(sad.Lifetime{}, sad.Lifetime{Bytes: 1e9})
+				}
+				if err := k.AddSA(daemon, keyedSA(300+i, here, peer, edit)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := k.UpdateSA(daemon, keyedSA(301, here, peer, c.second)); err != nil {
+				t.Fatal(err)
+			}
+		})
+		r := g.list()[1]
+		if got := len(g.sas.watched) == 2; got != c.watched {
+			t.Errorf("%s: watched %v, want %v", c.name, got, c.watched)
+		}
+		r.out.Count(1, 200)
+		for i, want := range c.after {
+			g.news = nil
+			g.Do(func() { g.poll(r.added.Add(time.Duration(i) * time.Second)) })
+			got := ""
+			for _, e := range g.hear(EventExpire) {
+				got += map[bool]string{false: "soft ", true: "hard "}[e.Hard] + e.Reason
+			}
+			if got != want {
+				t.Errorf("%s, poll %d: %q, want %q", c.name, i, got, want)
+			}
+		}
+		g.key(t, func(k *Keying) { k.FlushSAs(daemon, 0) })
+		if len(g.sas.watched) != 0 {
+			t.Errorf("%s: %d are watched that are gone", c.name, len(g.sas.watched))
 		}
 	}
 }

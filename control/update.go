@@ -40,6 +40,7 @@ func (k *Keying) UpdateSA(by Origin, p SAParams) error {
 	}
 	r.keyed.params = q
 	r.describe(&q.Params)
+	c.sas.bound(r)
 	r.soft = false
 	c.tellSA(EventSAUpdate, by, r)
 	return nil
