@@ -113,6 +113,7 @@ type Controller struct {
 	waiting  int       // of sas: for an address of the host that tells their direction
 	pending  []*manual // the same of the configuration's; not in sas
 	offers   offers
+	drains   drains
 	spds     policies
 	secret   [32]byte        // keys the digests of manual SAs
 	spent    map[digest]bool // manual SAs that have expired
@@ -183,6 +184,7 @@ func New(cfg Config) (*Controller, error) {
 			wants: map[wanted]*want{}, stale: map[*want]bool{},
 			reqids: map[uint32][]*record{}, peers: map[flow.Addr][]*record{},
 		},
+		drains: drains{trunks: map[trunk][]*record{}},
 		spds: policies{
 			byID: map[uint32]*policy{}, byName: map[PolicyName]*policy{}, mortal: map[uint32]*policy{},
 		},
@@ -263,7 +265,7 @@ func (c *Controller) Close() {
 			}
 		}
 		c.sas, c.pending = records{}, nil
-		c.asks, c.offers = acquires{}, offers{}
+		c.asks, c.offers, c.drains = acquires{}, offers{}, drains{}
 		clear(c.subscribers)
 		clear(c.secret[:])
 	})
@@ -291,6 +293,7 @@ func (c *Controller) poll(now time.Time) (busy bool) {
 	c.judge(now)
 	c.planHost(now)
 	c.watch(now)
+	c.drained(now)
 	c.deliver()
 	c.cfg.Epochs.Reap()
 	return busy || c.sas.cursor != nil

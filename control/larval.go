@@ -52,6 +52,7 @@ func (k *Keying) GetSPI(by Origin, q GetSPIRequest) (SA, error) {
 	}
 	c.sas.add(r)
 	c.larvals++
+	c.db.Expect(id.SPI, id.Dst, id.Proto)
 	c.tellSA(EventSPI, by, r)
 	return r.view(false), nil
 }

@@ -174,14 +174,16 @@ func (c *Controller) insert(r *record) error {
 	}
 	c.sas.add(r)
 	c.offer(r)
+	c.carries(r)
 	if r.manual != nil && r.manual.key != (digest{}) {
 		c.usedKeys[r.manual.key] = true
 	}
 	return nil
 }
 
-// place shows r's SA, if it has one, to workers.
+// place shows r's SA, if it has one, to workers. A name that drains is free.
 func (c *Controller) place(r *record) error {
+	c.endDrains(func(d *drain) bool { return d.id == r.id })
 	switch {
 	case r.in != nil:
 		return c.db.AddInbound(r.in)
@@ -191,21 +193,29 @@ func (c *Controller) place(r *record) error {
 	return nil
 }
 
-// remove takes r from the SADB; policies that it served look for another SA.
+// remove takes r from the SADB, and from workers; policies that it served look
+// for another SA.
 func (c *Controller) remove(r *record) {
-	c.withdraw(r)
-	c.sas.remove(r)
+	c.leave(r)
 	if r.placed() {
 		if err := c.db.Remove(r.id.SPI, r.id.Dst, r.id.Proto); err != nil {
 			c.log.Error("remove an SA", "sa", r.id, "err", err)
 		}
 	}
+}
+
+// leave is remove, but for the workers.
+func (c *Controller) leave(r *record) {
+	c.withdraw(r)
+	c.sas.remove(r)
+	c.carriesNot(r)
 	if r.keyed != nil {
 		r.keyed.params.wipe()
 	}
 	switch {
 	case r.larval:
 		c.larvals--
+		c.db.Forget(r.id.SPI, r.id.Dst, r.id.Proto)
 	case !r.placed():
 		c.waiting--
 	}

@@ -130,8 +130,9 @@ func (p *SAParams) wipe() {
 	p.EncKey, p.AuthKey = nil, nil
 }
 
-// DeleteSA deletes the SA of that name and returns what it was, without keys. It
-// is ErrNotFound if there is none and ErrStatic for one of the configuration.
+// DeleteSA deletes the SA of that name and returns what it was, without keys. An
+// inbound one that a newer SA of the same ends replaces opens for another second
+// what is on its way. It is ErrNotFound if there is none and ErrStatic for one of the configuration.
 func (k *Keying) DeleteSA(by Origin, id SAID) (SA, error) {
 	r := k.c.sas.byID[id]
 	switch {
@@ -142,7 +143,12 @@ func (k *Keying) DeleteSA(by Origin, id SAID) (SA, error) {
 	}
 	was := r.view(false)
 	k.c.tellSA(EventSADelete, by, r)
-	k.c.remove(r)
+	if k.c.mayDrain(r) {
+		k.c.leave(r)
+		k.c.beginDrain(r, time.Now())
+	} else {
+		k.c.remove(r)
+	}
 	return was, nil
 }
 
@@ -150,6 +156,7 @@ func (k *Keying) DeleteSA(by Origin, id SAID) (SA, error) {
 // of the configuration, and returns how many it were. Subscribers hear of it
 // once.
 func (k *Keying) FlushSAs(by Origin, proto uint8) (n int) {
+	k.c.endDrains(func(d *drain) bool { return proto == 0 || d.id.Proto == proto })
 	for r := k.c.sas.last; r != nil; r = r.prev {
 		if r.keyed != nil && (proto == 0 || r.id.Proto == proto) {
 			k.c.remove(r)
@@ -297,6 +304,7 @@ func (c *Controller) placeWaiting() {
 		if r.placed() {
 			c.waiting--
 			c.offer(r)
+			c.carries(r)
 		}
 	}
 }

@@ -18,6 +18,7 @@ const (
 	punted       // the slow path has a copy, the frame goes home
 	sent         // a port owns the frame
 	cutUp        // goes on as its fragments, the frame goes home
+	held         // the worker keeps the frame until the packet's SA is there
 )
 
 // packet is one frame on its way through the stages.

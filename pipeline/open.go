@@ -24,7 +24,11 @@ func (w *Worker) sa(b *Burst) {
 		default:
 			continue
 		}
-		if r := w.findSA(p, udp); r != counter.None && (p.in != nil || w.isOurs(p)) {
+		r := w.findSA(p, udp)
+		if r == counter.UnknownSPI && w.hold(b, i) {
+			continue
+		}
+		if r != counter.None && (p.in != nil || w.isOurs(p)) {
 			b.Drop(i, r)
 		}
 	}

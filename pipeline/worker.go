@@ -40,6 +40,7 @@ type Worker struct {
 
 	outCache, inCache *spd.Cache
 	saCache           saCache
+	early             early
 	engine            *sad.Engine
 
 	// Scratch, used again by every burst.
@@ -144,6 +145,7 @@ func (w *Worker) Run(ctx context.Context) {
 			w.sleep()
 		}
 	}
+	w.abandon()
 	w.c.Publish()
 }
 
@@ -183,6 +185,9 @@ func (w *Worker) Turn() int {
 	n := w.inject()
 	if w.cfg.Host != nil {
 		n += w.fromHost()
+	}
+	if w.early.n > 0 {
+		n += w.release()
 	}
 	for i := range w.ports {
 		for _, q := range w.ports[i].queues {
@@ -261,6 +266,8 @@ func (w *Worker) finish(b *Burst) {
 		switch p.fate {
 		case sent:
 			w.c.Tx++
+			continue
+		case held:
 			continue
 		case punted:
 			w.c.Punted++

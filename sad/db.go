@@ -36,6 +36,8 @@ type Snapshot struct {
 	seed seed
 	in   table[id, Inbound]
 	out  table[uint32, Outbound]
+	// The inbound SAs that are being negotiated.
+	early table[id, struct{}]
 }
 
 // Inbound returns the SA for packets to dst with spi, or nil.
@@ -91,7 +93,7 @@ func NewDB(d *epoch.Domain, publish func(*Snapshot)) *DB {
 
 func (db *DB) empty() {
 	db.in, db.out, db.bound = map[id]*inEntry{}, map[id]*outEntry{}, map[uint32]*outEntry{}
-	db.draft.in, db.draft.out = table[id, Inbound]{}, table[uint32, Outbound]{}
+	db.draft.in, db.draft.out, db.draft.early = table[id, Inbound]{}, table[uint32, Outbound]{}, table[id, struct{}]{}
 }
 
 // Snapshot returns what was published last.
@@ -161,6 +163,7 @@ func (db *DB) AddInbound(sa *Inbound) error {
 	}
 	db.in[k] = &inEntry{sa, db.added}
 	db.draft.in.set(db.edit(), k, sa, db.draft.seed.id)
+	db.draft.early.set(db.edit(), k, nil, db.draft.seed.id)
 	db.commit()
 	return nil
 }
