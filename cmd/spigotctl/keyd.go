@@ -28,7 +28,9 @@ func newKeyd(socket *string) *cobra.Command {
 		Short: "Run an unmodified key daemon, or ip xfrm, against spigot instead of the kernel",
 		Long: `Run COMMAND so that its PF_KEY and netlink XFRM sockets, and those of its
 descendants, reach the gateway instead of the kernel. It takes root, or a
-user that may open the gateway's sockets. The exit code is COMMAND's.`,
+user that may open the gateway's sockets. The exit code is COMMAND's, or 75
+if the gateway has ended or was restarted: COMMAND is ended then, since its
+SAs and policies are gone, and should be started again.`,
 		Example: `  spigotctl keyd -- charon-systemd
   spigotctl keyd -- iked -d
   spigotctl keyd -- ip xfrm state`,

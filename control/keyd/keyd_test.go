@@ -88,6 +88,10 @@ func (f *fake) serve(c net.Conn) {
 			f.mu.Unlock()
 			return
 		}
+		if buf[1] == 96 { // it throws the client out
+			_ = c.Close()
+			continue
+		}
 		for _, msg := range f.reply(append([]byte(nil), buf[:n]...)) {
 			if msg == nil { // the server dies
 				f.die()
@@ -117,7 +121,7 @@ func (f *fake) die() {
 }
 
 // kernelPFKey answers as PF_KEY does: the same header; DUMP in three; type 99
-// kills the server, type 98 has no answer, type 97 is answered late.
+// kills the server, 96 has it close the connection, type 98 has no answer, type 97 is answered late.
 func kernelPFKey(msg []byte) [][]byte {
 	switch msg[1] {
 	case 99:
@@ -190,6 +194,7 @@ func (r *rig) config(out *bytes.Buffer, argv ...string) Config {
 		Stderr:    out,
 		Log:       slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		ReplyWait: r.wait,
+		GoneWait:  time.Minute,
 	}
 }
 
@@ -347,6 +352,51 @@ except OSError as e: print(name(e))
 			}
 			if !strings.Contains(r.log.String(), "spigot has closed a PF_KEY connection") {
 				t.Errorf("the log does not say it:\n%s", &r.log)
+			}
+		})
+	}
+}
+
+// A daemon whose server is gone, or is another one, is ended; one that the same
+// server has thrown out is not.
+func TestTheServerRestarts(t *testing.T) {
+	for _, tt := range []struct {
+		name, script string
+		want         int
+	}{
+		{"it dies", `
+import signal
+s = key()
+try: s.send(sadb(99, 1))
+except OSError: pass
+signal.pause()`, ExitGone},
+		{"it dies, and the daemon ends well", `
+import signal
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+s = key()
+try: s.send(sadb(99, 1))
+except OSError: pass
+signal.pause()`, ExitGone},
+		{"it closes the connection", `
+s = key()
+try: s.send(sadb(96, 1))
+except OSError as e: print(name(e))
+time.sleep(1)
+s = key(); s.send(sadb(3, 2)); sys.exit(now(s)[1] + 4)`, 7},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			var out bytes.Buffer
+			c := r.config(&out, "/usr/bin/python3", "-c", python+tt.script)
+			c.GoneWait = 100 * time.Millisecond
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if code, err := Run(ctx, c); code != tt.want || err != nil || ctx.Err() != nil {
+				t.Errorf("exit code %d, %v; want %d\n%s%s", code, err, tt.want, &out, &r.log)
+			}
+			if said := strings.Contains(r.log.String(), "spigot has ended or was restarted"); said != (tt.want == ExitGone) {
+				t.Errorf("the log says it: %v\n%s", said, &r.log)
 			}
 		})
 	}

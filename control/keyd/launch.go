@@ -34,7 +34,13 @@ type Config struct {
 	Log            *slog.Logger
 	Signals        <-chan os.Signal // passed on to the daemon
 	ReplyWait      time.Duration    // for spigot to answer; 0: five seconds
+	// GoneWait is how long the daemon may go on when spigot has ended; 0: a second.
+	GoneWait time.Duration
 }
+
+// ExitGone is what Run returns when it ended the daemon since spigot was gone:
+// EX_TEMPFAIL of sysexits.h.
+const ExitGone = 75
 
 // StageCommand is the argument with which this program must call Exec with what
 // follows it: Run executes the program anew.
@@ -45,7 +51,10 @@ const StageCommand = "keyd-exec"
 // signal's number where it was killed. When ctx ends, the daemon gets SIGTERM
 // and, ten seconds later, SIGKILL.
 //
-// The daemon is killed when the process of Run dies: nobody would answer it.
+// The daemon is killed when the process of Run dies: nobody would answer it. And
+// it gets SIGTERM when spigot ends, or another one has taken its place: a kernel
+// does not restart, so that no daemon expects its SAs and policies to be gone.
+// Run returns ExitGone then, and whoever supervises it starts it again.
 func Run(ctx context.Context, c Config) (int, error) {
 	if len(c.Argv) == 0 {
 		return 0, fmt.Errorf("%w: say which program to run", ErrLaunch)
@@ -60,6 +69,11 @@ func Run(ctx context.Context, c Config) (int, error) {
 	if c.ReplyWait == 0 {
 		c.ReplyWait = replyWait
 	}
+	if c.GoneWait == 0 {
+		c.GoneWait = goneWait
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	ours, theirs, err := streamPair()
 	if err != nil {
 		return 0, err
@@ -81,14 +95,22 @@ func Run(ctx context.Context, c Config) (int, error) {
 	supervised := make(chan error, 1)
 	serving, stop := context.WithCancel(context.Background())
 	defer stop()
-	go func() { supervised <- newSupervisor(&c, fd).run(serving) }()
+	go func() {
+		v := newSupervisor(&c, fd)
+		v.end = end
+		supervised <- v.run(serving)
+	}()
 
 	if err := release(ours, path); err != nil {
 		code := <-daemon.code
 		stop()
 		return code, errors.Join(err, <-supervised)
 	}
-	return daemon.wait(ctx, supervised, stop)
+	code, err := daemon.wait(ctx, supervised, stop)
+	if errors.Is(context.Cause(ctx), errRestarted) {
+		code = ExitGone
+	}
+	return code, err
 }
 
 // daemon is the process that the stage becomes.

@@ -29,13 +29,14 @@ var (
 // that relays what the daemon sends in ways that are not notified.
 type session struct {
 	*dialect
-	inode uint64   // of the daemon's end
-	end   net.Conn // the launcher's end
-	srv   net.Conn
-	gone  chan struct{} // closed when the server is
-	late  *atomic.Uint64
-	wait  time.Duration      // for a reply, before send returns
-	bound xfrmserver.Binding // guarded by the supervisor; Port 0: not bound
+	inode  uint64   // of the daemon's end
+	end    net.Conn // the launcher's end
+	srv    net.Conn
+	server int32         // the process that serves srv
+	gone   chan struct{} // closed when the server is
+	late   *atomic.Uint64
+	wait   time.Duration      // for a reply, before send returns
+	bound  xfrmserver.Binding // guarded by the supervisor; Port 0: not bound
 
 	turn sync.Mutex  // held for one exchange
 	full atomic.Bool // the daemon does not read what is there

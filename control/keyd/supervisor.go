@@ -34,7 +34,10 @@ type supervisor struct {
 	log  *slog.Logger
 	fd   listener
 	late atomic.Uint64 // sends that returned before their answer
-	work sync.WaitGroup
+
+	end     func(cause error) // ends the daemon
+	stopped chan struct{}     // closed when run returns
+	work    sync.WaitGroup
 
 	mu       sync.Mutex
 	sessions map[uint64]*session // by the inode of the daemon's end
@@ -46,6 +49,7 @@ func newSupervisor(cfg *Config, fd listener) *supervisor {
 		cfg:      cfg,
 		log:      cfg.Log,
 		fd:       fd,
+		stopped:  make(chan struct{}),
 		sessions: map[uint64]*session{},
 		ports:    map[uint32]*session{},
 	}
@@ -58,6 +62,7 @@ func (v *supervisor) run(ctx context.Context) error {
 	defer reaper.Stop()
 	defer v.work.Wait()
 	defer v.closeAll()
+	defer close(v.stopped)
 	for {
 		fds := []unix.PollFd{{Fd: int32(v.fd), Events: unix.POLLIN}}
 		_, err := unix.Poll(fds, 100)
@@ -156,10 +161,11 @@ func (v *supervisor) find(n *notif) *session {
 
 // socket gives the daemon one end of a pair that is connected to the server.
 func (v *supervisor) socket(n *notif) unix.Errno {
-	d, path, absent := &pfkey, v.cfg.PFKey, unix.EAFNOSUPPORT
+	d, absent := &pfkey, unix.EAFNOSUPPORT
 	if int32(n.args[0]) == unix.AF_NETLINK {
-		d, path, absent = &xfrm, v.cfg.XFRM, unix.EPROTONOSUPPORT
+		d, absent = &xfrm, unix.EPROTONOSUPPORT
 	}
+	path := v.pathOf(d)
 	const flags = unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 	if errno := d.socket(int(int32(n.args[1]))&^flags, int(int32(n.args[2]))); errno != 0 {
 		return errno
@@ -172,6 +178,7 @@ func (v *supervisor) socket(n *notif) unix.Errno {
 	s := &session{
 		dialect: d,
 		srv:     srv,
+		server:  serverOf(srv),
 		gone:    make(chan struct{}),
 		late:    &v.late,
 		wait:    v.cfg.ReplyWait,
@@ -216,10 +223,11 @@ func (v *supervisor) giveAway(s *session, n *notif, daemon int) unix.Errno {
 
 // relay carries what the server says to the daemon.
 func (v *supervisor) relay(s *session) {
-	if errors.Is(s.fromServer(), errGone) {
-		v.log.Error("spigot has closed a "+s.name+" connection: the daemon's messages fail from now on; restart it with spigot",
-			"inode", s.inode)
+	if !errors.Is(s.fromServer(), errGone) {
+		return
 	}
+	v.log.Error("spigot has closed a "+s.name+" connection: the daemon's messages by it fail from now on", "inode", s.inode)
+	v.work.Go(func() { v.watch(s) })
 }
 
 // send carries a message of the daemon to the server and waits for the answer.
