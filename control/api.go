@@ -171,17 +171,18 @@ type StatusInfo struct {
 
 // Stats counts what the slow path did since it was made.
 type Stats struct {
-	Acquires     uint64 `json:"acquires"`      // requests of workers
-	AcquiresSent uint64 `json:"acquires_sent"` // passed on; the rest repeated one of these, or came too late
-	AcquiresLost uint64 `json:"acquires_lost"` // too many at once
-	Resolves     uint64 `json:"resolves"`      // neighbours asked for
-	ICMPSent     uint64 `json:"icmp_sent"`     // errors handed to a worker
-	ICMPLimited  uint64 `json:"icmp_limited"`  // held back by the rate limit
-	ICMPRefused  uint64 `json:"icmp_refused"`  // about what must not be answered, or with no address to answer from
-	ICMPLost     uint64 `json:"icmp_lost"`     // the worker's ring was full
-	PathsLowered uint64 `json:"paths_lowered"` // ICMP errors that lowered an SA's path MTU
-	PathsRefused uint64 `json:"paths_refused"` // about no SA of the gateway, implausible, or malformed
-	PathsRaised  uint64 `json:"paths_raised"`  // path MTUs forgotten, to try a larger one
+	Acquires     uint64 `json:"acquires"`       // requests of workers
+	AcquiresSent uint64 `json:"acquires_sent"`  // passed on; the rest repeated one of these, or came too late
+	AcquiresLost uint64 `json:"acquires_lost"`  // too many at once
+	Resolves     uint64 `json:"resolves"`       // neighbours asked for
+	ICMPSent     uint64 `json:"icmp_sent"`      // errors handed to a worker
+	ICMPLimited  uint64 `json:"icmp_limited"`   // held back by the rate limit
+	ICMPRefused  uint64 `json:"icmp_refused"`   // about what must not be answered, or with no address to answer from
+	Keepalives   uint64 `json:"nat_keepalives"` // NAT-keepalives sent
+	ICMPLost     uint64 `json:"icmp_lost"`      // the worker's ring was full
+	PathsLowered uint64 `json:"paths_lowered"`  // ICMP errors that lowered an SA's path MTU
+	PathsRefused uint64 `json:"paths_refused"`  // about no SA of the gateway, implausible, or malformed
+	PathsRaised  uint64 `json:"paths_raised"`   // path MTUs forgotten, to try a larger one
 	SoftExpired  uint64 `json:"soft_expired"`
 	HardExpired  uint64 `json:"hard_expired"`
 }

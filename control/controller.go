@@ -85,6 +85,10 @@ type Config struct {
 	Ports   []Port
 	Mirror  Mirror // whoever made it runs it
 
+	// NATKeepalive is how long nothing is sent to a peer of ESP in UDP before a
+	// NAT-keepalive is (RFC 3948, section 4); 0: none is sent.
+	NATKeepalive time.Duration
+
 	// Host is told which of the host's own packets are to come to the gateway,
 	// whenever that changes. It must not block. nil: none do.
 	Host func(HostPlan)
@@ -121,6 +125,7 @@ type Controller struct {
 
 	view  *kernel.View // nil until the mirror has spoken
 	host  planner
+	alive keepalives
 	local map[flow.Addr]bool
 
 	asks    acquires
@@ -188,6 +193,7 @@ func New(cfg Config) (*Controller, error) {
 		spds: policies{
 			byID: map[uint32]*policy{}, byName: map[PolicyName]*policy{}, mortal: map[uint32]*policy{},
 		},
+		alive:       keepalives{paths: map[natPath]*natLife{}},
 		subscribers: map[*Subscriber]bool{},
 		spent:       map[digest]bool{},
 		usedKeys:    map[digest]bool{},
@@ -312,6 +318,7 @@ func (c *Controller) chores(now time.Time) {
 		c.expirePolicies(now)
 	})
 	c.forgetAsks(now)
+	c.forgetNATs(now)
 	c.forgetPaths(now)
 	for i := range c.cfg.Ports {
 		c.check(i)

@@ -41,6 +41,7 @@ func (c *Controller) expire(now time.Time) {
 		if r.placed() {
 			packets, bytes := r.carried()
 			r.notice(packets, now)
+			c.keepAlive(r, now)
 			c.sentence(r, packets, bytes, now)
 		}
 	}

@@ -163,6 +163,7 @@ func (g *gateway) openControl(conf *ipsecconf.Config, ports []control.Port) erro
 		Mirror:          g.mirror,
 		AllowManualAEAD: g.cfg.AllowManualAEAD,
 		AllowLegacy:     g.cfg.AllowLegacy,
+		NATKeepalive:    g.cfg.NATKeepalive,
 	}
 	for _, w := range g.workers {
 		c.Workers = append(c.Workers, control.Worker{

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/token"
@@ -22,6 +23,7 @@ type Config struct {
 	Socket          string
 	PFKey           string // path of the socket of PF_KEY clients; "": there is none
 	XFRM            string // the same of netlink XFRM
+	NATKeepalive    time.Duration
 	Enc             string // the host's device, as in enc0; "": the host's packets go around IPsec
 	Idle            pipeline.Idle
 	Frames          int // frames a worker
@@ -91,10 +93,11 @@ type workersDoc struct {
 }
 
 type controlDoc struct {
-	Core   *int    `yaml:"core"`
-	Socket string  `yaml:"socket"`
-	PFKey  *string `yaml:"pfkey"`
-	XFRM   *string `yaml:"xfrm"`
+	Core         *int    `yaml:"core"`
+	Socket       string  `yaml:"socket"`
+	PFKey        *string `yaml:"pfkey"`
+	XFRM         *string `yaml:"xfrm"`
+	NATKeepalive int     `yaml:"nat_keepalive"`
 }
 
 type hostDoc struct {
@@ -119,7 +122,7 @@ type logDoc struct {
 // defaults is the document where nothing is written.
 func defaults() document {
 	return document{
-		Control: controlDoc{Socket: "/run/spigot/control.sock"},
+		Control: controlDoc{Socket: "/run/spigot/control.sock", NATKeepalive: 20},
 		Idle:    idleDoc{Policy: "spin", Turns: 1000},
 		Memory:  memoryDoc{FrameSize: 2048},
 		Burst:   pipeline.MaxBurst,

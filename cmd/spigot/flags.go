@@ -24,6 +24,7 @@ type flags struct {
 	socket     string
 	pfkey      string
 	xfrm       string
+	keepalive  int
 	enc        string
 	ipsecConf  string
 	manualAEAD bool
@@ -51,6 +52,7 @@ func newFlags(cmd *cobra.Command) *flags {
 	set.StringVar(&f.socket, "socket", "", "`PATH` of the socket that spigotctl talks to")
 	set.StringVar(&f.pfkey, "pfkey", "", "`PATH` of the socket for PF_KEY key daemons; '' for none (default: pfkey.sock beside --socket)")
 	set.StringVar(&f.xfrm, "xfrm", "", "`PATH` of the socket for netlink XFRM key daemons; '' for none (default: xfrm.sock beside --socket)")
+	set.IntVar(&f.keepalive, "nat-keepalive", 0, "`SECONDS` without a packet to a peer of ESP in UDP before a NAT-keepalive; 0 for none (default: 20)")
 	set.StringVar(&f.enc, "enc", "", "`NAME` of a device to make, as in enc0, by which the host's own packets enter and leave IPsec (default: none)")
 	set.StringVar(&f.ipsecConf, "ipsec-conf", "", "ipsec.conf `FILE` with flows and manual SAs")
 	set.BoolVar(&f.manualAEAD, "allow-manual-aead", false, "accept manual keys for counter modes (AES-GCM, -CCM, -CTR, ChaCha20), although a restart repeats IVs under them")
@@ -72,6 +74,7 @@ func (f *flags) apply(doc *document, at *places) {
 		{"socket", "control.socket", func() { doc.Control.Socket = f.socket }},
 		{"pfkey", "control.pfkey", func() { doc.Control.PFKey = &f.pfkey }},
 		{"xfrm", "control.xfrm", func() { doc.Control.XFRM = &f.xfrm }},
+		{"nat-keepalive", "control.nat_keepalive", func() { doc.Control.NATKeepalive = f.keepalive }},
 		{"enc", "host.enc", func() { doc.Host.Enc = f.enc }},
 		{"ipsec-conf", "ipsec", func() { doc.IPsec = f.ipsecConf }},
 		{"allow-manual-aead", "allow_manual_aead", func() { doc.Manual = f.manualAEAD }},

@@ -20,10 +20,11 @@ const maxSleep = 5 * time.Millisecond
 
 // Bounds that keep a slip of the finger from becoming an allocation.
 const (
-	maxWorkers = 1024
-	maxQueue   = 65535
-	maxFrames  = 1 << 20 // a worker's memory is at most 4 GiB
-	maxName    = 15      // of an interface: IFNAMSIZ without the final zero
+	maxWorkers   = 1024
+	maxQueue     = 65535
+	maxFrames    = 1 << 20 // a worker's memory is at most 4 GiB
+	maxKeepalive = 3600    // seconds; a NAT forgets after some minutes at the most
+	maxName      = 15      // of an interface: IFNAMSIZ without the final zero
 )
 
 // check returns the Config that doc means, or all that is wrong with it, also
@@ -34,6 +35,7 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 		Socket:          doc.Control.Socket,
 		PFKey:           keysPath(&doc.Control, doc.Control.PFKey, "pfkey.sock"),
 		XFRM:            keysPath(&doc.Control, doc.Control.XFRM, "xfrm.sock"),
+		NATKeepalive:    time.Duration(doc.Control.NATKeepalive) * time.Second,
 		Enc:             doc.Host.Enc,
 		Frames:          doc.Memory.Frames,
 		FrameSize:       doc.Memory.FrameSize,
@@ -54,6 +56,7 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 		assignQueues(p, c, doc.Ports, queues)
 		checkQueues(p, c.Ports, m)
 	}
+	p.inRange("control.nat_keepalive", doc.Control.NATKeepalive, 0, maxKeepalive)
 	checkEnc(p, c.Enc, m)
 	c.Idle = checkIdle(p, &doc.Idle)
 	checkMemory(p, c)

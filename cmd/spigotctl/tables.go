@@ -150,6 +150,7 @@ func statusTable(_ *showOptions, s control.StatusInfo, w io.Writer) {
 		{"ICMP errors held back by the rate limit", s.Stats.ICMPLimited},
 		{"ICMP errors refused", s.Stats.ICMPRefused},
 		{"ICMP errors lost", s.Stats.ICMPLost},
+		{"NAT-keepalives sent", s.Stats.Keepalives},
 		{"soft lifetimes ended", s.Stats.SoftExpired},
 		{"hard lifetimes ended", s.Stats.HardExpired},
 	} {
