@@ -237,7 +237,7 @@ func (g *gateway) boundTo(t *testing.T, name string) uint32 {
 
 // alive says whether the SA still has its key.
 func alive(k *sad.SA) bool {
-	job := sad.Job{Key: k.Key, Pkt: make([]byte, 8+int(k.Geo.IV)+32+int(k.Geo.ICV))}
+	job := sad.Job{Key: k.Key, Pkt: make([]byte, int(k.Geo.Head)+32+int(k.Geo.ICV))}
 	jobs := []sad.Job{job}
 	sad.NewEngine().Seal(jobs)
 	return jobs[0].OK

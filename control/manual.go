@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"spigot/crypto"
 	"spigot/sad"
 )
 
@@ -65,8 +64,8 @@ func (c *Controller) newManual(p *sad.Params, d digest) (*manual, error) {
 	m := &manual{digest: d, params: *p}
 	m.params.EncKey, m.params.AuthKey = slices.Clone(p.EncKey), slices.Clone(p.AuthKey)
 	m.params.Selectors = slices.Clone(p.Selectors)
-	if counterMode(p) {
-		m.key = c.mac(p.EncKey)
+	if key := p.CounterKey(); key != nil {
+		m.key = c.mac(key)
 	}
 	dir := c.directionOf(p)
 	if err := m.make(dir); err != nil {
@@ -158,15 +157,16 @@ func (c *Controller) checkKeys(sas []*sad.Params) error {
 		if err := c.checkLegacy(p); err != nil {
 			return fmt.Errorf("SA %s: %w", nameOf(p), err)
 		}
-		if !counterMode(p) {
+		counted := p.CounterKey()
+		if counted == nil {
 			continue
 		}
 		if !c.cfg.AllowManualAEAD {
 			return fmt.Errorf("%w: SA %s uses %s: a counter-mode cipher must never see an IV twice under one key, and a "+
 				"restart of the gateway would start again at IV 1: use aes-cbc with an hmac, or a key daemon, or take "+
-				"the risk with --allow-manual-aead and new keys for each start", ErrManualKey, nameOf(p), p.Encryption)
+				"the risk with --allow-manual-aead and new keys for each start", ErrManualKey, nameOf(p), p.Encryption+p.Integrity)
 		}
-		key := c.mac(p.EncKey)
+		key := c.mac(counted)
 		if other, twice := seen[key]; twice {
 			return fmt.Errorf("%w: SAs %s and %s have the same encryption key and would send the same IVs: "+
 				"give each SA a key of its own", ErrManualKey, other, nameOf(p))
@@ -174,13 +174,6 @@ func (c *Controller) checkKeys(sas []*sad.Params) error {
 		seen[key] = nameOf(p)
 	}
 	return nil
-}
-
-// counterMode says whether two packets under one key and IV would betray each
-// other. What is no algorithm at all is refused elsewhere.
-func counterMode(p *sad.Params) bool {
-	suite, err := crypto.Lookup(p.Encryption, p.Integrity, len(p.EncKey))
-	return err == nil && suite.CounterMode()
 }
 
 // nameOf names an SA of the configuration for people.

@@ -32,6 +32,10 @@
 // when it is opened; what then is for an address of the gateway ends in route,
 // as everything that fib calls Local does.
 //
+// AH (RFC 4302) is rare: its packets are signed in seal and verified behind
+// open, one by one, and cost ESP nothing. What routers may change counts as zeros
+// in a copy of the headers; the packet itself is read only.
+//
 // A worker shares nothing that it changes with other workers but the SAs,
 // which are lock-free. Policies, SAs and routes are immutable snapshots that
 // the slow path publishes and the worker loads once a turn. What is rare goes

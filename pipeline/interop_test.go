@@ -155,6 +155,7 @@ type request struct {
 	AuthKey  []byte `json:"auth_key"`
 	ESN      bool   `json:"esn"`
 	Host     bool   `json:"transport"`
+	AH       bool   `json:"ah"`
 	SA       int    `json:"sa"`
 	Seq      uint64 `json:"seq"`
 	Packet   []byte `json:"packet,omitempty"`
@@ -224,7 +225,7 @@ func (j *judge) add(t testing.TB, s *judged, p *sad.Params) int {
 	if s.aead {
 		icv = s.suite.ICVLen()
 	}
-	j.ask(t, request{Op: "sa", SPI: p.SPI, Src: p.Src.String(), Dst: p.Dst.String(), ESN: p.ESN, Host: !p.Tunnel,
+	j.ask(t, request{Op: "sa", SPI: p.SPI, Src: p.Src.String(), Dst: p.Dst.String(), ESN: p.ESN, Host: !p.Tunnel, AH: p.Proto == 51,
 		Crypt: s.scapyCrypt, ICV: icv, CryptKey: p.EncKey, Auth: s.scapyAuth, AuthKey: p.AuthKey})
 	j.sas++
 	return j.sas - 1

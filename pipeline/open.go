@@ -8,7 +8,8 @@ import (
 )
 
 // sa finds the SA of each ESP packet from its own header (RFC 4301, section
-// 5.2, step 3a) and checks its sequence number. Other packets pass, and so does
+// 5.2, step 3a) and checks its sequence number. Other packets pass (AH is for
+// openAH), and so does
 // ESP that two other hosts exchange: the SPD judges it like all that is clear.
 func (w *Worker) sa(b *Burst) {
 	for _, i := range b.Live() {
@@ -20,6 +21,9 @@ func (w *Worker) sa(b *Burst) {
 			udp = wire.UDPLen
 		case p.info.Proto == wire.ProtoICMP || p.info.Proto == wire.ProtoICMPv6:
 			w.pathReport(b, i)
+			continue
+		case p.info.Proto == wire.ProtoAH:
+			b.ah = true
 			continue
 		default:
 			continue
@@ -61,7 +65,7 @@ func (w *Worker) findSA(p *packet, udp int) (r counter.Reason) {
 	if int(sa.Geo.UDP) != udp {
 		return counter.WrongSAMode
 	}
-	if n := len(esp) - wire.ESPLen - int(sa.Geo.IV) - int(sa.Geo.ICV); n < 2 || n%int(sa.Geo.Align) != 0 {
+	if n := len(esp) - int(sa.Geo.Head) - int(sa.Geo.ICV); n < 2 || n%int(sa.Geo.Align) != 0 {
 		return counter.BadESP
 	}
 	p.in = sa
@@ -134,7 +138,7 @@ func (p *packet) decapsulate() counter.Reason {
 	if r := sa.Mark(p.seq); r != counter.None {
 		return r
 	}
-	start := p.esp + wire.ESPLen + int(sa.Geo.IV)
+	start := p.esp + int(sa.Geo.Head)
 	text := p.chunk[start : p.espEnd-int(sa.Geo.ICV)]
 	sa.Count(1, uint64(len(text)))
 	next := text[len(text)-1]

@@ -168,6 +168,8 @@ type tunnel struct {
 	outer6   bool
 	udp      bool // ESP in UDP (RFC 3948)
 	host     bool // transport mode, from host to host
+	ah       bool // AH, with the integrity algorithm; else ESP
+	align4   bool
 	window   int
 	outer    sad.Outer
 	selector bool // SAs carry the test network's selectors
@@ -191,6 +193,9 @@ func (tn *tunnel) params(fromA bool) *sad.Params {
 	p := &sad.Params{SPI: spi, Proto: 50, Src: addr(src), Dst: addr(dst), Tunnel: !tn.host,
 		Encryption: tn.enc, Integrity: tn.integ, ESN: tn.esn, Window: tn.window, Reqid: 7, Outer: tn.outer,
 		EncKey: key(tn.encLen, byte(spi)), AuthKey: key(tn.authLen, byte(spi)+100)}
+	if tn.ah {
+		p.Proto, p.EncKey, p.Align4 = 51, nil, tn.align4
+	}
 	if tn.udp {
 		p.Encap = sad.Encap{Type: sad.EncapUDP, SrcPort: 4500, DstPort: 4500}
 	}
@@ -432,6 +437,9 @@ func (tn tunnel) String() string {
 	outer := 4
 	if tn.outer6 {
 		outer = 6
+	}
+	if tn.ah {
+		return fmt.Sprintf("ah/%s-%d/esn=%t/outer=%d/host=%t/align4=%t", tn.integ, tn.authLen*8, tn.esn, outer, tn.host, tn.align4)
 	}
 	return fmt.Sprintf("%s-%d%s/esn=%t/outer=%d/udp=%t/host=%t", tn.enc, tn.encLen*8, tn.integ, tn.esn, outer, tn.udp, tn.host)
 }

@@ -6,9 +6,9 @@ import (
 	"spigot/sad"
 )
 
-// seal wraps each packet that has an outbound SA in ESP, in place: a burst's
-// row of packets under one SA takes its sequence numbers with one atomic add,
-// then all jobs run as one batch.
+// seal wraps each packet that has an outbound SA in ESP or AH, in place: a
+// burst's row of packets under one SA takes its sequence numbers with one atomic
+// add, then all jobs of ESP run as one batch.
 func (w *Worker) seal(b *Burst) {
 	if b.cuts {
 		b.hideFirst()
@@ -42,7 +42,11 @@ func (w *Worker) seal(b *Burst) {
 
 // sealRun prepares the packets in row, all under sa, and appends their jobs.
 func (w *Worker) sealRun(b *Burst, row []uint8, sa *sad.Outbound, jobs []sad.Job) []sad.Job {
-	if !sa.Tunnel {
+	switch {
+	case sa.Proto == wire.ProtoAH:
+		w.signRow(b, row, sa)
+		return jobs
+	case !sa.Tunnel:
 		return w.sealTransport(b, row, sa, jobs)
 	}
 	if sa.Outer.MSS != 0 {

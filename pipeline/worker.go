@@ -42,6 +42,7 @@ type Worker struct {
 	saCache           saCache
 	early             early
 	engine            *sad.Engine
+	signing           signing
 
 	// Scratch, used again by every burst.
 	burst     Burst
@@ -248,6 +249,9 @@ func (w *Worker) inbound(b *Burst) {
 	w.sa(b) // SPI -> SA, replay check
 	w.lap(counter.StageSA, b.n)
 	w.open(b) // authenticate and decrypt in place, replay mark
+	if b.ah {
+		w.openAH(b) // verify, one by one
+	}
 	w.lap(counter.StageOpen, b.n)
 	w.policyBack(b) // inner packet against the SA's selectors and the SPD
 	w.lap(counter.StagePolicyBack, b.n)

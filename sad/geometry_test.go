@@ -7,9 +7,9 @@ import (
 )
 
 func TestGeometry(t *testing.T) {
-	gcm4, gcm6 := Geometry{20, 0, 8, 16, 4}, Geometry{40, 0, 8, 16, 4}
-	cbc, transport := Geometry{20, 0, 16, 16, 16}, Geometry{0, 0, 8, 16, 4}
-	inUDP := Geometry{20, 8, 8, 16, 4}
+	gcm4, gcm6 := Geometry{20, 0, 16, 16, 4, 2}, Geometry{40, 0, 16, 16, 4, 2}
+	cbc, transport := Geometry{20, 0, 24, 16, 16, 2}, Geometry{0, 0, 16, 16, 4, 2}
+	inUDP := Geometry{20, 8, 16, 16, 4, 2}
 	rows := []struct {
 		g                 Geometry
 		n                 int
@@ -54,19 +54,22 @@ func TestGeometryProperties(t *testing.T) {
 		g := Geometry{
 			Outer: rapid.SampledFrom([]uint8{0, 20, 40}).Draw(t, "outer"),
 			UDP:   rapid.SampledFrom([]uint8{0, 8}).Draw(t, "udp"),
-			IV:    rapid.SampledFrom([]uint8{0, 8, 16}).Draw(t, "iv"),
+			Head:  rapid.SampledFrom([]uint8{8, 16, 24}).Draw(t, "head"),
 			ICV:   rapid.SampledFrom([]uint8{8, 12, 16, 24, 32}).Draw(t, "icv"),
-			Align: rapid.SampledFrom([]uint8{4, 8, 16}).Draw(t, "align"),
+			Align: rapid.SampledFrom([]uint8{4, 8, 16}).Draw(t, "align"), Trailer: 2,
+		}
+		if rapid.Bool().Draw(t, "ah") {
+			g.ICV, g.Align, g.Trailer = 0, 1, 0
 		}
 		n := rapid.IntRange(0, 65535).Draw(t, "n")
 		pad := 0
-		for (n+pad+2)%int(g.Align) != 0 {
+		for (n+pad+int(g.Trailer))%int(g.Align) != 0 {
 			pad++
 		}
 		if g.Pad(n) != pad {
 			t.Fatalf("Pad(%d) = %d, want %d", n, g.Pad(n), pad)
 		}
-		if want := int(g.Outer) + int(g.UDP) + 8 + int(g.IV) + n + pad + 2 + int(g.ICV); g.Sealed(n) != want {
+		if want := int(g.Outer) + int(g.UDP) + int(g.Head) + n + pad + int(g.Trailer) + int(g.ICV); g.Sealed(n) != want {
 			t.Fatalf("Sealed(%d) = %d, want %d", n, g.Sealed(n), want)
 		}
 		mtu := rapid.IntRange(0, 65535).Draw(t, "mtu")

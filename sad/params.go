@@ -27,11 +27,11 @@ type Lifetime struct {
 // it does not show its keys; the owner wipes EncKey and AuthKey after use.
 type Params struct {
 	SPI        uint32
-	Proto      uint8     // 50: ESP
+	Proto      uint8     // 50: ESP, 51: AH
 	Src, Dst   flow.Addr // outer addresses; in transport mode Src may be zero: any
 	Tunnel     bool      // tunnel mode; else transport
-	Encryption string    // a name that crypto.Lookup knows, e.g. "aes-gcm-16"
-	Integrity  string    // "" for AEAD, e.g. "hmac-sha2-256-128"
+	Encryption string    // a name that crypto.Lookup knows, e.g. "aes-gcm-16"; "" for AH
+	Integrity  string    // "" for AEAD, e.g. "hmac-sha2-256-128"; of AH, one that crypto.LookupIntegrity knows
 	EncKey     []byte    `json:"-"` // key, with the salt appended for AEAD and CTR; copied
 	AuthKey    []byte    `json:"-"` // copied
 	ESN        bool
@@ -45,6 +45,7 @@ type Params struct {
 	Name       string // where it comes from, for people
 	Encap      Encap
 	Outer      Outer  // tunnel mode: how the outer header is made and read
+	Align4     bool   // AH over IPv4: send a header of a multiple of 4 bytes, not of 8 as Linux does
 	Replay     Replay // where the sequence numbers start; the zero Replay is a new SA
 }
 
@@ -102,9 +103,16 @@ func (p *Params) check() error {
 		return fmt.Errorf("%w: %s", ErrParams, fmt.Sprintf(format, args...))
 	}
 	switch {
-	case p.Proto != protoESP:
-		return fmt.Errorf("%w: %w: protocol %d: only ESP is there; set Proto to %d",
-			ErrParams, ErrUnsupported, p.Proto, protoESP)
+	case p.Proto != protoESP && p.Proto != protoAH:
+		return fmt.Errorf("%w: %w: protocol %d: set Proto to %d for ESP or %d for AH",
+			ErrParams, ErrUnsupported, p.Proto, protoESP, protoAH)
+	case p.Proto == protoAH && (p.Encryption != "" || len(p.EncKey) != 0):
+		return bad("AH with encryption %q and a key for it of %d bytes: AH does not encrypt, leave both out or use ESP",
+			p.Encryption, len(p.EncKey))
+	case p.Proto == protoAH && p.Encap.Type != 0:
+		return bad("AH in UDP: a NAT breaks AH, which authenticates the addresses: use ESP")
+	case p.Align4 && (p.Proto != protoAH || !p.Dst.Is4()):
+		return bad("Align4 is for AH over IPv4: leave it out")
 	case p.Encap.Type != 0 && p.Encap.Type != EncapUDP:
 		return fmt.Errorf("%w: %w: encapsulation of type %d: there is ESP in UDP (%d), or none (0)",
 			ErrParams, ErrUnsupported, p.Encap.Type, EncapUDP)

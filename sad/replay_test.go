@@ -130,7 +130,7 @@ func TestWhatIsNotSaidCountsAsReceived(t *testing.T) {
 
 func TestWhatTheDataPathCannotDoIsSaid(t *testing.T) {
 	for name, edit := range map[string]func(*Params){
-		"AH":         func(p *Params) { p.Proto = 51 },
+		"IPComp":     func(p *Params) { p.Proto = 108 },
 		"ESP in TCP": func(p *Params) { p.Encap = Encap{Type: 7, SrcPort: 4500, DstPort: 4500} },
 	} {
 		_, err := NewInbound(params(edit))

@@ -46,7 +46,7 @@ func NewEngine() *Engine { return crypto.NewEngine() }
 // is made; only Key's material dies with the SA.
 type SA struct {
 	SPI        uint32
-	Proto      uint8     // 50: ESP
+	Proto      uint8     // 50: ESP, 51: AH
 	Tunnel     bool      // tunnel mode; else transport
 	ESN        bool      // 64-bit sequence numbers (RFC 4303, section 2.2.1)
 	Src, Dst   flow.Addr // outer addresses
@@ -72,7 +72,7 @@ func newSA(p *Params) (SA, error) {
 	if err := p.check(); err != nil {
 		return SA{}, err
 	}
-	suite, err := crypto.Lookup(p.Encryption, p.Integrity, len(p.EncKey))
+	suite, err := p.suite()
 	if err != nil {
 		return SA{}, fmt.Errorf("%w: %w", ErrParams, err)
 	}

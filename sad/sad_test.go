@@ -73,7 +73,17 @@ func TestParamsRefused(t *testing.T) {
 	}{
 		{"SPI 0", func(p *Params) { p.SPI = 0 }, "choose one above 255", nil},
 		{"SPI 255", func(p *Params) { p.SPI = 255 }, "RFC 4303, 2.1", nil},
-		{"AH", func(p *Params) { p.Proto = 51 }, "set Proto to 50", nil},
+		{"IPComp", func(p *Params) { p.Proto = 108 }, "51 for AH", nil},
+		{"AH that encrypts", func(p *Params) { p.Proto = 51 }, "leave both out", nil},
+		{"AH with a key for a cipher", func(p *Params) { ahParams(p); p.EncKey = make([]byte, 16) }, "leave both out", nil},
+		{"AH of no algorithm", func(p *Params) { ahParams(p); p.Integrity = "" }, "hmac-sha2-256-128", crypto.ErrAlgorithm},
+		{"AH with a short key", func(p *Params) { ahParams(p); p.AuthKey = p.AuthKey[:31] }, "32", crypto.ErrKeyLength},
+		{"AH in UDP", func(p *Params) { ahParams(p); p.Encap = Encap{Type: EncapUDP, SrcPort: 4500, DstPort: 4500} }, "use ESP", nil},
+		{"ESP with Align4", func(p *Params) { p.Align4 = true }, "leave it out", nil},
+		{"AH over IPv6 with Align4", func(p *Params) {
+			ahParams(p)
+			p.Src, p.Dst, p.Align4 = addr("2001:db8::1"), addr("2001:db8::2"), true
+		}, "leave it out", nil},
 		{"no protocol", func(p *Params) { p.Proto = 0 }, "set Proto to 50", nil},
 		{"no destination", func(p *Params) { p.Dst = flow.Addr{} }, "destination", nil},
 		{"destination 0.0.0.0", func(p *Params) { p.Dst = addr("0.0.0.0") }, "destination", nil},
@@ -121,23 +131,23 @@ func TestParamsAccepted(t *testing.T) {
 		suite string
 		geo   Geometry
 	}{
-		{"4 in 4", func(*Params) {}, "aes-gcm-16-128", Geometry{20, 0, 8, 16, 4}},
-		{"in 6", func(p *Params) { p.Src, p.Dst = addr("2001:db8::1"), addr("2001:db8::2") }, "aes-gcm-16-128", Geometry{40, 0, 8, 16, 4}},
-		{"transport", func(p *Params) { p.Tunnel = false }, "aes-gcm-16-128", Geometry{0, 0, 8, 16, 4}},
-		{"transport, any source", func(p *Params) { p.Tunnel, p.Src = false, flow.Addr{} }, "aes-gcm-16-128", Geometry{0, 0, 8, 16, 4}},
-		{"first SPI", func(p *Params) { p.SPI = 256 }, "aes-gcm-16-128", Geometry{20, 0, 8, 16, 4}},
-		{"last SPI", func(p *Params) { p.SPI = 1<<32 - 1 }, "aes-gcm-16-128", Geometry{20, 0, 8, 16, 4}},
-		{"no window", func(p *Params) { p.Window = 0 }, "aes-gcm-16-128", Geometry{20, 0, 8, 16, 4}},
-		{"largest window", func(p *Params) { p.Window = MaxWindow }, "aes-gcm-16-128", Geometry{20, 0, 8, 16, 4}},
-		{"256-bit key", func(p *Params) { p.EncKey = make([]byte, 36) }, "aes-gcm-16-256", Geometry{20, 0, 8, 16, 4}},
+		{"4 in 4", func(*Params) {}, "aes-gcm-16-128", Geometry{20, 0, 16, 16, 4, 2}},
+		{"in 6", func(p *Params) { p.Src, p.Dst = addr("2001:db8::1"), addr("2001:db8::2") }, "aes-gcm-16-128", Geometry{40, 0, 16, 16, 4, 2}},
+		{"transport", func(p *Params) { p.Tunnel = false }, "aes-gcm-16-128", Geometry{0, 0, 16, 16, 4, 2}},
+		{"transport, any source", func(p *Params) { p.Tunnel, p.Src = false, flow.Addr{} }, "aes-gcm-16-128", Geometry{0, 0, 16, 16, 4, 2}},
+		{"first SPI", func(p *Params) { p.SPI = 256 }, "aes-gcm-16-128", Geometry{20, 0, 16, 16, 4, 2}},
+		{"last SPI", func(p *Params) { p.SPI = 1<<32 - 1 }, "aes-gcm-16-128", Geometry{20, 0, 16, 16, 4, 2}},
+		{"no window", func(p *Params) { p.Window = 0 }, "aes-gcm-16-128", Geometry{20, 0, 16, 16, 4, 2}},
+		{"largest window", func(p *Params) { p.Window = MaxWindow }, "aes-gcm-16-128", Geometry{20, 0, 16, 16, 4, 2}},
+		{"256-bit key", func(p *Params) { p.EncKey = make([]byte, 36) }, "aes-gcm-16-256", Geometry{20, 0, 16, 16, 4, 2}},
 		{"chacha20", func(p *Params) { p.Encryption, p.EncKey = "chacha20-poly1305", make([]byte, 36) },
-			"chacha20-poly1305", Geometry{20, 0, 8, 16, 4}},
+			"chacha20-poly1305", Geometry{20, 0, 16, 16, 4, 2}},
 		{"cbc", func(p *Params) {
 			p.Encryption, p.Integrity, p.EncKey, p.AuthKey = "aes-cbc", "hmac-sha2-256-128", make([]byte, 16), make([]byte, 32)
-		}, "aes-cbc-128/hmac-sha2-256-128", Geometry{20, 0, 16, 16, 16}},
+		}, "aes-cbc-128/hmac-sha2-256-128", Geometry{20, 0, 24, 16, 16, 2}},
 		{"null", func(p *Params) {
 			p.Encryption, p.Integrity, p.EncKey, p.AuthKey = "null", "hmac-sha2-256-128", nil, make([]byte, 32)
-		}, "null/hmac-sha2-256-128", Geometry{20, 0, 0, 16, 4}},
+		}, "null/hmac-sha2-256-128", Geometry{20, 0, 8, 16, 4, 2}},
 	}
 	for _, r := range rows {
 		p := params(r.edit)

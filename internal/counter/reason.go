@@ -23,6 +23,7 @@ const (
 	SeqExhausted
 	NATKeepalive
 	BadESP
+	BadAH
 	UnknownSPI
 	ReservedSPI
 	WrongSAMode
@@ -64,6 +65,7 @@ var reasons = [NumReasons]struct{ name, text string }{
 	SeqExhausted:     {"seq_exhausted", "the SA has used up its sequence numbers (RFC 4303, 3.3.3)"},
 	NATKeepalive:     {"nat_keepalive", "a peer keeps its NAT's mapping alive: there is nothing else to do (RFC 3948, 2.3)"},
 	BadESP:           {"bad_esp", "an ESP packet too short for its SA, or not a multiple of its block"},
+	BadAH:            {"bad_ah", "an AH packet cut off, or with a header of another length than its SA's (RFC 4302, 2.2)"},
 	UnknownSPI:       {"unknown_spi", "no inbound SA for (SPI, destination, protocol)"},
 	ReservedSPI:      {"reserved_spi", "SPI 0 to 255 (RFC 4303, 2.1)"},
 	WrongSAMode:      {"wrong_sa_mode", "the SA's mode, its UDP encapsulation, or in transport mode its ends do not fit the packet"},

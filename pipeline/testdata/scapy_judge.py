@@ -1,13 +1,14 @@
-"""Seals and opens ESP packets with scapy, an implementation that shares nothing with the gateway.
+"""Seals and opens ESP and AH packets with scapy, an implementation that shares nothing with the gateway.
 
 Algorithms that scapy does not have are made here of OpenSSL's, by the RFCs; the packets around them are scapy's.
 
 Reads requests from stdin, one JSON object a line, and answers each on stdout in the same way; bytes are base64:
 
   {"op": "sa", "spi": .., "src": "..", "dst": "..", "crypt": "AES-GCM", "icv": 16, "crypt_key": .., "auth": "",
-   "auth_key": .., "esn": false, "transport": false}   makes an SA, in tunnel mode if not transport; they are counted from 0
-  {"op": "seal", "sa": 0, "seq": n, "packet": ..}  IP packet -> IP packet with ESP
-  {"op": "open", "sa": 0, "seq": n, "packet": ..}  IP packet with ESP -> IP packet
+   "auth_key": .., "esn": false, "transport": false, "ah": false}  makes an SA, in tunnel mode if not transport, of ESP
+                                                                   if not ah; they are counted from 0
+  {"op": "seal", "sa": 0, "seq": n, "packet": ..}  IP packet -> IP packet with ESP or AH
+  {"op": "open", "sa": 0, "seq": n, "packet": ..}  IP packet with ESP or AH -> IP packet
 
 seq is the whole 64-bit sequence number. An answer has "packet", or "refused" when scapy found the integrity check
 value wrong, or "error". The first line comes unasked and names the versions.
@@ -21,13 +22,13 @@ import sys
 
 def load():
     """Imports scapy into this module's globals; returns a line that names the versions."""
-    global ESP, IP, IPv6, IPSecIntegrityError, SecurityAssociation
+    global AH, ESP, IP, IPv6, IPSecIntegrityError, SecurityAssociation
     import cryptography
     import scapy
     from scapy.config import conf
     from scapy.layers.inet import IP
     from scapy.layers.inet6 import IPv6
-    from scapy.layers.ipsec import ESP, IPSecIntegrityError, SecurityAssociation
+    from scapy.layers.ipsec import AH, ESP, IPSecIntegrityError, SecurityAssociation
 
     if not conf.crypto_valid:
         raise ImportError("scapy finds no usable cryptography module")
@@ -112,9 +113,9 @@ def extend():
 def new_sa(r):
     family = IPv6 if ":" in r["dst"] else IP
     return SecurityAssociation(
-        ESP, spi=r["spi"], esn_en=r["esn"],
+        AH if r["ah"] else ESP, spi=r["spi"], esn_en=r["esn"],
         tunnel_header=None if r["transport"] else family(src=r["src"], dst=r["dst"]),
-        crypt_algo=r["crypt"], crypt_icv_size=r.get("icv"), crypt_key=base64.b64decode(r["crypt_key"]) or None,
+        crypt_algo=r.get("crypt"), crypt_icv_size=r.get("icv"), crypt_key=base64.b64decode(r["crypt_key"] or "") or None,
         auth_algo=r["auth"] or None, auth_key=base64.b64decode(r["auth_key"]) or None)
 
 
@@ -131,12 +132,14 @@ def seal(sa, data):
 def open_(sa, data):
     outer = (IPv6 if data[0] >> 4 == 6 else IP)(data)
     check_outer(outer)
-    if outer[ESP].seq != sa.seq_num:
-        raise ValueError("sequence number %d, want %d" % (outer[ESP].seq, sa.seq_num))
+    if outer[sa.proto].seq != sa.seq_num:
+        raise ValueError("sequence number %d, want %d" % (outer[sa.proto].seq, sa.seq_num))
     if sa.tunnel_header is None:
         return bytes(sa.decrypt(outer))
     check_tunnel(outer, sa.tunnel_header)
     inner = bytes(sa.decrypt(outer))
+    if sa.proto is AH:
+        return inner
     # decrypt leaves the next header in the outer one, and takes the inner packet's version from its first byte.
     nh = outer.proto if outer.version == 4 else outer.nh
     if nh != {4: 4, 6: 41}[inner[0] >> 4]:
@@ -154,8 +157,8 @@ def check_outer(outer):
 
 
 def check_tunnel(outer, want):
-    """Raises unless the header has the SA's addresses, and nothing but ESP behind it."""
-    if (outer.src, outer.dst) != (want.src, want.dst) or not isinstance(outer.payload, ESP):
+    """Raises unless the header has the SA's addresses, and nothing but ESP or AH behind it."""
+    if (outer.src, outer.dst) != (want.src, want.dst) or not isinstance(outer.payload, (AH, ESP)):
         raise ValueError("outer header %r is not the SA's" % outer)
 
 
