@@ -163,6 +163,7 @@ ports:
   - {name: wire0, side: wire}
 control: {socket: %q}
 idle: {policy: adaptive, turns: 50}
+allow_legacy: true
 `, g.socket)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		l.Fatal(err)

@@ -36,7 +36,9 @@ var (
 		keys         []int
 		icvs         []int // bits
 	}{
-		{"aes-gcm", "rfc4106(gcm(aes))", []int{20, 28, 36}, []int{128}},
+		{"aes-gcm", "rfc4106(gcm(aes))", []int{20, 28, 36}, []int{128, 96, 64}},
+		{"aes-ccm", "rfc4309(ccm(aes))", []int{19, 27, 35}, []int{128, 96, 64}},
+		{"aes-gmac", "rfc4543(gcm(aes))", []int{20, 28, 36}, []int{128}},
 		{"chacha20-poly1305", "rfc7539esp(chacha20,poly1305)", []int{36}, []int{128}},
 	}
 	ciphers = []struct {
@@ -44,6 +46,7 @@ var (
 		keys         []int
 	}{
 		{"aes-cbc", "cbc(aes)", []int{16, 24, 32}},
+		{"aes-ctr", "rfc3686(ctr(aes))", []int{20, 28, 36}},
 		{"null", "ecb(cipher_null)", []int{0}},
 	}
 	hashes = []struct {
@@ -53,6 +56,9 @@ var (
 		{"hmac-sha2-256", "hmac(sha256)", 32, 128},
 		{"hmac-sha2-384", "hmac(sha384)", 48, 192},
 		{"hmac-sha2-512", "hmac(sha512)", 64, 256},
+		{"hmac-sha1", "hmac(sha1)", 20, 96},
+		{"aes-xcbc", "xcbc(aes)", 16, 96},
+		{"aes-cmac", "cmac(aes)", 16, 96},
 	}
 )
 
@@ -68,17 +74,30 @@ func espTransforms() (all []transform) {
 	for _, c := range ciphers {
 		for _, key := range c.keys {
 			for _, h := range hashes {
-				name := c.name
+				name := c.name + "/" + h.name
 				if len(c.keys) > 1 {
-					name = fmt.Sprintf("%s-%d", name, 8*key)
+					name = fmt.Sprintf("%s, key of %d", name, key)
 				}
-				all = append(all, transform{name + "/" + h.name, []part{
+				all = append(all, transform{name, []part{
 					{"auth-trunc", h.kernel, h.key, h.icv}, {"enc", c.kernel, key, 0},
 				}})
 			}
 		}
 	}
 	return all
+}
+
+// short leaves out of the rows those that say little new: with a cipher and a
+// key each hash, and the other keys with one hash; of the AEADs with ICVs cut
+// short, one key each.
+func short(rows []transform) []transform {
+	return slices.DeleteFunc(slices.Clone(rows), func(t transform) bool {
+		if len(t.parts) == 1 {
+			return t.parts[0].bits < 128 && t.parts[0].key > 20
+		}
+		hash, cipher := t.parts[0], t.parts[1]
+		return hash.name != "hmac(sha256)" && cipher.key > 20
+	})
 }
 
 // line is what `ip xfrm state add` says of t, with keys of its own for each seed.
@@ -301,6 +320,9 @@ func TestLinuxAgrees(t *testing.T) {
 	full := os.Getenv("SPIGOT_MATRIX") == "full"
 	r := newPeerRig(t)
 	rows := espTransforms()
+	if !full {
+		rows = short(rows)
+	}
 	scores := make(map[string]map[string]*score)
 	spi := uint32(0x1000)
 	for _, s := range shapes {
