@@ -81,7 +81,8 @@ func (m *cbcMAC) fill() {
 // cryptCCM encrypts or decrypts the text, which is the same.
 func (e *Engine) cryptCCM(k *Key, nonce, text []byte) {
 	e.ccmCounter(nonce)
-	e.cryptCTR(k, 1, text)
+	e.counter[aes.BlockSize-1] = 1
+	e.cryptCTR(k, text)
 }
 
 // ccmCounter makes counter block 0 (SP 800-38C, appendix A.3).

@@ -33,19 +33,18 @@ func (e *Engine) openCTR(jobs []Job, group []uint8) {
 func (e *Engine) cryptESP(j *Job) {
 	copy(e.counter[:4], j.Key.salt[:])
 	copy(e.counter[4:12], j.Pkt[headerLen:])
-	e.cryptCTR(j.Key, 1, j.text())
+	binary.BigEndian.PutUint32(e.counter[12:], 1)
+	e.cryptCTR(j.Key, j.text())
 }
 
-// cryptCTR encrypts or decrypts text by counter mode. The caller has written
-// all of the first counter block but its last 4 bytes, which are first.
-func (e *Engine) cryptCTR(k *Key, first uint32, text []byte) {
+// cryptCTR encrypts or decrypts text by counter mode from the block e.counter on.
+func (e *Engine) cryptCTR(k *Key, text []byte) {
 	n := len(text) &^ (aes.BlockSize - 1)
-	head := [12]byte(e.counter[:]) // xorStream may change the counter
-	binary.BigEndian.PutUint32(e.counter[12:], first)
+	first := e.counter // xorStream may change it
 	e.xorStream(k, text[:n])
 	if n < len(text) {
-		copy(e.counter[:], head[:])
-		binary.BigEndian.PutUint32(e.counter[12:], first+uint32(n/aes.BlockSize))
+		e.counter = first
+		binary.BigEndian.PutUint32(e.counter[12:], binary.BigEndian.Uint32(first[12:])+uint32(n/aes.BlockSize))
 		clear(e.stream[:])
 		e.xorStream(k, e.stream[:])
 		subtle.XORBytes(text[n:], text[n:], e.stream[:])

@@ -1,6 +1,9 @@
 package crypto
 
-import "crypto/subtle"
+import (
+	"crypto/subtle"
+	"encoding/binary"
+)
 
 // AES-GCM that the stitched kernels do not have: an ICV of 8 or 12 bytes (RFC
 // 4106, section 6), or an IV that is not sent (RFC 8750), so that header and IV
@@ -18,8 +21,8 @@ func (e *Engine) sealGCMParts(jobs []Job, group []uint8) {
 			e.text = j.Key.aead.Seal(e.text[:0], nonce, j.text(), aad)
 			copy(j.Pkt[j.Key.suite.textAt():], e.text) // the ICV comes right behind the text
 		} else {
-			e.cryptGCM(j, nonce)
-			copy(j.icv(), e.tagGCM(j, nonce, aad))
+			e.cryptGCM(j.Key, nonce, j.text())
+			copy(j.icv(), e.tagGCM(j.Key, nonce, aad, j.text()))
 		}
 		j.OK = true
 	}
@@ -35,28 +38,29 @@ func (e *Engine) openGCMParts(jobs []Job, group []uint8) {
 			j.OK = e.openGCMStd(j, nonce, aad)
 			continue
 		}
-		j.OK = subtle.ConstantTimeCompare(j.icv(), e.tagGCM(j, nonce, aad)[:len(j.icv())]) == 1
+		j.OK = subtle.ConstantTimeCompare(j.icv(), e.tagGCM(j.Key, nonce, aad, j.text())[:len(j.icv())]) == 1
 		if j.OK {
-			e.cryptGCM(j, nonce)
+			e.cryptGCM(j.Key, nonce, j.text())
 		}
 	}
 	e.forgetGCM()
 }
 
 // cryptGCM encrypts or decrypts the text, which is the same.
-func (e *Engine) cryptGCM(j *Job, nonce []byte) {
+func (e *Engine) cryptGCM(k *Key, nonce, text []byte) {
 	clear(e.counter[:4]) // the salt is in the round keys
 	copy(e.counter[4:], nonce[4:])
-	e.cryptCTR(j.Key, 2, j.text())
+	binary.BigEndian.PutUint32(e.counter[12:], 2)
+	e.cryptCTR(k, text)
 }
 
 // tagGCM computes the tag over the ciphertext. It is e's until the next call.
-func (e *Engine) tagGCM(j *Job, nonce, aad []byte) []byte {
-	e.beginGCM(j.Key, nonce[4:])
+func (e *Engine) tagGCM(k *Key, nonce, aad, text []byte) []byte {
+	e.beginGCM(k, nonce[4:])
 	e.ghash.write(aad)
 	e.ghash.flush()
-	e.ghash.write(j.text())
-	e.ghash.lengths(len(aad), len(j.text()))
+	e.ghash.write(text)
+	e.ghash.lengths(len(aad), len(text))
 	return e.endGCM()
 }
 

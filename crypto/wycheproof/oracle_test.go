@@ -2,6 +2,7 @@ package wycheproof
 
 import (
 	"crypto/aes"
+	"crypto/cipher"
 	"encoding/binary"
 	"math/big"
 	"slices"
@@ -34,6 +35,39 @@ func carryGCM(key, nonce, tag, oldAAD, oldText, newAAD, newText []byte) []byte {
 		out[i] ^= was[i] ^ is[i]
 	}
 	return out
+}
+
+// carryCCM moves an AES-CCM tag (SP 800-38C): it is the CBC-MAC of lengths, AAD
+// and plaintext, XORed with what depends on key and nonce only.
+func carryCCM(key, nonce, tag, oldAAD, oldText, newAAD, newText []byte) []byte {
+	was, is := cbcMAC(key, nonce, oldAAD, oldText, len(tag)), cbcMAC(key, nonce, newAAD, newText, len(tag))
+	out := slices.Clone(tag)
+	for i := range out {
+		out[i] ^= was[i] ^ is[i]
+	}
+	return out
+}
+
+// cbcMAC is the MAC of what the ciphertext is decrypted to. Nonces have 11 bytes.
+func cbcMAC(key, nonce, aad, text []byte, tag int) []byte {
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err)
+	}
+	plain := slices.Clone(text)
+	cipher.NewCTR(b, slices.Concat([]byte{3}, nonce, []byte{0, 0, 0, 1})).XORKeyStream(plain, plain)
+	flags := byte((tag-2)/2<<3 | 3)
+	if len(aad) > 0 {
+		flags |= 0x40
+		aad = slices.Concat([]byte{0, byte(len(aad))}, aad)
+	}
+	in := binary.BigEndian.AppendUint32(slices.Concat([]byte{flags}, nonce), uint32(len(plain)))
+	for _, part := range [][]byte{aad, plain} {
+		in = append(in, part...)
+		in = append(in, make([]byte, -len(in)&15)...)
+	}
+	cipher.NewCBCEncrypter(b, make([]byte, 16)).CryptBlocks(in, in)
+	return in[len(in)-16:]
 }
 
 // ghash is SP 800-38D's algorithm 2 over AAD, text and their lengths in bits.
