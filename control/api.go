@@ -46,6 +46,7 @@ type PortStats struct {
 // WorkerInfo is what a worker has counted; see counter.Values.
 type WorkerInfo struct {
 	Core      int               `json:"core"`
+	Crypto    string            `json:"crypto"` // the tier of kernels that the algorithms use
 	Turns     uint64            `json:"turns"`
 	Busy      uint64            `json:"busy"`
 	Sleeps    uint64            `json:"sleeps"`

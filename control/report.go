@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"spigot/control/kernel"
+	"spigot/crypto"
 	"spigot/internal/counter"
 	"spigot/internal/fib"
 	"spigot/internal/flow"
@@ -56,10 +57,11 @@ func (c *Controller) reportPorts() []PortInfo {
 // reportWorkers describes all workers.
 func (c *Controller) reportWorkers() []WorkerInfo {
 	all := []WorkerInfo{}
+	tier, _ := crypto.ChosenTier() // without one the program has ended
 	for _, w := range c.cfg.Workers {
 		v := w.Counters.Load()
 		info := WorkerInfo{
-			Core: w.Core, Turns: v.Turns, Busy: v.Busy, Sleeps: v.Sleeps,
+			Core: w.Core, Crypto: tier.String(), Turns: v.Turns, Busy: v.Busy, Sleeps: v.Sleeps,
 			Rx: v.Rx, RxBytes: v.RxBytes, Injected: v.Injected, Tx: v.Tx, TxBytes: v.TxBytes,
 			Punted: v.Punted, Cut: v.Cut, Fragments: v.Fragments, Acquires: v.Acquires, LostMsgs: v.LostMsgs,
 			Dropped: v.Dropped(), Drops: map[string]uint64{}, Balanced: v.Balanced(),

@@ -27,8 +27,13 @@ const (
 // Serve answers the operators' API on ln until ctx ends, and returns nil then.
 // It closes ln.
 func (c *Controller) Serve(ctx context.Context, ln net.Listener) error {
+	return c.serveHTTP(ctx, ln, c.handler(), "the operators' API")
+}
+
+// serveHTTP serves what until ctx ends.
+func (c *Controller) serveHTTP(ctx context.Context, ln net.Listener, h http.Handler, what string) error {
 	s := &http.Server{
-		Handler:           c.handler(),
+		Handler:           h,
 		ReadHeaderTimeout: readTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -52,7 +57,7 @@ func (c *Controller) Serve(ctx context.Context, ln net.Listener) error {
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
-	return fmt.Errorf("serve the operators' API on %v: %w", ln.Addr(), err)
+	return fmt.Errorf("serve %s on %v: %w", what, ln.Addr(), err)
 }
 
 // handler routes the paths of api.go. Each answer is gathered in the thread of
@@ -74,6 +79,7 @@ func (c *Controller) handler() http.Handler {
 			c.send(w, answer)
 		})
 	}
+	mux.Handle("GET "+PathMetrics, c.metrics())
 	return mux
 }
 

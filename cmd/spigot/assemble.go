@@ -47,6 +47,7 @@ type gateway struct {
 	host      *host.Device // nil: the host's packets go around IPsec
 	control   *control.Controller
 	pfkey     *net.UnixListener // nil: no PF_KEY
+	metrics   net.Listener      // nil: no TCP for them
 	xfrm      *net.UnixListener // nil: no netlink XFRM
 	cleanup   cleanup           // undoes assemble
 }

@@ -24,6 +24,7 @@ type Config struct {
 	PFKey           string // path of the socket of PF_KEY clients; "": there is none
 	XFRM            string // the same of netlink XFRM
 	NATKeepalive    time.Duration
+	Metrics         string // TCP address of the metrics; "": on Socket only
 	Enc             string // the host's device, as in enc0; "": the host's packets go around IPsec
 	Idle            pipeline.Idle
 	Frames          int // frames a worker
@@ -98,6 +99,7 @@ type controlDoc struct {
 	PFKey        *string `yaml:"pfkey"`
 	XFRM         *string `yaml:"xfrm"`
 	NATKeepalive int     `yaml:"nat_keepalive"`
+	Metrics      string  `yaml:"metrics"`
 }
 
 type hostDoc struct {

@@ -28,6 +28,7 @@ type flags struct {
 	enc        string
 	ipsecConf  string
 	manualAEAD bool
+	metrics    string
 	legacy     bool
 	logFormat  string
 	logLevel   string
@@ -54,6 +55,7 @@ func newFlags(cmd *cobra.Command) *flags {
 	set.StringVar(&f.xfrm, "xfrm", "", "`PATH` of the socket for netlink XFRM key daemons; '' for none (default: xfrm.sock beside --socket)")
 	set.IntVar(&f.keepalive, "nat-keepalive", 0, "`SECONDS` without a packet to a peer of ESP in UDP before a NAT-keepalive; 0 for none (default: 20)")
 	set.StringVar(&f.enc, "enc", "", "`NAME` of a device to make, as in enc0, by which the host's own packets enter and leave IPsec (default: none)")
+	set.StringVar(&f.metrics, "metrics", "", "also answer /metrics, for Prometheus, on TCP `ADDRESS:PORT`, for whoever can reach it")
 	set.StringVar(&f.ipsecConf, "ipsec-conf", "", "ipsec.conf `FILE` with flows and manual SAs")
 	set.BoolVar(&f.manualAEAD, "allow-manual-aead", false, "accept manual keys for counter modes (AES-GCM, -CCM, -CTR, ChaCha20), although a restart repeats IVs under them")
 	set.BoolVar(&f.legacy, "allow-legacy", false, "accept SAs with HMAC-SHA1, for peers that have nothing better")
@@ -74,6 +76,7 @@ func (f *flags) apply(doc *document, at *places) {
 		{"socket", "control.socket", func() { doc.Control.Socket = f.socket }},
 		{"pfkey", "control.pfkey", func() { doc.Control.PFKey = &f.pfkey }},
 		{"xfrm", "control.xfrm", func() { doc.Control.XFRM = &f.xfrm }},
+		{"metrics", "control.metrics", func() { doc.Control.Metrics = f.metrics }},
 		{"nat-keepalive", "control.nat_keepalive", func() { doc.Control.NATKeepalive = f.keepalive }},
 		{"enc", "host.enc", func() { doc.Host.Enc = f.enc }},
 		{"ipsec-conf", "ipsec", func() { doc.IPsec = f.ipsecConf }},

@@ -94,12 +94,19 @@ func serve(ctx context.Context, c *Config, m *machine, log *slog.Logger) error {
 		}
 		defer keys[i].Close() // as ln
 	}
+	var metrics net.Listener
+	if c.Metrics != "" {
+		if metrics, err = net.Listen("tcp", c.Metrics); err != nil {
+			return fmt.Errorf("metrics: %w: choose another --metrics", err)
+		}
+		defer metrics.Close() // as ln
+	}
 	settleRuntime(c, m, log)
 	g, err := assemble(c, conf, log)
 	if err != nil {
 		return err
 	}
-	g.pfkey, g.xfrm = keys[0], keys[1]
+	g.pfkey, g.xfrm, g.metrics = keys[0], keys[1], metrics
 	err = g.run(ctx, ln)
 	if err = errors.Join(err, g.cleanup.run()); err == nil {
 		log.Info("stopped")
@@ -121,6 +128,9 @@ func (g *gateway) run(ctx context.Context, ln net.Listener) error {
 		"mirror":  g.mirror.Run,
 		"control": g.control.Run,
 		"api":     func(ctx context.Context) error { return g.control.Serve(ctx, ln) },
+	}
+	if g.metrics != nil {
+		parts["metrics"] = func(ctx context.Context) error { return g.control.ServeMetrics(ctx, g.metrics) }
 	}
 	if g.host != nil {
 		parts["host"] = g.host.Run

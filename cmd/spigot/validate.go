@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,6 +38,7 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 		PFKey:           keysPath(&doc.Control, doc.Control.PFKey, "pfkey.sock"),
 		XFRM:            keysPath(&doc.Control, doc.Control.XFRM, "xfrm.sock"),
 		NATKeepalive:    time.Duration(doc.Control.NATKeepalive) * time.Second,
+		Metrics:         doc.Control.Metrics,
 		Enc:             doc.Host.Enc,
 		Frames:          doc.Memory.Frames,
 		FrameSize:       doc.Memory.FrameSize,
@@ -124,6 +127,12 @@ func keysPath(doc *controlDoc, path *string, name string) string {
 func checkControl(p *problems, doc *controlDoc, m *machine) int {
 	if doc.Socket == "" {
 		p.add("control.socket", "is empty: spigotctl needs a path")
+	}
+	if doc.Metrics != "" {
+		_, port, err := net.SplitHostPort(doc.Metrics)
+		if _, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil {
+			p.add("control.metrics", "%q is not ADDRESS:PORT, as in 127.0.0.1:9100", doc.Metrics)
+		}
 	}
 	if doc.Core == nil {
 		return anyCore

@@ -42,6 +42,9 @@ func serve(env *testscript.Env, socket string) error {
 			}
 		})
 	}
+	mux.HandleFunc("GET "+control.PathMetrics, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("spigot_sas 3\n"))
+	})
 	s := &http.Server{Handler: mux}
 	go func() { _ = s.Serve(ln) }() // ends with Close
 	env.Defer(func() {
@@ -67,14 +70,14 @@ var answers = map[string]any{
 	},
 	control.PathWorkers: []control.WorkerInfo{
 		{
-			Core: 1, Turns: 1000, Busy: 255, Rx: 100, Tx: 90, Dropped: 8, Punted: 2, Balanced: true,
+			Core: 1, Crypto: "vaes512", Turns: 1000, Busy: 255, Rx: 100, Tx: 90, Dropped: 8, Punted: 2, Balanced: true,
 			Stages: []control.StageInfo{
 				{Stage: "rx", Cycles: 2000, Packets: 100, CyclesPerPacket: 20},
 				{Stage: "classify", Cycles: 3160, Packets: 100, CyclesPerPacket: 31.6},
 				{Stage: "seal"},
 			},
 		},
-		{Core: 2, Sleeps: 7},
+		{Core: 2, Crypto: "vaes512", Sleeps: 7},
 	},
 	control.PathSAs: []control.SAInfo{
 		{

@@ -33,6 +33,7 @@ var views = [...]view{
 	{"drops", "Dropped packets by reason", control.PathDrops, tableOf(dropsTable)},
 	{"routes", "The routes that packets are forwarded by", control.PathRoutes, tableOf(routesTable)},
 	{"status", "What the slow path did", control.PathStatus, tableOf(statusTable)},
+	{"metrics", "All counters, in Prometheus's format", control.PathMetrics, asIs},
 }
 
 func newShow(o *showOptions) *cobra.Command {
@@ -54,6 +55,9 @@ func newShow(o *showOptions) *cobra.Command {
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				if o.format != "table" && o.format != "json" {
 					return fmt.Errorf("output %q is neither table nor json", o.format)
+				}
+				if o.format == "json" && v.path == control.PathMetrics {
+					return fmt.Errorf("%s are text: leave the output's format out", v.name)
 				}
 				if err := v.show(o, cmd); err != nil {
 					return &failure{err}
@@ -91,6 +95,12 @@ func (v *view) show(o *showOptions, cmd *cobra.Command) error {
 		return fmt.Errorf("understand the answer of %s: %w", o.socket, err)
 	}
 	_, err = cmd.OutOrStdout().Write(out.Bytes())
+	return err
+}
+
+// asIs is for an answer that is text for people already.
+func asIs(_ *showOptions, body []byte, w io.Writer) error {
+	_, err := w.Write(body)
 	return err
 }
 

@@ -33,9 +33,9 @@ func stateOf(p control.PortInfo) string {
 }
 
 func workersTable(_ *showOptions, workers []control.WorkerInfo, w io.Writer) {
-	fmt.Fprintln(w, "WORKER\tCORE\tRX\tTX\tDROPPED\tPUNTED\tINJECTED\tBUSY\tSLEEPS\tBALANCED\tCYCLES A PACKET BY STAGE")
+	fmt.Fprintln(w, "WORKER\tCORE\tCRYPTO\tRX\tTX\tDROPPED\tPUNTED\tINJECTED\tBUSY\tSLEEPS\tBALANCED\tCYCLES A PACKET BY STAGE")
 	for i, v := range workers {
-		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%d\t%s\t%s\n", i, v.Core, v.Rx, v.Tx, v.Dropped, v.Punted, v.Injected,
+		fmt.Fprintf(w, "%d\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%d\t%s\t%s\n", i, v.Core, v.Crypto, v.Rx, v.Tx, v.Dropped, v.Punted, v.Injected,
 			share(v.Busy, v.Turns), v.Sleeps, yesNo(v.Balanced), stages(v.Stages))
 	}
 }
