@@ -31,7 +31,10 @@ func (p *Policy) Check() error {
 	if p.Action != Protect {
 		return nil
 	}
-	return p.checkTemplate()
+	if p.Bundle != nil {
+		return p.checkBundle()
+	}
+	return p.checkTemplate(&p.Template)
 }
 
 func (p *Policy) checkSelector() error {
@@ -57,8 +60,7 @@ func (p *Policy) checkSelector() error {
 	return nil
 }
 
-func (p *Policy) checkTemplate() error {
-	t := &p.Template
+func (p *Policy) checkTemplate(t *Template) error {
 	if t.Proto == 0 {
 		return p.bad("it says protect and has no template: give one, or bypass or discard")
 	}

@@ -61,7 +61,8 @@ type Policy struct {
 	Sel      flow.Selector
 	Action   Action
 	Level    Level
-	Template Template // for Protect
+	Template Template // for Protect by one SA
+	Bundle   *Bundle  // for Protect by several, in place of Template; it does not change
 	Static   bool     // from the configuration: a daemon's flush spares it
 	Name     string   // where it comes from, for people: "ipsec.conf:12"
 }
