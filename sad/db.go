@@ -64,9 +64,10 @@ type DB struct {
 	added uint64 // SAs ever added
 	in    map[id]*inEntry
 	out   map[id]*outEntry
-	bound map[uint32]*outEntry // by policy
-	gone  []*crypto.Key        // of SAs removed since the last publication
-	dying map[*crypto.Key]bool // of SAs that workers may still hold
+	bound map[uint32]*outEntry   // by policy; the innermost of a bundle
+	outer map[uint32][]*outEntry // by policy: the others of a bundle
+	gone  []*crypto.Key          // of SAs removed since the last publication
+	dying map[*crypto.Key]bool   // of SAs that workers may still hold
 }
 
 type inEntry struct {
@@ -92,7 +93,8 @@ func NewDB(d *epoch.Domain, publish func(*Snapshot)) *DB {
 }
 
 func (db *DB) empty() {
-	db.in, db.out, db.bound = map[id]*inEntry{}, map[id]*outEntry{}, map[uint32]*outEntry{}
+	db.in, db.out = map[id]*inEntry{}, map[id]*outEntry{}
+	db.bound, db.outer = map[uint32]*outEntry{}, map[uint32][]*outEntry{}
 	db.draft.in, db.draft.out, db.draft.early = table[id, Inbound]{}, table[uint32, Outbound]{}, table[id, struct{}]{}
 }
 
@@ -189,12 +191,12 @@ func (db *DB) AddOutbound(sa *Outbound) error {
 func (db *DB) Bind(policy uint32, sa *Outbound) error {
 	var e *outEntry
 	if sa != nil {
-		k := id{sa.Dst, sa.SPI, sa.Proto}
-		if e = db.out[k]; e == nil || e.sa != sa {
-			return fmt.Errorf("bind SA to policy %d: %w: %v: add it first", policy, ErrNoSA, k)
+		var err error
+		if e, err = db.entryOf(policy, sa); err != nil {
+			return err
 		}
 	}
-	if db.bound[policy] == e {
+	if db.bound[policy] == e && db.outer[policy] == nil {
 		return nil
 	}
 	db.bind(policy, e)
@@ -202,11 +204,30 @@ func (db *DB) Bind(policy uint32, sa *Outbound) error {
 	return nil
 }
 
-func (db *DB) bind(policy uint32, e *outEntry) {
+// entryOf returns the entry of sa, which is to be bound to the policy.
+func (db *DB) entryOf(policy uint32, sa *Outbound) (*outEntry, error) {
+	k := id{sa.Dst, sa.SPI, sa.Proto}
+	e := db.out[k]
+	if e == nil || e.sa != sa {
+		return nil, fmt.Errorf("bind SA to policy %d: %w: %v: add it first", policy, ErrNoSA, k)
+	}
+	return e, nil
+}
+
+// unbind leaves the policy without SAs in the DB's maps.
+func (db *DB) unbind(policy uint32) {
 	if was := db.bound[policy]; was != nil {
 		delete(was.policies, policy)
 		delete(db.bound, policy)
 	}
+	for _, was := range db.outer[policy] {
+		delete(was.policies, policy)
+	}
+	delete(db.outer, policy)
+}
+
+func (db *DB) bind(policy uint32, e *outEntry) {
+	db.unbind(policy)
 	var sa *Outbound
 	if e != nil {
 		e.policies[policy] = true
@@ -257,7 +278,8 @@ func (db *DB) FindOutbound(spi uint32, dst flow.Addr, proto uint8) *Outbound {
 	return nil
 }
 
-// Bound returns the SA that the policy with that ID uses, or nil.
+// Bound returns the SA that the policy with that ID uses, or nil; of a bundle,
+// the innermost.
 func (db *DB) Bound(policy uint32) *Outbound {
 	if e := db.bound[policy]; e != nil {
 		return e.sa
@@ -291,7 +313,8 @@ func (db *DB) Outbounds() iter.Seq[*Outbound] {
 	}
 }
 
-// Bindings yields the policies that have an SA, by ID, and that SA. The loop
+// Bindings yields the policies that have an SA, by ID, and that SA, or the
+// innermost of a bundle. The loop
 // may edit the DB; it sees the bindings that were there at its start.
 func (db *DB) Bindings() iter.Seq2[uint32, *Outbound] {
 	return func(yield func(uint32, *Outbound) bool) {

@@ -26,7 +26,8 @@ type Outbound struct {
 	// and addresses; length, ID, TOS and the IPv4 checksum are zero. The UDP
 	// header follows, Geo.UDP bytes: ports; length and checksum are zero.
 	Header [ipv6HeaderLen + udpHeaderLen]byte
-	last   uint64 // the last sequence number there is
+	last   uint64      // the last sequence number there is
+	Bundle []*Outbound // of what stands for a bundle: its SAs, the innermost first; else nil
 	Usage
 	seq atomic.Uint64 // last number given out; without ESN it can lie beyond last
 	_   [56]byte
