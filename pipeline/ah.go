@@ -117,23 +117,8 @@ func (p *packet) part(n int) {
 	wire.SetUpper(p.chunk[start:], head, wire.ProtoAH, int(p.info.Len))
 }
 
-// openAH verifies the packets that have an authentication header (RFC 4302,
-// section 3.4), and takes the header off. AH that two other hosts exchange
-// passes, as ESP does.
-func (w *Worker) openAH(b *Burst) {
-	for _, i := range b.Live() {
-		p := &b.pkts[i]
-		if p.info.Proto != wire.ProtoAH || p.in != nil {
-			continue
-		}
-		if r := w.verify(p); r != counter.None && (p.in != nil || w.isOurs(p)) {
-			b.Drop(i, r)
-		}
-	}
-}
-
 // verify finds p's SA, checks its sequence number and its ICV, and makes what AH
-// protects the packet.
+// protects the packet (RFC 4302, section 3.4).
 func (w *Worker) verify(p *packet) counter.Reason {
 	if p.info.Fragment {
 		return counter.Fragment

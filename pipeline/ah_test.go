@@ -358,7 +358,7 @@ func TestZeroAllocationsUnderAH(t *testing.T) {
 			if tn.outer6 {
 				frame = udp6(hostA6, hostB6, 64, 100)
 			}
-			steady(t, tn, frame, 10)
+			steady(t, tn.String(), func(g *gateway) { g.protect(tn) }, frame, 10)
 		}
 	}
 }

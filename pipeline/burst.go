@@ -58,13 +58,13 @@ type Burst struct {
 	nlive int
 	cuts  bool // there are packets to be cut
 	holes bool // live lists packets that are not alive any more
-	ah    bool // there is AH in it, from the wire
+	more  bool // from the wire: there is AH in it, or what came out of ESP is AH or ESP
 }
 
 // load starts a new burst with frames, which came in by port.
 func (b *Burst) load(port int, pool *pmd.Pool, frames []pmd.Frame) {
 	b.port, b.n, b.nlive = port, len(frames), len(frames)
-	b.holes, b.cuts, b.ah = false, false, false
+	b.holes, b.cuts, b.more = false, false, false
 	for i := range frames {
 		p := &b.pkts[i]
 		p.chunk = pool.ChunkOf(frames[i])

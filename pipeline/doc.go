@@ -32,6 +32,11 @@
 // when it is opened; what then is for an address of the gateway ends in route,
 // as everything that fib calls Local does.
 //
+// A policy may want several SAs, one around the other. seal puts them on, the
+// innermost first; what comes out of an SA and is under another one of ours is
+// opened again behind open, up to spd.MaxBundle times, and policyBack compares
+// the way it came by with all that its policy names.
+//
 // AH (RFC 4302) is rare: its packets are signed in seal and verified behind
 // open, one by one, and cost ESP nothing. What routers may change counts as zeros
 // in a copy of the headers; the packet itself is read only.

@@ -9,7 +9,7 @@ import (
 
 // sa finds the SA of each ESP packet from its own header (RFC 4301, section
 // 5.2, step 3a) and checks its sequence number. Other packets pass (AH is for
-// openAH), and so does
+// unwrapMore), and so does
 // ESP that two other hosts exchange: the SPD judges it like all that is clear.
 func (w *Worker) sa(b *Burst) {
 	for _, i := range b.Live() {
@@ -23,7 +23,7 @@ func (w *Worker) sa(b *Burst) {
 			w.pathReport(b, i)
 			continue
 		case p.info.Proto == wire.ProtoAH:
-			b.ah = true
+			b.more = true
 			continue
 		default:
 			continue
@@ -124,8 +124,13 @@ func (w *Worker) open(b *Burst) {
 		from, port := p.tuple.Src, p.tuple.SrcPort
 		if r := p.decapsulate(); r != counter.None {
 			b.Drop(i, r)
-		} else if p.in.Geo.UDP != 0 && (from != p.in.Src || port != p.in.Encap.SrcPort) {
+			continue
+		}
+		if p.in.Geo.UDP != 0 && (from != p.in.Src || port != p.in.Encap.SrcPort) {
 			w.locate(p, from, port)
+		}
+		if p.info.Proto-wire.ProtoESP <= wire.ProtoAH-wire.ProtoESP {
+			b.more = true
 		}
 	}
 }

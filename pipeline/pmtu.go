@@ -17,8 +17,7 @@ func (p *packet) pathMTU() int {
 		return int(p.hop.MTU)
 	}
 	if !p.out.Tunnel {
-		head := int(p.info.HeaderLen)
-		return head + p.out.Geo.MaxInner(p.outerMTU()-head)
+		return p.barePathMTU()
 	}
 	return p.out.Geo.MaxInner(p.outerMTU())
 }

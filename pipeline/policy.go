@@ -78,13 +78,14 @@ func (w *Worker) policyBack(b *Burst) {
 			if pol.Level != spd.Use && pol.Level != spd.Acquire {
 				b.Drop(i, counter.InPolicyClear)
 			}
-		case !cameBy(&pol.Template, p.in):
+		case !cameBy(&pol.Template, p.in) && !w.cameByAll(pol, i, p.in):
 			b.Drop(i, counter.InPolicyMismatch)
 		}
 	}
 }
 
-// cameBy says whether sa is one that t names.
+// cameBy says whether sa is one that t names. The template of a policy that has
+// a bundle is zero and names none, and no template names w.several.
 func cameBy(t *spd.Template, sa *sad.Inbound) bool {
 	return t.Proto == sa.Proto &&
 		(t.Mode == spd.Tunnel) == sa.Tunnel &&

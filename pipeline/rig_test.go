@@ -168,6 +168,7 @@ type tunnel struct {
 	outer6   bool
 	udp      bool // ESP in UDP (RFC 3948)
 	host     bool // transport mode, from host to host
+	gate     bool // transport mode, from gateway to gateway
 	ah       bool // AH, with the integrity algorithm; else ESP
 	align4   bool
 	window   int
@@ -190,7 +191,7 @@ func (tn *tunnel) params(fromA bool) *sad.Params {
 	if !fromA {
 		src, dst, spi = dst, src, spi+1
 	}
-	p := &sad.Params{SPI: spi, Proto: 50, Src: addr(src), Dst: addr(dst), Tunnel: !tn.host,
+	p := &sad.Params{SPI: spi, Proto: 50, Src: addr(src), Dst: addr(dst), Tunnel: !tn.host && !tn.gate,
 		Encryption: tn.enc, Integrity: tn.integ, ESN: tn.esn, Window: tn.window, Reqid: 7, Outer: tn.outer,
 		EncKey: key(tn.encLen, byte(spi)), AuthKey: key(tn.authLen, byte(spi)+100)}
 	if tn.ah {
@@ -219,6 +220,24 @@ func key(n int, seed byte) []byte {
 // protect gives g the SA pair of tn, and policies for both families that ask for it.
 func (g *gateway) protect(tn tunnel) (out *sad.Outbound, in *sad.Inbound) {
 	g.t.Helper()
+	out, in = g.pair(tn)
+	for _, n := range [][2]netip.Prefix{{netA4, netB4}, {netA6, netB6}} {
+		sel := selector(n[0], n[1])
+		if g.side != 'a' {
+			sel = sel.Mirrored()
+		}
+		id := g.addPolicy(spd.Policy{Dir: spd.Out, Sel: sel, Action: spd.Protect, Template: naming(&out.SA)})
+		g.addPolicy(spd.Policy{Dir: spd.In, Sel: sel.Mirrored(), Action: spd.Protect, Template: naming(&in.SA)})
+		if err := g.db.Bind(id, out); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	return out, in
+}
+
+// pair gives g the SA pair of tn.
+func (g *gateway) pair(tn tunnel) (out *sad.Outbound, in *sad.Inbound) {
+	g.t.Helper()
 	a := g.side == 'a'
 	out, err := sad.NewOutbound(tn.params(a))
 	if err != nil {
@@ -233,17 +252,6 @@ func (g *gateway) protect(tn tunnel) (out *sad.Outbound, in *sad.Inbound) {
 	}
 	if err := g.db.AddInbound(in); err != nil {
 		g.t.Fatal(err)
-	}
-	for _, n := range [][2]netip.Prefix{{netA4, netB4}, {netA6, netB6}} {
-		sel := selector(n[0], n[1])
-		if !a {
-			sel = sel.Mirrored()
-		}
-		id := g.addPolicy(spd.Policy{Dir: spd.Out, Sel: sel, Action: spd.Protect, Template: naming(&out.SA)})
-		g.addPolicy(spd.Policy{Dir: spd.In, Sel: sel.Mirrored(), Action: spd.Protect, Template: naming(&in.SA)})
-		if err := g.db.Bind(id, out); err != nil {
-			g.t.Fatal(err)
-		}
 	}
 	return out, in
 }

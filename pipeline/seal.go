@@ -29,6 +29,11 @@ func (w *Worker) seal(b *Burst) {
 	if len(jobs) == 0 {
 		return
 	}
+	w.runJobs(b, jobs)
+}
+
+// runJobs seals jobs, which are of packets that their SA has been put around.
+func (w *Worker) runJobs(b *Burst, jobs []sad.Job) {
 	w.engine.Seal(jobs)
 	for j := range jobs {
 		p := &b.pkts[jobs[j].Slot]
@@ -42,12 +47,8 @@ func (w *Worker) seal(b *Burst) {
 
 // sealRun prepares the packets in row, all under sa, and appends their jobs.
 func (w *Worker) sealRun(b *Burst, row []uint8, sa *sad.Outbound, jobs []sad.Job) []sad.Job {
-	switch {
-	case sa.Proto == wire.ProtoAH:
-		w.signRow(b, row, sa)
-		return jobs
-	case !sa.Tunnel:
-		return w.sealTransport(b, row, sa, jobs)
+	if sa.Proto != wire.ProtoESP || !sa.Tunnel {
+		return w.sealOther(b, row, sa, jobs)
 	}
 	if sa.Outer.MSS != 0 {
 		for _, i := range row {

@@ -6,6 +6,29 @@ import (
 	"spigot/sad"
 )
 
+// barePathMTU is pathMTU under an SA that leaves the packet's IP header in front,
+// or a bundle.
+func (p *packet) barePathMTU() int {
+	head := int(p.info.HeaderLen)
+	if p.out.Bundle != nil {
+		return p.out.MaxInner(int(p.hop.MTU), head)
+	}
+	return head + p.out.Geo.MaxInner(p.outerMTU()-head)
+}
+
+// sealOther is sealRun for all but ESP in tunnel mode.
+func (w *Worker) sealOther(b *Burst, row []uint8, sa *sad.Outbound, jobs []sad.Job) []sad.Job {
+	switch {
+	case sa.Bundle != nil:
+		w.sealBundle(b, row, sa, jobs)
+	case sa.Proto == wire.ProtoAH:
+		w.signRow(b, row, sa)
+	default:
+		return w.sealTransport(b, row, sa, jobs)
+	}
+	return jobs
+}
+
 // sealTransport is sealRun for a row whose SA is in transport mode.
 func (w *Worker) sealTransport(b *Burst, row []uint8, sa *sad.Outbound, jobs []sad.Job) []sad.Job {
 	seq, granted := sa.Reserve(len(row))

@@ -408,22 +408,22 @@ func TestZeroAllocationsInTransportMode(t *testing.T) {
 			if tn.outer6 {
 				frame = udp6(hostA6, hostB6, 64, 100)
 			}
-			steady(t, tn, frame, 100)
+			steady(t, tn.String(), func(g *gateway) { g.protect(tn) }, frame, 100)
 		}
 	}
 }
 
 // steady fails if gateway a, that seals frame, or gateway b, that opens what
-// comes of it, allocates or drops in some turns.
-func steady(t *testing.T, tn tunnel, frame []byte, turns int) {
+// comes of it, allocates or drops in some turns; key gives each its SAs.
+func steady(t *testing.T, name string, key func(*gateway), frame []byte, turns int) {
 	t.Helper()
 	a := newLone(t, 'a')
-	a.protect(tn)
+	key(a.gateway)
 	var sealed [][]byte
 	for range (turns + 4) * a.cfg.Burst {
 		f := a.outOf(frame)
 		if f == nil {
-			t.Fatalf("%v: %v", tn, a.drops())
+			t.Fatalf("%s: %v", name, a.drops())
 		}
 		sealed = append(sealed, retarget(f))
 	}
@@ -439,13 +439,13 @@ func steady(t *testing.T, tn tunnel, frame []byte, turns int) {
 			}
 		}
 		g := newGateway(t, side, pool, q)
-		g.protect(tn)
+		key(g)
 		g.w.Turn()
 		if n := testing.AllocsPerRun(turns, func() { g.w.Turn() }); n != 0 {
-			t.Errorf("%v: %v allocations a turn on side %c", tn, n, side)
+			t.Errorf("%s: %v allocations a turn on side %c", name, n, side)
 		}
 		if v := g.values(); v.Tx < uint64(turns*g.cfg.Burst) || v.Dropped() != 0 {
-			t.Errorf("%v: side %c: tx %d, drops %v", tn, side, v.Tx, g.drops())
+			t.Errorf("%s: side %c: tx %d, drops %v", name, side, v.Tx, g.drops())
 		}
 		g.home()
 	}

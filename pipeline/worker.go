@@ -43,6 +43,8 @@ type Worker struct {
 	early             early
 	engine            *sad.Engine
 	signing           signing
+	paths             [MaxBurst]path
+	several           sad.Inbound // what a packet came by that came by several SAs: see paths
 
 	// Scratch, used again by every burst.
 	burst     Burst
@@ -249,8 +251,8 @@ func (w *Worker) inbound(b *Burst) {
 	w.sa(b) // SPI -> SA, replay check
 	w.lap(counter.StageSA, b.n)
 	w.open(b) // authenticate and decrypt in place, replay mark
-	if b.ah {
-		w.openAH(b) // verify, one by one
+	if b.more {
+		w.unwrapMore(b) // AH, and SAs in SAs: seldom, and one by one
 	}
 	w.lap(counter.StageOpen, b.n)
 	w.policyBack(b) // inner packet against the SA's selectors and the SPD

@@ -34,6 +34,7 @@ const (
 	BadInner
 	DummyPacket
 	BadECN
+	NestedSAs
 	SelectorMismatch
 	InPolicyClear
 	InPolicyMismatch
@@ -76,6 +77,7 @@ var reasons = [NumReasons]struct{ name, text string }{
 	BadInner:         {"bad_inner", "the decrypted packet is no valid IP packet of the announced protocol"},
 	DummyPacket:      {"dummy_packet", "next header 59: traffic-flow confidentiality (RFC 4303, 2.6)"},
 	BadECN:           {"bad_ecn", "congestion mark on a tunnel header around a Not-ECT packet (RFC 6040, 4.2)"},
+	NestedSAs:        {"nested_sas", "came by more SAs, one in another, than a policy can name"},
 	SelectorMismatch: {"selector_mismatch", "the decrypted packet lies outside its SA's selectors (RFC 4301, 5.2)"},
 	InPolicyClear:    {"in_policy_clear", "came in clear where an SPD entry says protect"},
 	InPolicyMismatch: {"in_policy_mismatch", "came by an SA that its SPD entry does not name"},
