@@ -52,7 +52,8 @@ type dialect interface {
 var dialects = []struct {
 	name    string
 	connect func(testing.TB, *control.Controller) dialect
-}{{"xfrm", newXFRM}, {"pfkey", newPFKEY}}
+	dial    func(b testing.TB, dir string) *keyDaemon
+}{{"xfrm", newXFRM, dialXFRM}, {"pfkey", newPFKEY, dialPFKEY}}
 
 // pfkeyClient speaks PF_KEY.
 type pfkeyClient struct {

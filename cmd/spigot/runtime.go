@@ -25,10 +25,22 @@ func memoryLimit() int64 {
 	return int64(min(max(info.Totalram*uint64(info.Unit)/4, least), most))
 }
 
+// Go takes a goroutine from its thread when it has run for 10 ms, and for each
+// collection. A worker, which is locked to its thread, gets on only when another
+// thread of the process has found it waiting and handed over the right to run
+// (a P of Go's scheduler). While that other thread waits for its core the worker
+// stands still, on a core that nobody uses, and its rings fill up. Hence rights
+// that nobody needs, so that one is always to be had, and a priority before
+// other processes for all threads.
+const (
+	spareProcs  = 8
+	processNice = -10
+)
+
 // settleRuntime makes Go's runtime leave polling cores alone: no collection
 // before memoryLimit, room for every worker beside the rest, and all threads
-// that are no worker's on the other cores. GOGC and GOMEMLIMIT of the
-// environment are kept.
+// that are no worker's on the other cores, where they come before those of other
+// processes. GOGC and GOMEMLIMIT of the environment are kept.
 func settleRuntime(c *Config, m *machine, log *slog.Logger) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(-1)
@@ -36,11 +48,14 @@ func settleRuntime(c *Config, m *machine, log *slog.Logger) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit())
 	}
-	if n := len(c.Cores) + 2; runtime.GOMAXPROCS(0) < n {
+	if n := len(c.Cores) + spareProcs; runtime.GOMAXPROCS(0) < n {
 		runtime.GOMAXPROCS(n)
 	}
 	if _, err := affinity.Confine(otherCores(c, m.cores)); err != nil {
 		log.Warn("cannot keep other threads off the workers' cores", "err", err)
+	}
+	if _, err := affinity.NiceAll(processNice); err != nil {
+		log.Warn("the gateway's threads keep their ordinary priority: while the machine is busy, workers may wait for them", "err", err)
 	}
 }
 

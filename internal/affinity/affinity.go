@@ -115,27 +115,48 @@ func Confine(cores []int, except ...int) (int, error) {
 		return 0, nil
 	}
 	set := setOf(cores)
-	moved := make(map[int]bool)
+	n, err := eachThread(except, func(tid int) error { return unix.SchedSetaffinityDynamic(tid, set) })
+	if err != nil {
+		return n, fmt.Errorf("affinity: move threads to the cores %s: %w", Format(cores), err)
+	}
+	return n, nil
+}
+
+// NiceAll gives every thread of the process the nice value n, except those
+// given, and returns how many got it. Threads that start later inherit it, as
+// with Confine.
+func NiceAll(n int, except ...int) (int, error) {
+	got, err := eachThread(except, func(tid int) error { return unix.Setpriority(unix.PRIO_PROCESS, tid, n) })
+	if err != nil {
+		return got, fmt.Errorf("affinity: set the threads' nice value to %d (less than the present one needs CAP_SYS_NICE): %w", n, err)
+	}
+	return got, nil
+}
+
+// eachThread calls f for every thread of the process, except those given, until
+// there is no new one, and returns how many times f succeeded.
+func eachThread(except []int, f func(tid int) error) (int, error) {
+	done := make(map[int]bool)
 	for {
 		threads, err := os.ReadDir("/proc/self/task")
 		if err != nil {
-			return len(moved), fmt.Errorf("affinity: list the threads: %w", err)
+			return len(done), fmt.Errorf("list the threads: %w", err)
 		}
-		before := len(moved)
+		before := len(done)
 		for _, t := range threads {
 			tid, err := strconv.Atoi(t.Name())
-			if err != nil || moved[tid] || slices.Contains(except, tid) {
+			if err != nil || done[tid] || slices.Contains(except, tid) {
 				continue
 			}
-			switch err := unix.SchedSetaffinityDynamic(tid, set); {
+			switch err := f(tid); {
 			case errors.Is(err, unix.ESRCH): // it has ended
 			case err != nil:
-				return len(moved), fmt.Errorf("affinity: move thread %d to the cores %s: %w", tid, Format(cores), err)
+				return len(done), fmt.Errorf("thread %d: %w", tid, err)
 			default:
-				moved[tid] = true
+				done[tid] = true
 			}
 		}
-		if len(moved) == before { // nobody started one meanwhile
+		if len(done) == before { // nobody started one meanwhile
 			return before, nil
 		}
 	}

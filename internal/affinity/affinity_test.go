@@ -178,6 +178,46 @@ func TestConfine(t *testing.T) {
 	})
 }
 
+// TestNiceAll: all threads have the value but the one that is excepted, and so
+// has a thread that starts later.
+func TestNiceAll(t *testing.T) {
+	niceOf := func(tid int) int {
+		prio, err := unix.Getpriority(unix.PRIO_PROCESS, tid)
+		if err != nil {
+			t.Error(err)
+		}
+		return 20 - prio // the system call's own way to say it
+	}
+	usual := niceOf(os.Getpid())
+	defer func() {
+		if _, err := NiceAll(usual); err != nil {
+			t.Error(err)
+		}
+	}()
+	onThread(t, func() {
+		worker := Thread()
+		before := niceOf(worker)
+		n, err := NiceAll(-3, worker)
+		if err != nil || n == 0 {
+			t.Errorf("changed %d threads, %v", n, err)
+		}
+		for tid := range placement(t) {
+			want := -3
+			if tid == worker {
+				want = before
+			}
+			if got := niceOf(tid); got != want {
+				t.Errorf("thread %d has %d, want %d", tid, got, want)
+			}
+		}
+	})
+	onThread(t, func() {
+		if got := niceOf(Thread()); got != -3 {
+			t.Errorf("a new thread has %d, want -3", got)
+		}
+	})
+}
+
 func TestConfineToNothing(t *testing.T) {
 	before := placement(t)
 	if n, err := Confine(nil); n != 0 || err != nil {
