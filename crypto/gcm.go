@@ -25,14 +25,15 @@ type gcmKernel struct {
 // ICV, and for those of any size. Those for small ones may be nil.
 type gcmFuncs struct {
 	small [gcmAny]gcmSmall
-	any   func(jobs *Job, group *uint8, n int)
+	any   func(jobs *Job, group *uint16, n int)
 }
 
-// gcmSmall takes the jobs of group, n of them and four at a time, as long as all
-// four have living keys of the suite and packets of its size; then it stops, and
-// tells how many it has taken. To seal, it writes the IV. Among four, one
-// job may be there several times, as done twice at once it comes out the same.
-type gcmSmall func(jobs *Job, group *uint8, n int, suite *Suite) int
+// gcmSmall takes the jobs at the offsets of group, n of them and four at a time,
+// as long as all four have living keys of the suite and packets of its size; then
+// it stops, and tells how many it has taken. To seal, it writes the IV. Among
+// four, one job may be there several times: done twice at once it comes out the
+// same.
+type gcmSmall func(jobs *Job, group *uint16, n int, suite *Suite) int
 
 // gcmFours is how many packets a gcmSmall takes at once.
 const gcmFours = 4
@@ -120,22 +121,25 @@ func (j *Job) putIV() {
 	copy(head[headerLen+4:], head[4:headerLen])
 }
 
-// gcmLists is scratch: indexes of jobs by what their packets take, and of all.
-// gcmCounts is how many there are of each.
+// gcmLists is scratch: where the jobs lie, by what their packets take, and where
+// all lie, in bytes from the first. gcmCounts is how many there are of each.
 type (
 	gcmLists struct {
-		of  [gcmAny + 1][MaxBatch]uint8
-		all [MaxBatch]uint8
+		of  [gcmAny + 1][MaxBatch]uint16
+		all [MaxBatch]uint16
 	}
 	gcmCounts [gcmAny + 1]int
 )
+
+// jobSize is that of a Job, for the kernels.
+const jobSize = 40
 
 // gcmAny is the index of the list for those that are not small.
 const gcmAny = 3
 
 func newGCMLists() (l gcmLists) {
 	for i := range l.all {
-		l.all[i] = uint8(i)
+		l.all[i] = uint16(i) * jobSize
 	}
 	return l
 }
@@ -188,6 +192,6 @@ func (l *gcmLists) sort(jobs []Job, group []uint8) (n gcmCounts) {
 // add appends job i, whose packet has so many bytes, to its list.
 func (l *gcmLists) add(i uint8, bytes int, n *gcmCounts) {
 	size := gcmSize(bytes)
-	l.of[size][n[size]%MaxBatch] = i
+	l.of[size][n[size]%MaxBatch] = uint16(i) * jobSize
 	n[size]++
 }

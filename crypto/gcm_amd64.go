@@ -49,96 +49,96 @@ func expandGCM(g *gcmKey, key, salt []byte) {
 //go:noescape
 func gcmSetup(powers *[gcmPowers][16]byte, keys *aesSchedule, rounds int)
 
-// The kernels seal or open jobs[i] for each i of group, n of them, and set OK.
+// The kernels seal or open the jobs at the offsets of group, n of them, and set OK.
 // The IV is in the packet; Seal writes the ICV. Open leaves the text of a
 // refused packet as garbage. Those called of4, of6 and of8 are a gcmSmall.
 
 //go:noescape
-func gcmSeal128vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmSeal128vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal128vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmSeal128vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal128vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmSeal128vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal128vaes512(jobs *Job, group *uint8, n int)
+func gcmSeal128vaes512(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmOpen128vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmOpen128vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen128vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmOpen128vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen128vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmOpen128vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen128vaes512(jobs *Job, group *uint8, n int)
+func gcmOpen128vaes512(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmSeal192vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmSeal192vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal192vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmSeal192vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal192vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmSeal192vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal192vaes512(jobs *Job, group *uint8, n int)
+func gcmSeal192vaes512(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmOpen192vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmOpen192vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen192vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmOpen192vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen192vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmOpen192vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen192vaes512(jobs *Job, group *uint8, n int)
+func gcmOpen192vaes512(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmSeal256vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmSeal256vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal256vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmSeal256vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal256vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmSeal256vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal256vaes512(jobs *Job, group *uint8, n int)
+func gcmSeal256vaes512(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmOpen256vaes512of4(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmOpen256vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen256vaes512of6(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmOpen256vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen256vaes512of8(jobs *Job, group *uint8, n int, suite *Suite) int
+func gcmOpen256vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen256vaes512(jobs *Job, group *uint8, n int)
+func gcmOpen256vaes512(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmSeal128vaes256(jobs *Job, group *uint8, n int)
+func gcmSeal128vaes256(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmOpen128vaes256(jobs *Job, group *uint8, n int)
+func gcmOpen128vaes256(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmSeal192vaes256(jobs *Job, group *uint8, n int)
+func gcmSeal192vaes256(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmOpen192vaes256(jobs *Job, group *uint8, n int)
+func gcmOpen192vaes256(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmSeal256vaes256(jobs *Job, group *uint8, n int)
+func gcmSeal256vaes256(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmOpen256vaes256(jobs *Job, group *uint8, n int)
+func gcmOpen256vaes256(jobs *Job, group *uint16, n int)

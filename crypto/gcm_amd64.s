@@ -1084,6 +1084,24 @@ DATA aadBits<>+56(SB)/4, $0x00000040
 DATA aadBits<>+60(SB)/4, $0x00000000
 GLOBL aadBits<>(SB), RODATA|NOPTR, $64
 
+DATA spread<>+0(SB)/4, $0x80800100
+DATA spread<>+4(SB)/4, $0x80808080
+DATA spread<>+8(SB)/4, $0x80808002
+DATA spread<>+12(SB)/4, $0x80808080
+DATA spread<>+16(SB)/4, $0x80800100
+DATA spread<>+20(SB)/4, $0x80808080
+DATA spread<>+24(SB)/4, $0x80808002
+DATA spread<>+28(SB)/4, $0x80808080
+DATA spread<>+32(SB)/4, $0x80800100
+DATA spread<>+36(SB)/4, $0x80808080
+DATA spread<>+40(SB)/4, $0x80808002
+DATA spread<>+44(SB)/4, $0x80808080
+DATA spread<>+48(SB)/4, $0x80800100
+DATA spread<>+52(SB)/4, $0x80808080
+DATA spread<>+56(SB)/4, $0x80808002
+DATA spread<>+60(SB)/4, $0x80808080
+GLOBL spread<>(SB), RODATA|NOPTR, $64
+
 DATA esnBits<>+0(SB)/4, $0x00000000
 DATA esnBits<>+4(SB)/4, $0x00000000
 DATA esnBits<>+8(SB)/4, $0x00000020
@@ -1245,10 +1263,9 @@ TEXT ·gcmSeal128vaes512(SB), NOSPLIT, $0-24
 	KMOVQ CX, K6
 
 packet:
-	MOVBLZX           (SI), R8
-	INCQ              SI
-	LEAQ              (R8)(R8*4), R8
-	LEAQ              (DI)(R8*8), R8
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
 	MOVQ              (R8), R9
 	MOVQ              8(R8), R10
 	MOVQ              16(R8), R12
@@ -1275,9 +1292,8 @@ packet:
 	XORL              CX, CX
 	CMPQ              DX, $0x01
 	SETHI             CL
-	MOVBLZX           -1(SI)(CX*1), CX
-	LEAQ              (CX)(CX*4), CX
-	MOVQ              (DI)(CX*8), CX
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
 	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
@@ -2422,10 +2438,9 @@ TEXT ·gcmSeal128vaes256(SB), NOSPLIT, $320-24
 	MOVQ n+16(FP), DX
 
 packet:
-	MOVBLZX     (SI), R8
-	INCQ        SI
-	LEAQ        (R8)(R8*4), R8
-	LEAQ        (DI)(R8*8), R8
+	MOVWLZX     (SI), R8
+	ADDQ        $0x02, SI
+	ADDQ        DI, R8
 	MOVQ        (R8), R9
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
@@ -2433,9 +2448,8 @@ packet:
 	XORL        CX, CX
 	CMPQ        DX, $0x01
 	SETHI       CL
-	MOVBLZX     -1(SI)(CX*1), CX
-	LEAQ        (CX)(CX*4), CX
-	MOVQ        (DI)(CX*8), CX
+	MOVWLZX     -2(SI)(CX*2), CX
+	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
 	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
@@ -3250,17 +3264,17 @@ lengths:
 
 // func gcmSeal128vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $552-40
+TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -3268,25 +3282,20 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -3294,25 +3303,20 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -3320,25 +3324,20 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -3346,197 +3345,181 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00004444, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	MOVL            32(AX), AX
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R12), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R12)
-	MOVL            AX, 8(R12)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X0
-	VPXORD.BCST     4(R12), X0, K5, X0
-	VPXORD          576(R8), X0, X0
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R12)
+	VMOVQ           BX, X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R13), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R13)
-	MOVL            AX, 8(R13)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X2
-	VPXORD.BCST     4(R13), X2, K5, X2
-	VPXORD          576(R9), X2, X2
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R13)
+	VMOVQ           BX, X2
+	VPSLLDQ         $0x04, X2, X2
+	VPXORQ          576(R9), X2, X2
 	VSHUFI64X2      $0x00, Z2, Z2, Z2
 	VPXORQ          counters<>+0(SB), Z2, Z2
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R14), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R14)
-	MOVL            AX, 8(R14)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X4
-	VPXORD.BCST     4(R14), X4, K5, X4
-	VPXORD          576(R10), X4, X4
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R14)
+	VMOVQ           BX, X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R10), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R15), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R15)
-	MOVL            AX, 8(R15)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X6
-	VPXORD.BCST     4(R15), X6, K5, X6
-	VPXORD          576(R11), X6, X6
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R15)
+	VMOVQ           BX, X6
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R11), X6, X6
 	VSHUFI64X2      $0x00, Z6, Z6, Z6
 	VPXORQ          counters<>+0(SB), Z6, Z6
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z8
 	VAESENC         Z8, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z13
-	VBROADCASTI32X4 592(R9), Z9
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z14
-	VAESENC         Z9, Z2, Z2
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z15
-	VBROADCASTI32X4 592(R10), Z8
-	MOVQ            472(SP), AX
+	VBROADCASTI32X4 592(R9), Z9
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z16
+	VAESENC         Z9, Z2, Z2
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z17
+	VBROADCASTI32X4 592(R10), Z8
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z18
 	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x44, Z14, Z13, Z17
+	VSHUFI64X2      $0x44, Z16, Z15, Z19
 	VBROADCASTI32X4 592(R11), Z9
-	VSHUFI64X2      $0x44, Z16, Z15, Z18
+	VSHUFI64X2      $0x44, Z18, Z17, Z20
 	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0xee, Z16, Z15, Z21
 	VBROADCASTI32X4 608(R8), Z8
-	VSHUFI64X2      $0xee, Z14, Z13, Z19
 	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xee, Z16, Z15, Z20
+	VSHUFI64X2      $0xee, Z18, Z17, Z22
 	VBROADCASTI32X4 608(R9), Z9
-	VSHUFI64X2      $0x88, Z18, Z17, Z13
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xdd, Z18, Z17, Z14
-	VBROADCASTI32X4 608(R10), Z8
 	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VAESENC         Z8, Z4, Z4
+	VAESENC         Z9, Z2, Z2
 	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VBROADCASTI32X4 608(R10), Z8
+	VSHUFI64X2      $0x88, Z22, Z21, Z17
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0xdd, Z22, Z21, Z18
 	VBROADCASTI32X4 608(R11), Z9
+	VSHUFI64X2      $0x44, Z3, Z1, Z19
 	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x44, Z3, Z1, Z17
+	VSHUFI64X2      $0x44, Z7, Z5, Z20
 	VBROADCASTI32X4 624(R8), Z8
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x44, Z7, Z5, Z18
 	VBROADCASTI32X4 624(R9), Z9
-	VSHUFI64X2      $0xee, Z3, Z1, Z19
+	VSHUFI64X2      $0xee, Z3, Z1, Z21
 	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z7, Z5, Z20
+	VSHUFI64X2      $0xee, Z7, Z5, Z22
 	VBROADCASTI32X4 624(R10), Z8
-	VSHUFI64X2      $0x88, Z18, Z17, Z1
+	VSHUFI64X2      $0x88, Z20, Z19, Z1
 	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0xdd, Z20, Z19, Z3
 	VBROADCASTI32X4 624(R11), Z9
-	VSHUFI64X2      $0xdd, Z18, Z17, Z3
+	VSHUFI64X2      $0x88, Z22, Z21, Z5
 	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x88, Z20, Z19, Z5
+	VSHUFI64X2      $0xdd, Z22, Z21, Z7
 	VBROADCASTI32X4 640(R8), Z8
-	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VPCLMULQDQ      $0x00, Z15, Z1, Z12
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x00, Z13, Z1, Z10
+	VPCLMULQDQ      $0x01, Z15, Z1, Z13
 	VBROADCASTI32X4 640(R9), Z9
-	VPCLMULQDQ      $0x01, Z13, Z1, Z11
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, Z13, Z1, Z12
+	VPCLMULQDQ      $0x11, Z15, Z1, Z14
 	VBROADCASTI32X4 640(R10), Z8
-	VPCLMULQDQ      $0x10, Z13, Z1, Z17
+	VPCLMULQDQ      $0x10, Z15, Z1, Z19
 	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x00, Z16, Z3, Z20
 	VBROADCASTI32X4 640(R11), Z9
-	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VPCLMULQDQ      $0x01, Z16, Z3, Z21
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z14, Z3, Z19
+	VPTERNLOGQ      $0x96, Z19, Z21, Z13
 	VBROADCASTI32X4 656(R8), Z8
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -3544,54 +3527,49 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
 	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VPCLMULQDQ      $0x11, Z16, Z3, Z22
 	VBROADCASTI32X4 656(R9), Z9
-	VPCLMULQDQ      $0x11, Z14, Z3, Z20
+	VPCLMULQDQ      $0x10, Z16, Z3, Z23
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z14, Z3, Z1
 	VBROADCASTI32X4 656(R10), Z8
+	VPCLMULQDQ      $0x00, Z17, Z5, Z24
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x00, Z15, Z5, Z17
+	VPTERNLOGQ      $0x96, Z20, Z24, Z12
 	VBROADCASTI32X4 656(R11), Z9
-	VPTERNLOGQ      $0x96, Z18, Z17, Z10
+	VPCLMULQDQ      $0x01, Z17, Z5, Z25
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VPTERNLOGQ      $0x96, Z23, Z25, Z13
 	VBROADCASTI32X4 672(R8), Z8
-	VPTERNLOGQ      $0x96, Z1, Z19, Z11
+	VPCLMULQDQ      $0x11, Z17, Z5, Z26
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z15, Z5, Z3
+	VPTERNLOGQ      $0x96, Z22, Z26, Z14
 	VBROADCASTI32X4 672(R9), Z9
-	VPTERNLOGQ      $0x96, Z20, Z3, Z12
+	VPCLMULQDQ      $0x10, Z17, Z5, Z27
 	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x00, Z18, Z7, Z28
 	VBROADCASTI32X4 672(R10), Z8
-	VPCLMULQDQ      $0x10, Z15, Z5, Z18
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VPCLMULQDQ      $0x01, Z18, Z7, Z29
 	VBROADCASTI32X4 672(R11), Z9
-	VPCLMULQDQ      $0x01, Z16, Z7, Z1
+	VPTERNLOGQ      $0x96, Z27, Z29, Z13
 	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z18, Z1, Z11
+	VPCLMULQDQ      $0x11, Z18, Z7, Z30
 	VBROADCASTI32X4 688(R8), Z8
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -3599,54 +3577,49 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z16, Z7, Z19
+	VPCLMULQDQ      $0x10, Z18, Z7, Z31
 	VBROADCASTI32X4 688(R9), Z9
+	VPXORQ          Z28, Z12, Z12
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z16, Z7, Z20
+	VPXORQ          Z31, Z13, Z13
 	VBROADCASTI32X4 688(R10), Z8
-	VPXORQ          Z17, Z10, Z10
+	VPXORQ          Z30, Z14, Z14
 	VAESENC         Z8, Z4, Z4
-	VPXORQ          Z20, Z11, Z11
 	VBROADCASTI32X4 688(R11), Z9
-	VPXORQ          Z19, Z12, Z12
+	VMOVDQU64       (SP), Z15
 	VAESENC         Z9, Z6, Z6
-	VMOVDQU64       128(SP), Z13
+	VPSHUFB         spread<>+0(SB), Z15, Z15
 	VBROADCASTI32X4 704(R8), Z8
-	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
+	VPADDQ          aadBits<>+0(SB), Z15, Z15
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
+	VPCLMULQDQ      $0x00, Z11, Z15, Z16
 	VBROADCASTI32X4 704(R9), Z9
+	VPCLMULQDQ      $0x01, Z11, Z15, Z17
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
+	VPCLMULQDQ      $0x11, Z11, Z15, Z18
 	VBROADCASTI32X4 704(R10), Z8
-	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
+	VPCLMULQDQ      $0x10, Z11, Z15, Z19
 	VAESENC         Z8, Z4, Z4
-	VPTERNLOGQ      $0x96, Z15, Z17, Z11
+	VPTERNLOGQ      $0x96, Z17, Z19, Z13
 	VBROADCASTI32X4 704(R11), Z9
-	VPXORQ          Z14, Z10, Z10
 	VAESENC         Z9, Z6, Z6
 	VPXORQ          Z16, Z12, Z12
 	VBROADCASTI32X4 720(R8), Z8
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -3654,64 +3627,68 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
 	VAESENC         Z8, Z0, Z0
+	VPXORQ          Z18, Z14, Z14
 	VBROADCASTI32X4 720(R9), Z9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
 	VAESENC         Z9, Z2, Z2
-	VPSHUFD         $0x4e, Z10, Z10
+	VPSHUFD         $0x4e, Z12, Z12
 	VBROADCASTI32X4 720(R10), Z8
-	VPTERNLOGQ      $0x96, Z18, Z10, Z11
+	VPTERNLOGQ      $0x96, Z20, Z12, Z13
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
 	VBROADCASTI32X4 720(R11), Z9
-	VPSHUFD         $0x4e, Z11, Z11
+	VPSHUFD         $0x4e, Z13, Z13
 	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z18, Z11, Z12
 	VBROADCASTI32X4 736(R8), Z8
+	VPTERNLOGQ      $0x96, Z20, Z13, Z14
 	VAESENCLAST     Z8, Z0, Z0
-	VPSHUFB         reverse<>+0(SB), Z12, Z12
+	VPSHUFB         reverse<>+0(SB), Z14, Z14
 	VBROADCASTI32X4 736(R9), Z9
-	VPXORQ          (SP), Z12, Z12
+	VPXORQ          Z10, Z14, Z14
 	VAESENCLAST     Z9, Z2, Z2
-	MOVQ            480(SP), AX
-	MOVQ            512(SP), BX
-	VEXTRACTI64X2   $0x00, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         (AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x00, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 736(R10), Z8
-	MOVQ            488(SP), AX
-	MOVQ            520(SP), BX
-	VEXTRACTI64X2   $0x01, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         2(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x01, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z8, Z4, Z4
-	MOVQ            496(SP), AX
-	MOVQ            528(SP), BX
-	VEXTRACTI64X2   $0x02, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         4(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x02, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 736(R11), Z9
-	MOVQ            504(SP), AX
-	MOVQ            536(SP), BX
-	VEXTRACTI64X2   $0x03, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         6(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x03, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z9, Z6, Z6
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -3719,262 +3696,250 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU8.Z      (R12), K1, Z10
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X8
-	VMOVDQU64       X8, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU8.Z      (R12), K1, Z12
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VMOVDQA64       X0, X10
+	VMOVDQU64       560(R8), X11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	LEAQ            (R12)(CX*1), AX
-	MOVQ            AX, 480(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU8.Z      (R13), K2, Z11
-	VMOVDQU64       X2, 16(SP)
-	VMOVDQU64       560(R9), X8
-	VMOVDQU64       X8, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU8.Z      (R13), K2, Z13
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x01, X2, Z10, Z10
+	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	LEAQ            (R13)(CX*1), AX
-	MOVQ            AX, 488(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU8.Z      (R14), K3, Z12
-	VMOVDQU64       X4, 32(SP)
-	VMOVDQU64       560(R10), X8
-	VMOVDQU64       X8, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU8.Z      (R14), K3, Z14
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x02, X4, Z10, Z10
+	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	LEAQ            (R14)(CX*1), AX
-	MOVQ            AX, 496(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU8.Z      (R15), K4, Z13
-	VMOVDQU64       X6, 48(SP)
-	VMOVDQU64       560(R11), X8
-	VMOVDQU64       X8, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU8.Z      (R15), K4, Z15
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x03, X6, Z10, Z10
+	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	LEAQ            (R15)(CX*1), AX
-	MOVQ            AX, 504(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPXORQ          Z0, Z10, K6, Z10
-	VMOVDQU8        Z10, K1, (R12)
-	VMOVDQU8.Z      Z10, K1, Z10
-	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPXORQ          Z0, Z12, K5, Z12
+	VMOVDQU8        Z12, K1, (R12)
+	VMOVDQU8.Z      Z12, K1, Z12
+	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z2, Z11, K6, Z11
-	VMOVDQU8   Z11, K2, (R13)
-	VMOVDQU8.Z Z11, K2, Z11
-	VPSHUFB    reverseFirst<>+0(SB), Z11, Z3
-	MOVQ       392(SP), AX
-	MOVQ       AX, 520(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z2, Z13, K5, Z13
+	VMOVDQU8   Z13, K2, (R13)
+	VMOVDQU8.Z Z13, K2, Z13
+	VPSHUFB    reverseFirst<>+0(SB), Z13, Z3
+	MOVWLZX    2(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z4, Z12, K6, Z12
-	VMOVDQU8   Z12, K3, (R14)
-	VMOVDQU8.Z Z12, K3, Z12
-	VPSHUFB    reverseFirst<>+0(SB), Z12, Z5
-	MOVQ       400(SP), AX
-	MOVQ       AX, 528(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z4, Z14, K5, Z14
+	VMOVDQU8   Z14, K3, (R14)
+	VMOVDQU8.Z Z14, K3, Z14
+	VPSHUFB    reverseFirst<>+0(SB), Z14, Z5
+	MOVWLZX    4(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn2
 
 aad2:
-	VPXORQ     Z6, Z13, K6, Z13
-	VMOVDQU8   Z13, K4, (R15)
-	VMOVDQU8.Z Z13, K4, Z13
-	VPSHUFB    reverseFirst<>+0(SB), Z13, Z7
-	MOVQ       408(SP), AX
-	MOVQ       AX, 536(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z6, Z15, K5, Z15
+	VMOVDQU8   Z15, K4, (R15)
+	VMOVDQU8.Z Z15, K4, Z15
+	VPSHUFB    reverseFirst<>+0(SB), Z15, Z7
+	MOVWLZX    6(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          448(SP), AX
-	VMOVDQU64     (AX), Z13
-	MOVQ          456(SP), AX
-	VMOVDQU64     (AX), Z14
-	MOVQ          464(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z15
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z16
-	VSHUFI64X2    $0x44, Z14, Z13, Z17
-	VSHUFI64X2    $0x44, Z16, Z15, Z18
-	VSHUFI64X2    $0xee, Z14, Z13, Z19
-	VSHUFI64X2    $0xee, Z16, Z15, Z20
-	VSHUFI64X2    $0x88, Z18, Z17, Z13
-	VSHUFI64X2    $0xdd, Z18, Z17, Z14
+	MOVQ          128(SP), AX
+	VMOVDQU64     (AX), Z17
+	MOVQ          144(SP), AX
+	VMOVDQU64     (AX), Z18
+	VSHUFI64X2    $0x44, Z16, Z15, Z19
+	VSHUFI64X2    $0x44, Z18, Z17, Z20
+	VSHUFI64X2    $0xee, Z16, Z15, Z21
+	VSHUFI64X2    $0xee, Z18, Z17, Z22
 	VSHUFI64X2    $0x88, Z20, Z19, Z15
 	VSHUFI64X2    $0xdd, Z20, Z19, Z16
-	VSHUFI64X2    $0x44, Z3, Z1, Z17
-	VSHUFI64X2    $0x44, Z7, Z5, Z18
-	VSHUFI64X2    $0xee, Z3, Z1, Z19
-	VSHUFI64X2    $0xee, Z7, Z5, Z20
-	VSHUFI64X2    $0x88, Z18, Z17, Z1
-	VSHUFI64X2    $0xdd, Z18, Z17, Z3
-	VSHUFI64X2    $0x88, Z20, Z19, Z5
-	VSHUFI64X2    $0xdd, Z20, Z19, Z7
-	VPCLMULQDQ    $0x00, Z13, Z1, Z10
-	VPCLMULQDQ    $0x01, Z13, Z1, Z11
-	VPCLMULQDQ    $0x11, Z13, Z1, Z12
-	VPCLMULQDQ    $0x10, Z13, Z1, Z17
-	VPCLMULQDQ    $0x00, Z14, Z3, Z18
-	VPCLMULQDQ    $0x01, Z14, Z3, Z19
-	VPTERNLOGQ    $0x96, Z17, Z19, Z11
-	VPCLMULQDQ    $0x11, Z14, Z3, Z20
-	VPCLMULQDQ    $0x10, Z14, Z3, Z1
-	VPCLMULQDQ    $0x00, Z15, Z5, Z17
-	VPTERNLOGQ    $0x96, Z18, Z17, Z10
-	VPCLMULQDQ    $0x01, Z15, Z5, Z19
-	VPTERNLOGQ    $0x96, Z1, Z19, Z11
-	VPCLMULQDQ    $0x11, Z15, Z5, Z3
-	VPTERNLOGQ    $0x96, Z20, Z3, Z12
-	VPCLMULQDQ    $0x10, Z15, Z5, Z18
-	VPCLMULQDQ    $0x00, Z16, Z7, Z17
-	VPCLMULQDQ    $0x01, Z16, Z7, Z1
-	VPTERNLOGQ    $0x96, Z18, Z1, Z11
-	VPCLMULQDQ    $0x11, Z16, Z7, Z19
-	VPCLMULQDQ    $0x10, Z16, Z7, Z20
-	VPXORQ        Z17, Z10, Z10
-	VPXORQ        Z20, Z11, Z11
-	VPXORQ        Z19, Z12, Z12
-	VMOVDQU64     128(SP), Z13
-	VPCLMULQDQ    $0x00, 64(SP), Z13, Z14
-	VPCLMULQDQ    $0x01, 64(SP), Z13, Z15
-	VPCLMULQDQ    $0x11, 64(SP), Z13, Z16
-	VPCLMULQDQ    $0x10, 64(SP), Z13, Z17
-	VPTERNLOGQ    $0x96, Z15, Z17, Z11
-	VPXORQ        Z14, Z10, Z10
+	VSHUFI64X2    $0x88, Z22, Z21, Z17
+	VSHUFI64X2    $0xdd, Z22, Z21, Z18
+	VSHUFI64X2    $0x44, Z3, Z1, Z19
+	VSHUFI64X2    $0x44, Z7, Z5, Z20
+	VSHUFI64X2    $0xee, Z3, Z1, Z21
+	VSHUFI64X2    $0xee, Z7, Z5, Z22
+	VSHUFI64X2    $0x88, Z20, Z19, Z1
+	VSHUFI64X2    $0xdd, Z20, Z19, Z3
+	VSHUFI64X2    $0x88, Z22, Z21, Z5
+	VSHUFI64X2    $0xdd, Z22, Z21, Z7
+	VPCLMULQDQ    $0x00, Z15, Z1, Z12
+	VPCLMULQDQ    $0x01, Z15, Z1, Z13
+	VPCLMULQDQ    $0x11, Z15, Z1, Z14
+	VPCLMULQDQ    $0x10, Z15, Z1, Z19
+	VPCLMULQDQ    $0x00, Z16, Z3, Z20
+	VPCLMULQDQ    $0x01, Z16, Z3, Z21
+	VPTERNLOGQ    $0x96, Z19, Z21, Z13
+	VPCLMULQDQ    $0x11, Z16, Z3, Z22
+	VPCLMULQDQ    $0x10, Z16, Z3, Z23
+	VPCLMULQDQ    $0x00, Z17, Z5, Z24
+	VPTERNLOGQ    $0x96, Z20, Z24, Z12
+	VPCLMULQDQ    $0x01, Z17, Z5, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z13
+	VPCLMULQDQ    $0x11, Z17, Z5, Z26
+	VPTERNLOGQ    $0x96, Z22, Z26, Z14
+	VPCLMULQDQ    $0x10, Z17, Z5, Z27
+	VPCLMULQDQ    $0x00, Z18, Z7, Z28
+	VPCLMULQDQ    $0x01, Z18, Z7, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z13
+	VPCLMULQDQ    $0x11, Z18, Z7, Z30
+	VPCLMULQDQ    $0x10, Z18, Z7, Z31
+	VPXORQ        Z28, Z12, Z12
+	VPXORQ        Z31, Z13, Z13
+	VPXORQ        Z30, Z14, Z14
+	VMOVDQU64     (SP), Z15
+	VPSHUFB       spread<>+0(SB), Z15, Z15
+	VPADDQ        aadBits<>+0(SB), Z15, Z15
+	VPCLMULQDQ    $0x00, Z11, Z15, Z16
+	VPCLMULQDQ    $0x01, Z11, Z15, Z17
+	VPCLMULQDQ    $0x11, Z11, Z15, Z18
+	VPCLMULQDQ    $0x10, Z11, Z15, Z19
+	VPTERNLOGQ    $0x96, Z17, Z19, Z13
 	VPXORQ        Z16, Z12, Z12
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z10, Z18
-	VPSHUFD       $0x4e, Z10, Z10
-	VPTERNLOGQ    $0x96, Z18, Z10, Z11
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z11, Z18
-	VPSHUFD       $0x4e, Z11, Z11
-	VPTERNLOGQ    $0x96, Z18, Z11, Z12
-	VPSHUFB       reverse<>+0(SB), Z12, Z12
-	VPXORQ        (SP), Z12, Z12
-	MOVQ          480(SP), AX
-	MOVQ          512(SP), BX
-	VEXTRACTI64X2 $0x00, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          488(SP), AX
-	MOVQ          520(SP), BX
-	VEXTRACTI64X2 $0x01, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          496(SP), AX
-	MOVQ          528(SP), BX
-	VEXTRACTI64X2 $0x02, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          504(SP), AX
-	MOVQ          536(SP), BX
-	VEXTRACTI64X2 $0x03, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	VPXORQ        Z10, Z10, Z10
-	VMOVDQU64     Z10, (SP)
-	VMOVDQU64     Z10, 64(SP)
+	VPXORQ        Z18, Z14, Z14
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z20
+	VPSHUFD       $0x4e, Z12, Z12
+	VPTERNLOGQ    $0x96, Z20, Z12, Z13
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z20
+	VPSHUFD       $0x4e, Z13, Z13
+	VPTERNLOGQ    $0x96, Z20, Z13, Z14
+	VPSHUFB       reverse<>+0(SB), Z14, Z14
+	VPXORQ        Z10, Z14, Z14
+	MOVQ          72(SP), AX
+	MOVWLZX       (AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x00, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       2(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x01, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       4(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x02, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       6(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x03, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmSeal128vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of6(SB), NOSPLIT, $552-40
+TEXT ·gcmSeal128vaes512of6(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -3982,25 +3947,20 @@ TEXT ·gcmSeal128vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -4008,25 +3968,20 @@ TEXT ·gcmSeal128vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -4034,25 +3989,20 @@ TEXT ·gcmSeal128vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -4060,374 +4010,343 @@ TEXT ·gcmSeal128vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00004444, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	MOVL            32(AX), AX
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R12), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R12)
-	MOVL            AX, 8(R12)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X0
-	VPXORD.BCST     4(R12), X0, K5, X0
-	VPXORD          576(R8), X0, X0
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R12)
+	VMOVQ           BX, X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R13), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R13)
-	MOVL            AX, 8(R13)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X4
-	VPXORD.BCST     4(R13), X4, K5, X4
-	VPXORD          576(R9), X4, X4
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R13)
+	VMOVQ           BX, X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R14), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R14)
-	MOVL            AX, 8(R14)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X8
-	VPXORD.BCST     4(R14), X8, K5, X8
-	VPXORD          576(R10), X8, X8
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R14)
+	VMOVQ           BX, X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R15), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R15)
-	MOVL            AX, 8(R15)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X12
-	VPXORD.BCST     4(R15), X12, K5, X12
-	VPXORD          576(R11), X12, X12
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R15)
+	VMOVQ           BX, X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
-	VAESENC         Y16, Y1, Y1
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z23
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	MOVQ            472(SP), AX
+	VAESENC         Y16, Y1, Y1
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VBROADCASTI32X4 592(R10), Z16
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Y17, Y13, Y13
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VBROADCASTI32X4 608(R8), Z16
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Y16, Y1, Y1
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 608(R8), Z16
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Z17
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Y17, Y5, Y5
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
 	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Y17, Y13, Y13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VBROADCASTI32X4 624(R8), Z16
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VBROADCASTI32X4 624(R10), Z16
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VBROADCASTI32X4 624(R11), Z17
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Y17, Y13, Y13
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 640(R8), Z16
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
 	VBROADCASTI32X4 640(R9), Z17
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VBROADCASTI32X4 640(R10), Z16
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
 	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VBROADCASTI32X4 640(R11), Z17
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
+	MOVQ            (AX), BX
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 88(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x54, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
 	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
-	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VBROADCASTI32X4 656(R9), Z17
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
 	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VBROADCASTI32X4 656(R10), Z16
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VPXORQ          Z28, Z20, Z20
 	VAESENC         Y16, Y9, Y9
-	VPXORQ          Z25, Z18, Z18
+	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 656(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z28, Z19, Z19
+	VPXORQ          Z31, Z22, Z22
 	VAESENC         Y17, Y13, Y13
-	VPXORQ          Z27, Z20, Z20
+	MOVQ            96(SP), AX
+	VMOVDQU64       64(AX), Y23
 	VBROADCASTI32X4 672(R8), Z16
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Y21
+	MOVQ            112(SP), AX
+	VMOVDQU64       64(AX), Y24
 	VAESENC         Z16, Z0, Z0
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Y22
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Y25
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 672(R9), Z17
-	MOVQ            464(SP), AX
-	VMOVDQU64       64(AX), Y23
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Y26
 	VAESENC         Z17, Z4, Z4
-	MOVQ            472(SP), AX
-	VMOVDQU64       64(AX), Y24
+	VINSERTI64X4    $0x01, Y24, Z23, Z27
 	VAESENC         Y17, Y5, Y5
-	VINSERTI64X4    $0x01, Y22, Z21, Z25
+	VINSERTI64X4    $0x01, Y26, Z25, Z28
 	VBROADCASTI32X4 672(R10), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Z16, Z8, Z8
-	VINSERTI64X4    $0x01, Y24, Z23, Z26
 	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VBROADCASTI32X4 672(R11), Z17
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VINSERTI64X4    $0x01, Y7, Z3, Z27
 	VAESENC         Z17, Z12, Z12
-	VINSERTI64X4    $0x01, Y7, Z3, Z25
+	VINSERTI64X4    $0x01, Y15, Z11, Z28
 	VAESENC         Y17, Y13, Y13
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
+	MOVQ            (AX), BX
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 104(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x54, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x07
+	SETHI           CL
+	ORB             CL, DL
 	VBROADCASTI32X4 688(R8), Z16
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
-	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
 	VAESENC         Z16, Z0, Z0
-	VINSERTI64X4    $0x01, Y15, Z11, Z26
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VBROADCASTI32X4 688(R9), Z17
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VBROADCASTI32X4 688(R10), Z16
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VBROADCASTI32X4 688(R11), Z17
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VBROADCASTI32X4 704(R8), Z16
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
 	VBROADCASTI32X4 704(R9), Z17
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VBROADCASTI32X4 704(R10), Z16
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VMOVDQU64       (SP), Z23
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
 	VAESENC         Y16, Y9, Y9
-	VMOVDQU64       128(SP), Z21
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 704(R11), Z17
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
-	VBROADCASTI32X4 720(R8), Z16
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -4435,77 +4354,82 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
+	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VBROADCASTI32X4 720(R9), Z17
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
 	VAESENC         Y17, Y5, Y5
-	VPXORQ          Z22, Z18, Z18
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VBROADCASTI32X4 720(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VPXORQ          Z24, Z20, Z20
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z26, Z22, Z22
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 720(R11), Z17
-	VPSHUFD         $0x4e, Z18, Z18
 	VAESENC         Z17, Z12, Z12
+	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Y17, Y13, Y13
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENCLAST     Z16, Z0, Z0
-	VPSHUFD         $0x4e, Z19, Z19
+	VPSHUFD         $0x4e, Z21, Z21
 	VAESENCLAST     Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
 	VBROADCASTI32X4 736(R9), Z17
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VAESENCLAST     Z17, Z4, Z4
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENCLAST     Y17, Y5, Y5
-	VPXORQ          (SP), Z20, Z20
+	VPXORQ          Z18, Z22, Z22
 	VBROADCASTI32X4 736(R10), Z16
-	MOVQ            480(SP), AX
-	MOVQ            512(SP), BX
-	VEXTRACTI64X2   $0x00, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         (AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x00, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Y16, Y9, Y9
-	MOVQ            488(SP), AX
-	MOVQ            520(SP), BX
-	VEXTRACTI64X2   $0x01, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         2(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 736(R11), Z17
-	MOVQ            496(SP), AX
-	MOVQ            528(SP), BX
-	VEXTRACTI64X2   $0x02, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         4(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            504(SP), AX
-	MOVQ            536(SP), BX
-	VEXTRACTI64X2   $0x03, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         6(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -4513,306 +4437,294 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Y19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Y21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VMOVDQA64       X0, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	LEAQ            (R12)(CX*1), AX
-	MOVQ            AX, 480(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Y21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Y23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x01, X4, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	LEAQ            (R13)(CX*1), AX
-	MOVQ            AX, 488(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Y23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Y25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x02, X8, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	LEAQ            (R14)(CX*1), AX
-	MOVQ            AX, 496(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Y25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Y27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x03, X12, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	LEAQ            (R15)(CX*1), AX
-	MOVQ            AX, 504(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Y1, Y19, Y19
-	VMOVDQU8        Y19, K1, 64(R12)
-	VMOVDQU8.Z      Y19, K1, Y19
-	VPSHUFB         reverse<>+0(SB), Y19, Y3
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Y1, Y21, Y21
+	VMOVDQU8        Y21, K1, 64(R12)
+	VMOVDQU8.Z      Y21, K1, Y21
+	VPSHUFB         reverse<>+0(SB), Y21, Y3
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z4, Z20, K6, Z20
-	VMOVDQU64  Z20, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ     Y5, Y21, Y21
-	VMOVDQU8   Y21, K2, 64(R13)
-	VMOVDQU8.Z Y21, K2, Y21
-	VPSHUFB    reverse<>+0(SB), Y21, Y7
-	MOVQ       392(SP), AX
-	MOVQ       AX, 520(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z4, Z22, K5, Z22
+	VMOVDQU64  Z22, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ     Y5, Y23, Y23
+	VMOVDQU8   Y23, K2, 64(R13)
+	VMOVDQU8.Z Y23, K2, Y23
+	VPSHUFB    reverse<>+0(SB), Y23, Y7
+	MOVWLZX    2(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z8, Z22, K6, Z22
-	VMOVDQU64  Z22, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ     Y9, Y23, Y23
-	VMOVDQU8   Y23, K3, 64(R14)
-	VMOVDQU8.Z Y23, K3, Y23
-	VPSHUFB    reverse<>+0(SB), Y23, Y11
-	MOVQ       400(SP), AX
-	MOVQ       AX, 528(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z8, Z24, K5, Z24
+	VMOVDQU64  Z24, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ     Y9, Y25, Y25
+	VMOVDQU8   Y25, K3, 64(R14)
+	VMOVDQU8.Z Y25, K3, Y25
+	VPSHUFB    reverse<>+0(SB), Y25, Y11
+	MOVWLZX    4(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn2
 
 aad2:
-	VPXORQ     Z12, Z24, K6, Z24
-	VMOVDQU64  Z24, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ     Y13, Y25, Y25
-	VMOVDQU8   Y25, K4, 64(R15)
-	VMOVDQU8.Z Y25, K4, Y25
-	VPSHUFB    reverse<>+0(SB), Y25, Y15
-	MOVQ       408(SP), AX
-	MOVQ       AX, 536(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z12, Z26, K5, Z26
+	VMOVDQU64  Z26, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ     Y13, Y27, Y27
+	VMOVDQU8   Y27, K4, 64(R15)
+	VMOVDQU8.Z Y27, K4, Y27
+	VPSHUFB    reverse<>+0(SB), Y27, Y15
+	MOVWLZX    6(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          448(SP), AX
-	VMOVDQU64     (AX), Z21
-	MOVQ          456(SP), AX
-	VMOVDQU64     (AX), Z22
-	MOVQ          464(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z24
-	VSHUFI64X2    $0x44, Z22, Z21, Z25
-	VSHUFI64X2    $0x44, Z24, Z23, Z26
-	VSHUFI64X2    $0xee, Z22, Z21, Z27
-	VSHUFI64X2    $0xee, Z24, Z23, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	MOVQ          128(SP), AX
+	VMOVDQU64     (AX), Z25
+	MOVQ          144(SP), AX
+	VMOVDQU64     (AX), Z26
+	VSHUFI64X2    $0x44, Z24, Z23, Z27
+	VSHUFI64X2    $0x44, Z26, Z25, Z28
+	VSHUFI64X2    $0xee, Z24, Z23, Z29
+	VSHUFI64X2    $0xee, Z26, Z25, Z30
 	VSHUFI64X2    $0x88, Z28, Z27, Z23
 	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x44, Z6, Z2, Z25
-	VSHUFI64X2    $0x44, Z14, Z10, Z26
-	VSHUFI64X2    $0xee, Z6, Z2, Z27
-	VSHUFI64X2    $0xee, Z14, Z10, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z2
-	VSHUFI64X2    $0xdd, Z26, Z25, Z6
-	VSHUFI64X2    $0x88, Z28, Z27, Z10
-	VSHUFI64X2    $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ    $0x00, Z21, Z2, Z18
-	VPCLMULQDQ    $0x01, Z21, Z2, Z19
-	VPCLMULQDQ    $0x11, Z21, Z2, Z20
-	VPCLMULQDQ    $0x10, Z21, Z2, Z25
-	VPCLMULQDQ    $0x00, Z22, Z6, Z26
-	VPCLMULQDQ    $0x01, Z22, Z6, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z19
-	VPCLMULQDQ    $0x11, Z22, Z6, Z28
-	VPCLMULQDQ    $0x10, Z22, Z6, Z2
-	VPCLMULQDQ    $0x00, Z23, Z10, Z25
-	VPTERNLOGQ    $0x96, Z26, Z25, Z18
-	VPCLMULQDQ    $0x01, Z23, Z10, Z27
-	VPTERNLOGQ    $0x96, Z2, Z27, Z19
-	VPCLMULQDQ    $0x11, Z23, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z6, Z20
-	VPCLMULQDQ    $0x10, Z23, Z10, Z26
-	VPCLMULQDQ    $0x00, Z24, Z14, Z25
-	VPCLMULQDQ    $0x01, Z24, Z14, Z2
-	VPTERNLOGQ    $0x96, Z26, Z2, Z19
-	VPCLMULQDQ    $0x11, Z24, Z14, Z27
-	VPCLMULQDQ    $0x10, Z24, Z14, Z28
-	VPXORQ        Z25, Z18, Z18
-	VPXORQ        Z28, Z19, Z19
-	VPXORQ        Z27, Z20, Z20
-	MOVQ          448(SP), AX
-	VMOVDQU64     64(AX), Y21
-	MOVQ          456(SP), AX
-	VMOVDQU64     64(AX), Y22
-	MOVQ          464(SP), AX
+	VSHUFI64X2    $0x88, Z30, Z29, Z25
+	VSHUFI64X2    $0xdd, Z30, Z29, Z26
+	VSHUFI64X2    $0x44, Z6, Z2, Z27
+	VSHUFI64X2    $0x44, Z14, Z10, Z28
+	VSHUFI64X2    $0xee, Z6, Z2, Z29
+	VSHUFI64X2    $0xee, Z14, Z10, Z30
+	VSHUFI64X2    $0x88, Z28, Z27, Z2
+	VSHUFI64X2    $0xdd, Z28, Z27, Z6
+	VSHUFI64X2    $0x88, Z30, Z29, Z10
+	VSHUFI64X2    $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ    $0x00, Z23, Z2, Z20
+	VPCLMULQDQ    $0x01, Z23, Z2, Z21
+	VPCLMULQDQ    $0x11, Z23, Z2, Z22
+	VPCLMULQDQ    $0x10, Z23, Z2, Z27
+	VPCLMULQDQ    $0x00, Z24, Z6, Z28
+	VPCLMULQDQ    $0x01, Z24, Z6, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z21
+	VPCLMULQDQ    $0x11, Z24, Z6, Z30
+	VPCLMULQDQ    $0x10, Z24, Z6, Z31
+	VPCLMULQDQ    $0x00, Z25, Z10, Z2
+	VPTERNLOGQ    $0x96, Z28, Z2, Z20
+	VPCLMULQDQ    $0x01, Z25, Z10, Z27
+	VPTERNLOGQ    $0x96, Z31, Z27, Z21
+	VPCLMULQDQ    $0x11, Z25, Z10, Z29
+	VPTERNLOGQ    $0x96, Z30, Z29, Z22
+	VPCLMULQDQ    $0x10, Z25, Z10, Z6
+	VPCLMULQDQ    $0x00, Z26, Z14, Z28
+	VPCLMULQDQ    $0x01, Z26, Z14, Z2
+	VPTERNLOGQ    $0x96, Z6, Z2, Z21
+	VPCLMULQDQ    $0x11, Z26, Z14, Z31
+	VPCLMULQDQ    $0x10, Z26, Z14, Z27
+	VPXORQ        Z28, Z20, Z20
+	VPXORQ        Z27, Z21, Z21
+	VPXORQ        Z31, Z22, Z22
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Y23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Y24
-	VINSERTI64X4  $0x01, Y22, Z21, Z25
-	VINSERTI64X4  $0x01, Y24, Z23, Z26
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
-	VINSERTI64X4  $0x01, Y7, Z3, Z25
-	VINSERTI64X4  $0x01, Y15, Z11, Z26
-	VSHUFI64X2    $0x88, Z26, Z25, Z3
-	VSHUFI64X2    $0xdd, Z26, Z25, Z7
-	VPCLMULQDQ    $0x00, Z21, Z3, Z25
-	VPCLMULQDQ    $0x01, Z21, Z3, Z26
-	VPCLMULQDQ    $0x11, Z21, Z3, Z27
-	VPCLMULQDQ    $0x10, Z21, Z3, Z28
-	VPTERNLOGQ    $0x96, Z26, Z28, Z19
-	VPCLMULQDQ    $0x00, Z22, Z7, Z26
-	VPTERNLOGQ    $0x96, Z25, Z26, Z18
-	VPCLMULQDQ    $0x01, Z22, Z7, Z28
-	VPCLMULQDQ    $0x11, Z22, Z7, Z3
-	VPTERNLOGQ    $0x96, Z27, Z3, Z20
-	VPCLMULQDQ    $0x10, Z22, Z7, Z25
-	VPTERNLOGQ    $0x96, Z28, Z25, Z19
-	VMOVDQU64     128(SP), Z21
-	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ    $0x96, Z23, Z25, Z19
-	VPXORQ        Z22, Z18, Z18
+	MOVQ          128(SP), AX
+	VMOVDQU64     64(AX), Y25
+	MOVQ          144(SP), AX
+	VMOVDQU64     64(AX), Y26
+	VINSERTI64X4  $0x01, Y24, Z23, Z27
+	VINSERTI64X4  $0x01, Y26, Z25, Z28
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VINSERTI64X4  $0x01, Y7, Z3, Z27
+	VINSERTI64X4  $0x01, Y15, Z11, Z28
+	VSHUFI64X2    $0x88, Z28, Z27, Z3
+	VSHUFI64X2    $0xdd, Z28, Z27, Z7
+	VPCLMULQDQ    $0x00, Z23, Z3, Z27
+	VPCLMULQDQ    $0x01, Z23, Z3, Z28
+	VPCLMULQDQ    $0x11, Z23, Z3, Z29
+	VPCLMULQDQ    $0x10, Z23, Z3, Z30
+	VPTERNLOGQ    $0x96, Z28, Z30, Z21
+	VPCLMULQDQ    $0x00, Z24, Z7, Z31
+	VPTERNLOGQ    $0x96, Z27, Z31, Z20
+	VPCLMULQDQ    $0x01, Z24, Z7, Z28
+	VPCLMULQDQ    $0x11, Z24, Z7, Z30
+	VPTERNLOGQ    $0x96, Z29, Z30, Z22
+	VPCLMULQDQ    $0x10, Z24, Z7, Z3
+	VPTERNLOGQ    $0x96, Z28, Z3, Z21
+	VMOVDQU64     (SP), Z23
+	VPSHUFB       spread<>+0(SB), Z23, Z23
+	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ    $0x00, Z19, Z23, Z24
+	VPCLMULQDQ    $0x01, Z19, Z23, Z25
+	VPCLMULQDQ    $0x11, Z19, Z23, Z26
+	VPCLMULQDQ    $0x10, Z19, Z23, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z21
 	VPXORQ        Z24, Z20, Z20
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD       $0x4e, Z18, Z18
-	VPTERNLOGQ    $0x96, Z26, Z18, Z19
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD       $0x4e, Z19, Z19
-	VPTERNLOGQ    $0x96, Z26, Z19, Z20
-	VPSHUFB       reverse<>+0(SB), Z20, Z20
-	VPXORQ        (SP), Z20, Z20
-	MOVQ          480(SP), AX
-	MOVQ          512(SP), BX
-	VEXTRACTI64X2 $0x00, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          488(SP), AX
-	MOVQ          520(SP), BX
-	VEXTRACTI64X2 $0x01, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          496(SP), AX
-	MOVQ          528(SP), BX
-	VEXTRACTI64X2 $0x02, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          504(SP), AX
-	MOVQ          536(SP), BX
-	VEXTRACTI64X2 $0x03, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	VPXORQ        Z18, Z18, Z18
-	VMOVDQU64     Z18, (SP)
-	VMOVDQU64     Z18, 64(SP)
+	VPXORQ        Z26, Z22, Z22
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z28, Z20, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD       $0x4e, Z21, Z21
+	VPTERNLOGQ    $0x96, Z28, Z21, Z22
+	VPSHUFB       reverse<>+0(SB), Z22, Z22
+	VPXORQ        Z18, Z22, Z22
+	MOVQ          72(SP), AX
+	MOVWLZX       (AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       2(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       4(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       6(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmSeal128vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $552-40
+TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -4820,25 +4732,20 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -4846,25 +4753,20 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -4872,25 +4774,20 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -4898,472 +4795,446 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00004444, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	MOVL            32(AX), AX
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R12), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R12)
-	MOVL            AX, 8(R12)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X0
-	VPXORD.BCST     4(R12), X0, K5, X0
-	VPXORD          576(R8), X0, X0
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R12)
+	VMOVQ           BX, X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R13), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R13)
-	MOVL            AX, 8(R13)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X4
-	VPXORD.BCST     4(R13), X4, K5, X4
-	VPXORD          576(R9), X4, X4
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R13)
+	VMOVQ           BX, X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R14), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R14)
-	MOVL            AX, 8(R14)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X8
-	VPXORD.BCST     4(R14), X8, K5, X8
-	VPXORD          576(R10), X8, X8
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R14)
+	VMOVQ           BX, X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R15), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R15)
-	MOVL            AX, 8(R15)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X12
-	VPXORD.BCST     4(R15), X12, K5, X12
-	VPXORD          576(R11), X12, X12
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R15)
+	VMOVQ           BX, X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
-	VAESENC         Z16, Z1, Z1
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z23
-	VAESENC         Z17, Z4, Z4
-	MOVQ            472(SP), AX
+	VAESENC         Z16, Z1, Z1
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
+	VAESENC         Z17, Z4, Z4
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VBROADCASTI32X4 592(R10), Z16
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VBROADCASTI32X4 608(R8), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VBROADCASTI32X4 608(R9), Z17
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VBROADCASTI32X4 624(R8), Z16
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VBROADCASTI32X4 624(R9), Z17
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 624(R10), Z16
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VBROADCASTI32X4 624(R11), Z17
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VBROADCASTI32X4 640(R8), Z16
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VBROADCASTI32X4 640(R9), Z17
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VBROADCASTI32X4 640(R10), Z16
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 640(R11), Z17
-	VPXORQ          Z25, Z18, Z18
+	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z28, Z19, Z19
+	VPXORQ          Z31, Z22, Z22
 	VAESENC         Z17, Z13, Z13
-	VPXORQ          Z27, Z20, Z20
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
+	MOVQ            (AX), BX
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 88(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x54, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
 	VBROADCASTI32X4 656(R8), Z16
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
-	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Z21
-	VAESENC         Z16, Z1, Z1
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Z22
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Z23
-	VAESENC         Z17, Z5, Z5
-	MOVQ            472(SP), AX
+	VAESENC         Z16, Z1, Z1
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Z24
+	VBROADCASTI32X4 656(R9), Z17
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VAESENC         Z17, Z4, Z4
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Z26
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VBROADCASTI32X4 656(R10), Z16
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 656(R11), Z17
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VBROADCASTI32X4 672(R8), Z16
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VAESENC         Z16, Z0, Z0
+	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VBROADCASTI32X4 672(R8), Z16
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x44, Z7, Z3, Z25
+	VSHUFI64X2      $0x44, Z15, Z11, Z28
 	VBROADCASTI32X4 672(R9), Z17
-	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xee, Z7, Z3, Z27
+	VSHUFI64X2      $0xee, Z15, Z11, Z30
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xee, Z15, Z11, Z28
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VBROADCASTI32X4 672(R10), Z16
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xdd, Z30, Z29, Z15
 	VBROADCASTI32X4 672(R11), Z17
-	VSHUFI64X2      $0x88, Z28, Z27, Z11
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z28, Z27, Z15
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
+	MOVQ            (AX), BX
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 104(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x54, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
 	VBROADCASTI32X4 688(R8), Z16
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
-	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VBROADCASTI32X4 688(R9), Z17
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VBROADCASTI32X4 688(R10), Z16
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VBROADCASTI32X4 688(R11), Z17
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VPCLMULQDQ      $0x00, Z25, Z11, Z27
 	VBROADCASTI32X4 704(R8), Z16
-	VPCLMULQDQ      $0x00, Z23, Z11, Z26
+	VPCLMULQDQ      $0x01, Z25, Z11, Z31
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z25, Z11, Z29
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x01, Z23, Z11, Z27
+	VPCLMULQDQ      $0x10, Z25, Z11, Z30
 	VBROADCASTI32X4 704(R9), Z17
-	VPCLMULQDQ      $0x11, Z23, Z11, Z3
+	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, Z23, Z11, Z28
+	VPCLMULQDQ      $0x00, Z26, Z15, Z28
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z27, Z28, Z19
+	VPTERNLOGQ      $0x96, Z27, Z28, Z20
 	VBROADCASTI32X4 704(R10), Z16
-	VPCLMULQDQ      $0x00, Z24, Z15, Z25
+	VPCLMULQDQ      $0x01, Z26, Z15, Z3
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VPCLMULQDQ      $0x11, Z26, Z15, Z7
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x01, Z24, Z15, Z7
+	VPTERNLOGQ      $0x96, Z29, Z7, Z22
 	VBROADCASTI32X4 704(R11), Z17
-	VPCLMULQDQ      $0x11, Z24, Z15, Z27
+	VPCLMULQDQ      $0x10, Z26, Z15, Z31
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x10, Z24, Z15, Z28
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
+	MOVQ            (AX), BX
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 120(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x54, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
 	VBROADCASTI32X4 720(R8), Z16
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
-	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
 	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z7, Z28, Z19
+	VMOVDQU64       (SP), Z23
 	VAESENC         Z16, Z1, Z1
-	VMOVDQU64       128(SP), Z21
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 720(R9), Z17
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VBROADCASTI32X4 720(R10), Z16
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Z16, Z9, Z9
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VBROADCASTI32X4 720(R11), Z17
-	VPXORQ          Z22, Z18, Z18
-	VAESENC         Z17, Z12, Z12
 	VPXORQ          Z24, Z20, Z20
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 736(R8), Z16
-	VPSHUFD         $0x4e, Z18, Z18
+	VPSHUFD         $0x4e, Z20, Z20
 	VAESENCLAST     Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENCLAST     Z16, Z1, Z1
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VBROADCASTI32X4 736(R9), Z17
-	VPSHUFD         $0x4e, Z19, Z19
+	VPSHUFD         $0x4e, Z21, Z21
 	VAESENCLAST     Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VAESENCLAST     Z17, Z5, Z5
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VBROADCASTI32X4 736(R10), Z16
-	VPXORQ          (SP), Z20, Z20
+	VPXORQ          Z18, Z22, Z22
 	VAESENCLAST     Z16, Z8, Z8
-	MOVQ            480(SP), AX
-	MOVQ            512(SP), BX
-	VEXTRACTI64X2   $0x00, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         (AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x00, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z9, Z9
-	MOVQ            488(SP), AX
-	MOVQ            520(SP), BX
-	VEXTRACTI64X2   $0x01, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         2(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 736(R11), Z17
-	MOVQ            496(SP), AX
-	MOVQ            528(SP), BX
-	VEXTRACTI64X2   $0x02, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         4(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            504(SP), AX
-	MOVQ            536(SP), BX
-	VEXTRACTI64X2   $0x03, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         6(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -5371,311 +5242,299 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Z19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Z21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VMOVDQA64       X0, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	LEAQ            (R12)(CX*1), AX
-	MOVQ            AX, 480(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Z21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Z23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x01, X4, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	LEAQ            (R13)(CX*1), AX
-	MOVQ            AX, 488(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Z23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Z25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x02, X8, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	LEAQ            (R14)(CX*1), AX
-	MOVQ            AX, 496(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Z25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Z27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x03, X12, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	LEAQ            (R15)(CX*1), AX
-	MOVQ            AX, 504(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Z1, Z19, Z19
-	VMOVDQU8        Z19, K1, 64(R12)
-	VMOVDQU8.Z      Z19, K1, Z19
-	VPSHUFB         reverse<>+0(SB), Z19, Z3
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Z1, Z21, Z21
+	VMOVDQU8        Z21, K1, 64(R12)
+	VMOVDQU8.Z      Z21, K1, Z21
+	VPSHUFB         reverse<>+0(SB), Z21, Z3
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z4, Z20, K6, Z20
-	VMOVDQU64  Z20, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ     Z5, Z21, Z21
-	VMOVDQU8   Z21, K2, 64(R13)
-	VMOVDQU8.Z Z21, K2, Z21
-	VPSHUFB    reverse<>+0(SB), Z21, Z7
-	MOVQ       392(SP), AX
-	MOVQ       AX, 520(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z4, Z22, K5, Z22
+	VMOVDQU64  Z22, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ     Z5, Z23, Z23
+	VMOVDQU8   Z23, K2, 64(R13)
+	VMOVDQU8.Z Z23, K2, Z23
+	VPSHUFB    reverse<>+0(SB), Z23, Z7
+	MOVWLZX    2(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z8, Z22, K6, Z22
-	VMOVDQU64  Z22, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ     Z9, Z23, Z23
-	VMOVDQU8   Z23, K3, 64(R14)
-	VMOVDQU8.Z Z23, K3, Z23
-	VPSHUFB    reverse<>+0(SB), Z23, Z11
-	MOVQ       400(SP), AX
-	MOVQ       AX, 528(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z8, Z24, K5, Z24
+	VMOVDQU64  Z24, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ     Z9, Z25, Z25
+	VMOVDQU8   Z25, K3, 64(R14)
+	VMOVDQU8.Z Z25, K3, Z25
+	VPSHUFB    reverse<>+0(SB), Z25, Z11
+	MOVWLZX    4(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn2
 
 aad2:
-	VPXORQ     Z12, Z24, K6, Z24
-	VMOVDQU64  Z24, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ     Z13, Z25, Z25
-	VMOVDQU8   Z25, K4, 64(R15)
-	VMOVDQU8.Z Z25, K4, Z25
-	VPSHUFB    reverse<>+0(SB), Z25, Z15
-	MOVQ       408(SP), AX
-	MOVQ       AX, 536(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z12, Z26, K5, Z26
+	VMOVDQU64  Z26, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ     Z13, Z27, Z27
+	VMOVDQU8   Z27, K4, 64(R15)
+	VMOVDQU8.Z Z27, K4, Z27
+	VPSHUFB    reverse<>+0(SB), Z27, Z15
+	MOVWLZX    6(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          448(SP), AX
-	VMOVDQU64     (AX), Z21
-	MOVQ          456(SP), AX
-	VMOVDQU64     (AX), Z22
-	MOVQ          464(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z24
-	VSHUFI64X2    $0x44, Z22, Z21, Z25
-	VSHUFI64X2    $0x44, Z24, Z23, Z26
-	VSHUFI64X2    $0xee, Z22, Z21, Z27
-	VSHUFI64X2    $0xee, Z24, Z23, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	MOVQ          128(SP), AX
+	VMOVDQU64     (AX), Z25
+	MOVQ          144(SP), AX
+	VMOVDQU64     (AX), Z26
+	VSHUFI64X2    $0x44, Z24, Z23, Z27
+	VSHUFI64X2    $0x44, Z26, Z25, Z28
+	VSHUFI64X2    $0xee, Z24, Z23, Z29
+	VSHUFI64X2    $0xee, Z26, Z25, Z30
 	VSHUFI64X2    $0x88, Z28, Z27, Z23
 	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x44, Z6, Z2, Z25
-	VSHUFI64X2    $0x44, Z14, Z10, Z26
-	VSHUFI64X2    $0xee, Z6, Z2, Z27
-	VSHUFI64X2    $0xee, Z14, Z10, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z2
-	VSHUFI64X2    $0xdd, Z26, Z25, Z6
-	VSHUFI64X2    $0x88, Z28, Z27, Z10
-	VSHUFI64X2    $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ    $0x00, Z21, Z2, Z18
-	VPCLMULQDQ    $0x01, Z21, Z2, Z19
-	VPCLMULQDQ    $0x11, Z21, Z2, Z20
-	VPCLMULQDQ    $0x10, Z21, Z2, Z25
-	VPCLMULQDQ    $0x00, Z22, Z6, Z26
-	VPCLMULQDQ    $0x01, Z22, Z6, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z19
-	VPCLMULQDQ    $0x11, Z22, Z6, Z28
-	VPCLMULQDQ    $0x10, Z22, Z6, Z2
-	VPCLMULQDQ    $0x00, Z23, Z10, Z25
-	VPTERNLOGQ    $0x96, Z26, Z25, Z18
-	VPCLMULQDQ    $0x01, Z23, Z10, Z27
-	VPTERNLOGQ    $0x96, Z2, Z27, Z19
-	VPCLMULQDQ    $0x11, Z23, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z6, Z20
-	VPCLMULQDQ    $0x10, Z23, Z10, Z26
-	VPCLMULQDQ    $0x00, Z24, Z14, Z25
-	VPCLMULQDQ    $0x01, Z24, Z14, Z2
-	VPTERNLOGQ    $0x96, Z26, Z2, Z19
-	VPCLMULQDQ    $0x11, Z24, Z14, Z27
-	VPCLMULQDQ    $0x10, Z24, Z14, Z28
-	VPXORQ        Z25, Z18, Z18
-	VPXORQ        Z28, Z19, Z19
-	VPXORQ        Z27, Z20, Z20
-	MOVQ          448(SP), AX
-	VMOVDQU64     64(AX), Z21
-	MOVQ          456(SP), AX
-	VMOVDQU64     64(AX), Z22
-	MOVQ          464(SP), AX
+	VSHUFI64X2    $0x88, Z30, Z29, Z25
+	VSHUFI64X2    $0xdd, Z30, Z29, Z26
+	VSHUFI64X2    $0x44, Z6, Z2, Z27
+	VSHUFI64X2    $0x44, Z14, Z10, Z28
+	VSHUFI64X2    $0xee, Z6, Z2, Z29
+	VSHUFI64X2    $0xee, Z14, Z10, Z30
+	VSHUFI64X2    $0x88, Z28, Z27, Z2
+	VSHUFI64X2    $0xdd, Z28, Z27, Z6
+	VSHUFI64X2    $0x88, Z30, Z29, Z10
+	VSHUFI64X2    $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ    $0x00, Z23, Z2, Z20
+	VPCLMULQDQ    $0x01, Z23, Z2, Z21
+	VPCLMULQDQ    $0x11, Z23, Z2, Z22
+	VPCLMULQDQ    $0x10, Z23, Z2, Z27
+	VPCLMULQDQ    $0x00, Z24, Z6, Z28
+	VPCLMULQDQ    $0x01, Z24, Z6, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z21
+	VPCLMULQDQ    $0x11, Z24, Z6, Z30
+	VPCLMULQDQ    $0x10, Z24, Z6, Z31
+	VPCLMULQDQ    $0x00, Z25, Z10, Z2
+	VPTERNLOGQ    $0x96, Z28, Z2, Z20
+	VPCLMULQDQ    $0x01, Z25, Z10, Z27
+	VPTERNLOGQ    $0x96, Z31, Z27, Z21
+	VPCLMULQDQ    $0x11, Z25, Z10, Z29
+	VPTERNLOGQ    $0x96, Z30, Z29, Z22
+	VPCLMULQDQ    $0x10, Z25, Z10, Z6
+	VPCLMULQDQ    $0x00, Z26, Z14, Z28
+	VPCLMULQDQ    $0x01, Z26, Z14, Z2
+	VPTERNLOGQ    $0x96, Z6, Z2, Z21
+	VPCLMULQDQ    $0x11, Z26, Z14, Z31
+	VPCLMULQDQ    $0x10, Z26, Z14, Z27
+	VPXORQ        Z28, Z20, Z20
+	VPXORQ        Z27, Z21, Z21
+	VPXORQ        Z31, Z22, Z22
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Z23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Z24
-	VSHUFI64X2    $0x44, Z22, Z21, Z25
-	VSHUFI64X2    $0x44, Z24, Z23, Z26
-	VSHUFI64X2    $0xee, Z22, Z21, Z27
-	VSHUFI64X2    $0xee, Z24, Z23, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	MOVQ          128(SP), AX
+	VMOVDQU64     64(AX), Z25
+	MOVQ          144(SP), AX
+	VMOVDQU64     64(AX), Z26
+	VSHUFI64X2    $0x44, Z24, Z23, Z27
+	VSHUFI64X2    $0x44, Z26, Z25, Z28
+	VSHUFI64X2    $0xee, Z24, Z23, Z29
+	VSHUFI64X2    $0xee, Z26, Z25, Z30
 	VSHUFI64X2    $0x88, Z28, Z27, Z23
 	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x44, Z7, Z3, Z25
-	VSHUFI64X2    $0x44, Z15, Z11, Z26
-	VSHUFI64X2    $0xee, Z7, Z3, Z27
-	VSHUFI64X2    $0xee, Z15, Z11, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z3
-	VSHUFI64X2    $0xdd, Z26, Z25, Z7
-	VSHUFI64X2    $0x88, Z28, Z27, Z11
-	VSHUFI64X2    $0xdd, Z28, Z27, Z15
-	VPCLMULQDQ    $0x00, Z21, Z3, Z25
-	VPCLMULQDQ    $0x01, Z21, Z3, Z26
-	VPCLMULQDQ    $0x11, Z21, Z3, Z27
-	VPCLMULQDQ    $0x10, Z21, Z3, Z28
-	VPTERNLOGQ    $0x96, Z26, Z28, Z19
-	VPCLMULQDQ    $0x00, Z22, Z7, Z26
-	VPTERNLOGQ    $0x96, Z25, Z26, Z18
-	VPCLMULQDQ    $0x01, Z22, Z7, Z28
-	VPCLMULQDQ    $0x11, Z22, Z7, Z3
-	VPTERNLOGQ    $0x96, Z27, Z3, Z20
-	VPCLMULQDQ    $0x10, Z22, Z7, Z25
-	VPTERNLOGQ    $0x96, Z28, Z25, Z19
-	VPCLMULQDQ    $0x00, Z23, Z11, Z26
-	VPCLMULQDQ    $0x01, Z23, Z11, Z27
-	VPCLMULQDQ    $0x11, Z23, Z11, Z3
-	VPCLMULQDQ    $0x10, Z23, Z11, Z28
-	VPTERNLOGQ    $0x96, Z27, Z28, Z19
-	VPCLMULQDQ    $0x00, Z24, Z15, Z25
-	VPTERNLOGQ    $0x96, Z26, Z25, Z18
-	VPCLMULQDQ    $0x01, Z24, Z15, Z7
-	VPCLMULQDQ    $0x11, Z24, Z15, Z27
-	VPTERNLOGQ    $0x96, Z3, Z27, Z20
-	VPCLMULQDQ    $0x10, Z24, Z15, Z28
-	VPTERNLOGQ    $0x96, Z7, Z28, Z19
-	VMOVDQU64     128(SP), Z21
-	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ    $0x96, Z23, Z25, Z19
-	VPXORQ        Z22, Z18, Z18
+	VSHUFI64X2    $0x88, Z30, Z29, Z25
+	VSHUFI64X2    $0xdd, Z30, Z29, Z26
+	VSHUFI64X2    $0x44, Z7, Z3, Z27
+	VSHUFI64X2    $0x44, Z15, Z11, Z28
+	VSHUFI64X2    $0xee, Z7, Z3, Z29
+	VSHUFI64X2    $0xee, Z15, Z11, Z30
+	VSHUFI64X2    $0x88, Z28, Z27, Z3
+	VSHUFI64X2    $0xdd, Z28, Z27, Z7
+	VSHUFI64X2    $0x88, Z30, Z29, Z11
+	VSHUFI64X2    $0xdd, Z30, Z29, Z15
+	VPCLMULQDQ    $0x00, Z23, Z3, Z27
+	VPCLMULQDQ    $0x01, Z23, Z3, Z28
+	VPCLMULQDQ    $0x11, Z23, Z3, Z29
+	VPCLMULQDQ    $0x10, Z23, Z3, Z30
+	VPTERNLOGQ    $0x96, Z28, Z30, Z21
+	VPCLMULQDQ    $0x00, Z24, Z7, Z31
+	VPTERNLOGQ    $0x96, Z27, Z31, Z20
+	VPCLMULQDQ    $0x01, Z24, Z7, Z28
+	VPCLMULQDQ    $0x11, Z24, Z7, Z30
+	VPTERNLOGQ    $0x96, Z29, Z30, Z22
+	VPCLMULQDQ    $0x10, Z24, Z7, Z3
+	VPTERNLOGQ    $0x96, Z28, Z3, Z21
+	VPCLMULQDQ    $0x00, Z25, Z11, Z27
+	VPCLMULQDQ    $0x01, Z25, Z11, Z31
+	VPCLMULQDQ    $0x11, Z25, Z11, Z29
+	VPCLMULQDQ    $0x10, Z25, Z11, Z30
+	VPTERNLOGQ    $0x96, Z31, Z30, Z21
+	VPCLMULQDQ    $0x00, Z26, Z15, Z28
+	VPTERNLOGQ    $0x96, Z27, Z28, Z20
+	VPCLMULQDQ    $0x01, Z26, Z15, Z3
+	VPCLMULQDQ    $0x11, Z26, Z15, Z7
+	VPTERNLOGQ    $0x96, Z29, Z7, Z22
+	VPCLMULQDQ    $0x10, Z26, Z15, Z31
+	VPTERNLOGQ    $0x96, Z3, Z31, Z21
+	VMOVDQU64     (SP), Z23
+	VPSHUFB       spread<>+0(SB), Z23, Z23
+	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ    $0x00, Z19, Z23, Z24
+	VPCLMULQDQ    $0x01, Z19, Z23, Z25
+	VPCLMULQDQ    $0x11, Z19, Z23, Z26
+	VPCLMULQDQ    $0x10, Z19, Z23, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z21
 	VPXORQ        Z24, Z20, Z20
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD       $0x4e, Z18, Z18
-	VPTERNLOGQ    $0x96, Z26, Z18, Z19
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD       $0x4e, Z19, Z19
-	VPTERNLOGQ    $0x96, Z26, Z19, Z20
-	VPSHUFB       reverse<>+0(SB), Z20, Z20
-	VPXORQ        (SP), Z20, Z20
-	MOVQ          480(SP), AX
-	MOVQ          512(SP), BX
-	VEXTRACTI64X2 $0x00, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          488(SP), AX
-	MOVQ          520(SP), BX
-	VEXTRACTI64X2 $0x01, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          496(SP), AX
-	MOVQ          528(SP), BX
-	VEXTRACTI64X2 $0x02, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          504(SP), AX
-	MOVQ          536(SP), BX
-	VEXTRACTI64X2 $0x03, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	VPXORQ        Z18, Z18, Z18
-	VMOVDQU64     Z18, (SP)
-	VMOVDQU64     Z18, 64(SP)
+	VPXORQ        Z26, Z22, Z22
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z28, Z20, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD       $0x4e, Z21, Z21
+	VPTERNLOGQ    $0x96, Z28, Z21, Z22
+	VPSHUFB       reverse<>+0(SB), Z22, Z22
+	VPXORQ        Z18, Z22, Z22
+	MOVQ          72(SP), AX
+	MOVWLZX       (AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       2(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       4(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       6(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmSeal192vaes512(jobs *byte, group *byte, n int)
@@ -5690,10 +5549,9 @@ TEXT ·gcmSeal192vaes512(SB), NOSPLIT, $0-24
 	KMOVQ CX, K6
 
 packet:
-	MOVBLZX           (SI), R8
-	INCQ              SI
-	LEAQ              (R8)(R8*4), R8
-	LEAQ              (DI)(R8*8), R8
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
 	MOVQ              (R8), R9
 	MOVQ              8(R8), R10
 	MOVQ              16(R8), R12
@@ -5722,9 +5580,8 @@ packet:
 	XORL              CX, CX
 	CMPQ              DX, $0x01
 	SETHI             CL
-	MOVBLZX           -1(SI)(CX*1), CX
-	LEAQ              (CX)(CX*4), CX
-	MOVQ              (DI)(CX*8), CX
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
 	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
@@ -6926,10 +6783,9 @@ TEXT ·gcmSeal192vaes256(SB), NOSPLIT, $320-24
 	MOVQ n+16(FP), DX
 
 packet:
-	MOVBLZX     (SI), R8
-	INCQ        SI
-	LEAQ        (R8)(R8*4), R8
-	LEAQ        (DI)(R8*8), R8
+	MOVWLZX     (SI), R8
+	ADDQ        $0x02, SI
+	ADDQ        DI, R8
 	MOVQ        (R8), R9
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
@@ -6937,9 +6793,8 @@ packet:
 	XORL        CX, CX
 	CMPQ        DX, $0x01
 	SETHI       CL
-	MOVBLZX     -1(SI)(CX*1), CX
-	LEAQ        (CX)(CX*4), CX
-	MOVQ        (DI)(CX*8), CX
+	MOVWLZX     -2(SI)(CX*2), CX
+	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
 	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
@@ -7811,17 +7666,17 @@ lengths:
 
 // func gcmSeal192vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $552-40
+TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -7829,25 +7684,20 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -7855,25 +7705,20 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -7881,25 +7726,20 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -7907,203 +7747,188 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00004444, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	MOVL            32(AX), AX
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R12), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R12)
-	MOVL            AX, 8(R12)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X0
-	VPXORD.BCST     4(R12), X0, K5, X0
-	VPXORD          576(R8), X0, X0
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R12)
+	VMOVQ           BX, X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R13), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R13)
-	MOVL            AX, 8(R13)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X2
-	VPXORD.BCST     4(R13), X2, K5, X2
-	VPXORD          576(R9), X2, X2
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R13)
+	VMOVQ           BX, X2
+	VPSLLDQ         $0x04, X2, X2
+	VPXORQ          576(R9), X2, X2
 	VSHUFI64X2      $0x00, Z2, Z2, Z2
 	VPXORQ          counters<>+0(SB), Z2, Z2
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R14), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R14)
-	MOVL            AX, 8(R14)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X4
-	VPXORD.BCST     4(R14), X4, K5, X4
-	VPXORD          576(R10), X4, X4
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R14)
+	VMOVQ           BX, X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R10), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R15), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R15)
-	MOVL            AX, 8(R15)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X6
-	VPXORD.BCST     4(R15), X6, K5, X6
-	VPXORD          576(R11), X6, X6
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R15)
+	VMOVQ           BX, X6
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R11), X6, X6
 	VSHUFI64X2      $0x00, Z6, Z6, Z6
 	VPXORQ          counters<>+0(SB), Z6, Z6
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z8
 	VAESENC         Z8, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z13
+	MOVQ            96(SP), AX
+	VMOVDQU64       (AX), Z15
 	VBROADCASTI32X4 592(R9), Z9
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z14
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z16
 	VAESENC         Z9, Z2, Z2
 	VBROADCASTI32X4 592(R10), Z8
-	MOVQ            464(SP), AX
-	VMOVDQU64       (AX), Z15
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z17
 	VAESENC         Z8, Z4, Z4
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z16
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z18
 	VBROADCASTI32X4 592(R11), Z9
-	VSHUFI64X2      $0x44, Z14, Z13, Z17
+	VSHUFI64X2      $0x44, Z16, Z15, Z19
 	VAESENC         Z9, Z6, Z6
 	VBROADCASTI32X4 608(R8), Z8
-	VSHUFI64X2      $0x44, Z16, Z15, Z18
+	VSHUFI64X2      $0x44, Z18, Z17, Z20
 	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xee, Z14, Z13, Z19
+	VSHUFI64X2      $0xee, Z16, Z15, Z21
 	VBROADCASTI32X4 608(R9), Z9
+	VSHUFI64X2      $0xee, Z18, Z17, Z22
 	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z16, Z15, Z20
 	VBROADCASTI32X4 608(R10), Z8
-	VSHUFI64X2      $0x88, Z18, Z17, Z13
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xdd, Z18, Z17, Z14
-	VBROADCASTI32X4 608(R11), Z9
-	VAESENC         Z9, Z6, Z6
 	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VBROADCASTI32X4 624(R8), Z8
+	VAESENC         Z8, Z4, Z4
 	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VBROADCASTI32X4 608(R11), Z9
+	VSHUFI64X2      $0x88, Z22, Z21, Z17
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 624(R8), Z8
+	VSHUFI64X2      $0xdd, Z22, Z21, Z18
 	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0x44, Z3, Z1, Z19
 	VBROADCASTI32X4 624(R9), Z9
-	VSHUFI64X2      $0x44, Z3, Z1, Z17
+	VSHUFI64X2      $0x44, Z7, Z5, Z20
 	VAESENC         Z9, Z2, Z2
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
 	VBROADCASTI32X4 624(R10), Z8
-	VSHUFI64X2      $0x44, Z7, Z5, Z18
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0xee, Z3, Z1, Z21
 	VBROADCASTI32X4 624(R11), Z9
-	VSHUFI64X2      $0xee, Z3, Z1, Z19
+	VSHUFI64X2      $0xee, Z7, Z5, Z22
 	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0xee, Z7, Z5, Z20
 	VBROADCASTI32X4 640(R8), Z8
+	VSHUFI64X2      $0x88, Z20, Z19, Z1
 	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x88, Z18, Z17, Z1
+	VSHUFI64X2      $0xdd, Z20, Z19, Z3
 	VBROADCASTI32X4 640(R9), Z9
-	VSHUFI64X2      $0xdd, Z18, Z17, Z3
 	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0x88, Z20, Z19, Z5
+	VSHUFI64X2      $0x88, Z22, Z21, Z5
 	VBROADCASTI32X4 640(R10), Z8
+	VSHUFI64X2      $0xdd, Z22, Z21, Z7
 	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VPCLMULQDQ      $0x00, Z15, Z1, Z12
 	VBROADCASTI32X4 640(R11), Z9
-	VPCLMULQDQ      $0x00, Z13, Z1, Z10
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z13, Z1, Z11
+	VPCLMULQDQ      $0x01, Z15, Z1, Z13
 	VBROADCASTI32X4 656(R8), Z8
+	VPCLMULQDQ      $0x11, Z15, Z1, Z14
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z13, Z1, Z12
+	VPCLMULQDQ      $0x10, Z15, Z1, Z19
 	VBROADCASTI32X4 656(R9), Z9
-	VPCLMULQDQ      $0x10, Z13, Z1, Z17
 	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x00, Z16, Z3, Z20
 	VBROADCASTI32X4 656(R10), Z8
-	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VPCLMULQDQ      $0x01, Z16, Z3, Z21
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x01, Z14, Z3, Z19
+	VPTERNLOGQ      $0x96, Z19, Z21, Z13
 	VBROADCASTI32X4 656(R11), Z9
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	VAESENC         Z9, Z6, Z6
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -8111,58 +7936,52 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
-	VAESENC         Z9, Z6, Z6
 	VBROADCASTI32X4 672(R8), Z8
-	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VPCLMULQDQ      $0x11, Z16, Z3, Z22
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z14, Z3, Z20
+	VPCLMULQDQ      $0x10, Z16, Z3, Z23
 	VBROADCASTI32X4 672(R9), Z9
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z14, Z3, Z1
+	VPCLMULQDQ      $0x00, Z17, Z5, Z24
 	VBROADCASTI32X4 672(R10), Z8
-	VPCLMULQDQ      $0x00, Z15, Z5, Z17
+	VPTERNLOGQ      $0x96, Z20, Z24, Z12
 	VAESENC         Z8, Z4, Z4
-	VPTERNLOGQ      $0x96, Z18, Z17, Z10
+	VPCLMULQDQ      $0x01, Z17, Z5, Z25
 	VBROADCASTI32X4 672(R11), Z9
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VPTERNLOGQ      $0x96, Z23, Z25, Z13
 	VBROADCASTI32X4 688(R8), Z8
-	VPTERNLOGQ      $0x96, Z1, Z19, Z11
+	VPCLMULQDQ      $0x11, Z17, Z5, Z26
 	VAESENC         Z8, Z0, Z0
 	VBROADCASTI32X4 688(R9), Z9
-	VPCLMULQDQ      $0x11, Z15, Z5, Z3
+	VPTERNLOGQ      $0x96, Z22, Z26, Z14
 	VAESENC         Z9, Z2, Z2
-	VPTERNLOGQ      $0x96, Z20, Z3, Z12
+	VPCLMULQDQ      $0x10, Z17, Z5, Z27
 	VBROADCASTI32X4 688(R10), Z8
-	VPCLMULQDQ      $0x10, Z15, Z5, Z18
+	VPCLMULQDQ      $0x00, Z18, Z7, Z28
 	VAESENC         Z8, Z4, Z4
 	VBROADCASTI32X4 688(R11), Z9
-	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VPCLMULQDQ      $0x01, Z18, Z7, Z29
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z16, Z7, Z1
+	VPTERNLOGQ      $0x96, Z27, Z29, Z13
 	VBROADCASTI32X4 704(R8), Z8
+	VPCLMULQDQ      $0x11, Z18, Z7, Z30
 	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z18, Z1, Z11
 	VBROADCASTI32X4 704(R9), Z9
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -8170,57 +7989,52 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, Z16, Z7, Z19
+	VPCLMULQDQ      $0x10, Z18, Z7, Z31
 	VBROADCASTI32X4 704(R10), Z8
+	VPXORQ          Z28, Z12, Z12
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, Z16, Z7, Z20
 	VBROADCASTI32X4 704(R11), Z9
-	VPXORQ          Z17, Z10, Z10
+	VPXORQ          Z31, Z13, Z13
 	VAESENC         Z9, Z6, Z6
-	VPXORQ          Z20, Z11, Z11
+	VPXORQ          Z30, Z14, Z14
 	VBROADCASTI32X4 720(R8), Z8
+	VMOVDQU64       (SP), Z15
 	VAESENC         Z8, Z0, Z0
-	VPXORQ          Z19, Z12, Z12
 	VBROADCASTI32X4 720(R9), Z9
-	VMOVDQU64       128(SP), Z13
+	VPSHUFB         spread<>+0(SB), Z15, Z15
 	VAESENC         Z9, Z2, Z2
+	VPADDQ          aadBits<>+0(SB), Z15, Z15
 	VBROADCASTI32X4 720(R10), Z8
-	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
+	VPCLMULQDQ      $0x00, Z11, Z15, Z16
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
 	VBROADCASTI32X4 720(R11), Z9
-	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
+	VPCLMULQDQ      $0x01, Z11, Z15, Z17
 	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x11, Z11, Z15, Z18
 	VBROADCASTI32X4 736(R8), Z8
-	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
 	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z15, Z17, Z11
+	VPCLMULQDQ      $0x10, Z11, Z15, Z19
 	VBROADCASTI32X4 736(R9), Z9
+	VPTERNLOGQ      $0x96, Z17, Z19, Z13
 	VAESENC         Z9, Z2, Z2
-	VPXORQ          Z14, Z10, Z10
-	VBROADCASTI32X4 736(R10), Z8
 	VPXORQ          Z16, Z12, Z12
+	VBROADCASTI32X4 736(R10), Z8
 	VAESENC         Z8, Z4, Z4
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -8228,67 +8042,71 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
 	VBROADCASTI32X4 736(R11), Z9
+	VPXORQ          Z18, Z14, Z14
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
 	VBROADCASTI32X4 752(R8), Z8
-	VPSHUFD         $0x4e, Z10, Z10
 	VAESENC         Z8, Z0, Z0
+	VPSHUFD         $0x4e, Z12, Z12
 	VBROADCASTI32X4 752(R9), Z9
-	VPTERNLOGQ      $0x96, Z18, Z10, Z11
+	VPTERNLOGQ      $0x96, Z20, Z12, Z13
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
 	VBROADCASTI32X4 752(R10), Z8
-	VPSHUFD         $0x4e, Z11, Z11
 	VAESENC         Z8, Z4, Z4
+	VPSHUFD         $0x4e, Z13, Z13
 	VBROADCASTI32X4 752(R11), Z9
-	VPTERNLOGQ      $0x96, Z18, Z11, Z12
+	VPTERNLOGQ      $0x96, Z20, Z13, Z14
 	VAESENC         Z9, Z6, Z6
-	VPSHUFB         reverse<>+0(SB), Z12, Z12
+	VPSHUFB         reverse<>+0(SB), Z14, Z14
 	VBROADCASTI32X4 768(R8), Z8
 	VAESENCLAST     Z8, Z0, Z0
-	VPXORQ          (SP), Z12, Z12
+	VPXORQ          Z10, Z14, Z14
 	VBROADCASTI32X4 768(R9), Z9
-	MOVQ            480(SP), AX
-	MOVQ            512(SP), BX
-	VEXTRACTI64X2   $0x00, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         (AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x00, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z9, Z2, Z2
-	MOVQ            488(SP), AX
-	MOVQ            520(SP), BX
-	VEXTRACTI64X2   $0x01, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         2(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x01, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 768(R10), Z8
 	VAESENCLAST     Z8, Z4, Z4
-	MOVQ            496(SP), AX
-	MOVQ            528(SP), BX
-	VEXTRACTI64X2   $0x02, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         4(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x02, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 768(R11), Z9
-	MOVQ            504(SP), AX
-	MOVQ            536(SP), BX
-	VEXTRACTI64X2   $0x03, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         6(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x03, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z9, Z6, Z6
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -8296,262 +8114,250 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU8.Z      (R12), K1, Z10
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X8
-	VMOVDQU64       X8, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU8.Z      (R12), K1, Z12
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VMOVDQA64       X0, X10
+	VMOVDQU64       560(R8), X11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	LEAQ            (R12)(CX*1), AX
-	MOVQ            AX, 480(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU8.Z      (R13), K2, Z11
-	VMOVDQU64       X2, 16(SP)
-	VMOVDQU64       560(R9), X8
-	VMOVDQU64       X8, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU8.Z      (R13), K2, Z13
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x01, X2, Z10, Z10
+	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	LEAQ            (R13)(CX*1), AX
-	MOVQ            AX, 488(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU8.Z      (R14), K3, Z12
-	VMOVDQU64       X4, 32(SP)
-	VMOVDQU64       560(R10), X8
-	VMOVDQU64       X8, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU8.Z      (R14), K3, Z14
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x02, X4, Z10, Z10
+	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	LEAQ            (R14)(CX*1), AX
-	MOVQ            AX, 496(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU8.Z      (R15), K4, Z13
-	VMOVDQU64       X6, 48(SP)
-	VMOVDQU64       560(R11), X8
-	VMOVDQU64       X8, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU8.Z      (R15), K4, Z15
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x03, X6, Z10, Z10
+	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	LEAQ            (R15)(CX*1), AX
-	MOVQ            AX, 504(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPXORQ          Z0, Z10, K6, Z10
-	VMOVDQU8        Z10, K1, (R12)
-	VMOVDQU8.Z      Z10, K1, Z10
-	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPXORQ          Z0, Z12, K5, Z12
+	VMOVDQU8        Z12, K1, (R12)
+	VMOVDQU8.Z      Z12, K1, Z12
+	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z2, Z11, K6, Z11
-	VMOVDQU8   Z11, K2, (R13)
-	VMOVDQU8.Z Z11, K2, Z11
-	VPSHUFB    reverseFirst<>+0(SB), Z11, Z3
-	MOVQ       392(SP), AX
-	MOVQ       AX, 520(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z2, Z13, K5, Z13
+	VMOVDQU8   Z13, K2, (R13)
+	VMOVDQU8.Z Z13, K2, Z13
+	VPSHUFB    reverseFirst<>+0(SB), Z13, Z3
+	MOVWLZX    2(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z4, Z12, K6, Z12
-	VMOVDQU8   Z12, K3, (R14)
-	VMOVDQU8.Z Z12, K3, Z12
-	VPSHUFB    reverseFirst<>+0(SB), Z12, Z5
-	MOVQ       400(SP), AX
-	MOVQ       AX, 528(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z4, Z14, K5, Z14
+	VMOVDQU8   Z14, K3, (R14)
+	VMOVDQU8.Z Z14, K3, Z14
+	VPSHUFB    reverseFirst<>+0(SB), Z14, Z5
+	MOVWLZX    4(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn2
 
 aad2:
-	VPXORQ     Z6, Z13, K6, Z13
-	VMOVDQU8   Z13, K4, (R15)
-	VMOVDQU8.Z Z13, K4, Z13
-	VPSHUFB    reverseFirst<>+0(SB), Z13, Z7
-	MOVQ       408(SP), AX
-	MOVQ       AX, 536(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z6, Z15, K5, Z15
+	VMOVDQU8   Z15, K4, (R15)
+	VMOVDQU8.Z Z15, K4, Z15
+	VPSHUFB    reverseFirst<>+0(SB), Z15, Z7
+	MOVWLZX    6(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          448(SP), AX
-	VMOVDQU64     (AX), Z13
-	MOVQ          456(SP), AX
-	VMOVDQU64     (AX), Z14
-	MOVQ          464(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z15
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z16
-	VSHUFI64X2    $0x44, Z14, Z13, Z17
-	VSHUFI64X2    $0x44, Z16, Z15, Z18
-	VSHUFI64X2    $0xee, Z14, Z13, Z19
-	VSHUFI64X2    $0xee, Z16, Z15, Z20
-	VSHUFI64X2    $0x88, Z18, Z17, Z13
-	VSHUFI64X2    $0xdd, Z18, Z17, Z14
+	MOVQ          128(SP), AX
+	VMOVDQU64     (AX), Z17
+	MOVQ          144(SP), AX
+	VMOVDQU64     (AX), Z18
+	VSHUFI64X2    $0x44, Z16, Z15, Z19
+	VSHUFI64X2    $0x44, Z18, Z17, Z20
+	VSHUFI64X2    $0xee, Z16, Z15, Z21
+	VSHUFI64X2    $0xee, Z18, Z17, Z22
 	VSHUFI64X2    $0x88, Z20, Z19, Z15
 	VSHUFI64X2    $0xdd, Z20, Z19, Z16
-	VSHUFI64X2    $0x44, Z3, Z1, Z17
-	VSHUFI64X2    $0x44, Z7, Z5, Z18
-	VSHUFI64X2    $0xee, Z3, Z1, Z19
-	VSHUFI64X2    $0xee, Z7, Z5, Z20
-	VSHUFI64X2    $0x88, Z18, Z17, Z1
-	VSHUFI64X2    $0xdd, Z18, Z17, Z3
-	VSHUFI64X2    $0x88, Z20, Z19, Z5
-	VSHUFI64X2    $0xdd, Z20, Z19, Z7
-	VPCLMULQDQ    $0x00, Z13, Z1, Z10
-	VPCLMULQDQ    $0x01, Z13, Z1, Z11
-	VPCLMULQDQ    $0x11, Z13, Z1, Z12
-	VPCLMULQDQ    $0x10, Z13, Z1, Z17
-	VPCLMULQDQ    $0x00, Z14, Z3, Z18
-	VPCLMULQDQ    $0x01, Z14, Z3, Z19
-	VPTERNLOGQ    $0x96, Z17, Z19, Z11
-	VPCLMULQDQ    $0x11, Z14, Z3, Z20
-	VPCLMULQDQ    $0x10, Z14, Z3, Z1
-	VPCLMULQDQ    $0x00, Z15, Z5, Z17
-	VPTERNLOGQ    $0x96, Z18, Z17, Z10
-	VPCLMULQDQ    $0x01, Z15, Z5, Z19
-	VPTERNLOGQ    $0x96, Z1, Z19, Z11
-	VPCLMULQDQ    $0x11, Z15, Z5, Z3
-	VPTERNLOGQ    $0x96, Z20, Z3, Z12
-	VPCLMULQDQ    $0x10, Z15, Z5, Z18
-	VPCLMULQDQ    $0x00, Z16, Z7, Z17
-	VPCLMULQDQ    $0x01, Z16, Z7, Z1
-	VPTERNLOGQ    $0x96, Z18, Z1, Z11
-	VPCLMULQDQ    $0x11, Z16, Z7, Z19
-	VPCLMULQDQ    $0x10, Z16, Z7, Z20
-	VPXORQ        Z17, Z10, Z10
-	VPXORQ        Z20, Z11, Z11
-	VPXORQ        Z19, Z12, Z12
-	VMOVDQU64     128(SP), Z13
-	VPCLMULQDQ    $0x00, 64(SP), Z13, Z14
-	VPCLMULQDQ    $0x01, 64(SP), Z13, Z15
-	VPCLMULQDQ    $0x11, 64(SP), Z13, Z16
-	VPCLMULQDQ    $0x10, 64(SP), Z13, Z17
-	VPTERNLOGQ    $0x96, Z15, Z17, Z11
-	VPXORQ        Z14, Z10, Z10
+	VSHUFI64X2    $0x88, Z22, Z21, Z17
+	VSHUFI64X2    $0xdd, Z22, Z21, Z18
+	VSHUFI64X2    $0x44, Z3, Z1, Z19
+	VSHUFI64X2    $0x44, Z7, Z5, Z20
+	VSHUFI64X2    $0xee, Z3, Z1, Z21
+	VSHUFI64X2    $0xee, Z7, Z5, Z22
+	VSHUFI64X2    $0x88, Z20, Z19, Z1
+	VSHUFI64X2    $0xdd, Z20, Z19, Z3
+	VSHUFI64X2    $0x88, Z22, Z21, Z5
+	VSHUFI64X2    $0xdd, Z22, Z21, Z7
+	VPCLMULQDQ    $0x00, Z15, Z1, Z12
+	VPCLMULQDQ    $0x01, Z15, Z1, Z13
+	VPCLMULQDQ    $0x11, Z15, Z1, Z14
+	VPCLMULQDQ    $0x10, Z15, Z1, Z19
+	VPCLMULQDQ    $0x00, Z16, Z3, Z20
+	VPCLMULQDQ    $0x01, Z16, Z3, Z21
+	VPTERNLOGQ    $0x96, Z19, Z21, Z13
+	VPCLMULQDQ    $0x11, Z16, Z3, Z22
+	VPCLMULQDQ    $0x10, Z16, Z3, Z23
+	VPCLMULQDQ    $0x00, Z17, Z5, Z24
+	VPTERNLOGQ    $0x96, Z20, Z24, Z12
+	VPCLMULQDQ    $0x01, Z17, Z5, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z13
+	VPCLMULQDQ    $0x11, Z17, Z5, Z26
+	VPTERNLOGQ    $0x96, Z22, Z26, Z14
+	VPCLMULQDQ    $0x10, Z17, Z5, Z27
+	VPCLMULQDQ    $0x00, Z18, Z7, Z28
+	VPCLMULQDQ    $0x01, Z18, Z7, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z13
+	VPCLMULQDQ    $0x11, Z18, Z7, Z30
+	VPCLMULQDQ    $0x10, Z18, Z7, Z31
+	VPXORQ        Z28, Z12, Z12
+	VPXORQ        Z31, Z13, Z13
+	VPXORQ        Z30, Z14, Z14
+	VMOVDQU64     (SP), Z15
+	VPSHUFB       spread<>+0(SB), Z15, Z15
+	VPADDQ        aadBits<>+0(SB), Z15, Z15
+	VPCLMULQDQ    $0x00, Z11, Z15, Z16
+	VPCLMULQDQ    $0x01, Z11, Z15, Z17
+	VPCLMULQDQ    $0x11, Z11, Z15, Z18
+	VPCLMULQDQ    $0x10, Z11, Z15, Z19
+	VPTERNLOGQ    $0x96, Z17, Z19, Z13
 	VPXORQ        Z16, Z12, Z12
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z10, Z18
-	VPSHUFD       $0x4e, Z10, Z10
-	VPTERNLOGQ    $0x96, Z18, Z10, Z11
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z11, Z18
-	VPSHUFD       $0x4e, Z11, Z11
-	VPTERNLOGQ    $0x96, Z18, Z11, Z12
-	VPSHUFB       reverse<>+0(SB), Z12, Z12
-	VPXORQ        (SP), Z12, Z12
-	MOVQ          480(SP), AX
-	MOVQ          512(SP), BX
-	VEXTRACTI64X2 $0x00, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          488(SP), AX
-	MOVQ          520(SP), BX
-	VEXTRACTI64X2 $0x01, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          496(SP), AX
-	MOVQ          528(SP), BX
-	VEXTRACTI64X2 $0x02, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          504(SP), AX
-	MOVQ          536(SP), BX
-	VEXTRACTI64X2 $0x03, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	VPXORQ        Z10, Z10, Z10
-	VMOVDQU64     Z10, (SP)
-	VMOVDQU64     Z10, 64(SP)
+	VPXORQ        Z18, Z14, Z14
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z20
+	VPSHUFD       $0x4e, Z12, Z12
+	VPTERNLOGQ    $0x96, Z20, Z12, Z13
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z20
+	VPSHUFD       $0x4e, Z13, Z13
+	VPTERNLOGQ    $0x96, Z20, Z13, Z14
+	VPSHUFB       reverse<>+0(SB), Z14, Z14
+	VPXORQ        Z10, Z14, Z14
+	MOVQ          72(SP), AX
+	MOVWLZX       (AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x00, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       2(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x01, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       4(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x02, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       6(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x03, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmSeal192vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of6(SB), NOSPLIT, $552-40
+TEXT ·gcmSeal192vaes512of6(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -8559,25 +8365,20 @@ TEXT ·gcmSeal192vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -8585,25 +8386,20 @@ TEXT ·gcmSeal192vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -8611,25 +8407,20 @@ TEXT ·gcmSeal192vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -8637,245 +8428,223 @@ TEXT ·gcmSeal192vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00004444, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	MOVL            32(AX), AX
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R12), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R12)
-	MOVL            AX, 8(R12)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X0
-	VPXORD.BCST     4(R12), X0, K5, X0
-	VPXORD          576(R8), X0, X0
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R12)
+	VMOVQ           BX, X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R13), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R13)
-	MOVL            AX, 8(R13)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X4
-	VPXORD.BCST     4(R13), X4, K5, X4
-	VPXORD          576(R9), X4, X4
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R13)
+	VMOVQ           BX, X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R14), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R14)
-	MOVL            AX, 8(R14)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X8
-	VPXORD.BCST     4(R14), X8, K5, X8
-	VPXORD          576(R10), X8, X8
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R14)
+	VMOVQ           BX, X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R15), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R15)
-	MOVL            AX, 8(R15)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X12
-	VPXORD.BCST     4(R15), X12, K5, X12
-	VPXORD          576(R11), X12, X12
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R15)
+	VMOVQ           BX, X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
+	MOVQ            96(SP), AX
+	VMOVDQU64       (AX), Z23
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z24
 	VAESENC         Z17, Z4, Z4
-	MOVQ            464(SP), AX
-	VMOVDQU64       (AX), Z23
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
 	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 592(R10), Z16
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z24
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 608(R8), Z16
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 608(R9), Z17
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VBROADCASTI32X4 608(R10), Z16
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 608(R10), Z16
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Y17, Y13, Y13
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
 	VBROADCASTI32X4 624(R8), Z16
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z17, Z4, Z4
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Y17, Y5, Y5
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
 	VBROADCASTI32X4 624(R10), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
 	VBROADCASTI32X4 624(R11), Z17
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
 	VBROADCASTI32X4 640(R8), Z16
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
 	VBROADCASTI32X4 640(R9), Z17
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
 	VBROADCASTI32X4 640(R10), Z16
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
 	VBROADCASTI32X4 640(R11), Z17
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
 	VBROADCASTI32X4 656(R8), Z16
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
 	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VBROADCASTI32X4 656(R9), Z17
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
 	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VBROADCASTI32X4 656(R10), Z16
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
 	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VBROADCASTI32X4 656(R11), Z17
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
-	VAESENC         Z17, Z12, Z12
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -8883,74 +8652,71 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VBROADCASTI32X4 672(R8), Z16
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
 	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VBROADCASTI32X4 672(R9), Z17
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VBROADCASTI32X4 672(R10), Z16
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VPXORQ          Z28, Z20, Z20
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
-	VPXORQ          Z25, Z18, Z18
+	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 672(R11), Z17
-	VPXORQ          Z28, Z19, Z19
+	VPXORQ          Z31, Z22, Z22
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
-	VPXORQ          Z27, Z20, Z20
+	MOVQ            96(SP), AX
+	VMOVDQU64       64(AX), Y23
 	VBROADCASTI32X4 688(R8), Z16
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Y21
+	MOVQ            112(SP), AX
+	VMOVDQU64       64(AX), Y24
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Y22
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Y25
 	VBROADCASTI32X4 688(R9), Z17
-	MOVQ            464(SP), AX
-	VMOVDQU64       64(AX), Y23
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Y26
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	MOVQ            472(SP), AX
-	VMOVDQU64       64(AX), Y24
+	VINSERTI64X4    $0x01, Y24, Z23, Z27
 	VBROADCASTI32X4 688(R10), Z16
-	VINSERTI64X4    $0x01, Y22, Z21, Z25
+	VINSERTI64X4    $0x01, Y26, Z25, Z28
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
-	VINSERTI64X4    $0x01, Y24, Z23, Z26
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 688(R11), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
 	VAESENC         Y17, Y13, Y13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VINSERTI64X4    $0x01, Y7, Z3, Z27
 	VBROADCASTI32X4 704(R8), Z16
+	VINSERTI64X4    $0x01, Y15, Z11, Z28
 	VAESENC         Z16, Z0, Z0
-	VINSERTI64X4    $0x01, Y7, Z3, Z25
 	VAESENC         Y16, Y1, Y1
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -8958,73 +8724,67 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
 	VBROADCASTI32X4 704(R9), Z17
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Z17, Z4, Z4
-	VINSERTI64X4    $0x01, Y15, Z11, Z26
 	VAESENC         Y17, Y5, Y5
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VBROADCASTI32X4 704(R10), Z16
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VBROADCASTI32X4 704(R11), Z17
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VBROADCASTI32X4 720(R9), Z17
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VBROADCASTI32X4 720(R10), Z16
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VBROADCASTI32X4 720(R11), Z17
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Y17, Y13, Y13
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
 	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VMOVDQU64       (SP), Z23
 	VAESENC         Y16, Y1, Y1
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 736(R9), Z17
-	VMOVDQU64       128(SP), Z21
 	VAESENC         Z17, Z4, Z4
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VBROADCASTI32X4 736(R10), Z16
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -9032,81 +8792,86 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
-	VBROADCASTI32X4 736(R11), Z17
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
-	VBROADCASTI32X4 752(R8), Z16
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Y16, Y1, Y1
-	VPXORQ          Z22, Z18, Z18
-	VBROADCASTI32X4 752(R9), Z17
-	VPXORQ          Z24, Z20, Z20
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
-	VBROADCASTI32X4 752(R10), Z16
-	VPSHUFD         $0x4e, Z18, Z18
-	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
+	VBROADCASTI32X4 752(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
+	VAESENC         Y16, Y1, Y1
+	VPXORQ          Z24, Z20, Z20
+	VBROADCASTI32X4 752(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPXORQ          Z26, Z22, Z22
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         Y17, Y13, Y13
-	VPSHUFD         $0x4e, Z19, Z19
+	VPSHUFD         $0x4e, Z21, Z21
 	VBROADCASTI32X4 768(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VAESENCLAST     Y16, Y1, Y1
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VBROADCASTI32X4 768(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
-	VPXORQ          (SP), Z20, Z20
+	VPXORQ          Z18, Z22, Z22
 	VAESENCLAST     Y17, Y5, Y5
-	MOVQ            480(SP), AX
-	MOVQ            512(SP), BX
-	VEXTRACTI64X2   $0x00, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         (AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x00, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 768(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
-	MOVQ            488(SP), AX
-	MOVQ            520(SP), BX
-	VEXTRACTI64X2   $0x01, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         2(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y16, Y9, Y9
-	MOVQ            496(SP), AX
-	MOVQ            528(SP), BX
-	VEXTRACTI64X2   $0x02, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         4(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 768(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            504(SP), AX
-	MOVQ            536(SP), BX
-	VEXTRACTI64X2   $0x03, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         6(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -9114,306 +8879,294 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Y19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Y21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VMOVDQA64       X0, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	LEAQ            (R12)(CX*1), AX
-	MOVQ            AX, 480(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Y21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Y23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x01, X4, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	LEAQ            (R13)(CX*1), AX
-	MOVQ            AX, 488(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Y23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Y25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x02, X8, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	LEAQ            (R14)(CX*1), AX
-	MOVQ            AX, 496(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Y25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Y27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x03, X12, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	LEAQ            (R15)(CX*1), AX
-	MOVQ            AX, 504(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Y1, Y19, Y19
-	VMOVDQU8        Y19, K1, 64(R12)
-	VMOVDQU8.Z      Y19, K1, Y19
-	VPSHUFB         reverse<>+0(SB), Y19, Y3
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Y1, Y21, Y21
+	VMOVDQU8        Y21, K1, 64(R12)
+	VMOVDQU8.Z      Y21, K1, Y21
+	VPSHUFB         reverse<>+0(SB), Y21, Y3
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z4, Z20, K6, Z20
-	VMOVDQU64  Z20, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ     Y5, Y21, Y21
-	VMOVDQU8   Y21, K2, 64(R13)
-	VMOVDQU8.Z Y21, K2, Y21
-	VPSHUFB    reverse<>+0(SB), Y21, Y7
-	MOVQ       392(SP), AX
-	MOVQ       AX, 520(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z4, Z22, K5, Z22
+	VMOVDQU64  Z22, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ     Y5, Y23, Y23
+	VMOVDQU8   Y23, K2, 64(R13)
+	VMOVDQU8.Z Y23, K2, Y23
+	VPSHUFB    reverse<>+0(SB), Y23, Y7
+	MOVWLZX    2(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z8, Z22, K6, Z22
-	VMOVDQU64  Z22, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ     Y9, Y23, Y23
-	VMOVDQU8   Y23, K3, 64(R14)
-	VMOVDQU8.Z Y23, K3, Y23
-	VPSHUFB    reverse<>+0(SB), Y23, Y11
-	MOVQ       400(SP), AX
-	MOVQ       AX, 528(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z8, Z24, K5, Z24
+	VMOVDQU64  Z24, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ     Y9, Y25, Y25
+	VMOVDQU8   Y25, K3, 64(R14)
+	VMOVDQU8.Z Y25, K3, Y25
+	VPSHUFB    reverse<>+0(SB), Y25, Y11
+	MOVWLZX    4(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn2
 
 aad2:
-	VPXORQ     Z12, Z24, K6, Z24
-	VMOVDQU64  Z24, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ     Y13, Y25, Y25
-	VMOVDQU8   Y25, K4, 64(R15)
-	VMOVDQU8.Z Y25, K4, Y25
-	VPSHUFB    reverse<>+0(SB), Y25, Y15
-	MOVQ       408(SP), AX
-	MOVQ       AX, 536(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z12, Z26, K5, Z26
+	VMOVDQU64  Z26, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ     Y13, Y27, Y27
+	VMOVDQU8   Y27, K4, 64(R15)
+	VMOVDQU8.Z Y27, K4, Y27
+	VPSHUFB    reverse<>+0(SB), Y27, Y15
+	MOVWLZX    6(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          448(SP), AX
-	VMOVDQU64     (AX), Z21
-	MOVQ          456(SP), AX
-	VMOVDQU64     (AX), Z22
-	MOVQ          464(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z24
-	VSHUFI64X2    $0x44, Z22, Z21, Z25
-	VSHUFI64X2    $0x44, Z24, Z23, Z26
-	VSHUFI64X2    $0xee, Z22, Z21, Z27
-	VSHUFI64X2    $0xee, Z24, Z23, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	MOVQ          128(SP), AX
+	VMOVDQU64     (AX), Z25
+	MOVQ          144(SP), AX
+	VMOVDQU64     (AX), Z26
+	VSHUFI64X2    $0x44, Z24, Z23, Z27
+	VSHUFI64X2    $0x44, Z26, Z25, Z28
+	VSHUFI64X2    $0xee, Z24, Z23, Z29
+	VSHUFI64X2    $0xee, Z26, Z25, Z30
 	VSHUFI64X2    $0x88, Z28, Z27, Z23
 	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x44, Z6, Z2, Z25
-	VSHUFI64X2    $0x44, Z14, Z10, Z26
-	VSHUFI64X2    $0xee, Z6, Z2, Z27
-	VSHUFI64X2    $0xee, Z14, Z10, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z2
-	VSHUFI64X2    $0xdd, Z26, Z25, Z6
-	VSHUFI64X2    $0x88, Z28, Z27, Z10
-	VSHUFI64X2    $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ    $0x00, Z21, Z2, Z18
-	VPCLMULQDQ    $0x01, Z21, Z2, Z19
-	VPCLMULQDQ    $0x11, Z21, Z2, Z20
-	VPCLMULQDQ    $0x10, Z21, Z2, Z25
-	VPCLMULQDQ    $0x00, Z22, Z6, Z26
-	VPCLMULQDQ    $0x01, Z22, Z6, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z19
-	VPCLMULQDQ    $0x11, Z22, Z6, Z28
-	VPCLMULQDQ    $0x10, Z22, Z6, Z2
-	VPCLMULQDQ    $0x00, Z23, Z10, Z25
-	VPTERNLOGQ    $0x96, Z26, Z25, Z18
-	VPCLMULQDQ    $0x01, Z23, Z10, Z27
-	VPTERNLOGQ    $0x96, Z2, Z27, Z19
-	VPCLMULQDQ    $0x11, Z23, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z6, Z20
-	VPCLMULQDQ    $0x10, Z23, Z10, Z26
-	VPCLMULQDQ    $0x00, Z24, Z14, Z25
-	VPCLMULQDQ    $0x01, Z24, Z14, Z2
-	VPTERNLOGQ    $0x96, Z26, Z2, Z19
-	VPCLMULQDQ    $0x11, Z24, Z14, Z27
-	VPCLMULQDQ    $0x10, Z24, Z14, Z28
-	VPXORQ        Z25, Z18, Z18
-	VPXORQ        Z28, Z19, Z19
-	VPXORQ        Z27, Z20, Z20
-	MOVQ          448(SP), AX
-	VMOVDQU64     64(AX), Y21
-	MOVQ          456(SP), AX
-	VMOVDQU64     64(AX), Y22
-	MOVQ          464(SP), AX
+	VSHUFI64X2    $0x88, Z30, Z29, Z25
+	VSHUFI64X2    $0xdd, Z30, Z29, Z26
+	VSHUFI64X2    $0x44, Z6, Z2, Z27
+	VSHUFI64X2    $0x44, Z14, Z10, Z28
+	VSHUFI64X2    $0xee, Z6, Z2, Z29
+	VSHUFI64X2    $0xee, Z14, Z10, Z30
+	VSHUFI64X2    $0x88, Z28, Z27, Z2
+	VSHUFI64X2    $0xdd, Z28, Z27, Z6
+	VSHUFI64X2    $0x88, Z30, Z29, Z10
+	VSHUFI64X2    $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ    $0x00, Z23, Z2, Z20
+	VPCLMULQDQ    $0x01, Z23, Z2, Z21
+	VPCLMULQDQ    $0x11, Z23, Z2, Z22
+	VPCLMULQDQ    $0x10, Z23, Z2, Z27
+	VPCLMULQDQ    $0x00, Z24, Z6, Z28
+	VPCLMULQDQ    $0x01, Z24, Z6, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z21
+	VPCLMULQDQ    $0x11, Z24, Z6, Z30
+	VPCLMULQDQ    $0x10, Z24, Z6, Z31
+	VPCLMULQDQ    $0x00, Z25, Z10, Z2
+	VPTERNLOGQ    $0x96, Z28, Z2, Z20
+	VPCLMULQDQ    $0x01, Z25, Z10, Z27
+	VPTERNLOGQ    $0x96, Z31, Z27, Z21
+	VPCLMULQDQ    $0x11, Z25, Z10, Z29
+	VPTERNLOGQ    $0x96, Z30, Z29, Z22
+	VPCLMULQDQ    $0x10, Z25, Z10, Z6
+	VPCLMULQDQ    $0x00, Z26, Z14, Z28
+	VPCLMULQDQ    $0x01, Z26, Z14, Z2
+	VPTERNLOGQ    $0x96, Z6, Z2, Z21
+	VPCLMULQDQ    $0x11, Z26, Z14, Z31
+	VPCLMULQDQ    $0x10, Z26, Z14, Z27
+	VPXORQ        Z28, Z20, Z20
+	VPXORQ        Z27, Z21, Z21
+	VPXORQ        Z31, Z22, Z22
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Y23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Y24
-	VINSERTI64X4  $0x01, Y22, Z21, Z25
-	VINSERTI64X4  $0x01, Y24, Z23, Z26
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
-	VINSERTI64X4  $0x01, Y7, Z3, Z25
-	VINSERTI64X4  $0x01, Y15, Z11, Z26
-	VSHUFI64X2    $0x88, Z26, Z25, Z3
-	VSHUFI64X2    $0xdd, Z26, Z25, Z7
-	VPCLMULQDQ    $0x00, Z21, Z3, Z25
-	VPCLMULQDQ    $0x01, Z21, Z3, Z26
-	VPCLMULQDQ    $0x11, Z21, Z3, Z27
-	VPCLMULQDQ    $0x10, Z21, Z3, Z28
-	VPTERNLOGQ    $0x96, Z26, Z28, Z19
-	VPCLMULQDQ    $0x00, Z22, Z7, Z26
-	VPTERNLOGQ    $0x96, Z25, Z26, Z18
-	VPCLMULQDQ    $0x01, Z22, Z7, Z28
-	VPCLMULQDQ    $0x11, Z22, Z7, Z3
-	VPTERNLOGQ    $0x96, Z27, Z3, Z20
-	VPCLMULQDQ    $0x10, Z22, Z7, Z25
-	VPTERNLOGQ    $0x96, Z28, Z25, Z19
-	VMOVDQU64     128(SP), Z21
-	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ    $0x96, Z23, Z25, Z19
-	VPXORQ        Z22, Z18, Z18
+	MOVQ          128(SP), AX
+	VMOVDQU64     64(AX), Y25
+	MOVQ          144(SP), AX
+	VMOVDQU64     64(AX), Y26
+	VINSERTI64X4  $0x01, Y24, Z23, Z27
+	VINSERTI64X4  $0x01, Y26, Z25, Z28
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VINSERTI64X4  $0x01, Y7, Z3, Z27
+	VINSERTI64X4  $0x01, Y15, Z11, Z28
+	VSHUFI64X2    $0x88, Z28, Z27, Z3
+	VSHUFI64X2    $0xdd, Z28, Z27, Z7
+	VPCLMULQDQ    $0x00, Z23, Z3, Z27
+	VPCLMULQDQ    $0x01, Z23, Z3, Z28
+	VPCLMULQDQ    $0x11, Z23, Z3, Z29
+	VPCLMULQDQ    $0x10, Z23, Z3, Z30
+	VPTERNLOGQ    $0x96, Z28, Z30, Z21
+	VPCLMULQDQ    $0x00, Z24, Z7, Z31
+	VPTERNLOGQ    $0x96, Z27, Z31, Z20
+	VPCLMULQDQ    $0x01, Z24, Z7, Z28
+	VPCLMULQDQ    $0x11, Z24, Z7, Z30
+	VPTERNLOGQ    $0x96, Z29, Z30, Z22
+	VPCLMULQDQ    $0x10, Z24, Z7, Z3
+	VPTERNLOGQ    $0x96, Z28, Z3, Z21
+	VMOVDQU64     (SP), Z23
+	VPSHUFB       spread<>+0(SB), Z23, Z23
+	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ    $0x00, Z19, Z23, Z24
+	VPCLMULQDQ    $0x01, Z19, Z23, Z25
+	VPCLMULQDQ    $0x11, Z19, Z23, Z26
+	VPCLMULQDQ    $0x10, Z19, Z23, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z21
 	VPXORQ        Z24, Z20, Z20
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD       $0x4e, Z18, Z18
-	VPTERNLOGQ    $0x96, Z26, Z18, Z19
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD       $0x4e, Z19, Z19
-	VPTERNLOGQ    $0x96, Z26, Z19, Z20
-	VPSHUFB       reverse<>+0(SB), Z20, Z20
-	VPXORQ        (SP), Z20, Z20
-	MOVQ          480(SP), AX
-	MOVQ          512(SP), BX
-	VEXTRACTI64X2 $0x00, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          488(SP), AX
-	MOVQ          520(SP), BX
-	VEXTRACTI64X2 $0x01, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          496(SP), AX
-	MOVQ          528(SP), BX
-	VEXTRACTI64X2 $0x02, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          504(SP), AX
-	MOVQ          536(SP), BX
-	VEXTRACTI64X2 $0x03, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	VPXORQ        Z18, Z18, Z18
-	VMOVDQU64     Z18, (SP)
-	VMOVDQU64     Z18, 64(SP)
+	VPXORQ        Z26, Z22, Z22
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z28, Z20, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD       $0x4e, Z21, Z21
+	VPTERNLOGQ    $0x96, Z28, Z21, Z22
+	VPSHUFB       reverse<>+0(SB), Z22, Z22
+	VPXORQ        Z18, Z22, Z22
+	MOVQ          72(SP), AX
+	MOVWLZX       (AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       2(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       4(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       6(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmSeal192vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $552-40
+TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -9421,25 +9174,20 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -9447,25 +9195,20 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -9473,25 +9216,20 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -9499,253 +9237,231 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00004444, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	MOVL            32(AX), AX
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R12), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R12)
-	MOVL            AX, 8(R12)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X0
-	VPXORD.BCST     4(R12), X0, K5, X0
-	VPXORD          576(R8), X0, X0
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R12)
+	VMOVQ           BX, X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R13), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R13)
-	MOVL            AX, 8(R13)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X4
-	VPXORD.BCST     4(R13), X4, K5, X4
-	VPXORD          576(R9), X4, X4
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R13)
+	VMOVQ           BX, X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R14), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R14)
-	MOVL            AX, 8(R14)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X8
-	VPXORD.BCST     4(R14), X8, K5, X8
-	VPXORD          576(R10), X8, X8
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R14)
+	VMOVQ           BX, X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R15), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R15)
-	MOVL            AX, 8(R15)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X12
-	VPXORD.BCST     4(R15), X12, K5, X12
-	VPXORD          576(R11), X12, X12
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R15)
+	VMOVQ           BX, X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
-	VAESENC         Z16, Z1, Z1
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z23
+	VAESENC         Z16, Z1, Z1
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z24
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VBROADCASTI32X4 592(R10), Z16
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VBROADCASTI32X4 592(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VBROADCASTI32X4 608(R8), Z16
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 608(R8), Z16
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 608(R9), Z17
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VBROADCASTI32X4 608(R10), Z16
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VBROADCASTI32X4 624(R8), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VBROADCASTI32X4 624(R9), Z17
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Z17, Z5, Z5
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
 	VBROADCASTI32X4 624(R10), Z16
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VBROADCASTI32X4 624(R11), Z17
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 640(R8), Z16
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VBROADCASTI32X4 640(R9), Z17
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VBROADCASTI32X4 640(R10), Z16
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
 	VBROADCASTI32X4 640(R11), Z17
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VBROADCASTI32X4 656(R8), Z16
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VBROADCASTI32X4 656(R9), Z17
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 656(R10), Z16
-	VPXORQ          Z25, Z18, Z18
 	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z16, Z9, Z9
-	VPXORQ          Z28, Z19, Z19
+	VPXORQ          Z31, Z22, Z22
 	VBROADCASTI32X4 656(R11), Z17
-	VPXORQ          Z27, Z20, Z20
-	VAESENC         Z17, Z12, Z12
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -9753,78 +9469,75 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
-	VAESENC         Z17, Z13, Z13
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Z21
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Z22
-	VAESENC         Z16, Z1, Z1
-	MOVQ            464(SP), AX
+	VAESENC         Z17, Z12, Z12
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Z23
-	VBROADCASTI32X4 672(R9), Z17
-	MOVQ            472(SP), AX
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 672(R8), Z16
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Z24
+	VAESENC         Z16, Z0, Z0
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VAESENC         Z16, Z1, Z1
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Z26
+	VBROADCASTI32X4 672(R9), Z17
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
 	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VBROADCASTI32X4 672(R10), Z16
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VBROADCASTI32X4 688(R8), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VBROADCASTI32X4 688(R8), Z16
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 688(R9), Z17
-	VSHUFI64X2      $0x44, Z7, Z3, Z25
+	VSHUFI64X2      $0x44, Z15, Z11, Z28
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xee, Z7, Z3, Z27
+	VSHUFI64X2      $0xee, Z15, Z11, Z30
 	VBROADCASTI32X4 688(R10), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z15, Z11, Z28
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VBROADCASTI32X4 688(R11), Z17
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z28, Z27, Z11
+	VSHUFI64X2      $0xdd, Z30, Z29, Z15
 	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VBROADCASTI32X4 704(R8), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z15
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VAESENC         Z16, Z1, Z1
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -9832,76 +9545,71 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
 	VBROADCASTI32X4 704(R9), Z17
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
 	VBROADCASTI32X4 704(R10), Z16
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Z16, Z9, Z9
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VBROADCASTI32X4 704(R11), Z17
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VBROADCASTI32X4 720(R8), Z16
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VBROADCASTI32X4 720(R9), Z17
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VPCLMULQDQ      $0x00, Z25, Z11, Z27
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x00, Z23, Z11, Z26
+	VPCLMULQDQ      $0x01, Z25, Z11, Z31
 	VBROADCASTI32X4 720(R10), Z16
+	VPCLMULQDQ      $0x11, Z25, Z11, Z29
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x01, Z23, Z11, Z27
+	VPCLMULQDQ      $0x10, Z25, Z11, Z30
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x11, Z23, Z11, Z3
 	VBROADCASTI32X4 720(R11), Z17
-	VPCLMULQDQ      $0x10, Z23, Z11, Z28
+	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z26, Z15, Z28
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z27, Z28, Z19
+	VPTERNLOGQ      $0x96, Z27, Z28, Z20
 	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x00, Z24, Z15, Z25
+	VPCLMULQDQ      $0x01, Z26, Z15, Z3
 	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x01, Z24, Z15, Z7
+	VPCLMULQDQ      $0x11, Z26, Z15, Z7
 	VBROADCASTI32X4 736(R9), Z17
+	VPTERNLOGQ      $0x96, Z29, Z7, Z22
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z24, Z15, Z27
+	VPCLMULQDQ      $0x10, Z26, Z15, Z31
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VBROADCASTI32X4 736(R10), Z16
-	VPCLMULQDQ      $0x10, Z24, Z15, Z28
 	VAESENC         Z16, Z8, Z8
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -9909,86 +9617,90 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
 	VAESENC         Z16, Z9, Z9
+	VMOVDQU64       (SP), Z23
 	VBROADCASTI32X4 736(R11), Z17
-	VPTERNLOGQ      $0x96, Z7, Z28, Z19
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z12, Z12
-	VMOVDQU64       128(SP), Z21
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
 	VBROADCASTI32X4 752(R8), Z16
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VBROADCASTI32X4 752(R9), Z17
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
 	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VBROADCASTI32X4 752(R10), Z16
-	VPXORQ          Z22, Z18, Z18
-	VAESENC         Z16, Z8, Z8
 	VPXORQ          Z24, Z20, Z20
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 752(R11), Z17
-	VPSHUFD         $0x4e, Z18, Z18
 	VAESENC         Z17, Z12, Z12
+	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VBROADCASTI32X4 768(R8), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENCLAST     Z16, Z0, Z0
-	VPSHUFD         $0x4e, Z19, Z19
+	VPSHUFD         $0x4e, Z21, Z21
 	VAESENCLAST     Z16, Z1, Z1
 	VBROADCASTI32X4 768(R9), Z17
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VAESENCLAST     Z17, Z4, Z4
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENCLAST     Z17, Z5, Z5
-	VPXORQ          (SP), Z20, Z20
+	VPXORQ          Z18, Z22, Z22
 	VBROADCASTI32X4 768(R10), Z16
-	MOVQ            480(SP), AX
-	MOVQ            512(SP), BX
-	VEXTRACTI64X2   $0x00, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         (AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x00, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Z16, Z9, Z9
-	MOVQ            488(SP), AX
-	MOVQ            520(SP), BX
-	VEXTRACTI64X2   $0x01, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         2(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 768(R11), Z17
-	MOVQ            496(SP), AX
-	MOVQ            528(SP), BX
-	VEXTRACTI64X2   $0x02, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         4(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            504(SP), AX
-	MOVQ            536(SP), BX
-	VEXTRACTI64X2   $0x03, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         6(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -9996,311 +9708,299 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Z19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Z21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VMOVDQA64       X0, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	LEAQ            (R12)(CX*1), AX
-	MOVQ            AX, 480(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Z21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Z23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x01, X4, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	LEAQ            (R13)(CX*1), AX
-	MOVQ            AX, 488(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Z23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Z25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x02, X8, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	LEAQ            (R14)(CX*1), AX
-	MOVQ            AX, 496(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Z25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Z27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x03, X12, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	LEAQ            (R15)(CX*1), AX
-	MOVQ            AX, 504(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Z1, Z19, Z19
-	VMOVDQU8        Z19, K1, 64(R12)
-	VMOVDQU8.Z      Z19, K1, Z19
-	VPSHUFB         reverse<>+0(SB), Z19, Z3
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Z1, Z21, Z21
+	VMOVDQU8        Z21, K1, 64(R12)
+	VMOVDQU8.Z      Z21, K1, Z21
+	VPSHUFB         reverse<>+0(SB), Z21, Z3
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z4, Z20, K6, Z20
-	VMOVDQU64  Z20, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ     Z5, Z21, Z21
-	VMOVDQU8   Z21, K2, 64(R13)
-	VMOVDQU8.Z Z21, K2, Z21
-	VPSHUFB    reverse<>+0(SB), Z21, Z7
-	MOVQ       392(SP), AX
-	MOVQ       AX, 520(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z4, Z22, K5, Z22
+	VMOVDQU64  Z22, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ     Z5, Z23, Z23
+	VMOVDQU8   Z23, K2, 64(R13)
+	VMOVDQU8.Z Z23, K2, Z23
+	VPSHUFB    reverse<>+0(SB), Z23, Z7
+	MOVWLZX    2(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z8, Z22, K6, Z22
-	VMOVDQU64  Z22, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ     Z9, Z23, Z23
-	VMOVDQU8   Z23, K3, 64(R14)
-	VMOVDQU8.Z Z23, K3, Z23
-	VPSHUFB    reverse<>+0(SB), Z23, Z11
-	MOVQ       400(SP), AX
-	MOVQ       AX, 528(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z8, Z24, K5, Z24
+	VMOVDQU64  Z24, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ     Z9, Z25, Z25
+	VMOVDQU8   Z25, K3, 64(R14)
+	VMOVDQU8.Z Z25, K3, Z25
+	VPSHUFB    reverse<>+0(SB), Z25, Z11
+	MOVWLZX    4(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn2
 
 aad2:
-	VPXORQ     Z12, Z24, K6, Z24
-	VMOVDQU64  Z24, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ     Z13, Z25, Z25
-	VMOVDQU8   Z25, K4, 64(R15)
-	VMOVDQU8.Z Z25, K4, Z25
-	VPSHUFB    reverse<>+0(SB), Z25, Z15
-	MOVQ       408(SP), AX
-	MOVQ       AX, 536(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z12, Z26, K5, Z26
+	VMOVDQU64  Z26, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ     Z13, Z27, Z27
+	VMOVDQU8   Z27, K4, 64(R15)
+	VMOVDQU8.Z Z27, K4, Z27
+	VPSHUFB    reverse<>+0(SB), Z27, Z15
+	MOVWLZX    6(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          448(SP), AX
-	VMOVDQU64     (AX), Z21
-	MOVQ          456(SP), AX
-	VMOVDQU64     (AX), Z22
-	MOVQ          464(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z24
-	VSHUFI64X2    $0x44, Z22, Z21, Z25
-	VSHUFI64X2    $0x44, Z24, Z23, Z26
-	VSHUFI64X2    $0xee, Z22, Z21, Z27
-	VSHUFI64X2    $0xee, Z24, Z23, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	MOVQ          128(SP), AX
+	VMOVDQU64     (AX), Z25
+	MOVQ          144(SP), AX
+	VMOVDQU64     (AX), Z26
+	VSHUFI64X2    $0x44, Z24, Z23, Z27
+	VSHUFI64X2    $0x44, Z26, Z25, Z28
+	VSHUFI64X2    $0xee, Z24, Z23, Z29
+	VSHUFI64X2    $0xee, Z26, Z25, Z30
 	VSHUFI64X2    $0x88, Z28, Z27, Z23
 	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x44, Z6, Z2, Z25
-	VSHUFI64X2    $0x44, Z14, Z10, Z26
-	VSHUFI64X2    $0xee, Z6, Z2, Z27
-	VSHUFI64X2    $0xee, Z14, Z10, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z2
-	VSHUFI64X2    $0xdd, Z26, Z25, Z6
-	VSHUFI64X2    $0x88, Z28, Z27, Z10
-	VSHUFI64X2    $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ    $0x00, Z21, Z2, Z18
-	VPCLMULQDQ    $0x01, Z21, Z2, Z19
-	VPCLMULQDQ    $0x11, Z21, Z2, Z20
-	VPCLMULQDQ    $0x10, Z21, Z2, Z25
-	VPCLMULQDQ    $0x00, Z22, Z6, Z26
-	VPCLMULQDQ    $0x01, Z22, Z6, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z19
-	VPCLMULQDQ    $0x11, Z22, Z6, Z28
-	VPCLMULQDQ    $0x10, Z22, Z6, Z2
-	VPCLMULQDQ    $0x00, Z23, Z10, Z25
-	VPTERNLOGQ    $0x96, Z26, Z25, Z18
-	VPCLMULQDQ    $0x01, Z23, Z10, Z27
-	VPTERNLOGQ    $0x96, Z2, Z27, Z19
-	VPCLMULQDQ    $0x11, Z23, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z6, Z20
-	VPCLMULQDQ    $0x10, Z23, Z10, Z26
-	VPCLMULQDQ    $0x00, Z24, Z14, Z25
-	VPCLMULQDQ    $0x01, Z24, Z14, Z2
-	VPTERNLOGQ    $0x96, Z26, Z2, Z19
-	VPCLMULQDQ    $0x11, Z24, Z14, Z27
-	VPCLMULQDQ    $0x10, Z24, Z14, Z28
-	VPXORQ        Z25, Z18, Z18
-	VPXORQ        Z28, Z19, Z19
-	VPXORQ        Z27, Z20, Z20
-	MOVQ          448(SP), AX
-	VMOVDQU64     64(AX), Z21
-	MOVQ          456(SP), AX
-	VMOVDQU64     64(AX), Z22
-	MOVQ          464(SP), AX
+	VSHUFI64X2    $0x88, Z30, Z29, Z25
+	VSHUFI64X2    $0xdd, Z30, Z29, Z26
+	VSHUFI64X2    $0x44, Z6, Z2, Z27
+	VSHUFI64X2    $0x44, Z14, Z10, Z28
+	VSHUFI64X2    $0xee, Z6, Z2, Z29
+	VSHUFI64X2    $0xee, Z14, Z10, Z30
+	VSHUFI64X2    $0x88, Z28, Z27, Z2
+	VSHUFI64X2    $0xdd, Z28, Z27, Z6
+	VSHUFI64X2    $0x88, Z30, Z29, Z10
+	VSHUFI64X2    $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ    $0x00, Z23, Z2, Z20
+	VPCLMULQDQ    $0x01, Z23, Z2, Z21
+	VPCLMULQDQ    $0x11, Z23, Z2, Z22
+	VPCLMULQDQ    $0x10, Z23, Z2, Z27
+	VPCLMULQDQ    $0x00, Z24, Z6, Z28
+	VPCLMULQDQ    $0x01, Z24, Z6, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z21
+	VPCLMULQDQ    $0x11, Z24, Z6, Z30
+	VPCLMULQDQ    $0x10, Z24, Z6, Z31
+	VPCLMULQDQ    $0x00, Z25, Z10, Z2
+	VPTERNLOGQ    $0x96, Z28, Z2, Z20
+	VPCLMULQDQ    $0x01, Z25, Z10, Z27
+	VPTERNLOGQ    $0x96, Z31, Z27, Z21
+	VPCLMULQDQ    $0x11, Z25, Z10, Z29
+	VPTERNLOGQ    $0x96, Z30, Z29, Z22
+	VPCLMULQDQ    $0x10, Z25, Z10, Z6
+	VPCLMULQDQ    $0x00, Z26, Z14, Z28
+	VPCLMULQDQ    $0x01, Z26, Z14, Z2
+	VPTERNLOGQ    $0x96, Z6, Z2, Z21
+	VPCLMULQDQ    $0x11, Z26, Z14, Z31
+	VPCLMULQDQ    $0x10, Z26, Z14, Z27
+	VPXORQ        Z28, Z20, Z20
+	VPXORQ        Z27, Z21, Z21
+	VPXORQ        Z31, Z22, Z22
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Z23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Z24
-	VSHUFI64X2    $0x44, Z22, Z21, Z25
-	VSHUFI64X2    $0x44, Z24, Z23, Z26
-	VSHUFI64X2    $0xee, Z22, Z21, Z27
-	VSHUFI64X2    $0xee, Z24, Z23, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	MOVQ          128(SP), AX
+	VMOVDQU64     64(AX), Z25
+	MOVQ          144(SP), AX
+	VMOVDQU64     64(AX), Z26
+	VSHUFI64X2    $0x44, Z24, Z23, Z27
+	VSHUFI64X2    $0x44, Z26, Z25, Z28
+	VSHUFI64X2    $0xee, Z24, Z23, Z29
+	VSHUFI64X2    $0xee, Z26, Z25, Z30
 	VSHUFI64X2    $0x88, Z28, Z27, Z23
 	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x44, Z7, Z3, Z25
-	VSHUFI64X2    $0x44, Z15, Z11, Z26
-	VSHUFI64X2    $0xee, Z7, Z3, Z27
-	VSHUFI64X2    $0xee, Z15, Z11, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z3
-	VSHUFI64X2    $0xdd, Z26, Z25, Z7
-	VSHUFI64X2    $0x88, Z28, Z27, Z11
-	VSHUFI64X2    $0xdd, Z28, Z27, Z15
-	VPCLMULQDQ    $0x00, Z21, Z3, Z25
-	VPCLMULQDQ    $0x01, Z21, Z3, Z26
-	VPCLMULQDQ    $0x11, Z21, Z3, Z27
-	VPCLMULQDQ    $0x10, Z21, Z3, Z28
-	VPTERNLOGQ    $0x96, Z26, Z28, Z19
-	VPCLMULQDQ    $0x00, Z22, Z7, Z26
-	VPTERNLOGQ    $0x96, Z25, Z26, Z18
-	VPCLMULQDQ    $0x01, Z22, Z7, Z28
-	VPCLMULQDQ    $0x11, Z22, Z7, Z3
-	VPTERNLOGQ    $0x96, Z27, Z3, Z20
-	VPCLMULQDQ    $0x10, Z22, Z7, Z25
-	VPTERNLOGQ    $0x96, Z28, Z25, Z19
-	VPCLMULQDQ    $0x00, Z23, Z11, Z26
-	VPCLMULQDQ    $0x01, Z23, Z11, Z27
-	VPCLMULQDQ    $0x11, Z23, Z11, Z3
-	VPCLMULQDQ    $0x10, Z23, Z11, Z28
-	VPTERNLOGQ    $0x96, Z27, Z28, Z19
-	VPCLMULQDQ    $0x00, Z24, Z15, Z25
-	VPTERNLOGQ    $0x96, Z26, Z25, Z18
-	VPCLMULQDQ    $0x01, Z24, Z15, Z7
-	VPCLMULQDQ    $0x11, Z24, Z15, Z27
-	VPTERNLOGQ    $0x96, Z3, Z27, Z20
-	VPCLMULQDQ    $0x10, Z24, Z15, Z28
-	VPTERNLOGQ    $0x96, Z7, Z28, Z19
-	VMOVDQU64     128(SP), Z21
-	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ    $0x96, Z23, Z25, Z19
-	VPXORQ        Z22, Z18, Z18
+	VSHUFI64X2    $0x88, Z30, Z29, Z25
+	VSHUFI64X2    $0xdd, Z30, Z29, Z26
+	VSHUFI64X2    $0x44, Z7, Z3, Z27
+	VSHUFI64X2    $0x44, Z15, Z11, Z28
+	VSHUFI64X2    $0xee, Z7, Z3, Z29
+	VSHUFI64X2    $0xee, Z15, Z11, Z30
+	VSHUFI64X2    $0x88, Z28, Z27, Z3
+	VSHUFI64X2    $0xdd, Z28, Z27, Z7
+	VSHUFI64X2    $0x88, Z30, Z29, Z11
+	VSHUFI64X2    $0xdd, Z30, Z29, Z15
+	VPCLMULQDQ    $0x00, Z23, Z3, Z27
+	VPCLMULQDQ    $0x01, Z23, Z3, Z28
+	VPCLMULQDQ    $0x11, Z23, Z3, Z29
+	VPCLMULQDQ    $0x10, Z23, Z3, Z30
+	VPTERNLOGQ    $0x96, Z28, Z30, Z21
+	VPCLMULQDQ    $0x00, Z24, Z7, Z31
+	VPTERNLOGQ    $0x96, Z27, Z31, Z20
+	VPCLMULQDQ    $0x01, Z24, Z7, Z28
+	VPCLMULQDQ    $0x11, Z24, Z7, Z30
+	VPTERNLOGQ    $0x96, Z29, Z30, Z22
+	VPCLMULQDQ    $0x10, Z24, Z7, Z3
+	VPTERNLOGQ    $0x96, Z28, Z3, Z21
+	VPCLMULQDQ    $0x00, Z25, Z11, Z27
+	VPCLMULQDQ    $0x01, Z25, Z11, Z31
+	VPCLMULQDQ    $0x11, Z25, Z11, Z29
+	VPCLMULQDQ    $0x10, Z25, Z11, Z30
+	VPTERNLOGQ    $0x96, Z31, Z30, Z21
+	VPCLMULQDQ    $0x00, Z26, Z15, Z28
+	VPTERNLOGQ    $0x96, Z27, Z28, Z20
+	VPCLMULQDQ    $0x01, Z26, Z15, Z3
+	VPCLMULQDQ    $0x11, Z26, Z15, Z7
+	VPTERNLOGQ    $0x96, Z29, Z7, Z22
+	VPCLMULQDQ    $0x10, Z26, Z15, Z31
+	VPTERNLOGQ    $0x96, Z3, Z31, Z21
+	VMOVDQU64     (SP), Z23
+	VPSHUFB       spread<>+0(SB), Z23, Z23
+	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ    $0x00, Z19, Z23, Z24
+	VPCLMULQDQ    $0x01, Z19, Z23, Z25
+	VPCLMULQDQ    $0x11, Z19, Z23, Z26
+	VPCLMULQDQ    $0x10, Z19, Z23, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z21
 	VPXORQ        Z24, Z20, Z20
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD       $0x4e, Z18, Z18
-	VPTERNLOGQ    $0x96, Z26, Z18, Z19
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD       $0x4e, Z19, Z19
-	VPTERNLOGQ    $0x96, Z26, Z19, Z20
-	VPSHUFB       reverse<>+0(SB), Z20, Z20
-	VPXORQ        (SP), Z20, Z20
-	MOVQ          480(SP), AX
-	MOVQ          512(SP), BX
-	VEXTRACTI64X2 $0x00, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          488(SP), AX
-	MOVQ          520(SP), BX
-	VEXTRACTI64X2 $0x01, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          496(SP), AX
-	MOVQ          528(SP), BX
-	VEXTRACTI64X2 $0x02, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          504(SP), AX
-	MOVQ          536(SP), BX
-	VEXTRACTI64X2 $0x03, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	VPXORQ        Z18, Z18, Z18
-	VMOVDQU64     Z18, (SP)
-	VMOVDQU64     Z18, 64(SP)
+	VPXORQ        Z26, Z22, Z22
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z28, Z20, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD       $0x4e, Z21, Z21
+	VPTERNLOGQ    $0x96, Z28, Z21, Z22
+	VPSHUFB       reverse<>+0(SB), Z22, Z22
+	VPXORQ        Z18, Z22, Z22
+	MOVQ          72(SP), AX
+	MOVWLZX       (AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       2(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       4(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       6(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmSeal256vaes512(jobs *byte, group *byte, n int)
@@ -10315,10 +10015,9 @@ TEXT ·gcmSeal256vaes512(SB), NOSPLIT, $0-24
 	KMOVQ CX, K6
 
 packet:
-	MOVBLZX           (SI), R8
-	INCQ              SI
-	LEAQ              (R8)(R8*4), R8
-	LEAQ              (DI)(R8*8), R8
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
 	MOVQ              (R8), R9
 	MOVQ              8(R8), R10
 	MOVQ              16(R8), R12
@@ -10349,9 +10048,8 @@ packet:
 	XORL              CX, CX
 	CMPQ              DX, $0x01
 	SETHI             CL
-	MOVBLZX           -1(SI)(CX*1), CX
-	LEAQ              (CX)(CX*4), CX
-	MOVQ              (DI)(CX*8), CX
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
 	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
@@ -11609,10 +11307,9 @@ TEXT ·gcmSeal256vaes256(SB), NOSPLIT, $320-24
 	MOVQ n+16(FP), DX
 
 packet:
-	MOVBLZX     (SI), R8
-	INCQ        SI
-	LEAQ        (R8)(R8*4), R8
-	LEAQ        (DI)(R8*8), R8
+	MOVWLZX     (SI), R8
+	ADDQ        $0x02, SI
+	ADDQ        DI, R8
 	MOVQ        (R8), R9
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
@@ -11620,9 +11317,8 @@ packet:
 	XORL        CX, CX
 	CMPQ        DX, $0x01
 	SETHI       CL
-	MOVBLZX     -1(SI)(CX*1), CX
-	LEAQ        (CX)(CX*4), CX
-	MOVQ        (DI)(CX*8), CX
+	MOVWLZX     -2(SI)(CX*2), CX
+	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
 	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
@@ -12550,17 +12246,17 @@ lengths:
 
 // func gcmSeal256vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $552-40
+TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -12568,25 +12264,20 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -12594,25 +12285,20 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -12620,25 +12306,20 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -12646,210 +12327,194 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00004444, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	MOVL            32(AX), AX
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R12), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R12)
-	MOVL            AX, 8(R12)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X0
-	VPXORD.BCST     4(R12), X0, K5, X0
-	VPXORD          576(R8), X0, X0
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R12)
+	VMOVQ           BX, X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R13), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R13)
-	MOVL            AX, 8(R13)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X2
-	VPXORD.BCST     4(R13), X2, K5, X2
-	VPXORD          576(R9), X2, X2
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R13)
+	VMOVQ           BX, X2
+	VPSLLDQ         $0x04, X2, X2
+	VPXORQ          576(R9), X2, X2
 	VSHUFI64X2      $0x00, Z2, Z2, Z2
 	VPXORQ          counters<>+0(SB), Z2, Z2
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R14), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R14)
-	MOVL            AX, 8(R14)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X4
-	VPXORD.BCST     4(R14), X4, K5, X4
-	VPXORD          576(R10), X4, X4
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R14)
+	VMOVQ           BX, X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R10), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R15), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R15)
-	MOVL            AX, 8(R15)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X6
-	VPXORD.BCST     4(R15), X6, K5, X6
-	VPXORD          576(R11), X6, X6
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R15)
+	VMOVQ           BX, X6
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R11), X6, X6
 	VSHUFI64X2      $0x00, Z6, Z6, Z6
 	VPXORQ          counters<>+0(SB), Z6, Z6
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z8
 	VAESENC         Z8, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z13
+	MOVQ            96(SP), AX
+	VMOVDQU64       (AX), Z15
 	VBROADCASTI32X4 592(R9), Z9
 	VAESENC         Z9, Z2, Z2
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z14
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z16
 	VBROADCASTI32X4 592(R10), Z8
-	MOVQ            464(SP), AX
-	VMOVDQU64       (AX), Z15
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z17
 	VAESENC         Z8, Z4, Z4
 	VBROADCASTI32X4 592(R11), Z9
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z16
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z18
 	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0x44, Z16, Z15, Z19
 	VBROADCASTI32X4 608(R8), Z8
-	VSHUFI64X2      $0x44, Z14, Z13, Z17
 	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x44, Z16, Z15, Z18
+	VSHUFI64X2      $0x44, Z18, Z17, Z20
 	VBROADCASTI32X4 608(R9), Z9
 	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z14, Z13, Z19
+	VSHUFI64X2      $0xee, Z16, Z15, Z21
 	VBROADCASTI32X4 608(R10), Z8
-	VSHUFI64X2      $0xee, Z16, Z15, Z20
+	VSHUFI64X2      $0xee, Z18, Z17, Z22
 	VAESENC         Z8, Z4, Z4
 	VBROADCASTI32X4 608(R11), Z9
-	VSHUFI64X2      $0x88, Z18, Z17, Z13
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 624(R8), Z8
-	VSHUFI64X2      $0xdd, Z18, Z17, Z14
-	VAESENC         Z8, Z0, Z0
 	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VBROADCASTI32X4 624(R9), Z9
-	VAESENC         Z9, Z2, Z2
+	VAESENC         Z9, Z6, Z6
 	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VBROADCASTI32X4 624(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0x88, Z22, Z21, Z17
+	VBROADCASTI32X4 624(R9), Z9
+	VSHUFI64X2      $0xdd, Z22, Z21, Z18
+	VAESENC         Z9, Z2, Z2
 	VBROADCASTI32X4 624(R10), Z8
+	VSHUFI64X2      $0x44, Z3, Z1, Z19
 	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x44, Z3, Z1, Z17
 	VBROADCASTI32X4 624(R11), Z9
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
+	VSHUFI64X2      $0x44, Z7, Z5, Z20
 	VAESENC         Z9, Z6, Z6
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VBROADCASTI32X4 640(R8), Z8
-	VSHUFI64X2      $0x44, Z7, Z5, Z18
 	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xee, Z3, Z1, Z19
+	VSHUFI64X2      $0xee, Z3, Z1, Z21
 	VBROADCASTI32X4 640(R9), Z9
+	VSHUFI64X2      $0xee, Z7, Z5, Z22
 	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z7, Z5, Z20
 	VBROADCASTI32X4 640(R10), Z8
+	VSHUFI64X2      $0x88, Z20, Z19, Z1
 	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x88, Z18, Z17, Z1
+	VSHUFI64X2      $0xdd, Z20, Z19, Z3
 	VBROADCASTI32X4 640(R11), Z9
-	VSHUFI64X2      $0xdd, Z18, Z17, Z3
 	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0x88, Z22, Z21, Z5
 	VBROADCASTI32X4 656(R8), Z8
-	VSHUFI64X2      $0x88, Z20, Z19, Z5
 	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0xdd, Z22, Z21, Z7
 	VBROADCASTI32X4 656(R9), Z9
-	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VPCLMULQDQ      $0x00, Z15, Z1, Z12
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x00, Z13, Z1, Z10
 	VBROADCASTI32X4 656(R10), Z8
+	VPCLMULQDQ      $0x01, Z15, Z1, Z13
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x01, Z13, Z1, Z11
+	VPCLMULQDQ      $0x11, Z15, Z1, Z14
 	VBROADCASTI32X4 656(R11), Z9
-	VPCLMULQDQ      $0x11, Z13, Z1, Z12
 	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x10, Z15, Z1, Z19
 	VBROADCASTI32X4 672(R8), Z8
-	VPCLMULQDQ      $0x10, Z13, Z1, Z17
 	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x00, Z16, Z3, Z20
 	VBROADCASTI32X4 672(R9), Z9
-	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VPCLMULQDQ      $0x01, Z16, Z3, Z21
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x01, Z14, Z3, Z19
 	VBROADCASTI32X4 672(R10), Z8
+	VPTERNLOGQ      $0x96, Z19, Z21, Z13
 	VAESENC         Z8, Z4, Z4
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -12857,122 +12522,111 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
 	VBROADCASTI32X4 672(R11), Z9
 	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VPCLMULQDQ      $0x11, Z16, Z3, Z22
 	VBROADCASTI32X4 688(R8), Z8
-	VPCLMULQDQ      $0x11, Z14, Z3, Z20
+	VPCLMULQDQ      $0x10, Z16, Z3, Z23
 	VAESENC         Z8, Z0, Z0
 	VBROADCASTI32X4 688(R9), Z9
-	VPCLMULQDQ      $0x10, Z14, Z3, Z1
+	VPCLMULQDQ      $0x00, Z17, Z5, Z24
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x00, Z15, Z5, Z17
 	VBROADCASTI32X4 688(R10), Z8
+	VPTERNLOGQ      $0x96, Z20, Z24, Z12
 	VAESENC         Z8, Z4, Z4
-	VPTERNLOGQ      $0x96, Z18, Z17, Z10
+	VPCLMULQDQ      $0x01, Z17, Z5, Z25
 	VBROADCASTI32X4 688(R11), Z9
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VPTERNLOGQ      $0x96, Z23, Z25, Z13
 	VBROADCASTI32X4 704(R8), Z8
-	VPTERNLOGQ      $0x96, Z1, Z19, Z11
+	VPCLMULQDQ      $0x11, Z17, Z5, Z26
 	VAESENC         Z8, Z0, Z0
 	VBROADCASTI32X4 704(R9), Z9
-	VPCLMULQDQ      $0x11, Z15, Z5, Z3
+	VPTERNLOGQ      $0x96, Z22, Z26, Z14
 	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x10, Z17, Z5, Z27
 	VBROADCASTI32X4 704(R10), Z8
-	VPTERNLOGQ      $0x96, Z20, Z3, Z12
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, Z15, Z5, Z18
+	VPCLMULQDQ      $0x00, Z18, Z7, Z28
 	VBROADCASTI32X4 704(R11), Z9
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VPCLMULQDQ      $0x01, Z18, Z7, Z29
 	VBROADCASTI32X4 720(R8), Z8
-	VPCLMULQDQ      $0x01, Z16, Z7, Z1
+	VPTERNLOGQ      $0x96, Z27, Z29, Z13
 	VAESENC         Z8, Z0, Z0
 	VBROADCASTI32X4 720(R9), Z9
-	VPTERNLOGQ      $0x96, Z18, Z1, Z11
+	VPCLMULQDQ      $0x11, Z18, Z7, Z30
 	VAESENC         Z9, Z2, Z2
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
+	MOVQ            (AX), BX
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 104(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x24, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
 	VBROADCASTI32X4 720(R10), Z8
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
-	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x14, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x11, Z16, Z7, Z19
+	VPCLMULQDQ      $0x10, Z18, Z7, Z31
 	VBROADCASTI32X4 720(R11), Z9
+	VPXORQ          Z28, Z12, Z12
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x10, Z16, Z7, Z20
 	VBROADCASTI32X4 736(R8), Z8
+	VPXORQ          Z31, Z13, Z13
 	VAESENC         Z8, Z0, Z0
-	VPXORQ          Z17, Z10, Z10
 	VBROADCASTI32X4 736(R9), Z9
-	VPXORQ          Z20, Z11, Z11
+	VPXORQ          Z30, Z14, Z14
 	VAESENC         Z9, Z2, Z2
+	VMOVDQU64       (SP), Z15
 	VBROADCASTI32X4 736(R10), Z8
-	VPXORQ          Z19, Z12, Z12
 	VAESENC         Z8, Z4, Z4
-	VMOVDQU64       128(SP), Z13
+	VPSHUFB         spread<>+0(SB), Z15, Z15
 	VBROADCASTI32X4 736(R11), Z9
+	VPADDQ          aadBits<>+0(SB), Z15, Z15
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
 	VBROADCASTI32X4 752(R8), Z8
+	VPCLMULQDQ      $0x00, Z11, Z15, Z16
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
 	VBROADCASTI32X4 752(R9), Z9
-	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
+	VPCLMULQDQ      $0x01, Z11, Z15, Z17
 	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x11, Z11, Z15, Z18
 	VBROADCASTI32X4 752(R10), Z8
-	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
 	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, Z11, Z15, Z19
 	VBROADCASTI32X4 752(R11), Z9
-	VPTERNLOGQ      $0x96, Z15, Z17, Z11
+	VPTERNLOGQ      $0x96, Z17, Z19, Z13
 	VAESENC         Z9, Z6, Z6
-	VPXORQ          Z14, Z10, Z10
 	VBROADCASTI32X4 768(R8), Z8
-	VAESENC         Z8, Z0, Z0
 	VPXORQ          Z16, Z12, Z12
-	VBROADCASTI32X4 768(R9), Z9
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	VAESENC         Z8, Z0, Z0
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -12980,70 +12634,75 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
+	VBROADCASTI32X4 768(R9), Z9
 	VAESENC         Z9, Z2, Z2
+	VPXORQ          Z18, Z14, Z14
 	VBROADCASTI32X4 768(R10), Z8
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
 	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
 	VBROADCASTI32X4 768(R11), Z9
-	VPSHUFD         $0x4e, Z10, Z10
+	VPSHUFD         $0x4e, Z12, Z12
 	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z18, Z10, Z11
 	VBROADCASTI32X4 784(R8), Z8
+	VPTERNLOGQ      $0x96, Z20, Z12, Z13
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
 	VBROADCASTI32X4 784(R9), Z9
 	VAESENC         Z9, Z2, Z2
-	VPSHUFD         $0x4e, Z11, Z11
+	VPSHUFD         $0x4e, Z13, Z13
 	VBROADCASTI32X4 784(R10), Z8
-	VPTERNLOGQ      $0x96, Z18, Z11, Z12
+	VPTERNLOGQ      $0x96, Z20, Z13, Z14
 	VAESENC         Z8, Z4, Z4
 	VBROADCASTI32X4 784(R11), Z9
-	VPSHUFB         reverse<>+0(SB), Z12, Z12
+	VPSHUFB         reverse<>+0(SB), Z14, Z14
 	VAESENC         Z9, Z6, Z6
-	VPXORQ          (SP), Z12, Z12
 	VBROADCASTI32X4 800(R8), Z8
+	VPXORQ          Z10, Z14, Z14
 	VAESENCLAST     Z8, Z0, Z0
-	MOVQ            480(SP), AX
-	MOVQ            512(SP), BX
-	VEXTRACTI64X2   $0x00, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         (AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x00, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 800(R9), Z9
 	VAESENCLAST     Z9, Z2, Z2
-	MOVQ            488(SP), AX
-	MOVQ            520(SP), BX
-	VEXTRACTI64X2   $0x01, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         2(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x01, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 800(R10), Z8
-	MOVQ            496(SP), AX
-	MOVQ            528(SP), BX
-	VEXTRACTI64X2   $0x02, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         4(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x02, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z8, Z4, Z4
 	VBROADCASTI32X4 800(R11), Z9
-	MOVQ            504(SP), AX
-	MOVQ            536(SP), BX
-	VEXTRACTI64X2   $0x03, Z12, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         6(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x03, Z14, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z9, Z6, Z6
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -13051,262 +12710,250 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU8.Z      (R12), K1, Z10
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X8
-	VMOVDQU64       X8, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU8.Z      (R12), K1, Z12
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VMOVDQA64       X0, X10
+	VMOVDQU64       560(R8), X11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	LEAQ            (R12)(CX*1), AX
-	MOVQ            AX, 480(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU8.Z      (R13), K2, Z11
-	VMOVDQU64       X2, 16(SP)
-	VMOVDQU64       560(R9), X8
-	VMOVDQU64       X8, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU8.Z      (R13), K2, Z13
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x01, X2, Z10, Z10
+	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	LEAQ            (R13)(CX*1), AX
-	MOVQ            AX, 488(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU8.Z      (R14), K3, Z12
-	VMOVDQU64       X4, 32(SP)
-	VMOVDQU64       560(R10), X8
-	VMOVDQU64       X8, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU8.Z      (R14), K3, Z14
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x02, X4, Z10, Z10
+	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	LEAQ            (R14)(CX*1), AX
-	MOVQ            AX, 496(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU8.Z      (R15), K4, Z13
-	VMOVDQU64       X6, 48(SP)
-	VMOVDQU64       560(R11), X8
-	VMOVDQU64       X8, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU8.Z      (R15), K4, Z15
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x03, X6, Z10, Z10
+	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	LEAQ            (R15)(CX*1), AX
-	MOVQ            AX, 504(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPXORQ          Z0, Z10, K6, Z10
-	VMOVDQU8        Z10, K1, (R12)
-	VMOVDQU8.Z      Z10, K1, Z10
-	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPXORQ          Z0, Z12, K5, Z12
+	VMOVDQU8        Z12, K1, (R12)
+	VMOVDQU8.Z      Z12, K1, Z12
+	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z2, Z11, K6, Z11
-	VMOVDQU8   Z11, K2, (R13)
-	VMOVDQU8.Z Z11, K2, Z11
-	VPSHUFB    reverseFirst<>+0(SB), Z11, Z3
-	MOVQ       392(SP), AX
-	MOVQ       AX, 520(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z2, Z13, K5, Z13
+	VMOVDQU8   Z13, K2, (R13)
+	VMOVDQU8.Z Z13, K2, Z13
+	VPSHUFB    reverseFirst<>+0(SB), Z13, Z3
+	MOVWLZX    2(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z4, Z12, K6, Z12
-	VMOVDQU8   Z12, K3, (R14)
-	VMOVDQU8.Z Z12, K3, Z12
-	VPSHUFB    reverseFirst<>+0(SB), Z12, Z5
-	MOVQ       400(SP), AX
-	MOVQ       AX, 528(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z4, Z14, K5, Z14
+	VMOVDQU8   Z14, K3, (R14)
+	VMOVDQU8.Z Z14, K3, Z14
+	VPSHUFB    reverseFirst<>+0(SB), Z14, Z5
+	MOVWLZX    4(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn2
 
 aad2:
-	VPXORQ     Z6, Z13, K6, Z13
-	VMOVDQU8   Z13, K4, (R15)
-	VMOVDQU8.Z Z13, K4, Z13
-	VPSHUFB    reverseFirst<>+0(SB), Z13, Z7
-	MOVQ       408(SP), AX
-	MOVQ       AX, 536(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z6, Z15, K5, Z15
+	VMOVDQU8   Z15, K4, (R15)
+	VMOVDQU8.Z Z15, K4, Z15
+	VPSHUFB    reverseFirst<>+0(SB), Z15, Z7
+	MOVWLZX    6(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          448(SP), AX
-	VMOVDQU64     (AX), Z13
-	MOVQ          456(SP), AX
-	VMOVDQU64     (AX), Z14
-	MOVQ          464(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z15
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z16
-	VSHUFI64X2    $0x44, Z14, Z13, Z17
-	VSHUFI64X2    $0x44, Z16, Z15, Z18
-	VSHUFI64X2    $0xee, Z14, Z13, Z19
-	VSHUFI64X2    $0xee, Z16, Z15, Z20
-	VSHUFI64X2    $0x88, Z18, Z17, Z13
-	VSHUFI64X2    $0xdd, Z18, Z17, Z14
+	MOVQ          128(SP), AX
+	VMOVDQU64     (AX), Z17
+	MOVQ          144(SP), AX
+	VMOVDQU64     (AX), Z18
+	VSHUFI64X2    $0x44, Z16, Z15, Z19
+	VSHUFI64X2    $0x44, Z18, Z17, Z20
+	VSHUFI64X2    $0xee, Z16, Z15, Z21
+	VSHUFI64X2    $0xee, Z18, Z17, Z22
 	VSHUFI64X2    $0x88, Z20, Z19, Z15
 	VSHUFI64X2    $0xdd, Z20, Z19, Z16
-	VSHUFI64X2    $0x44, Z3, Z1, Z17
-	VSHUFI64X2    $0x44, Z7, Z5, Z18
-	VSHUFI64X2    $0xee, Z3, Z1, Z19
-	VSHUFI64X2    $0xee, Z7, Z5, Z20
-	VSHUFI64X2    $0x88, Z18, Z17, Z1
-	VSHUFI64X2    $0xdd, Z18, Z17, Z3
-	VSHUFI64X2    $0x88, Z20, Z19, Z5
-	VSHUFI64X2    $0xdd, Z20, Z19, Z7
-	VPCLMULQDQ    $0x00, Z13, Z1, Z10
-	VPCLMULQDQ    $0x01, Z13, Z1, Z11
-	VPCLMULQDQ    $0x11, Z13, Z1, Z12
-	VPCLMULQDQ    $0x10, Z13, Z1, Z17
-	VPCLMULQDQ    $0x00, Z14, Z3, Z18
-	VPCLMULQDQ    $0x01, Z14, Z3, Z19
-	VPTERNLOGQ    $0x96, Z17, Z19, Z11
-	VPCLMULQDQ    $0x11, Z14, Z3, Z20
-	VPCLMULQDQ    $0x10, Z14, Z3, Z1
-	VPCLMULQDQ    $0x00, Z15, Z5, Z17
-	VPTERNLOGQ    $0x96, Z18, Z17, Z10
-	VPCLMULQDQ    $0x01, Z15, Z5, Z19
-	VPTERNLOGQ    $0x96, Z1, Z19, Z11
-	VPCLMULQDQ    $0x11, Z15, Z5, Z3
-	VPTERNLOGQ    $0x96, Z20, Z3, Z12
-	VPCLMULQDQ    $0x10, Z15, Z5, Z18
-	VPCLMULQDQ    $0x00, Z16, Z7, Z17
-	VPCLMULQDQ    $0x01, Z16, Z7, Z1
-	VPTERNLOGQ    $0x96, Z18, Z1, Z11
-	VPCLMULQDQ    $0x11, Z16, Z7, Z19
-	VPCLMULQDQ    $0x10, Z16, Z7, Z20
-	VPXORQ        Z17, Z10, Z10
-	VPXORQ        Z20, Z11, Z11
-	VPXORQ        Z19, Z12, Z12
-	VMOVDQU64     128(SP), Z13
-	VPCLMULQDQ    $0x00, 64(SP), Z13, Z14
-	VPCLMULQDQ    $0x01, 64(SP), Z13, Z15
-	VPCLMULQDQ    $0x11, 64(SP), Z13, Z16
-	VPCLMULQDQ    $0x10, 64(SP), Z13, Z17
-	VPTERNLOGQ    $0x96, Z15, Z17, Z11
-	VPXORQ        Z14, Z10, Z10
+	VSHUFI64X2    $0x88, Z22, Z21, Z17
+	VSHUFI64X2    $0xdd, Z22, Z21, Z18
+	VSHUFI64X2    $0x44, Z3, Z1, Z19
+	VSHUFI64X2    $0x44, Z7, Z5, Z20
+	VSHUFI64X2    $0xee, Z3, Z1, Z21
+	VSHUFI64X2    $0xee, Z7, Z5, Z22
+	VSHUFI64X2    $0x88, Z20, Z19, Z1
+	VSHUFI64X2    $0xdd, Z20, Z19, Z3
+	VSHUFI64X2    $0x88, Z22, Z21, Z5
+	VSHUFI64X2    $0xdd, Z22, Z21, Z7
+	VPCLMULQDQ    $0x00, Z15, Z1, Z12
+	VPCLMULQDQ    $0x01, Z15, Z1, Z13
+	VPCLMULQDQ    $0x11, Z15, Z1, Z14
+	VPCLMULQDQ    $0x10, Z15, Z1, Z19
+	VPCLMULQDQ    $0x00, Z16, Z3, Z20
+	VPCLMULQDQ    $0x01, Z16, Z3, Z21
+	VPTERNLOGQ    $0x96, Z19, Z21, Z13
+	VPCLMULQDQ    $0x11, Z16, Z3, Z22
+	VPCLMULQDQ    $0x10, Z16, Z3, Z23
+	VPCLMULQDQ    $0x00, Z17, Z5, Z24
+	VPTERNLOGQ    $0x96, Z20, Z24, Z12
+	VPCLMULQDQ    $0x01, Z17, Z5, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z13
+	VPCLMULQDQ    $0x11, Z17, Z5, Z26
+	VPTERNLOGQ    $0x96, Z22, Z26, Z14
+	VPCLMULQDQ    $0x10, Z17, Z5, Z27
+	VPCLMULQDQ    $0x00, Z18, Z7, Z28
+	VPCLMULQDQ    $0x01, Z18, Z7, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z13
+	VPCLMULQDQ    $0x11, Z18, Z7, Z30
+	VPCLMULQDQ    $0x10, Z18, Z7, Z31
+	VPXORQ        Z28, Z12, Z12
+	VPXORQ        Z31, Z13, Z13
+	VPXORQ        Z30, Z14, Z14
+	VMOVDQU64     (SP), Z15
+	VPSHUFB       spread<>+0(SB), Z15, Z15
+	VPADDQ        aadBits<>+0(SB), Z15, Z15
+	VPCLMULQDQ    $0x00, Z11, Z15, Z16
+	VPCLMULQDQ    $0x01, Z11, Z15, Z17
+	VPCLMULQDQ    $0x11, Z11, Z15, Z18
+	VPCLMULQDQ    $0x10, Z11, Z15, Z19
+	VPTERNLOGQ    $0x96, Z17, Z19, Z13
 	VPXORQ        Z16, Z12, Z12
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z10, Z18
-	VPSHUFD       $0x4e, Z10, Z10
-	VPTERNLOGQ    $0x96, Z18, Z10, Z11
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z11, Z18
-	VPSHUFD       $0x4e, Z11, Z11
-	VPTERNLOGQ    $0x96, Z18, Z11, Z12
-	VPSHUFB       reverse<>+0(SB), Z12, Z12
-	VPXORQ        (SP), Z12, Z12
-	MOVQ          480(SP), AX
-	MOVQ          512(SP), BX
-	VEXTRACTI64X2 $0x00, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          488(SP), AX
-	MOVQ          520(SP), BX
-	VEXTRACTI64X2 $0x01, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          496(SP), AX
-	MOVQ          528(SP), BX
-	VEXTRACTI64X2 $0x02, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          504(SP), AX
-	MOVQ          536(SP), BX
-	VEXTRACTI64X2 $0x03, Z12, (AX)
-	MOVB          $0x01, 36(BX)
-	VPXORQ        Z10, Z10, Z10
-	VMOVDQU64     Z10, (SP)
-	VMOVDQU64     Z10, 64(SP)
+	VPXORQ        Z18, Z14, Z14
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z20
+	VPSHUFD       $0x4e, Z12, Z12
+	VPTERNLOGQ    $0x96, Z20, Z12, Z13
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z20
+	VPSHUFD       $0x4e, Z13, Z13
+	VPTERNLOGQ    $0x96, Z20, Z13, Z14
+	VPSHUFB       reverse<>+0(SB), Z14, Z14
+	VPXORQ        Z10, Z14, Z14
+	MOVQ          72(SP), AX
+	MOVWLZX       (AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x00, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       2(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x01, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       4(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x02, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       6(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x03, Z14, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmSeal256vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of6(SB), NOSPLIT, $552-40
+TEXT ·gcmSeal256vaes512of6(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -13314,25 +12961,20 @@ TEXT ·gcmSeal256vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -13340,25 +12982,20 @@ TEXT ·gcmSeal256vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -13366,25 +13003,20 @@ TEXT ·gcmSeal256vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -13392,255 +13024,233 @@ TEXT ·gcmSeal256vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00004444, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	MOVL            32(AX), AX
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R12), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R12)
-	MOVL            AX, 8(R12)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X0
-	VPXORD.BCST     4(R12), X0, K5, X0
-	VPXORD          576(R8), X0, X0
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R12)
+	VMOVQ           BX, X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R13), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R13)
-	MOVL            AX, 8(R13)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X4
-	VPXORD.BCST     4(R13), X4, K5, X4
-	VPXORD          576(R9), X4, X4
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R13)
+	VMOVQ           BX, X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R14), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R14)
-	MOVL            AX, 8(R14)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X8
-	VPXORD.BCST     4(R14), X8, K5, X8
-	VPXORD          576(R10), X8, X8
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R14)
+	VMOVQ           BX, X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R15), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R15)
-	MOVL            AX, 8(R15)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X12
-	VPXORD.BCST     4(R15), X12, K5, X12
-	VPXORD          576(R11), X12, X12
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R15)
+	VMOVQ           BX, X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
+	MOVQ            96(SP), AX
+	VMOVDQU64       (AX), Z23
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z24
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	MOVQ            464(SP), AX
-	VMOVDQU64       (AX), Z23
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
 	VBROADCASTI32X4 592(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z24
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 608(R8), Z16
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Y17, Y13, Y13
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
 	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
 	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 624(R10), Z16
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
 	VBROADCASTI32X4 624(R11), Z17
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Z17, Z12, Z12
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
 	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VBROADCASTI32X4 640(R8), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VBROADCASTI32X4 640(R9), Z17
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
 	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
 	VBROADCASTI32X4 640(R10), Z16
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
 	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VBROADCASTI32X4 640(R11), Z17
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
 	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VBROADCASTI32X4 656(R8), Z16
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
 	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
 	VBROADCASTI32X4 656(R9), Z17
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
 	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VBROADCASTI32X4 656(R10), Z16
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
 	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VBROADCASTI32X4 656(R11), Z17
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
 	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
 	VBROADCASTI32X4 672(R8), Z16
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 672(R9), Z17
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VBROADCASTI32X4 672(R10), Z16
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -13648,79 +13258,75 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 688(R8), Z16
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VBROADCASTI32X4 688(R9), Z17
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
 	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 688(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPXORQ          Z25, Z18, Z18
+	VPXORQ          Z27, Z21, Z21
 	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 688(R11), Z17
-	VPXORQ          Z28, Z19, Z19
+	VPXORQ          Z31, Z22, Z22
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
-	VPXORQ          Z27, Z20, Z20
+	MOVQ            96(SP), AX
+	VMOVDQU64       64(AX), Y23
 	VBROADCASTI32X4 704(R8), Z16
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Y21
+	MOVQ            112(SP), AX
+	VMOVDQU64       64(AX), Y24
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Y22
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Y25
 	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVQ            464(SP), AX
-	VMOVDQU64       64(AX), Y23
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Y26
 	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 704(R10), Z16
-	MOVQ            472(SP), AX
-	VMOVDQU64       64(AX), Y24
+	VINSERTI64X4    $0x01, Y24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
+	VINSERTI64X4    $0x01, Y26, Z25, Z28
 	VAESENC         Y16, Y9, Y9
-	VINSERTI64X4    $0x01, Y22, Z21, Z25
 	VBROADCASTI32X4 704(R11), Z17
-	VINSERTI64X4    $0x01, Y24, Z23, Z26
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VINSERTI64X4    $0x01, Y7, Z3, Z27
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 720(R9), Z17
-	VINSERTI64X4    $0x01, Y7, Z3, Z25
+	VINSERTI64X4    $0x01, Y15, Z11, Z28
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -13728,77 +13334,72 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
+	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 720(R10), Z16
-	VINSERTI64X4    $0x01, Y15, Z11, Z26
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
 	VBROADCASTI32X4 736(R9), Z17
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VBROADCASTI32X4 736(R10), Z16
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
 	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VBROADCASTI32X4 736(R11), Z17
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
 	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VAESENC         Y17, Y13, Y13
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
 	VBROADCASTI32X4 752(R8), Z16
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VBROADCASTI32X4 752(R9), Z17
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
 	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VBROADCASTI32X4 752(R10), Z16
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
 	VAESENC         Z16, Z8, Z8
+	VMOVDQU64       (SP), Z23
 	VAESENC         Y16, Y9, Y9
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
 	VBROADCASTI32X4 752(R11), Z17
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z12, Z12
-	VMOVDQU64       128(SP), Z21
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
 	VBROADCASTI32X4 768(R8), Z16
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 768(R9), Z17
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -13806,86 +13407,91 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
+	VBROADCASTI32X4 768(R9), Z17
 	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Y16, Y9, Y9
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
 	VBROADCASTI32X4 768(R11), Z17
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z22, Z18, Z18
 	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 784(R8), Z16
 	VPXORQ          Z24, Z20, Z20
+	VBROADCASTI32X4 784(R8), Z16
 	VAESENC         Z16, Z0, Z0
+	VPXORQ          Z26, Z22, Z22
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 784(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPSHUFD         $0x4e, Z18, Z18
+	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
 	VBROADCASTI32X4 784(R10), Z16
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
 	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VBROADCASTI32X4 784(R11), Z17
-	VPSHUFD         $0x4e, Z19, Z19
+	VPSHUFD         $0x4e, Z21, Z21
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VBROADCASTI32X4 800(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENCLAST     Y16, Y1, Y1
-	VPXORQ          (SP), Z20, Z20
 	VBROADCASTI32X4 800(R9), Z17
+	VPXORQ          Z18, Z22, Z22
 	VAESENCLAST     Z17, Z4, Z4
-	MOVQ            480(SP), AX
-	MOVQ            512(SP), BX
-	VEXTRACTI64X2   $0x00, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         (AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x00, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y17, Y5, Y5
 	VBROADCASTI32X4 800(R10), Z16
-	MOVQ            488(SP), AX
-	MOVQ            520(SP), BX
-	VEXTRACTI64X2   $0x01, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         2(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Y16, Y9, Y9
-	MOVQ            496(SP), AX
-	MOVQ            528(SP), BX
-	VEXTRACTI64X2   $0x02, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         4(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 800(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            504(SP), AX
-	MOVQ            536(SP), BX
-	VEXTRACTI64X2   $0x03, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         6(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -13893,306 +13499,294 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Y19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Y21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VMOVDQA64       X0, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	LEAQ            (R12)(CX*1), AX
-	MOVQ            AX, 480(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Y21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Y23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x01, X4, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	LEAQ            (R13)(CX*1), AX
-	MOVQ            AX, 488(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Y23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Y25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x02, X8, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	LEAQ            (R14)(CX*1), AX
-	MOVQ            AX, 496(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Y25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Y27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x03, X12, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	LEAQ            (R15)(CX*1), AX
-	MOVQ            AX, 504(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Y1, Y19, Y19
-	VMOVDQU8        Y19, K1, 64(R12)
-	VMOVDQU8.Z      Y19, K1, Y19
-	VPSHUFB         reverse<>+0(SB), Y19, Y3
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Y1, Y21, Y21
+	VMOVDQU8        Y21, K1, 64(R12)
+	VMOVDQU8.Z      Y21, K1, Y21
+	VPSHUFB         reverse<>+0(SB), Y21, Y3
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z4, Z20, K6, Z20
-	VMOVDQU64  Z20, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ     Y5, Y21, Y21
-	VMOVDQU8   Y21, K2, 64(R13)
-	VMOVDQU8.Z Y21, K2, Y21
-	VPSHUFB    reverse<>+0(SB), Y21, Y7
-	MOVQ       392(SP), AX
-	MOVQ       AX, 520(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z4, Z22, K5, Z22
+	VMOVDQU64  Z22, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ     Y5, Y23, Y23
+	VMOVDQU8   Y23, K2, 64(R13)
+	VMOVDQU8.Z Y23, K2, Y23
+	VPSHUFB    reverse<>+0(SB), Y23, Y7
+	MOVWLZX    2(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z8, Z22, K6, Z22
-	VMOVDQU64  Z22, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ     Y9, Y23, Y23
-	VMOVDQU8   Y23, K3, 64(R14)
-	VMOVDQU8.Z Y23, K3, Y23
-	VPSHUFB    reverse<>+0(SB), Y23, Y11
-	MOVQ       400(SP), AX
-	MOVQ       AX, 528(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z8, Z24, K5, Z24
+	VMOVDQU64  Z24, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ     Y9, Y25, Y25
+	VMOVDQU8   Y25, K3, 64(R14)
+	VMOVDQU8.Z Y25, K3, Y25
+	VPSHUFB    reverse<>+0(SB), Y25, Y11
+	MOVWLZX    4(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn2
 
 aad2:
-	VPXORQ     Z12, Z24, K6, Z24
-	VMOVDQU64  Z24, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ     Y13, Y25, Y25
-	VMOVDQU8   Y25, K4, 64(R15)
-	VMOVDQU8.Z Y25, K4, Y25
-	VPSHUFB    reverse<>+0(SB), Y25, Y15
-	MOVQ       408(SP), AX
-	MOVQ       AX, 536(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z12, Z26, K5, Z26
+	VMOVDQU64  Z26, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ     Y13, Y27, Y27
+	VMOVDQU8   Y27, K4, 64(R15)
+	VMOVDQU8.Z Y27, K4, Y27
+	VPSHUFB    reverse<>+0(SB), Y27, Y15
+	MOVWLZX    6(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          448(SP), AX
-	VMOVDQU64     (AX), Z21
-	MOVQ          456(SP), AX
-	VMOVDQU64     (AX), Z22
-	MOVQ          464(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z24
-	VSHUFI64X2    $0x44, Z22, Z21, Z25
-	VSHUFI64X2    $0x44, Z24, Z23, Z26
-	VSHUFI64X2    $0xee, Z22, Z21, Z27
-	VSHUFI64X2    $0xee, Z24, Z23, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	MOVQ          128(SP), AX
+	VMOVDQU64     (AX), Z25
+	MOVQ          144(SP), AX
+	VMOVDQU64     (AX), Z26
+	VSHUFI64X2    $0x44, Z24, Z23, Z27
+	VSHUFI64X2    $0x44, Z26, Z25, Z28
+	VSHUFI64X2    $0xee, Z24, Z23, Z29
+	VSHUFI64X2    $0xee, Z26, Z25, Z30
 	VSHUFI64X2    $0x88, Z28, Z27, Z23
 	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x44, Z6, Z2, Z25
-	VSHUFI64X2    $0x44, Z14, Z10, Z26
-	VSHUFI64X2    $0xee, Z6, Z2, Z27
-	VSHUFI64X2    $0xee, Z14, Z10, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z2
-	VSHUFI64X2    $0xdd, Z26, Z25, Z6
-	VSHUFI64X2    $0x88, Z28, Z27, Z10
-	VSHUFI64X2    $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ    $0x00, Z21, Z2, Z18
-	VPCLMULQDQ    $0x01, Z21, Z2, Z19
-	VPCLMULQDQ    $0x11, Z21, Z2, Z20
-	VPCLMULQDQ    $0x10, Z21, Z2, Z25
-	VPCLMULQDQ    $0x00, Z22, Z6, Z26
-	VPCLMULQDQ    $0x01, Z22, Z6, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z19
-	VPCLMULQDQ    $0x11, Z22, Z6, Z28
-	VPCLMULQDQ    $0x10, Z22, Z6, Z2
-	VPCLMULQDQ    $0x00, Z23, Z10, Z25
-	VPTERNLOGQ    $0x96, Z26, Z25, Z18
-	VPCLMULQDQ    $0x01, Z23, Z10, Z27
-	VPTERNLOGQ    $0x96, Z2, Z27, Z19
-	VPCLMULQDQ    $0x11, Z23, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z6, Z20
-	VPCLMULQDQ    $0x10, Z23, Z10, Z26
-	VPCLMULQDQ    $0x00, Z24, Z14, Z25
-	VPCLMULQDQ    $0x01, Z24, Z14, Z2
-	VPTERNLOGQ    $0x96, Z26, Z2, Z19
-	VPCLMULQDQ    $0x11, Z24, Z14, Z27
-	VPCLMULQDQ    $0x10, Z24, Z14, Z28
-	VPXORQ        Z25, Z18, Z18
-	VPXORQ        Z28, Z19, Z19
-	VPXORQ        Z27, Z20, Z20
-	MOVQ          448(SP), AX
-	VMOVDQU64     64(AX), Y21
-	MOVQ          456(SP), AX
-	VMOVDQU64     64(AX), Y22
-	MOVQ          464(SP), AX
+	VSHUFI64X2    $0x88, Z30, Z29, Z25
+	VSHUFI64X2    $0xdd, Z30, Z29, Z26
+	VSHUFI64X2    $0x44, Z6, Z2, Z27
+	VSHUFI64X2    $0x44, Z14, Z10, Z28
+	VSHUFI64X2    $0xee, Z6, Z2, Z29
+	VSHUFI64X2    $0xee, Z14, Z10, Z30
+	VSHUFI64X2    $0x88, Z28, Z27, Z2
+	VSHUFI64X2    $0xdd, Z28, Z27, Z6
+	VSHUFI64X2    $0x88, Z30, Z29, Z10
+	VSHUFI64X2    $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ    $0x00, Z23, Z2, Z20
+	VPCLMULQDQ    $0x01, Z23, Z2, Z21
+	VPCLMULQDQ    $0x11, Z23, Z2, Z22
+	VPCLMULQDQ    $0x10, Z23, Z2, Z27
+	VPCLMULQDQ    $0x00, Z24, Z6, Z28
+	VPCLMULQDQ    $0x01, Z24, Z6, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z21
+	VPCLMULQDQ    $0x11, Z24, Z6, Z30
+	VPCLMULQDQ    $0x10, Z24, Z6, Z31
+	VPCLMULQDQ    $0x00, Z25, Z10, Z2
+	VPTERNLOGQ    $0x96, Z28, Z2, Z20
+	VPCLMULQDQ    $0x01, Z25, Z10, Z27
+	VPTERNLOGQ    $0x96, Z31, Z27, Z21
+	VPCLMULQDQ    $0x11, Z25, Z10, Z29
+	VPTERNLOGQ    $0x96, Z30, Z29, Z22
+	VPCLMULQDQ    $0x10, Z25, Z10, Z6
+	VPCLMULQDQ    $0x00, Z26, Z14, Z28
+	VPCLMULQDQ    $0x01, Z26, Z14, Z2
+	VPTERNLOGQ    $0x96, Z6, Z2, Z21
+	VPCLMULQDQ    $0x11, Z26, Z14, Z31
+	VPCLMULQDQ    $0x10, Z26, Z14, Z27
+	VPXORQ        Z28, Z20, Z20
+	VPXORQ        Z27, Z21, Z21
+	VPXORQ        Z31, Z22, Z22
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Y23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Y24
-	VINSERTI64X4  $0x01, Y22, Z21, Z25
-	VINSERTI64X4  $0x01, Y24, Z23, Z26
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
-	VINSERTI64X4  $0x01, Y7, Z3, Z25
-	VINSERTI64X4  $0x01, Y15, Z11, Z26
-	VSHUFI64X2    $0x88, Z26, Z25, Z3
-	VSHUFI64X2    $0xdd, Z26, Z25, Z7
-	VPCLMULQDQ    $0x00, Z21, Z3, Z25
-	VPCLMULQDQ    $0x01, Z21, Z3, Z26
-	VPCLMULQDQ    $0x11, Z21, Z3, Z27
-	VPCLMULQDQ    $0x10, Z21, Z3, Z28
-	VPTERNLOGQ    $0x96, Z26, Z28, Z19
-	VPCLMULQDQ    $0x00, Z22, Z7, Z26
-	VPTERNLOGQ    $0x96, Z25, Z26, Z18
-	VPCLMULQDQ    $0x01, Z22, Z7, Z28
-	VPCLMULQDQ    $0x11, Z22, Z7, Z3
-	VPTERNLOGQ    $0x96, Z27, Z3, Z20
-	VPCLMULQDQ    $0x10, Z22, Z7, Z25
-	VPTERNLOGQ    $0x96, Z28, Z25, Z19
-	VMOVDQU64     128(SP), Z21
-	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ    $0x96, Z23, Z25, Z19
-	VPXORQ        Z22, Z18, Z18
+	MOVQ          128(SP), AX
+	VMOVDQU64     64(AX), Y25
+	MOVQ          144(SP), AX
+	VMOVDQU64     64(AX), Y26
+	VINSERTI64X4  $0x01, Y24, Z23, Z27
+	VINSERTI64X4  $0x01, Y26, Z25, Z28
+	VSHUFI64X2    $0x88, Z28, Z27, Z23
+	VSHUFI64X2    $0xdd, Z28, Z27, Z24
+	VINSERTI64X4  $0x01, Y7, Z3, Z27
+	VINSERTI64X4  $0x01, Y15, Z11, Z28
+	VSHUFI64X2    $0x88, Z28, Z27, Z3
+	VSHUFI64X2    $0xdd, Z28, Z27, Z7
+	VPCLMULQDQ    $0x00, Z23, Z3, Z27
+	VPCLMULQDQ    $0x01, Z23, Z3, Z28
+	VPCLMULQDQ    $0x11, Z23, Z3, Z29
+	VPCLMULQDQ    $0x10, Z23, Z3, Z30
+	VPTERNLOGQ    $0x96, Z28, Z30, Z21
+	VPCLMULQDQ    $0x00, Z24, Z7, Z31
+	VPTERNLOGQ    $0x96, Z27, Z31, Z20
+	VPCLMULQDQ    $0x01, Z24, Z7, Z28
+	VPCLMULQDQ    $0x11, Z24, Z7, Z30
+	VPTERNLOGQ    $0x96, Z29, Z30, Z22
+	VPCLMULQDQ    $0x10, Z24, Z7, Z3
+	VPTERNLOGQ    $0x96, Z28, Z3, Z21
+	VMOVDQU64     (SP), Z23
+	VPSHUFB       spread<>+0(SB), Z23, Z23
+	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ    $0x00, Z19, Z23, Z24
+	VPCLMULQDQ    $0x01, Z19, Z23, Z25
+	VPCLMULQDQ    $0x11, Z19, Z23, Z26
+	VPCLMULQDQ    $0x10, Z19, Z23, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z21
 	VPXORQ        Z24, Z20, Z20
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD       $0x4e, Z18, Z18
-	VPTERNLOGQ    $0x96, Z26, Z18, Z19
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD       $0x4e, Z19, Z19
-	VPTERNLOGQ    $0x96, Z26, Z19, Z20
-	VPSHUFB       reverse<>+0(SB), Z20, Z20
-	VPXORQ        (SP), Z20, Z20
-	MOVQ          480(SP), AX
-	MOVQ          512(SP), BX
-	VEXTRACTI64X2 $0x00, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          488(SP), AX
-	MOVQ          520(SP), BX
-	VEXTRACTI64X2 $0x01, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          496(SP), AX
-	MOVQ          528(SP), BX
-	VEXTRACTI64X2 $0x02, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          504(SP), AX
-	MOVQ          536(SP), BX
-	VEXTRACTI64X2 $0x03, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	VPXORQ        Z18, Z18, Z18
-	VMOVDQU64     Z18, (SP)
-	VMOVDQU64     Z18, 64(SP)
+	VPXORQ        Z26, Z22, Z22
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z28, Z20, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD       $0x4e, Z21, Z21
+	VPTERNLOGQ    $0x96, Z28, Z21, Z22
+	VPSHUFB       reverse<>+0(SB), Z22, Z22
+	VPXORQ        Z18, Z22, Z22
+	MOVQ          72(SP), AX
+	MOVWLZX       (AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       2(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       4(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       6(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmSeal256vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $552-40
+TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -14200,25 +13794,20 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -14226,25 +13815,20 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -14252,25 +13836,20 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -14278,263 +13857,241 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00004444, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	MOVL            32(AX), AX
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R12), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R12)
-	MOVL            AX, 8(R12)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X0
-	VPXORD.BCST     4(R12), X0, K5, X0
-	VPXORD          576(R8), X0, X0
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R12)
+	VMOVQ           BX, X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R13), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R13)
-	MOVL            AX, 8(R13)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X4
-	VPXORD.BCST     4(R13), X4, K5, X4
-	VPXORD          576(R9), X4, X4
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R13)
+	VMOVQ           BX, X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R14), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R14)
-	MOVL            AX, 8(R14)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X8
-	VPXORD.BCST     4(R14), X8, K5, X8
-	VPXORD          576(R10), X8, X8
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R14)
+	VMOVQ           BX, X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	MOVL            32(AX), AX
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	MOVL            32(DI)(AX*1), AX
 	MOVL            4(R15), BX
 	BSWAPL          AX
-	MOVL            BX, 12(R15)
-	MOVL            AX, 8(R15)
-	SHLQ            $0x20, AX
-	VMOVQ           AX, X12
-	VPXORD.BCST     4(R15), X12, K5, X12
-	VPXORD          576(R11), X12, X12
+	SHLQ            $0x20, BX
+	ORQ             AX, BX
+	MOVQ            BX, 8(R15)
+	VMOVQ           BX, X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
+	MOVQ            96(SP), AX
+	VMOVDQU64       (AX), Z23
 	VAESENC         Z16, Z1, Z1
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z24
 	VBROADCASTI32X4 592(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVQ            464(SP), AX
-	VMOVDQU64       (AX), Z23
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z5, Z5
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z24
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VBROADCASTI32X4 592(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VBROADCASTI32X4 592(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VBROADCASTI32X4 608(R10), Z16
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VBROADCASTI32X4 624(R10), Z16
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VBROADCASTI32X4 624(R11), Z17
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Z17, Z12, Z12
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VBROADCASTI32X4 640(R8), Z16
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
 	VBROADCASTI32X4 640(R9), Z17
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
 	VBROADCASTI32X4 640(R10), Z16
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
 	VBROADCASTI32X4 640(R11), Z17
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
 	VBROADCASTI32X4 656(R8), Z16
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
 	VBROADCASTI32X4 656(R9), Z17
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
 	VBROADCASTI32X4 656(R10), Z16
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VBROADCASTI32X4 656(R11), Z17
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
 	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VBROADCASTI32X4 672(R8), Z16
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 672(R9), Z17
-	VPXORQ          Z25, Z18, Z18
 	VAESENC         Z17, Z4, Z4
+	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z17, Z5, Z5
-	VPXORQ          Z28, Z19, Z19
+	VPXORQ          Z31, Z22, Z22
 	VBROADCASTI32X4 672(R10), Z16
-	VPXORQ          Z27, Z20, Z20
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -14542,83 +14099,79 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
-	VBROADCASTI32X4 672(R11), Z17
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Z21
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Z22
-	VBROADCASTI32X4 688(R8), Z16
-	MOVQ            464(SP), AX
+	VAESENC         Z16, Z9, Z9
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Z23
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	MOVQ            472(SP), AX
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Z24
+	VAESENC         Z17, Z13, Z13
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Z26
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VBROADCASTI32X4 688(R9), Z17
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VBROADCASTI32X4 688(R10), Z16
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
-	VBROADCASTI32X4 688(R11), Z17
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VBROADCASTI32X4 704(R8), Z16
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 688(R11), Z17
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VBROADCASTI32X4 704(R8), Z16
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VBROADCASTI32X4 704(R9), Z17
-	VSHUFI64X2      $0x44, Z7, Z3, Z25
+	VSHUFI64X2      $0x44, Z15, Z11, Z28
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VBROADCASTI32X4 704(R10), Z16
-	VSHUFI64X2      $0xee, Z7, Z3, Z27
+	VSHUFI64X2      $0xee, Z15, Z11, Z30
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z15, Z11, Z28
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VBROADCASTI32X4 704(R11), Z17
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
 	VBROADCASTI32X4 720(R8), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z11
+	VSHUFI64X2      $0xdd, Z30, Z29, Z15
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z28, Z27, Z15
 	VBROADCASTI32X4 720(R9), Z17
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -14626,81 +14179,76 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
+	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 720(R10), Z16
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
 	VBROADCASTI32X4 720(R11), Z17
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
 	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
 	VBROADCASTI32X4 736(R9), Z17
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VBROADCASTI32X4 736(R10), Z16
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x00, Z25, Z11, Z27
 	VBROADCASTI32X4 736(R11), Z17
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z23, Z11, Z26
+	VPCLMULQDQ      $0x01, Z25, Z11, Z31
 	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x11, Z25, Z11, Z29
 	VBROADCASTI32X4 752(R8), Z16
-	VPCLMULQDQ      $0x01, Z23, Z11, Z27
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z23, Z11, Z3
+	VPCLMULQDQ      $0x10, Z25, Z11, Z30
 	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VBROADCASTI32X4 752(R9), Z17
-	VPCLMULQDQ      $0x10, Z23, Z11, Z28
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z27, Z28, Z19
+	VPCLMULQDQ      $0x00, Z26, Z15, Z28
 	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z27, Z28, Z20
 	VBROADCASTI32X4 752(R10), Z16
-	VPCLMULQDQ      $0x00, Z24, Z15, Z25
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VPCLMULQDQ      $0x01, Z26, Z15, Z3
 	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x11, Z26, Z15, Z7
 	VBROADCASTI32X4 752(R11), Z17
-	VPCLMULQDQ      $0x01, Z24, Z15, Z7
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x11, Z24, Z15, Z27
+	VPTERNLOGQ      $0x96, Z29, Z7, Z22
 	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x10, Z26, Z15, Z31
 	VBROADCASTI32X4 768(R8), Z16
-	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, Z24, Z15, Z28
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z17
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -14708,90 +14256,95 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
+	VBROADCASTI32X4 768(R9), Z17
+	VMOVDQU64       (SP), Z23
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z7, Z28, Z19
 	VAESENC         Z17, Z5, Z5
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 768(R10), Z16
-	VMOVDQU64       128(SP), Z21
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
 	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VBROADCASTI32X4 768(R11), Z17
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
 	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VBROADCASTI32X4 784(R8), Z16
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
 	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VBROADCASTI32X4 784(R9), Z17
-	VPXORQ          Z22, Z18, Z18
-	VAESENC         Z17, Z4, Z4
 	VPXORQ          Z24, Z20, Z20
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
+	VPXORQ          Z26, Z22, Z22
 	VBROADCASTI32X4 784(R10), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z16, Z8, Z8
-	VPSHUFD         $0x4e, Z18, Z18
+	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 784(R11), Z17
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 800(R8), Z16
-	VPSHUFD         $0x4e, Z19, Z19
+	VPSHUFD         $0x4e, Z21, Z21
 	VAESENCLAST     Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VAESENCLAST     Z16, Z1, Z1
 	VBROADCASTI32X4 800(R9), Z17
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENCLAST     Z17, Z4, Z4
-	VPXORQ          (SP), Z20, Z20
+	VPXORQ          Z18, Z22, Z22
 	VAESENCLAST     Z17, Z5, Z5
 	VBROADCASTI32X4 800(R10), Z16
-	MOVQ            480(SP), AX
-	MOVQ            512(SP), BX
-	VEXTRACTI64X2   $0x00, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         (AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x00, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z8, Z8
-	MOVQ            488(SP), AX
-	MOVQ            520(SP), BX
-	VEXTRACTI64X2   $0x01, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         2(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z9, Z9
 	VBROADCASTI32X4 800(R11), Z17
-	MOVQ            496(SP), AX
-	MOVQ            528(SP), BX
-	VEXTRACTI64X2   $0x02, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         4(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            504(SP), AX
-	MOVQ            536(SP), BX
-	VEXTRACTI64X2   $0x03, Z20, (AX)
-	MOVB            $0x01, 36(BX)
+	MOVQ            72(SP), AX
+	MOVWLZX         6(AX), AX
+	MOVQ            8(DI)(AX*1), BX
+	ADDQ            16(DI)(AX*1), BX
+	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -14799,311 +14352,299 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Z19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Z21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VMOVDQA64       X0, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	LEAQ            (R12)(CX*1), AX
-	MOVQ            AX, 480(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Z21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Z23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x01, X4, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	LEAQ            (R13)(CX*1), AX
-	MOVQ            AX, 488(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Z23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Z25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x02, X8, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	LEAQ            (R14)(CX*1), AX
-	MOVQ            AX, 496(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Z25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Z27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VINSERTI64X2    $0x03, X12, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	LEAQ            (R15)(CX*1), AX
-	MOVQ            AX, 504(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Z1, Z19, Z19
-	VMOVDQU8        Z19, K1, 64(R12)
-	VMOVDQU8.Z      Z19, K1, Z19
-	VPSHUFB         reverse<>+0(SB), Z19, Z3
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Z1, Z21, Z21
+	VMOVDQU8        Z21, K1, 64(R12)
+	VMOVDQU8.Z      Z21, K1, Z21
+	VPSHUFB         reverse<>+0(SB), Z21, Z3
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z4, Z20, K6, Z20
-	VMOVDQU64  Z20, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ     Z5, Z21, Z21
-	VMOVDQU8   Z21, K2, 64(R13)
-	VMOVDQU8.Z Z21, K2, Z21
-	VPSHUFB    reverse<>+0(SB), Z21, Z7
-	MOVQ       392(SP), AX
-	MOVQ       AX, 520(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z4, Z22, K5, Z22
+	VMOVDQU64  Z22, (R13)
+	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ     Z5, Z23, Z23
+	VMOVDQU8   Z23, K2, 64(R13)
+	VMOVDQU8.Z Z23, K2, Z23
+	VPSHUFB    reverse<>+0(SB), Z23, Z7
+	MOVWLZX    2(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z8, Z22, K6, Z22
-	VMOVDQU64  Z22, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ     Z9, Z23, Z23
-	VMOVDQU8   Z23, K3, 64(R14)
-	VMOVDQU8.Z Z23, K3, Z23
-	VPSHUFB    reverse<>+0(SB), Z23, Z11
-	MOVQ       400(SP), AX
-	MOVQ       AX, 528(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z8, Z24, K5, Z24
+	VMOVDQU64  Z24, (R14)
+	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ     Z9, Z25, Z25
+	VMOVDQU8   Z25, K3, 64(R14)
+	VMOVDQU8.Z Z25, K3, Z25
+	VPSHUFB    reverse<>+0(SB), Z25, Z11
+	MOVWLZX    4(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn2
 
 aad2:
-	VPXORQ     Z12, Z24, K6, Z24
-	VMOVDQU64  Z24, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ     Z13, Z25, Z25
-	VMOVDQU8   Z25, K4, 64(R15)
-	VMOVDQU8.Z Z25, K4, Z25
-	VPSHUFB    reverse<>+0(SB), Z25, Z15
-	MOVQ       408(SP), AX
-	MOVQ       AX, 536(SP)
-	CMPB       38(AX), $0x00
+	VPXORQ     Z12, Z26, K5, Z26
+	VMOVDQU64  Z26, (R15)
+	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ     Z13, Z27, Z27
+	VMOVDQU8   Z27, K4, 64(R15)
+	VMOVDQU8.Z Z27, K4, Z27
+	VPSHUFB    reverse<>+0(SB), Z27, Z15
+	MOVWLZX    6(SI), AX
+	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          448(SP), AX
-	VMOVDQU64     (AX), Z21
-	MOVQ          456(SP), AX
-	VMOVDQU64     (AX), Z22
-	MOVQ          464(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z24
-	VSHUFI64X2    $0x44, Z22, Z21, Z25
-	VSHUFI64X2    $0x44, Z24, Z23, Z26
-	VSHUFI64X2    $0xee, Z22, Z21, Z27
-	VSHUFI64X2    $0xee, Z24, Z23, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	MOVQ          128(SP), AX
+	VMOVDQU64     (AX), Z25
+	MOVQ          144(SP), AX
+	VMOVDQU64     (AX), Z26
+	VSHUFI64X2    $0x44, Z24, Z23, Z27
+	VSHUFI64X2    $0x44, Z26, Z25, Z28
+	VSHUFI64X2    $0xee, Z24, Z23, Z29
+	VSHUFI64X2    $0xee, Z26, Z25, Z30
 	VSHUFI64X2    $0x88, Z28, Z27, Z23
 	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x44, Z6, Z2, Z25
-	VSHUFI64X2    $0x44, Z14, Z10, Z26
-	VSHUFI64X2    $0xee, Z6, Z2, Z27
-	VSHUFI64X2    $0xee, Z14, Z10, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z2
-	VSHUFI64X2    $0xdd, Z26, Z25, Z6
-	VSHUFI64X2    $0x88, Z28, Z27, Z10
-	VSHUFI64X2    $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ    $0x00, Z21, Z2, Z18
-	VPCLMULQDQ    $0x01, Z21, Z2, Z19
-	VPCLMULQDQ    $0x11, Z21, Z2, Z20
-	VPCLMULQDQ    $0x10, Z21, Z2, Z25
-	VPCLMULQDQ    $0x00, Z22, Z6, Z26
-	VPCLMULQDQ    $0x01, Z22, Z6, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z19
-	VPCLMULQDQ    $0x11, Z22, Z6, Z28
-	VPCLMULQDQ    $0x10, Z22, Z6, Z2
-	VPCLMULQDQ    $0x00, Z23, Z10, Z25
-	VPTERNLOGQ    $0x96, Z26, Z25, Z18
-	VPCLMULQDQ    $0x01, Z23, Z10, Z27
-	VPTERNLOGQ    $0x96, Z2, Z27, Z19
-	VPCLMULQDQ    $0x11, Z23, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z6, Z20
-	VPCLMULQDQ    $0x10, Z23, Z10, Z26
-	VPCLMULQDQ    $0x00, Z24, Z14, Z25
-	VPCLMULQDQ    $0x01, Z24, Z14, Z2
-	VPTERNLOGQ    $0x96, Z26, Z2, Z19
-	VPCLMULQDQ    $0x11, Z24, Z14, Z27
-	VPCLMULQDQ    $0x10, Z24, Z14, Z28
-	VPXORQ        Z25, Z18, Z18
-	VPXORQ        Z28, Z19, Z19
-	VPXORQ        Z27, Z20, Z20
-	MOVQ          448(SP), AX
-	VMOVDQU64     64(AX), Z21
-	MOVQ          456(SP), AX
-	VMOVDQU64     64(AX), Z22
-	MOVQ          464(SP), AX
+	VSHUFI64X2    $0x88, Z30, Z29, Z25
+	VSHUFI64X2    $0xdd, Z30, Z29, Z26
+	VSHUFI64X2    $0x44, Z6, Z2, Z27
+	VSHUFI64X2    $0x44, Z14, Z10, Z28
+	VSHUFI64X2    $0xee, Z6, Z2, Z29
+	VSHUFI64X2    $0xee, Z14, Z10, Z30
+	VSHUFI64X2    $0x88, Z28, Z27, Z2
+	VSHUFI64X2    $0xdd, Z28, Z27, Z6
+	VSHUFI64X2    $0x88, Z30, Z29, Z10
+	VSHUFI64X2    $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ    $0x00, Z23, Z2, Z20
+	VPCLMULQDQ    $0x01, Z23, Z2, Z21
+	VPCLMULQDQ    $0x11, Z23, Z2, Z22
+	VPCLMULQDQ    $0x10, Z23, Z2, Z27
+	VPCLMULQDQ    $0x00, Z24, Z6, Z28
+	VPCLMULQDQ    $0x01, Z24, Z6, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z21
+	VPCLMULQDQ    $0x11, Z24, Z6, Z30
+	VPCLMULQDQ    $0x10, Z24, Z6, Z31
+	VPCLMULQDQ    $0x00, Z25, Z10, Z2
+	VPTERNLOGQ    $0x96, Z28, Z2, Z20
+	VPCLMULQDQ    $0x01, Z25, Z10, Z27
+	VPTERNLOGQ    $0x96, Z31, Z27, Z21
+	VPCLMULQDQ    $0x11, Z25, Z10, Z29
+	VPTERNLOGQ    $0x96, Z30, Z29, Z22
+	VPCLMULQDQ    $0x10, Z25, Z10, Z6
+	VPCLMULQDQ    $0x00, Z26, Z14, Z28
+	VPCLMULQDQ    $0x01, Z26, Z14, Z2
+	VPTERNLOGQ    $0x96, Z6, Z2, Z21
+	VPCLMULQDQ    $0x11, Z26, Z14, Z31
+	VPCLMULQDQ    $0x10, Z26, Z14, Z27
+	VPXORQ        Z28, Z20, Z20
+	VPXORQ        Z27, Z21, Z21
+	VPXORQ        Z31, Z22, Z22
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Z23
-	MOVQ          472(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Z24
-	VSHUFI64X2    $0x44, Z22, Z21, Z25
-	VSHUFI64X2    $0x44, Z24, Z23, Z26
-	VSHUFI64X2    $0xee, Z22, Z21, Z27
-	VSHUFI64X2    $0xee, Z24, Z23, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	MOVQ          128(SP), AX
+	VMOVDQU64     64(AX), Z25
+	MOVQ          144(SP), AX
+	VMOVDQU64     64(AX), Z26
+	VSHUFI64X2    $0x44, Z24, Z23, Z27
+	VSHUFI64X2    $0x44, Z26, Z25, Z28
+	VSHUFI64X2    $0xee, Z24, Z23, Z29
+	VSHUFI64X2    $0xee, Z26, Z25, Z30
 	VSHUFI64X2    $0x88, Z28, Z27, Z23
 	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x44, Z7, Z3, Z25
-	VSHUFI64X2    $0x44, Z15, Z11, Z26
-	VSHUFI64X2    $0xee, Z7, Z3, Z27
-	VSHUFI64X2    $0xee, Z15, Z11, Z28
-	VSHUFI64X2    $0x88, Z26, Z25, Z3
-	VSHUFI64X2    $0xdd, Z26, Z25, Z7
-	VSHUFI64X2    $0x88, Z28, Z27, Z11
-	VSHUFI64X2    $0xdd, Z28, Z27, Z15
-	VPCLMULQDQ    $0x00, Z21, Z3, Z25
-	VPCLMULQDQ    $0x01, Z21, Z3, Z26
-	VPCLMULQDQ    $0x11, Z21, Z3, Z27
-	VPCLMULQDQ    $0x10, Z21, Z3, Z28
-	VPTERNLOGQ    $0x96, Z26, Z28, Z19
-	VPCLMULQDQ    $0x00, Z22, Z7, Z26
-	VPTERNLOGQ    $0x96, Z25, Z26, Z18
-	VPCLMULQDQ    $0x01, Z22, Z7, Z28
-	VPCLMULQDQ    $0x11, Z22, Z7, Z3
-	VPTERNLOGQ    $0x96, Z27, Z3, Z20
-	VPCLMULQDQ    $0x10, Z22, Z7, Z25
-	VPTERNLOGQ    $0x96, Z28, Z25, Z19
-	VPCLMULQDQ    $0x00, Z23, Z11, Z26
-	VPCLMULQDQ    $0x01, Z23, Z11, Z27
-	VPCLMULQDQ    $0x11, Z23, Z11, Z3
-	VPCLMULQDQ    $0x10, Z23, Z11, Z28
-	VPTERNLOGQ    $0x96, Z27, Z28, Z19
-	VPCLMULQDQ    $0x00, Z24, Z15, Z25
-	VPTERNLOGQ    $0x96, Z26, Z25, Z18
-	VPCLMULQDQ    $0x01, Z24, Z15, Z7
-	VPCLMULQDQ    $0x11, Z24, Z15, Z27
-	VPTERNLOGQ    $0x96, Z3, Z27, Z20
-	VPCLMULQDQ    $0x10, Z24, Z15, Z28
-	VPTERNLOGQ    $0x96, Z7, Z28, Z19
-	VMOVDQU64     128(SP), Z21
-	VPCLMULQDQ    $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ    $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ    $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ    $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ    $0x96, Z23, Z25, Z19
-	VPXORQ        Z22, Z18, Z18
+	VSHUFI64X2    $0x88, Z30, Z29, Z25
+	VSHUFI64X2    $0xdd, Z30, Z29, Z26
+	VSHUFI64X2    $0x44, Z7, Z3, Z27
+	VSHUFI64X2    $0x44, Z15, Z11, Z28
+	VSHUFI64X2    $0xee, Z7, Z3, Z29
+	VSHUFI64X2    $0xee, Z15, Z11, Z30
+	VSHUFI64X2    $0x88, Z28, Z27, Z3
+	VSHUFI64X2    $0xdd, Z28, Z27, Z7
+	VSHUFI64X2    $0x88, Z30, Z29, Z11
+	VSHUFI64X2    $0xdd, Z30, Z29, Z15
+	VPCLMULQDQ    $0x00, Z23, Z3, Z27
+	VPCLMULQDQ    $0x01, Z23, Z3, Z28
+	VPCLMULQDQ    $0x11, Z23, Z3, Z29
+	VPCLMULQDQ    $0x10, Z23, Z3, Z30
+	VPTERNLOGQ    $0x96, Z28, Z30, Z21
+	VPCLMULQDQ    $0x00, Z24, Z7, Z31
+	VPTERNLOGQ    $0x96, Z27, Z31, Z20
+	VPCLMULQDQ    $0x01, Z24, Z7, Z28
+	VPCLMULQDQ    $0x11, Z24, Z7, Z30
+	VPTERNLOGQ    $0x96, Z29, Z30, Z22
+	VPCLMULQDQ    $0x10, Z24, Z7, Z3
+	VPTERNLOGQ    $0x96, Z28, Z3, Z21
+	VPCLMULQDQ    $0x00, Z25, Z11, Z27
+	VPCLMULQDQ    $0x01, Z25, Z11, Z31
+	VPCLMULQDQ    $0x11, Z25, Z11, Z29
+	VPCLMULQDQ    $0x10, Z25, Z11, Z30
+	VPTERNLOGQ    $0x96, Z31, Z30, Z21
+	VPCLMULQDQ    $0x00, Z26, Z15, Z28
+	VPTERNLOGQ    $0x96, Z27, Z28, Z20
+	VPCLMULQDQ    $0x01, Z26, Z15, Z3
+	VPCLMULQDQ    $0x11, Z26, Z15, Z7
+	VPTERNLOGQ    $0x96, Z29, Z7, Z22
+	VPCLMULQDQ    $0x10, Z26, Z15, Z31
+	VPTERNLOGQ    $0x96, Z3, Z31, Z21
+	VMOVDQU64     (SP), Z23
+	VPSHUFB       spread<>+0(SB), Z23, Z23
+	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ    $0x00, Z19, Z23, Z24
+	VPCLMULQDQ    $0x01, Z19, Z23, Z25
+	VPCLMULQDQ    $0x11, Z19, Z23, Z26
+	VPCLMULQDQ    $0x10, Z19, Z23, Z27
+	VPTERNLOGQ    $0x96, Z25, Z27, Z21
 	VPXORQ        Z24, Z20, Z20
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD       $0x4e, Z18, Z18
-	VPTERNLOGQ    $0x96, Z26, Z18, Z19
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD       $0x4e, Z19, Z19
-	VPTERNLOGQ    $0x96, Z26, Z19, Z20
-	VPSHUFB       reverse<>+0(SB), Z20, Z20
-	VPXORQ        (SP), Z20, Z20
-	MOVQ          480(SP), AX
-	MOVQ          512(SP), BX
-	VEXTRACTI64X2 $0x00, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          488(SP), AX
-	MOVQ          520(SP), BX
-	VEXTRACTI64X2 $0x01, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          496(SP), AX
-	MOVQ          528(SP), BX
-	VEXTRACTI64X2 $0x02, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	MOVQ          504(SP), AX
-	MOVQ          536(SP), BX
-	VEXTRACTI64X2 $0x03, Z20, (AX)
-	MOVB          $0x01, 36(BX)
-	VPXORQ        Z18, Z18, Z18
-	VMOVDQU64     Z18, (SP)
-	VMOVDQU64     Z18, 64(SP)
+	VPXORQ        Z26, Z22, Z22
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z28, Z20, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD       $0x4e, Z21, Z21
+	VPTERNLOGQ    $0x96, Z28, Z21, Z22
+	VPSHUFB       reverse<>+0(SB), Z22, Z22
+	VPXORQ        Z18, Z22, Z22
+	MOVQ          72(SP), AX
+	MOVWLZX       (AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       2(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       4(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVQ          72(SP), AX
+	MOVWLZX       6(AX), AX
+	MOVQ          8(DI)(AX*1), BX
+	ADDQ          16(DI)(AX*1), BX
+	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmOpen128vaes512(jobs *byte, group *byte, n int)
@@ -15118,10 +14659,9 @@ TEXT ·gcmOpen128vaes512(SB), NOSPLIT, $0-24
 	KMOVQ CX, K6
 
 packet:
-	MOVBLZX           (SI), R8
-	INCQ              SI
-	LEAQ              (R8)(R8*4), R8
-	LEAQ              (DI)(R8*8), R8
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
 	MOVQ              (R8), R9
 	MOVQ              8(R8), R10
 	MOVQ              16(R8), R12
@@ -15148,9 +14688,8 @@ packet:
 	XORL              CX, CX
 	CMPQ              DX, $0x01
 	SETHI             CL
-	MOVBLZX           -1(SI)(CX*1), CX
-	LEAQ              (CX)(CX*4), CX
-	MOVQ              (DI)(CX*8), CX
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
 	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
@@ -16288,10 +15827,9 @@ TEXT ·gcmOpen128vaes256(SB), NOSPLIT, $320-24
 	MOVQ n+16(FP), DX
 
 packet:
-	MOVBLZX     (SI), R8
-	INCQ        SI
-	LEAQ        (R8)(R8*4), R8
-	LEAQ        (DI)(R8*8), R8
+	MOVWLZX     (SI), R8
+	ADDQ        $0x02, SI
+	ADDQ        DI, R8
 	MOVQ        (R8), R9
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
@@ -16299,9 +15837,8 @@ packet:
 	XORL        CX, CX
 	CMPQ        DX, $0x01
 	SETHI       CL
-	MOVBLZX     -1(SI)(CX*1), CX
-	LEAQ        (CX)(CX*4), CX
-	MOVQ        (DI)(CX*8), CX
+	MOVWLZX     -2(SI)(CX*2), CX
+	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
 	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
@@ -16868,17 +16405,17 @@ lengths:
 
 // func gcmOpen128vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $552-40
+TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -16886,25 +16423,20 @@ TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -16912,25 +16444,20 @@ TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -16938,25 +16465,20 @@ TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -16964,169 +16486,156 @@ TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00006666, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	VMOVDQU32.Z     4(R12), K5, X0
-	VPXORD          576(R8), X0, X0
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	VMOVDQU32.Z     4(R13), K5, X2
-	VPXORD          576(R9), X2, X2
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R13), X2
+	VPSLLDQ         $0x04, X2, X2
+	VPXORQ          576(R9), X2, X2
 	VSHUFI64X2      $0x00, Z2, Z2, Z2
 	VPXORQ          counters<>+0(SB), Z2, Z2
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	VMOVDQU32.Z     4(R14), K5, X4
-	VPXORD          576(R10), X4, X4
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R14), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R10), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	VMOVDQU32.Z     4(R15), K5, X6
-	VPXORD          576(R11), X6, X6
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R15), X6
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R11), X6, X6
 	VSHUFI64X2      $0x00, Z6, Z6, Z6
 	VPXORQ          counters<>+0(SB), Z6, Z6
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z8
 	VAESENC         Z8, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z13
-	VBROADCASTI32X4 592(R9), Z9
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z14
-	VAESENC         Z9, Z2, Z2
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z15
-	VBROADCASTI32X4 592(R10), Z8
-	MOVQ            472(SP), AX
+	VBROADCASTI32X4 592(R9), Z9
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z16
+	VAESENC         Z9, Z2, Z2
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z17
+	VBROADCASTI32X4 592(R10), Z8
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z18
 	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x44, Z14, Z13, Z17
+	VSHUFI64X2      $0x44, Z16, Z15, Z19
 	VBROADCASTI32X4 592(R11), Z9
+	VSHUFI64X2      $0x44, Z18, Z17, Z20
 	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x44, Z16, Z15, Z18
 	VBROADCASTI32X4 608(R8), Z8
-	VSHUFI64X2      $0xee, Z14, Z13, Z19
+	VSHUFI64X2      $0xee, Z16, Z15, Z21
 	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xee, Z16, Z15, Z20
+	VSHUFI64X2      $0xee, Z18, Z17, Z22
 	VBROADCASTI32X4 608(R9), Z9
-	VSHUFI64X2      $0x88, Z18, Z17, Z13
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xdd, Z18, Z17, Z14
-	VBROADCASTI32X4 608(R10), Z8
 	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 608(R11), Z9
+	VAESENC         Z9, Z2, Z2
 	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VBROADCASTI32X4 608(R10), Z8
+	VSHUFI64X2      $0x88, Z22, Z21, Z17
+	VAESENC         Z8, Z4, Z4
+	VSHUFI64X2      $0xdd, Z22, Z21, Z18
+	VBROADCASTI32X4 608(R11), Z9
 	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x44, Z3, Z1, Z17
+	VSHUFI64X2      $0x44, Z3, Z1, Z19
 	VBROADCASTI32X4 624(R8), Z8
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x44, Z7, Z5, Z18
+	VSHUFI64X2      $0x44, Z7, Z5, Z20
 	VBROADCASTI32X4 624(R9), Z9
-	VSHUFI64X2      $0xee, Z3, Z1, Z19
+	VSHUFI64X2      $0xee, Z3, Z1, Z21
 	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z7, Z5, Z20
+	VSHUFI64X2      $0xee, Z7, Z5, Z22
 	VBROADCASTI32X4 624(R10), Z8
+	VSHUFI64X2      $0x88, Z20, Z19, Z1
 	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x88, Z18, Z17, Z1
 	VBROADCASTI32X4 624(R11), Z9
-	VSHUFI64X2      $0xdd, Z18, Z17, Z3
+	VSHUFI64X2      $0xdd, Z20, Z19, Z3
 	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x88, Z20, Z19, Z5
+	VSHUFI64X2      $0x88, Z22, Z21, Z5
 	VBROADCASTI32X4 640(R8), Z8
-	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VSHUFI64X2      $0xdd, Z22, Z21, Z7
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x00, Z13, Z1, Z10
+	VPCLMULQDQ      $0x00, Z15, Z1, Z12
 	VBROADCASTI32X4 640(R9), Z9
+	VPCLMULQDQ      $0x01, Z15, Z1, Z13
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x01, Z13, Z1, Z11
+	VPCLMULQDQ      $0x11, Z15, Z1, Z14
 	VBROADCASTI32X4 640(R10), Z8
-	VPCLMULQDQ      $0x11, Z13, Z1, Z12
+	VPCLMULQDQ      $0x10, Z15, Z1, Z19
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, Z13, Z1, Z17
 	VBROADCASTI32X4 640(R11), Z9
-	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VPCLMULQDQ      $0x00, Z16, Z3, Z20
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z14, Z3, Z19
+	VPCLMULQDQ      $0x01, Z16, Z3, Z21
 	VBROADCASTI32X4 656(R8), Z8
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -17134,53 +16643,49 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
 	VAESENC         Z8, Z0, Z0
+	VPTERNLOGQ      $0x96, Z19, Z21, Z13
 	VBROADCASTI32X4 656(R9), Z9
-	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VPCLMULQDQ      $0x11, Z16, Z3, Z22
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, Z14, Z3, Z20
+	VPCLMULQDQ      $0x10, Z16, Z3, Z23
 	VBROADCASTI32X4 656(R10), Z8
-	VPCLMULQDQ      $0x10, Z14, Z3, Z1
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x00, Z15, Z5, Z17
+	VPCLMULQDQ      $0x00, Z17, Z5, Z24
 	VBROADCASTI32X4 656(R11), Z9
-	VPTERNLOGQ      $0x96, Z18, Z17, Z10
+	VPTERNLOGQ      $0x96, Z20, Z24, Z12
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VPCLMULQDQ      $0x01, Z17, Z5, Z25
 	VBROADCASTI32X4 672(R8), Z8
+	VPTERNLOGQ      $0x96, Z23, Z25, Z13
 	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z1, Z19, Z11
+	VPCLMULQDQ      $0x11, Z17, Z5, Z26
 	VBROADCASTI32X4 672(R9), Z9
-	VPCLMULQDQ      $0x11, Z15, Z5, Z3
+	VPTERNLOGQ      $0x96, Z22, Z26, Z14
 	VAESENC         Z9, Z2, Z2
-	VPTERNLOGQ      $0x96, Z20, Z3, Z12
 	VBROADCASTI32X4 672(R10), Z8
-	VPCLMULQDQ      $0x10, Z15, Z5, Z18
+	VPCLMULQDQ      $0x10, Z17, Z5, Z27
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VPCLMULQDQ      $0x00, Z18, Z7, Z28
 	VBROADCASTI32X4 672(R11), Z9
+	VPCLMULQDQ      $0x01, Z18, Z7, Z29
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z16, Z7, Z1
+	VPTERNLOGQ      $0x96, Z27, Z29, Z13
 	VBROADCASTI32X4 688(R8), Z8
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -17188,54 +16693,49 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
 	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z18, Z1, Z11
+	VPCLMULQDQ      $0x11, Z18, Z7, Z30
 	VBROADCASTI32X4 688(R9), Z9
-	VPCLMULQDQ      $0x11, Z16, Z7, Z19
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z16, Z7, Z20
+	VPCLMULQDQ      $0x10, Z18, Z7, Z31
 	VBROADCASTI32X4 688(R10), Z8
-	VPXORQ          Z17, Z10, Z10
+	VPXORQ          Z28, Z12, Z12
 	VAESENC         Z8, Z4, Z4
+	VPXORQ          Z31, Z13, Z13
 	VBROADCASTI32X4 688(R11), Z9
-	VPXORQ          Z20, Z11, Z11
+	VPXORQ          Z30, Z14, Z14
 	VAESENC         Z9, Z6, Z6
-	VPXORQ          Z19, Z12, Z12
+	VMOVDQU64       (SP), Z15
 	VBROADCASTI32X4 704(R8), Z8
-	VMOVDQU64       128(SP), Z13
+	VPSHUFB         spread<>+0(SB), Z15, Z15
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
+	VPADDQ          aadBits<>+0(SB), Z15, Z15
 	VBROADCASTI32X4 704(R9), Z9
-	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
+	VPCLMULQDQ      $0x00, Z11, Z15, Z16
 	VBROADCASTI32X4 704(R10), Z8
+	VPCLMULQDQ      $0x01, Z11, Z15, Z17
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
+	VPCLMULQDQ      $0x11, Z11, Z15, Z18
 	VBROADCASTI32X4 704(R11), Z9
-	VPTERNLOGQ      $0x96, Z15, Z17, Z11
+	VPCLMULQDQ      $0x10, Z11, Z15, Z19
 	VAESENC         Z9, Z6, Z6
-	VPXORQ          Z14, Z10, Z10
+	VPTERNLOGQ      $0x96, Z17, Z19, Z13
 	VBROADCASTI32X4 720(R8), Z8
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -17243,67 +16743,63 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
 	VAESENC         Z8, Z0, Z0
-	VPXORQ          Z16, Z12, Z12
 	VBROADCASTI32X4 720(R9), Z9
+	VPXORQ          Z16, Z12, Z12
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
+	VPXORQ          Z18, Z14, Z14
 	VBROADCASTI32X4 720(R10), Z8
-	VPSHUFD         $0x4e, Z10, Z10
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
 	VAESENC         Z8, Z4, Z4
-	VPTERNLOGQ      $0x96, Z18, Z10, Z11
+	VPSHUFD         $0x4e, Z12, Z12
 	VBROADCASTI32X4 720(R11), Z9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
+	VPTERNLOGQ      $0x96, Z20, Z12, Z13
 	VAESENC         Z9, Z6, Z6
-	VPSHUFD         $0x4e, Z11, Z11
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
 	VBROADCASTI32X4 736(R8), Z8
-	VPTERNLOGQ      $0x96, Z18, Z11, Z12
 	VAESENCLAST     Z8, Z0, Z0
+	VPSHUFD         $0x4e, Z13, Z13
 	VBROADCASTI32X4 736(R9), Z9
-	VPSHUFB         reverse<>+0(SB), Z12, Z12
+	VPTERNLOGQ      $0x96, Z20, Z13, Z14
 	VAESENCLAST     Z9, Z2, Z2
-	VMOVDQU64       192(SP), Z13
+	VPSHUFB         reverse<>+0(SB), Z14, Z14
 	VBROADCASTI32X4 736(R10), Z8
-	VPTERNLOGQ      $0x96, (SP), Z13, Z12
+	VPXORQ          Z10, Z14, Z14
 	VAESENCLAST     Z8, Z4, Z4
-	VPTESTNMQ       Z12, Z12, K7
+	VPTESTNMQ       Z14, Z14, K6
 	VBROADCASTI32X4 736(R11), Z9
-	KMOVB           K7, AX
-	MOVL            AX, BX
-	SHRL            $0x01, BX
-	ANDL            BX, AX
-	MOVQ            512(SP), BX
-	BTL             $0x00, AX
-	SETCS           36(BX)
-	MOVQ            520(SP), BX
-	BTL             $0x02, AX
-	SETCS           36(BX)
-	MOVQ            528(SP), BX
-	BTL             $0x04, AX
-	SETCS           36(BX)
-	MOVQ            536(SP), BX
-	BTL             $0x06, AX
-	SETCS           36(BX)
+	KMOVB           K6, CX
+	MOVL            CX, AX
+	SHRL            $0x01, AX
+	ANDL            AX, CX
+	MOVQ            72(SP), BX
+	MOVWLZX         (BX), AX
+	BTL             $0x00, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         2(BX), AX
+	BTL             $0x02, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         4(BX), AX
+	BTL             $0x04, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         6(BX), AX
+	BTL             $0x06, CX
+	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Z9, Z6, Z6
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -17311,260 +16807,244 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU8.Z      (R12), K1, Z10
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X8
-	VMOVDQU64       X8, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU8.Z      (R12), K1, Z12
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R12)(CX*1), X0, X8
+	VMOVDQA64       X8, X10
+	VMOVDQU64       560(R8), X11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	VMOVDQU64       (R12)(CX*1), X8
-	VMOVDQU64       X8, 192(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU8.Z      (R13), K2, Z11
-	VMOVDQU64       X2, 16(SP)
-	VMOVDQU64       560(R9), X8
-	VMOVDQU64       X8, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU8.Z      (R13), K2, Z13
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R13)(CX*1), X2, X8
+	VINSERTI64X2    $0x01, X8, Z10, Z10
+	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	VMOVDQU64       (R13)(CX*1), X8
-	VMOVDQU64       X8, 208(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU8.Z      (R14), K3, Z12
-	VMOVDQU64       X4, 32(SP)
-	VMOVDQU64       560(R10), X8
-	VMOVDQU64       X8, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU8.Z      (R14), K3, Z14
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R14)(CX*1), X4, X8
+	VINSERTI64X2    $0x02, X8, Z10, Z10
+	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	VMOVDQU64       (R14)(CX*1), X8
-	VMOVDQU64       X8, 224(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU8.Z      (R15), K4, Z13
-	VMOVDQU64       X6, 48(SP)
-	VMOVDQU64       560(R11), X8
-	VMOVDQU64       X8, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU8.Z      (R15), K4, Z15
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R15)(CX*1), X6, X8
+	VINSERTI64X2    $0x03, X8, Z10, Z10
+	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	VMOVDQU64       (R15)(CX*1), X8
-	VMOVDQU64       X8, 240(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
-	VPXORQ          Z0, Z10, K6, Z10
-	VMOVDQU8        Z10, K1, (R12)
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
+	VPXORQ          Z0, Z12, K5, Z12
+	VMOVDQU8        Z12, K1, (R12)
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB  reverseFirst<>+0(SB), Z11, Z3
-	VPXORQ   Z2, Z11, K6, Z11
-	VMOVDQU8 Z11, K2, (R13)
-	MOVQ     392(SP), AX
-	MOVQ     AX, 520(SP)
-	CMPB     38(AX), $0x00
+	VPSHUFB  reverseFirst<>+0(SB), Z13, Z3
+	VPXORQ   Z2, Z13, K5, Z13
+	VMOVDQU8 Z13, K2, (R13)
+	MOVWLZX  2(SI), AX
+	CMPB     38(DI)(AX*1), $0x00
 	JNE      esn1
 
 aad1:
-	VPSHUFB  reverseFirst<>+0(SB), Z12, Z5
-	VPXORQ   Z4, Z12, K6, Z12
-	VMOVDQU8 Z12, K3, (R14)
-	MOVQ     400(SP), AX
-	MOVQ     AX, 528(SP)
-	CMPB     38(AX), $0x00
+	VPSHUFB  reverseFirst<>+0(SB), Z14, Z5
+	VPXORQ   Z4, Z14, K5, Z14
+	VMOVDQU8 Z14, K3, (R14)
+	MOVWLZX  4(SI), AX
+	CMPB     38(DI)(AX*1), $0x00
 	JNE      esn2
 
 aad2:
-	VPSHUFB  reverseFirst<>+0(SB), Z13, Z7
-	VPXORQ   Z6, Z13, K6, Z13
-	VMOVDQU8 Z13, K4, (R15)
-	MOVQ     408(SP), AX
-	MOVQ     AX, 536(SP)
-	CMPB     38(AX), $0x00
+	VPSHUFB  reverseFirst<>+0(SB), Z15, Z7
+	VPXORQ   Z6, Z15, K5, Z15
+	VMOVDQU8 Z15, K4, (R15)
+	MOVWLZX  6(SI), AX
+	CMPB     38(DI)(AX*1), $0x00
 	JNE      esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ       448(SP), AX
-	VMOVDQU64  (AX), Z13
-	MOVQ       456(SP), AX
-	VMOVDQU64  (AX), Z14
-	MOVQ       464(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  (AX), Z15
-	MOVQ       472(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  (AX), Z16
-	VSHUFI64X2 $0x44, Z14, Z13, Z17
-	VSHUFI64X2 $0x44, Z16, Z15, Z18
-	VSHUFI64X2 $0xee, Z14, Z13, Z19
-	VSHUFI64X2 $0xee, Z16, Z15, Z20
-	VSHUFI64X2 $0x88, Z18, Z17, Z13
-	VSHUFI64X2 $0xdd, Z18, Z17, Z14
+	MOVQ       128(SP), AX
+	VMOVDQU64  (AX), Z17
+	MOVQ       144(SP), AX
+	VMOVDQU64  (AX), Z18
+	VSHUFI64X2 $0x44, Z16, Z15, Z19
+	VSHUFI64X2 $0x44, Z18, Z17, Z20
+	VSHUFI64X2 $0xee, Z16, Z15, Z21
+	VSHUFI64X2 $0xee, Z18, Z17, Z22
 	VSHUFI64X2 $0x88, Z20, Z19, Z15
 	VSHUFI64X2 $0xdd, Z20, Z19, Z16
-	VSHUFI64X2 $0x44, Z3, Z1, Z17
-	VSHUFI64X2 $0x44, Z7, Z5, Z18
-	VSHUFI64X2 $0xee, Z3, Z1, Z19
-	VSHUFI64X2 $0xee, Z7, Z5, Z20
-	VSHUFI64X2 $0x88, Z18, Z17, Z1
-	VSHUFI64X2 $0xdd, Z18, Z17, Z3
-	VSHUFI64X2 $0x88, Z20, Z19, Z5
-	VSHUFI64X2 $0xdd, Z20, Z19, Z7
-	VPCLMULQDQ $0x00, Z13, Z1, Z10
-	VPCLMULQDQ $0x01, Z13, Z1, Z11
-	VPCLMULQDQ $0x11, Z13, Z1, Z12
-	VPCLMULQDQ $0x10, Z13, Z1, Z17
-	VPCLMULQDQ $0x00, Z14, Z3, Z18
-	VPCLMULQDQ $0x01, Z14, Z3, Z19
-	VPTERNLOGQ $0x96, Z17, Z19, Z11
-	VPCLMULQDQ $0x11, Z14, Z3, Z20
-	VPCLMULQDQ $0x10, Z14, Z3, Z1
-	VPCLMULQDQ $0x00, Z15, Z5, Z17
-	VPTERNLOGQ $0x96, Z18, Z17, Z10
-	VPCLMULQDQ $0x01, Z15, Z5, Z19
-	VPTERNLOGQ $0x96, Z1, Z19, Z11
-	VPCLMULQDQ $0x11, Z15, Z5, Z3
-	VPTERNLOGQ $0x96, Z20, Z3, Z12
-	VPCLMULQDQ $0x10, Z15, Z5, Z18
-	VPCLMULQDQ $0x00, Z16, Z7, Z17
-	VPCLMULQDQ $0x01, Z16, Z7, Z1
-	VPTERNLOGQ $0x96, Z18, Z1, Z11
-	VPCLMULQDQ $0x11, Z16, Z7, Z19
-	VPCLMULQDQ $0x10, Z16, Z7, Z20
-	VPXORQ     Z17, Z10, Z10
-	VPXORQ     Z20, Z11, Z11
-	VPXORQ     Z19, Z12, Z12
-	VMOVDQU64  128(SP), Z13
-	VPCLMULQDQ $0x00, 64(SP), Z13, Z14
-	VPCLMULQDQ $0x01, 64(SP), Z13, Z15
-	VPCLMULQDQ $0x11, 64(SP), Z13, Z16
-	VPCLMULQDQ $0x10, 64(SP), Z13, Z17
-	VPTERNLOGQ $0x96, Z15, Z17, Z11
-	VPXORQ     Z14, Z10, Z10
+	VSHUFI64X2 $0x88, Z22, Z21, Z17
+	VSHUFI64X2 $0xdd, Z22, Z21, Z18
+	VSHUFI64X2 $0x44, Z3, Z1, Z19
+	VSHUFI64X2 $0x44, Z7, Z5, Z20
+	VSHUFI64X2 $0xee, Z3, Z1, Z21
+	VSHUFI64X2 $0xee, Z7, Z5, Z22
+	VSHUFI64X2 $0x88, Z20, Z19, Z1
+	VSHUFI64X2 $0xdd, Z20, Z19, Z3
+	VSHUFI64X2 $0x88, Z22, Z21, Z5
+	VSHUFI64X2 $0xdd, Z22, Z21, Z7
+	VPCLMULQDQ $0x00, Z15, Z1, Z12
+	VPCLMULQDQ $0x01, Z15, Z1, Z13
+	VPCLMULQDQ $0x11, Z15, Z1, Z14
+	VPCLMULQDQ $0x10, Z15, Z1, Z19
+	VPCLMULQDQ $0x00, Z16, Z3, Z20
+	VPCLMULQDQ $0x01, Z16, Z3, Z21
+	VPTERNLOGQ $0x96, Z19, Z21, Z13
+	VPCLMULQDQ $0x11, Z16, Z3, Z22
+	VPCLMULQDQ $0x10, Z16, Z3, Z23
+	VPCLMULQDQ $0x00, Z17, Z5, Z24
+	VPTERNLOGQ $0x96, Z20, Z24, Z12
+	VPCLMULQDQ $0x01, Z17, Z5, Z25
+	VPTERNLOGQ $0x96, Z23, Z25, Z13
+	VPCLMULQDQ $0x11, Z17, Z5, Z26
+	VPTERNLOGQ $0x96, Z22, Z26, Z14
+	VPCLMULQDQ $0x10, Z17, Z5, Z27
+	VPCLMULQDQ $0x00, Z18, Z7, Z28
+	VPCLMULQDQ $0x01, Z18, Z7, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z13
+	VPCLMULQDQ $0x11, Z18, Z7, Z30
+	VPCLMULQDQ $0x10, Z18, Z7, Z31
+	VPXORQ     Z28, Z12, Z12
+	VPXORQ     Z31, Z13, Z13
+	VPXORQ     Z30, Z14, Z14
+	VMOVDQU64  (SP), Z15
+	VPSHUFB    spread<>+0(SB), Z15, Z15
+	VPADDQ     aadBits<>+0(SB), Z15, Z15
+	VPCLMULQDQ $0x00, Z11, Z15, Z16
+	VPCLMULQDQ $0x01, Z11, Z15, Z17
+	VPCLMULQDQ $0x11, Z11, Z15, Z18
+	VPCLMULQDQ $0x10, Z11, Z15, Z19
+	VPTERNLOGQ $0x96, Z17, Z19, Z13
 	VPXORQ     Z16, Z12, Z12
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z10, Z18
-	VPSHUFD    $0x4e, Z10, Z10
-	VPTERNLOGQ $0x96, Z18, Z10, Z11
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z11, Z18
-	VPSHUFD    $0x4e, Z11, Z11
-	VPTERNLOGQ $0x96, Z18, Z11, Z12
-	VPSHUFB    reverse<>+0(SB), Z12, Z12
-	VMOVDQU64  192(SP), Z13
-	VPTERNLOGQ $0x96, (SP), Z13, Z12
-	VPTESTNMQ  Z12, Z12, K7
-	KMOVB      K7, AX
-	MOVL       AX, BX
-	SHRL       $0x01, BX
-	ANDL       BX, AX
-	MOVQ       512(SP), BX
-	BTL        $0x00, AX
-	SETCS      36(BX)
-	MOVQ       520(SP), BX
-	BTL        $0x02, AX
-	SETCS      36(BX)
-	MOVQ       528(SP), BX
-	BTL        $0x04, AX
-	SETCS      36(BX)
-	MOVQ       536(SP), BX
-	BTL        $0x06, AX
-	SETCS      36(BX)
-	VPXORQ     Z10, Z10, Z10
-	VMOVDQU64  Z10, (SP)
-	VMOVDQU64  Z10, 64(SP)
+	VPXORQ     Z18, Z14, Z14
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z12, Z20
+	VPSHUFD    $0x4e, Z12, Z12
+	VPTERNLOGQ $0x96, Z20, Z12, Z13
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z13, Z20
+	VPSHUFD    $0x4e, Z13, Z13
+	VPTERNLOGQ $0x96, Z20, Z13, Z14
+	VPSHUFB    reverse<>+0(SB), Z14, Z14
+	VPXORQ     Z10, Z14, Z14
+	VPTESTNMQ  Z14, Z14, K6
+	KMOVB      K6, CX
+	MOVL       CX, AX
+	SHRL       $0x01, AX
+	ANDL       AX, CX
+	MOVQ       72(SP), BX
+	MOVWLZX    (BX), AX
+	BTL        $0x00, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    2(BX), AX
+	BTL        $0x02, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    4(BX), AX
+	BTL        $0x04, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    6(BX), AX
+	BTL        $0x06, CX
+	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmOpen128vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of6(SB), NOSPLIT, $552-40
+TEXT ·gcmOpen128vaes512of6(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -17572,25 +17052,20 @@ TEXT ·gcmOpen128vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -17598,25 +17073,20 @@ TEXT ·gcmOpen128vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -17624,25 +17094,20 @@ TEXT ·gcmOpen128vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -17650,206 +17115,191 @@ TEXT ·gcmOpen128vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00006666, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	VMOVDQU32.Z     4(R12), K5, X0
-	VPXORD          576(R8), X0, X0
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	VMOVDQU32.Z     4(R13), K5, X4
-	VPXORD          576(R9), X4, X4
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	VMOVDQU32.Z     4(R14), K5, X8
-	VPXORD          576(R10), X8, X8
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	VMOVDQU32.Z     4(R15), K5, X12
-	VPXORD          576(R11), X12, X12
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
-	VAESENC         Y16, Y1, Y1
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z23
+	VAESENC         Y16, Y1, Y1
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z24
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VBROADCASTI32X4 592(R10), Z16
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Y17, Y13, Y13
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Y16, Y1, Y1
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 608(R8), Z16
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VBROADCASTI32X4 608(R9), Z17
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
 	VAESENC         Y17, Y13, Y13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VBROADCASTI32X4 624(R8), Z16
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VBROADCASTI32X4 624(R10), Z16
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VBROADCASTI32X4 624(R11), Z17
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
 	VBROADCASTI32X4 640(R8), Z16
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VBROADCASTI32X4 640(R9), Z17
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VBROADCASTI32X4 640(R10), Z16
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Y16, Y9, Y9
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
 	VBROADCASTI32X4 640(R11), Z17
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VBROADCASTI32X4 656(R8), Z16
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	VAESENC         Z16, Z0, Z0
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -17857,72 +17307,64 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
-	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VBROADCASTI32X4 656(R9), Z17
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
 	VBROADCASTI32X4 656(R10), Z16
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 656(R11), Z17
-	VPXORQ          Z25, Z18, Z18
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z28, Z19, Z19
+	VPXORQ          Z27, Z21, Z21
 	VAESENC         Y17, Y13, Y13
-	VPXORQ          Z27, Z20, Z20
+	VPXORQ          Z31, Z22, Z22
 	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Y21
-	VAESENC         Y16, Y1, Y1
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Y22
-	VBROADCASTI32X4 672(R9), Z17
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Y23
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	MOVQ            472(SP), AX
+	VAESENC         Z16, Z0, Z0
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Y24
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Z17
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Y25
+	VAESENC         Z17, Z4, Z4
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Y26
+	VAESENC         Y17, Y5, Y5
+	VINSERTI64X4    $0x01, Y24, Z23, Z27
 	VBROADCASTI32X4 672(R10), Z16
-	VINSERTI64X4    $0x01, Y22, Z21, Z25
 	VAESENC         Z16, Z8, Z8
-	VINSERTI64X4    $0x01, Y24, Z23, Z26
+	VINSERTI64X4    $0x01, Y26, Z25, Z28
 	VAESENC         Y16, Y9, Y9
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 672(R11), Z17
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VINSERTI64X4    $0x01, Y7, Z3, Z27
 	VAESENC         Y17, Y13, Y13
-	VINSERTI64X4    $0x01, Y7, Z3, Z25
 	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -17930,65 +17372,62 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
+	VAESENC         Z16, Z0, Z0
+	VINSERTI64X4    $0x01, Y15, Z11, Z28
 	VAESENC         Y16, Y1, Y1
-	VINSERTI64X4    $0x01, Y15, Z11, Z26
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VBROADCASTI32X4 688(R9), Z17
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VBROADCASTI32X4 688(R10), Z16
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
 	VBROADCASTI32X4 688(R11), Z17
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Y17, Y13, Y13
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VBROADCASTI32X4 704(R8), Z16
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
 	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VAESENC         Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VBROADCASTI32X4 704(R9), Z17
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VBROADCASTI32X4 704(R10), Z16
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VAESENC         Y16, Y9, Y9
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VMOVDQU64       (SP), Z23
 	VBROADCASTI32X4 704(R11), Z17
-	VMOVDQU64       128(SP), Z21
 	VAESENC         Z17, Z12, Z12
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 720(R8), Z16
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -17996,80 +17435,76 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
 	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VBROADCASTI32X4 720(R9), Z17
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPXORQ          Z22, Z18, Z18
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Y16, Y9, Y9
 	VPXORQ          Z24, Z20, Z20
 	VBROADCASTI32X4 720(R11), Z17
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z17, Z12, Z12
-	VPSHUFD         $0x4e, Z18, Z18
 	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 736(R8), Z16
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VPSHUFD         $0x4e, Z20, Z20
 	VAESENCLAST     Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENCLAST     Y16, Y1, Y1
-	VPSHUFD         $0x4e, Z19, Z19
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VBROADCASTI32X4 736(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VPSHUFD         $0x4e, Z21, Z21
 	VAESENCLAST     Y17, Y5, Y5
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VBROADCASTI32X4 736(R10), Z16
-	VMOVDQU64       192(SP), Z21
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Y16, Y9, Y9
-	VPTERNLOGQ      $0x96, (SP), Z21, Z20
+	VPXORQ          Z18, Z22, Z22
 	VBROADCASTI32X4 736(R11), Z17
-	VPTESTNMQ       Z20, Z20, K7
+	VPTESTNMQ       Z22, Z22, K6
 	VAESENCLAST     Z17, Z12, Z12
-	KMOVB           K7, AX
-	MOVL            AX, BX
-	SHRL            $0x01, BX
-	ANDL            BX, AX
-	MOVQ            512(SP), BX
-	BTL             $0x00, AX
-	SETCS           36(BX)
-	MOVQ            520(SP), BX
-	BTL             $0x02, AX
-	SETCS           36(BX)
-	MOVQ            528(SP), BX
-	BTL             $0x04, AX
-	SETCS           36(BX)
-	MOVQ            536(SP), BX
-	BTL             $0x06, AX
-	SETCS           36(BX)
+	KMOVB           K6, CX
+	MOVL            CX, AX
+	SHRL            $0x01, AX
+	ANDL            AX, CX
+	MOVQ            72(SP), BX
+	MOVWLZX         (BX), AX
+	BTL             $0x00, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         2(BX), AX
+	BTL             $0x02, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         4(BX), AX
+	BTL             $0x04, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         6(BX), AX
+	BTL             $0x06, CX
+	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -18077,304 +17512,288 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Y19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Y21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R12)(CX*1), X0, X16
+	VMOVDQA64       X16, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	VMOVDQU64       (R12)(CX*1), X16
-	VMOVDQU64       X16, 192(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Y21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Y23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R13)(CX*1), X4, X16
+	VINSERTI64X2    $0x01, X16, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	VMOVDQU64       (R13)(CX*1), X16
-	VMOVDQU64       X16, 208(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Y23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Y25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R14)(CX*1), X8, X16
+	VINSERTI64X2    $0x02, X16, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	VMOVDQU64       (R14)(CX*1), X16
-	VMOVDQU64       X16, 224(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Y25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Y27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R15)(CX*1), X12, X16
+	VINSERTI64X2    $0x03, X16, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	VMOVDQU64       (R15)(CX*1), X16
-	VMOVDQU64       X16, 240(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverse<>+0(SB), Y19, Y3
-	VPXORQ          Y1, Y19, Y19
-	VMOVDQU8        Y19, K1, 64(R12)
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverse<>+0(SB), Y21, Y3
+	VPXORQ          Y1, Y21, Y21
+	VMOVDQU8        Y21, K1, 64(R12)
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ    Z4, Z20, K6, Z20
-	VMOVDQU64 Z20, (R13)
-	VPSHUFB   reverse<>+0(SB), Y21, Y7
-	VPXORQ    Y5, Y21, Y21
-	VMOVDQU8  Y21, K2, 64(R13)
-	MOVQ      392(SP), AX
-	MOVQ      AX, 520(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ    Z4, Z22, K5, Z22
+	VMOVDQU64 Z22, (R13)
+	VPSHUFB   reverse<>+0(SB), Y23, Y7
+	VPXORQ    Y5, Y23, Y23
+	VMOVDQU8  Y23, K2, 64(R13)
+	MOVWLZX   2(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ    Z8, Z22, K6, Z22
-	VMOVDQU64 Z22, (R14)
-	VPSHUFB   reverse<>+0(SB), Y23, Y11
-	VPXORQ    Y9, Y23, Y23
-	VMOVDQU8  Y23, K3, 64(R14)
-	MOVQ      400(SP), AX
-	MOVQ      AX, 528(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ    Z8, Z24, K5, Z24
+	VMOVDQU64 Z24, (R14)
+	VPSHUFB   reverse<>+0(SB), Y25, Y11
+	VPXORQ    Y9, Y25, Y25
+	VMOVDQU8  Y25, K3, 64(R14)
+	MOVWLZX   4(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ    Z12, Z24, K6, Z24
-	VMOVDQU64 Z24, (R15)
-	VPSHUFB   reverse<>+0(SB), Y25, Y15
-	VPXORQ    Y13, Y25, Y25
-	VMOVDQU8  Y25, K4, 64(R15)
-	MOVQ      408(SP), AX
-	MOVQ      AX, 536(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ    Z12, Z26, K5, Z26
+	VMOVDQU64 Z26, (R15)
+	VPSHUFB   reverse<>+0(SB), Y27, Y15
+	VPXORQ    Y13, Y27, Y27
+	VMOVDQU8  Y27, K4, 64(R15)
+	MOVWLZX   6(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ         448(SP), AX
-	VMOVDQU64    (AX), Z21
-	MOVQ         456(SP), AX
-	VMOVDQU64    (AX), Z22
-	MOVQ         464(SP), AX
+	MOVQ         96(SP), AX
 	VMOVDQU64    (AX), Z23
-	MOVQ         472(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    (AX), Z24
-	VSHUFI64X2   $0x44, Z22, Z21, Z25
-	VSHUFI64X2   $0x44, Z24, Z23, Z26
-	VSHUFI64X2   $0xee, Z22, Z21, Z27
-	VSHUFI64X2   $0xee, Z24, Z23, Z28
-	VSHUFI64X2   $0x88, Z26, Z25, Z21
-	VSHUFI64X2   $0xdd, Z26, Z25, Z22
+	MOVQ         128(SP), AX
+	VMOVDQU64    (AX), Z25
+	MOVQ         144(SP), AX
+	VMOVDQU64    (AX), Z26
+	VSHUFI64X2   $0x44, Z24, Z23, Z27
+	VSHUFI64X2   $0x44, Z26, Z25, Z28
+	VSHUFI64X2   $0xee, Z24, Z23, Z29
+	VSHUFI64X2   $0xee, Z26, Z25, Z30
 	VSHUFI64X2   $0x88, Z28, Z27, Z23
 	VSHUFI64X2   $0xdd, Z28, Z27, Z24
-	VSHUFI64X2   $0x44, Z6, Z2, Z25
-	VSHUFI64X2   $0x44, Z14, Z10, Z26
-	VSHUFI64X2   $0xee, Z6, Z2, Z27
-	VSHUFI64X2   $0xee, Z14, Z10, Z28
-	VSHUFI64X2   $0x88, Z26, Z25, Z2
-	VSHUFI64X2   $0xdd, Z26, Z25, Z6
-	VSHUFI64X2   $0x88, Z28, Z27, Z10
-	VSHUFI64X2   $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ   $0x00, Z21, Z2, Z18
-	VPCLMULQDQ   $0x01, Z21, Z2, Z19
-	VPCLMULQDQ   $0x11, Z21, Z2, Z20
-	VPCLMULQDQ   $0x10, Z21, Z2, Z25
-	VPCLMULQDQ   $0x00, Z22, Z6, Z26
-	VPCLMULQDQ   $0x01, Z22, Z6, Z27
-	VPTERNLOGQ   $0x96, Z25, Z27, Z19
-	VPCLMULQDQ   $0x11, Z22, Z6, Z28
-	VPCLMULQDQ   $0x10, Z22, Z6, Z2
-	VPCLMULQDQ   $0x00, Z23, Z10, Z25
-	VPTERNLOGQ   $0x96, Z26, Z25, Z18
-	VPCLMULQDQ   $0x01, Z23, Z10, Z27
-	VPTERNLOGQ   $0x96, Z2, Z27, Z19
-	VPCLMULQDQ   $0x11, Z23, Z10, Z6
-	VPTERNLOGQ   $0x96, Z28, Z6, Z20
-	VPCLMULQDQ   $0x10, Z23, Z10, Z26
-	VPCLMULQDQ   $0x00, Z24, Z14, Z25
-	VPCLMULQDQ   $0x01, Z24, Z14, Z2
-	VPTERNLOGQ   $0x96, Z26, Z2, Z19
-	VPCLMULQDQ   $0x11, Z24, Z14, Z27
-	VPCLMULQDQ   $0x10, Z24, Z14, Z28
-	VPXORQ       Z25, Z18, Z18
-	VPXORQ       Z28, Z19, Z19
-	VPXORQ       Z27, Z20, Z20
-	MOVQ         448(SP), AX
-	VMOVDQU64    64(AX), Y21
-	MOVQ         456(SP), AX
-	VMOVDQU64    64(AX), Y22
-	MOVQ         464(SP), AX
+	VSHUFI64X2   $0x88, Z30, Z29, Z25
+	VSHUFI64X2   $0xdd, Z30, Z29, Z26
+	VSHUFI64X2   $0x44, Z6, Z2, Z27
+	VSHUFI64X2   $0x44, Z14, Z10, Z28
+	VSHUFI64X2   $0xee, Z6, Z2, Z29
+	VSHUFI64X2   $0xee, Z14, Z10, Z30
+	VSHUFI64X2   $0x88, Z28, Z27, Z2
+	VSHUFI64X2   $0xdd, Z28, Z27, Z6
+	VSHUFI64X2   $0x88, Z30, Z29, Z10
+	VSHUFI64X2   $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ   $0x00, Z23, Z2, Z20
+	VPCLMULQDQ   $0x01, Z23, Z2, Z21
+	VPCLMULQDQ   $0x11, Z23, Z2, Z22
+	VPCLMULQDQ   $0x10, Z23, Z2, Z27
+	VPCLMULQDQ   $0x00, Z24, Z6, Z28
+	VPCLMULQDQ   $0x01, Z24, Z6, Z29
+	VPTERNLOGQ   $0x96, Z27, Z29, Z21
+	VPCLMULQDQ   $0x11, Z24, Z6, Z30
+	VPCLMULQDQ   $0x10, Z24, Z6, Z31
+	VPCLMULQDQ   $0x00, Z25, Z10, Z2
+	VPTERNLOGQ   $0x96, Z28, Z2, Z20
+	VPCLMULQDQ   $0x01, Z25, Z10, Z27
+	VPTERNLOGQ   $0x96, Z31, Z27, Z21
+	VPCLMULQDQ   $0x11, Z25, Z10, Z29
+	VPTERNLOGQ   $0x96, Z30, Z29, Z22
+	VPCLMULQDQ   $0x10, Z25, Z10, Z6
+	VPCLMULQDQ   $0x00, Z26, Z14, Z28
+	VPCLMULQDQ   $0x01, Z26, Z14, Z2
+	VPTERNLOGQ   $0x96, Z6, Z2, Z21
+	VPCLMULQDQ   $0x11, Z26, Z14, Z31
+	VPCLMULQDQ   $0x10, Z26, Z14, Z27
+	VPXORQ       Z28, Z20, Z20
+	VPXORQ       Z27, Z21, Z21
+	VPXORQ       Z31, Z22, Z22
+	MOVQ         96(SP), AX
 	VMOVDQU64    64(AX), Y23
-	MOVQ         472(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    64(AX), Y24
-	VINSERTI64X4 $0x01, Y22, Z21, Z25
-	VINSERTI64X4 $0x01, Y24, Z23, Z26
-	VSHUFI64X2   $0x88, Z26, Z25, Z21
-	VSHUFI64X2   $0xdd, Z26, Z25, Z22
-	VINSERTI64X4 $0x01, Y7, Z3, Z25
-	VINSERTI64X4 $0x01, Y15, Z11, Z26
-	VSHUFI64X2   $0x88, Z26, Z25, Z3
-	VSHUFI64X2   $0xdd, Z26, Z25, Z7
-	VPCLMULQDQ   $0x00, Z21, Z3, Z25
-	VPCLMULQDQ   $0x01, Z21, Z3, Z26
-	VPCLMULQDQ   $0x11, Z21, Z3, Z27
-	VPCLMULQDQ   $0x10, Z21, Z3, Z28
-	VPTERNLOGQ   $0x96, Z26, Z28, Z19
-	VPCLMULQDQ   $0x00, Z22, Z7, Z26
-	VPTERNLOGQ   $0x96, Z25, Z26, Z18
-	VPCLMULQDQ   $0x01, Z22, Z7, Z28
-	VPCLMULQDQ   $0x11, Z22, Z7, Z3
-	VPTERNLOGQ   $0x96, Z27, Z3, Z20
-	VPCLMULQDQ   $0x10, Z22, Z7, Z25
-	VPTERNLOGQ   $0x96, Z28, Z25, Z19
-	VMOVDQU64    128(SP), Z21
-	VPCLMULQDQ   $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ   $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ   $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ   $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ   $0x96, Z23, Z25, Z19
-	VPXORQ       Z22, Z18, Z18
+	MOVQ         128(SP), AX
+	VMOVDQU64    64(AX), Y25
+	MOVQ         144(SP), AX
+	VMOVDQU64    64(AX), Y26
+	VINSERTI64X4 $0x01, Y24, Z23, Z27
+	VINSERTI64X4 $0x01, Y26, Z25, Z28
+	VSHUFI64X2   $0x88, Z28, Z27, Z23
+	VSHUFI64X2   $0xdd, Z28, Z27, Z24
+	VINSERTI64X4 $0x01, Y7, Z3, Z27
+	VINSERTI64X4 $0x01, Y15, Z11, Z28
+	VSHUFI64X2   $0x88, Z28, Z27, Z3
+	VSHUFI64X2   $0xdd, Z28, Z27, Z7
+	VPCLMULQDQ   $0x00, Z23, Z3, Z27
+	VPCLMULQDQ   $0x01, Z23, Z3, Z28
+	VPCLMULQDQ   $0x11, Z23, Z3, Z29
+	VPCLMULQDQ   $0x10, Z23, Z3, Z30
+	VPTERNLOGQ   $0x96, Z28, Z30, Z21
+	VPCLMULQDQ   $0x00, Z24, Z7, Z31
+	VPTERNLOGQ   $0x96, Z27, Z31, Z20
+	VPCLMULQDQ   $0x01, Z24, Z7, Z28
+	VPCLMULQDQ   $0x11, Z24, Z7, Z30
+	VPTERNLOGQ   $0x96, Z29, Z30, Z22
+	VPCLMULQDQ   $0x10, Z24, Z7, Z3
+	VPTERNLOGQ   $0x96, Z28, Z3, Z21
+	VMOVDQU64    (SP), Z23
+	VPSHUFB      spread<>+0(SB), Z23, Z23
+	VPADDQ       aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ   $0x00, Z19, Z23, Z24
+	VPCLMULQDQ   $0x01, Z19, Z23, Z25
+	VPCLMULQDQ   $0x11, Z19, Z23, Z26
+	VPCLMULQDQ   $0x10, Z19, Z23, Z27
+	VPTERNLOGQ   $0x96, Z25, Z27, Z21
 	VPXORQ       Z24, Z20, Z20
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD      $0x4e, Z18, Z18
-	VPTERNLOGQ   $0x96, Z26, Z18, Z19
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD      $0x4e, Z19, Z19
-	VPTERNLOGQ   $0x96, Z26, Z19, Z20
-	VPSHUFB      reverse<>+0(SB), Z20, Z20
-	VMOVDQU64    192(SP), Z21
-	VPTERNLOGQ   $0x96, (SP), Z21, Z20
-	VPTESTNMQ    Z20, Z20, K7
-	KMOVB        K7, AX
-	MOVL         AX, BX
-	SHRL         $0x01, BX
-	ANDL         BX, AX
-	MOVQ         512(SP), BX
-	BTL          $0x00, AX
-	SETCS        36(BX)
-	MOVQ         520(SP), BX
-	BTL          $0x02, AX
-	SETCS        36(BX)
-	MOVQ         528(SP), BX
-	BTL          $0x04, AX
-	SETCS        36(BX)
-	MOVQ         536(SP), BX
-	BTL          $0x06, AX
-	SETCS        36(BX)
-	VPXORQ       Z18, Z18, Z18
-	VMOVDQU64    Z18, (SP)
-	VMOVDQU64    Z18, 64(SP)
+	VPXORQ       Z26, Z22, Z22
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD      $0x4e, Z20, Z20
+	VPTERNLOGQ   $0x96, Z28, Z20, Z21
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD      $0x4e, Z21, Z21
+	VPTERNLOGQ   $0x96, Z28, Z21, Z22
+	VPSHUFB      reverse<>+0(SB), Z22, Z22
+	VPXORQ       Z18, Z22, Z22
+	VPTESTNMQ    Z22, Z22, K6
+	KMOVB        K6, CX
+	MOVL         CX, AX
+	SHRL         $0x01, AX
+	ANDL         AX, CX
+	MOVQ         72(SP), BX
+	MOVWLZX      (BX), AX
+	BTL          $0x00, CX
+	SETCS        36(DI)(AX*1)
+	MOVWLZX      2(BX), AX
+	BTL          $0x02, CX
+	SETCS        36(DI)(AX*1)
+	MOVWLZX      4(BX), AX
+	BTL          $0x04, CX
+	SETCS        36(DI)(AX*1)
+	MOVWLZX      6(BX), AX
+	BTL          $0x06, CX
+	SETCS        36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmOpen128vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $552-40
+TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -18382,25 +17801,20 @@ TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -18408,25 +17822,20 @@ TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -18434,25 +17843,20 @@ TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -18460,214 +17864,198 @@ TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00006666, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	VMOVDQU32.Z     4(R12), K5, X0
-	VPXORD          576(R8), X0, X0
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	VMOVDQU32.Z     4(R13), K5, X4
-	VPXORD          576(R9), X4, X4
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	VMOVDQU32.Z     4(R14), K5, X8
-	VPXORD          576(R10), X8, X8
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	VMOVDQU32.Z     4(R15), K5, X12
-	VPXORD          576(R11), X12, X12
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
-	VAESENC         Z16, Z1, Z1
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z23
-	VAESENC         Z17, Z4, Z4
-	MOVQ            472(SP), AX
+	VAESENC         Z16, Z1, Z1
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
+	VAESENC         Z17, Z4, Z4
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VBROADCASTI32X4 592(R10), Z16
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VBROADCASTI32X4 608(R8), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VBROADCASTI32X4 608(R9), Z17
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VBROADCASTI32X4 624(R8), Z16
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VBROADCASTI32X4 624(R9), Z17
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 624(R10), Z16
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VBROADCASTI32X4 624(R11), Z17
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VBROADCASTI32X4 640(R8), Z16
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VBROADCASTI32X4 640(R9), Z17
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VBROADCASTI32X4 640(R10), Z16
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VBROADCASTI32X4 640(R11), Z17
+	VPXORQ          Z28, Z20, Z20
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z25, Z18, Z18
+	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z17, Z13, Z13
-	VPXORQ          Z28, Z19, Z19
+	VPXORQ          Z31, Z22, Z22
 	VBROADCASTI32X4 656(R8), Z16
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -18675,75 +18063,69 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
 	VAESENC         Z16, Z0, Z0
-	VPXORQ          Z27, Z20, Z20
-	VAESENC         Z16, Z1, Z1
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Z21
-	VBROADCASTI32X4 656(R9), Z17
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Z22
-	VAESENC         Z17, Z4, Z4
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Z23
-	VAESENC         Z17, Z5, Z5
-	MOVQ            472(SP), AX
+	VAESENC         Z16, Z1, Z1
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Z24
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VAESENC         Z17, Z5, Z5
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Z26
 	VBROADCASTI32X4 656(R10), Z16
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VBROADCASTI32X4 656(R11), Z17
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VAESENC         Z16, Z1, Z1
+	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 672(R8), Z16
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VBROADCASTI32X4 672(R9), Z17
-	VSHUFI64X2      $0x44, Z7, Z3, Z25
+	VSHUFI64X2      $0x44, Z15, Z11, Z28
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xee, Z7, Z3, Z27
+	VSHUFI64X2      $0xee, Z15, Z11, Z30
 	VBROADCASTI32X4 672(R10), Z16
-	VSHUFI64X2      $0xee, Z15, Z11, Z28
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
 	VBROADCASTI32X4 672(R11), Z17
-	VSHUFI64X2      $0x88, Z28, Z27, Z11
+	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z28, Z27, Z15
+	VSHUFI64X2      $0xdd, Z30, Z29, Z15
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VBROADCASTI32X4 688(R8), Z16
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -18751,70 +18133,66 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VBROADCASTI32X4 688(R9), Z17
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VBROADCASTI32X4 688(R10), Z16
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VBROADCASTI32X4 688(R11), Z17
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VBROADCASTI32X4 704(R8), Z16
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VPCLMULQDQ      $0x00, Z25, Z11, Z27
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z23, Z11, Z26
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x01, Z23, Z11, Z27
+	VPCLMULQDQ      $0x01, Z25, Z11, Z31
 	VBROADCASTI32X4 704(R9), Z17
-	VPCLMULQDQ      $0x11, Z23, Z11, Z3
+	VPCLMULQDQ      $0x11, Z25, Z11, Z29
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, Z23, Z11, Z28
+	VPCLMULQDQ      $0x10, Z25, Z11, Z30
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z27, Z28, Z19
+	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VBROADCASTI32X4 704(R10), Z16
+	VPCLMULQDQ      $0x00, Z26, Z15, Z28
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z24, Z15, Z25
+	VPTERNLOGQ      $0x96, Z27, Z28, Z20
 	VAESENC         Z16, Z9, Z9
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VPCLMULQDQ      $0x01, Z26, Z15, Z3
 	VBROADCASTI32X4 704(R11), Z17
-	VPCLMULQDQ      $0x01, Z24, Z15, Z7
+	VPCLMULQDQ      $0x11, Z26, Z15, Z7
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x11, Z24, Z15, Z27
+	VPTERNLOGQ      $0x96, Z29, Z7, Z22
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VPCLMULQDQ      $0x10, Z26, Z15, Z31
 	VBROADCASTI32X4 720(R8), Z16
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -18822,84 +18200,80 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, Z24, Z15, Z28
+	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z7, Z28, Z19
+	VMOVDQU64       (SP), Z23
 	VBROADCASTI32X4 720(R9), Z17
-	VMOVDQU64       128(SP), Z21
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VBROADCASTI32X4 720(R10), Z16
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Z16, Z9, Z9
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VBROADCASTI32X4 720(R11), Z17
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z22, Z18, Z18
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Z17, Z13, Z13
 	VPXORQ          Z24, Z20, Z20
 	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VPXORQ          Z26, Z22, Z22
 	VAESENCLAST     Z16, Z0, Z0
-	VPSHUFD         $0x4e, Z18, Z18
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENCLAST     Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VPSHUFD         $0x4e, Z20, Z20
 	VBROADCASTI32X4 736(R9), Z17
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENCLAST     Z17, Z4, Z4
-	VPSHUFD         $0x4e, Z19, Z19
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENCLAST     Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VPSHUFD         $0x4e, Z21, Z21
 	VBROADCASTI32X4 736(R10), Z16
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VAESENCLAST     Z16, Z8, Z8
-	VMOVDQU64       192(SP), Z21
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENCLAST     Z16, Z9, Z9
-	VPTERNLOGQ      $0x96, (SP), Z21, Z20
+	VPXORQ          Z18, Z22, Z22
 	VBROADCASTI32X4 736(R11), Z17
-	VPTESTNMQ       Z20, Z20, K7
+	VPTESTNMQ       Z22, Z22, K6
 	VAESENCLAST     Z17, Z12, Z12
-	KMOVB           K7, AX
-	MOVL            AX, BX
-	SHRL            $0x01, BX
-	ANDL            BX, AX
-	MOVQ            512(SP), BX
-	BTL             $0x00, AX
-	SETCS           36(BX)
-	MOVQ            520(SP), BX
-	BTL             $0x02, AX
-	SETCS           36(BX)
-	MOVQ            528(SP), BX
-	BTL             $0x04, AX
-	SETCS           36(BX)
-	MOVQ            536(SP), BX
-	BTL             $0x06, AX
-	SETCS           36(BX)
+	KMOVB           K6, CX
+	MOVL            CX, AX
+	SHRL            $0x01, AX
+	ANDL            AX, CX
+	MOVQ            72(SP), BX
+	MOVWLZX         (BX), AX
+	BTL             $0x00, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         2(BX), AX
+	BTL             $0x02, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         4(BX), AX
+	BTL             $0x04, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         6(BX), AX
+	BTL             $0x06, CX
+	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -18907,309 +18281,293 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Z19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Z21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R12)(CX*1), X0, X16
+	VMOVDQA64       X16, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	VMOVDQU64       (R12)(CX*1), X16
-	VMOVDQU64       X16, 192(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Z21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Z23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R13)(CX*1), X4, X16
+	VINSERTI64X2    $0x01, X16, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	VMOVDQU64       (R13)(CX*1), X16
-	VMOVDQU64       X16, 208(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Z23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Z25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R14)(CX*1), X8, X16
+	VINSERTI64X2    $0x02, X16, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	VMOVDQU64       (R14)(CX*1), X16
-	VMOVDQU64       X16, 224(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Z25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Z27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R15)(CX*1), X12, X16
+	VINSERTI64X2    $0x03, X16, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	VMOVDQU64       (R15)(CX*1), X16
-	VMOVDQU64       X16, 240(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverse<>+0(SB), Z19, Z3
-	VPXORQ          Z1, Z19, Z19
-	VMOVDQU8        Z19, K1, 64(R12)
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverse<>+0(SB), Z21, Z3
+	VPXORQ          Z1, Z21, Z21
+	VMOVDQU8        Z21, K1, 64(R12)
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ    Z4, Z20, K6, Z20
-	VMOVDQU64 Z20, (R13)
-	VPSHUFB   reverse<>+0(SB), Z21, Z7
-	VPXORQ    Z5, Z21, Z21
-	VMOVDQU8  Z21, K2, 64(R13)
-	MOVQ      392(SP), AX
-	MOVQ      AX, 520(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ    Z4, Z22, K5, Z22
+	VMOVDQU64 Z22, (R13)
+	VPSHUFB   reverse<>+0(SB), Z23, Z7
+	VPXORQ    Z5, Z23, Z23
+	VMOVDQU8  Z23, K2, 64(R13)
+	MOVWLZX   2(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ    Z8, Z22, K6, Z22
-	VMOVDQU64 Z22, (R14)
-	VPSHUFB   reverse<>+0(SB), Z23, Z11
-	VPXORQ    Z9, Z23, Z23
-	VMOVDQU8  Z23, K3, 64(R14)
-	MOVQ      400(SP), AX
-	MOVQ      AX, 528(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ    Z8, Z24, K5, Z24
+	VMOVDQU64 Z24, (R14)
+	VPSHUFB   reverse<>+0(SB), Z25, Z11
+	VPXORQ    Z9, Z25, Z25
+	VMOVDQU8  Z25, K3, 64(R14)
+	MOVWLZX   4(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ    Z12, Z24, K6, Z24
-	VMOVDQU64 Z24, (R15)
-	VPSHUFB   reverse<>+0(SB), Z25, Z15
-	VPXORQ    Z13, Z25, Z25
-	VMOVDQU8  Z25, K4, 64(R15)
-	MOVQ      408(SP), AX
-	MOVQ      AX, 536(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ    Z12, Z26, K5, Z26
+	VMOVDQU64 Z26, (R15)
+	VPSHUFB   reverse<>+0(SB), Z27, Z15
+	VPXORQ    Z13, Z27, Z27
+	VMOVDQU8  Z27, K4, 64(R15)
+	MOVWLZX   6(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ       448(SP), AX
-	VMOVDQU64  (AX), Z21
-	MOVQ       456(SP), AX
-	VMOVDQU64  (AX), Z22
-	MOVQ       464(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  (AX), Z23
-	MOVQ       472(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  (AX), Z24
-	VSHUFI64X2 $0x44, Z22, Z21, Z25
-	VSHUFI64X2 $0x44, Z24, Z23, Z26
-	VSHUFI64X2 $0xee, Z22, Z21, Z27
-	VSHUFI64X2 $0xee, Z24, Z23, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z21
-	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	MOVQ       128(SP), AX
+	VMOVDQU64  (AX), Z25
+	MOVQ       144(SP), AX
+	VMOVDQU64  (AX), Z26
+	VSHUFI64X2 $0x44, Z24, Z23, Z27
+	VSHUFI64X2 $0x44, Z26, Z25, Z28
+	VSHUFI64X2 $0xee, Z24, Z23, Z29
+	VSHUFI64X2 $0xee, Z26, Z25, Z30
 	VSHUFI64X2 $0x88, Z28, Z27, Z23
 	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x44, Z6, Z2, Z25
-	VSHUFI64X2 $0x44, Z14, Z10, Z26
-	VSHUFI64X2 $0xee, Z6, Z2, Z27
-	VSHUFI64X2 $0xee, Z14, Z10, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z2
-	VSHUFI64X2 $0xdd, Z26, Z25, Z6
-	VSHUFI64X2 $0x88, Z28, Z27, Z10
-	VSHUFI64X2 $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ $0x00, Z21, Z2, Z18
-	VPCLMULQDQ $0x01, Z21, Z2, Z19
-	VPCLMULQDQ $0x11, Z21, Z2, Z20
-	VPCLMULQDQ $0x10, Z21, Z2, Z25
-	VPCLMULQDQ $0x00, Z22, Z6, Z26
-	VPCLMULQDQ $0x01, Z22, Z6, Z27
-	VPTERNLOGQ $0x96, Z25, Z27, Z19
-	VPCLMULQDQ $0x11, Z22, Z6, Z28
-	VPCLMULQDQ $0x10, Z22, Z6, Z2
-	VPCLMULQDQ $0x00, Z23, Z10, Z25
-	VPTERNLOGQ $0x96, Z26, Z25, Z18
-	VPCLMULQDQ $0x01, Z23, Z10, Z27
-	VPTERNLOGQ $0x96, Z2, Z27, Z19
-	VPCLMULQDQ $0x11, Z23, Z10, Z6
-	VPTERNLOGQ $0x96, Z28, Z6, Z20
-	VPCLMULQDQ $0x10, Z23, Z10, Z26
-	VPCLMULQDQ $0x00, Z24, Z14, Z25
-	VPCLMULQDQ $0x01, Z24, Z14, Z2
-	VPTERNLOGQ $0x96, Z26, Z2, Z19
-	VPCLMULQDQ $0x11, Z24, Z14, Z27
-	VPCLMULQDQ $0x10, Z24, Z14, Z28
-	VPXORQ     Z25, Z18, Z18
-	VPXORQ     Z28, Z19, Z19
-	VPXORQ     Z27, Z20, Z20
-	MOVQ       448(SP), AX
-	VMOVDQU64  64(AX), Z21
-	MOVQ       456(SP), AX
-	VMOVDQU64  64(AX), Z22
-	MOVQ       464(SP), AX
+	VSHUFI64X2 $0x88, Z30, Z29, Z25
+	VSHUFI64X2 $0xdd, Z30, Z29, Z26
+	VSHUFI64X2 $0x44, Z6, Z2, Z27
+	VSHUFI64X2 $0x44, Z14, Z10, Z28
+	VSHUFI64X2 $0xee, Z6, Z2, Z29
+	VSHUFI64X2 $0xee, Z14, Z10, Z30
+	VSHUFI64X2 $0x88, Z28, Z27, Z2
+	VSHUFI64X2 $0xdd, Z28, Z27, Z6
+	VSHUFI64X2 $0x88, Z30, Z29, Z10
+	VSHUFI64X2 $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ $0x00, Z23, Z2, Z20
+	VPCLMULQDQ $0x01, Z23, Z2, Z21
+	VPCLMULQDQ $0x11, Z23, Z2, Z22
+	VPCLMULQDQ $0x10, Z23, Z2, Z27
+	VPCLMULQDQ $0x00, Z24, Z6, Z28
+	VPCLMULQDQ $0x01, Z24, Z6, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z21
+	VPCLMULQDQ $0x11, Z24, Z6, Z30
+	VPCLMULQDQ $0x10, Z24, Z6, Z31
+	VPCLMULQDQ $0x00, Z25, Z10, Z2
+	VPTERNLOGQ $0x96, Z28, Z2, Z20
+	VPCLMULQDQ $0x01, Z25, Z10, Z27
+	VPTERNLOGQ $0x96, Z31, Z27, Z21
+	VPCLMULQDQ $0x11, Z25, Z10, Z29
+	VPTERNLOGQ $0x96, Z30, Z29, Z22
+	VPCLMULQDQ $0x10, Z25, Z10, Z6
+	VPCLMULQDQ $0x00, Z26, Z14, Z28
+	VPCLMULQDQ $0x01, Z26, Z14, Z2
+	VPTERNLOGQ $0x96, Z6, Z2, Z21
+	VPCLMULQDQ $0x11, Z26, Z14, Z31
+	VPCLMULQDQ $0x10, Z26, Z14, Z27
+	VPXORQ     Z28, Z20, Z20
+	VPXORQ     Z27, Z21, Z21
+	VPXORQ     Z31, Z22, Z22
+	MOVQ       96(SP), AX
 	VMOVDQU64  64(AX), Z23
-	MOVQ       472(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  64(AX), Z24
-	VSHUFI64X2 $0x44, Z22, Z21, Z25
-	VSHUFI64X2 $0x44, Z24, Z23, Z26
-	VSHUFI64X2 $0xee, Z22, Z21, Z27
-	VSHUFI64X2 $0xee, Z24, Z23, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z21
-	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	MOVQ       128(SP), AX
+	VMOVDQU64  64(AX), Z25
+	MOVQ       144(SP), AX
+	VMOVDQU64  64(AX), Z26
+	VSHUFI64X2 $0x44, Z24, Z23, Z27
+	VSHUFI64X2 $0x44, Z26, Z25, Z28
+	VSHUFI64X2 $0xee, Z24, Z23, Z29
+	VSHUFI64X2 $0xee, Z26, Z25, Z30
 	VSHUFI64X2 $0x88, Z28, Z27, Z23
 	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x44, Z7, Z3, Z25
-	VSHUFI64X2 $0x44, Z15, Z11, Z26
-	VSHUFI64X2 $0xee, Z7, Z3, Z27
-	VSHUFI64X2 $0xee, Z15, Z11, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z3
-	VSHUFI64X2 $0xdd, Z26, Z25, Z7
-	VSHUFI64X2 $0x88, Z28, Z27, Z11
-	VSHUFI64X2 $0xdd, Z28, Z27, Z15
-	VPCLMULQDQ $0x00, Z21, Z3, Z25
-	VPCLMULQDQ $0x01, Z21, Z3, Z26
-	VPCLMULQDQ $0x11, Z21, Z3, Z27
-	VPCLMULQDQ $0x10, Z21, Z3, Z28
-	VPTERNLOGQ $0x96, Z26, Z28, Z19
-	VPCLMULQDQ $0x00, Z22, Z7, Z26
-	VPTERNLOGQ $0x96, Z25, Z26, Z18
-	VPCLMULQDQ $0x01, Z22, Z7, Z28
-	VPCLMULQDQ $0x11, Z22, Z7, Z3
-	VPTERNLOGQ $0x96, Z27, Z3, Z20
-	VPCLMULQDQ $0x10, Z22, Z7, Z25
-	VPTERNLOGQ $0x96, Z28, Z25, Z19
-	VPCLMULQDQ $0x00, Z23, Z11, Z26
-	VPCLMULQDQ $0x01, Z23, Z11, Z27
-	VPCLMULQDQ $0x11, Z23, Z11, Z3
-	VPCLMULQDQ $0x10, Z23, Z11, Z28
-	VPTERNLOGQ $0x96, Z27, Z28, Z19
-	VPCLMULQDQ $0x00, Z24, Z15, Z25
-	VPTERNLOGQ $0x96, Z26, Z25, Z18
-	VPCLMULQDQ $0x01, Z24, Z15, Z7
-	VPCLMULQDQ $0x11, Z24, Z15, Z27
-	VPTERNLOGQ $0x96, Z3, Z27, Z20
-	VPCLMULQDQ $0x10, Z24, Z15, Z28
-	VPTERNLOGQ $0x96, Z7, Z28, Z19
-	VMOVDQU64  128(SP), Z21
-	VPCLMULQDQ $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ $0x96, Z23, Z25, Z19
-	VPXORQ     Z22, Z18, Z18
+	VSHUFI64X2 $0x88, Z30, Z29, Z25
+	VSHUFI64X2 $0xdd, Z30, Z29, Z26
+	VSHUFI64X2 $0x44, Z7, Z3, Z27
+	VSHUFI64X2 $0x44, Z15, Z11, Z28
+	VSHUFI64X2 $0xee, Z7, Z3, Z29
+	VSHUFI64X2 $0xee, Z15, Z11, Z30
+	VSHUFI64X2 $0x88, Z28, Z27, Z3
+	VSHUFI64X2 $0xdd, Z28, Z27, Z7
+	VSHUFI64X2 $0x88, Z30, Z29, Z11
+	VSHUFI64X2 $0xdd, Z30, Z29, Z15
+	VPCLMULQDQ $0x00, Z23, Z3, Z27
+	VPCLMULQDQ $0x01, Z23, Z3, Z28
+	VPCLMULQDQ $0x11, Z23, Z3, Z29
+	VPCLMULQDQ $0x10, Z23, Z3, Z30
+	VPTERNLOGQ $0x96, Z28, Z30, Z21
+	VPCLMULQDQ $0x00, Z24, Z7, Z31
+	VPTERNLOGQ $0x96, Z27, Z31, Z20
+	VPCLMULQDQ $0x01, Z24, Z7, Z28
+	VPCLMULQDQ $0x11, Z24, Z7, Z30
+	VPTERNLOGQ $0x96, Z29, Z30, Z22
+	VPCLMULQDQ $0x10, Z24, Z7, Z3
+	VPTERNLOGQ $0x96, Z28, Z3, Z21
+	VPCLMULQDQ $0x00, Z25, Z11, Z27
+	VPCLMULQDQ $0x01, Z25, Z11, Z31
+	VPCLMULQDQ $0x11, Z25, Z11, Z29
+	VPCLMULQDQ $0x10, Z25, Z11, Z30
+	VPTERNLOGQ $0x96, Z31, Z30, Z21
+	VPCLMULQDQ $0x00, Z26, Z15, Z28
+	VPTERNLOGQ $0x96, Z27, Z28, Z20
+	VPCLMULQDQ $0x01, Z26, Z15, Z3
+	VPCLMULQDQ $0x11, Z26, Z15, Z7
+	VPTERNLOGQ $0x96, Z29, Z7, Z22
+	VPCLMULQDQ $0x10, Z26, Z15, Z31
+	VPTERNLOGQ $0x96, Z3, Z31, Z21
+	VMOVDQU64  (SP), Z23
+	VPSHUFB    spread<>+0(SB), Z23, Z23
+	VPADDQ     aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ $0x00, Z19, Z23, Z24
+	VPCLMULQDQ $0x01, Z19, Z23, Z25
+	VPCLMULQDQ $0x11, Z19, Z23, Z26
+	VPCLMULQDQ $0x10, Z19, Z23, Z27
+	VPTERNLOGQ $0x96, Z25, Z27, Z21
 	VPXORQ     Z24, Z20, Z20
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD    $0x4e, Z18, Z18
-	VPTERNLOGQ $0x96, Z26, Z18, Z19
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD    $0x4e, Z19, Z19
-	VPTERNLOGQ $0x96, Z26, Z19, Z20
-	VPSHUFB    reverse<>+0(SB), Z20, Z20
-	VMOVDQU64  192(SP), Z21
-	VPTERNLOGQ $0x96, (SP), Z21, Z20
-	VPTESTNMQ  Z20, Z20, K7
-	KMOVB      K7, AX
-	MOVL       AX, BX
-	SHRL       $0x01, BX
-	ANDL       BX, AX
-	MOVQ       512(SP), BX
-	BTL        $0x00, AX
-	SETCS      36(BX)
-	MOVQ       520(SP), BX
-	BTL        $0x02, AX
-	SETCS      36(BX)
-	MOVQ       528(SP), BX
-	BTL        $0x04, AX
-	SETCS      36(BX)
-	MOVQ       536(SP), BX
-	BTL        $0x06, AX
-	SETCS      36(BX)
-	VPXORQ     Z18, Z18, Z18
-	VMOVDQU64  Z18, (SP)
-	VMOVDQU64  Z18, 64(SP)
+	VPXORQ     Z26, Z22, Z22
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD    $0x4e, Z20, Z20
+	VPTERNLOGQ $0x96, Z28, Z20, Z21
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD    $0x4e, Z21, Z21
+	VPTERNLOGQ $0x96, Z28, Z21, Z22
+	VPSHUFB    reverse<>+0(SB), Z22, Z22
+	VPXORQ     Z18, Z22, Z22
+	VPTESTNMQ  Z22, Z22, K6
+	KMOVB      K6, CX
+	MOVL       CX, AX
+	SHRL       $0x01, AX
+	ANDL       AX, CX
+	MOVQ       72(SP), BX
+	MOVWLZX    (BX), AX
+	BTL        $0x00, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    2(BX), AX
+	BTL        $0x02, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    4(BX), AX
+	BTL        $0x04, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    6(BX), AX
+	BTL        $0x06, CX
+	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmOpen192vaes512(jobs *byte, group *byte, n int)
@@ -19224,10 +18582,9 @@ TEXT ·gcmOpen192vaes512(SB), NOSPLIT, $0-24
 	KMOVQ CX, K6
 
 packet:
-	MOVBLZX           (SI), R8
-	INCQ              SI
-	LEAQ              (R8)(R8*4), R8
-	LEAQ              (DI)(R8*8), R8
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
 	MOVQ              (R8), R9
 	MOVQ              8(R8), R10
 	MOVQ              16(R8), R12
@@ -19256,9 +18613,8 @@ packet:
 	XORL              CX, CX
 	CMPQ              DX, $0x01
 	SETHI             CL
-	MOVBLZX           -1(SI)(CX*1), CX
-	LEAQ              (CX)(CX*4), CX
-	MOVQ              (DI)(CX*8), CX
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
 	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
@@ -20453,10 +19809,9 @@ TEXT ·gcmOpen192vaes256(SB), NOSPLIT, $320-24
 	MOVQ n+16(FP), DX
 
 packet:
-	MOVBLZX     (SI), R8
-	INCQ        SI
-	LEAQ        (R8)(R8*4), R8
-	LEAQ        (DI)(R8*8), R8
+	MOVWLZX     (SI), R8
+	ADDQ        $0x02, SI
+	ADDQ        DI, R8
 	MOVQ        (R8), R9
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
@@ -20464,9 +19819,8 @@ packet:
 	XORL        CX, CX
 	CMPQ        DX, $0x01
 	SETHI       CL
-	MOVBLZX     -1(SI)(CX*1), CX
-	LEAQ        (CX)(CX*4), CX
-	MOVQ        (DI)(CX*8), CX
+	MOVWLZX     -2(SI)(CX*2), CX
+	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
 	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
@@ -21072,17 +20426,17 @@ lengths:
 
 // func gcmOpen192vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $552-40
+TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -21090,25 +20444,20 @@ TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -21116,25 +20465,20 @@ TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -21142,25 +20486,20 @@ TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -21168,176 +20507,162 @@ TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00006666, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	VMOVDQU32.Z     4(R12), K5, X0
-	VPXORD          576(R8), X0, X0
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	VMOVDQU32.Z     4(R13), K5, X2
-	VPXORD          576(R9), X2, X2
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R13), X2
+	VPSLLDQ         $0x04, X2, X2
+	VPXORQ          576(R9), X2, X2
 	VSHUFI64X2      $0x00, Z2, Z2, Z2
 	VPXORQ          counters<>+0(SB), Z2, Z2
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	VMOVDQU32.Z     4(R14), K5, X4
-	VPXORD          576(R10), X4, X4
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R14), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R10), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	VMOVDQU32.Z     4(R15), K5, X6
-	VPXORD          576(R11), X6, X6
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R15), X6
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R11), X6, X6
 	VSHUFI64X2      $0x00, Z6, Z6, Z6
 	VPXORQ          counters<>+0(SB), Z6, Z6
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z8
 	VAESENC         Z8, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z13
+	MOVQ            96(SP), AX
+	VMOVDQU64       (AX), Z15
 	VBROADCASTI32X4 592(R9), Z9
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z14
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z16
 	VAESENC         Z9, Z2, Z2
 	VBROADCASTI32X4 592(R10), Z8
-	MOVQ            464(SP), AX
-	VMOVDQU64       (AX), Z15
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z17
 	VAESENC         Z8, Z4, Z4
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z16
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z18
 	VBROADCASTI32X4 592(R11), Z9
+	VSHUFI64X2      $0x44, Z16, Z15, Z19
 	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x44, Z14, Z13, Z17
 	VBROADCASTI32X4 608(R8), Z8
-	VSHUFI64X2      $0x44, Z16, Z15, Z18
+	VSHUFI64X2      $0x44, Z18, Z17, Z20
 	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xee, Z14, Z13, Z19
+	VSHUFI64X2      $0xee, Z16, Z15, Z21
 	VBROADCASTI32X4 608(R9), Z9
 	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z16, Z15, Z20
+	VSHUFI64X2      $0xee, Z18, Z17, Z22
 	VBROADCASTI32X4 608(R10), Z8
-	VSHUFI64X2      $0x88, Z18, Z17, Z13
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 608(R11), Z9
-	VSHUFI64X2      $0xdd, Z18, Z17, Z14
-	VAESENC         Z9, Z6, Z6
 	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VBROADCASTI32X4 624(R8), Z8
+	VAESENC         Z8, Z4, Z4
 	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VBROADCASTI32X4 608(R11), Z9
+	VAESENC         Z9, Z6, Z6
+	VSHUFI64X2      $0x88, Z22, Z21, Z17
+	VBROADCASTI32X4 624(R8), Z8
+	VSHUFI64X2      $0xdd, Z22, Z21, Z18
 	VAESENC         Z8, Z0, Z0
 	VBROADCASTI32X4 624(R9), Z9
-	VSHUFI64X2      $0x44, Z3, Z1, Z17
+	VSHUFI64X2      $0x44, Z3, Z1, Z19
 	VAESENC         Z9, Z2, Z2
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VBROADCASTI32X4 624(R10), Z8
+	VSHUFI64X2      $0x44, Z7, Z5, Z20
 	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x44, Z7, Z5, Z18
 	VBROADCASTI32X4 624(R11), Z9
-	VSHUFI64X2      $0xee, Z3, Z1, Z19
+	VSHUFI64X2      $0xee, Z3, Z1, Z21
 	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0xee, Z7, Z5, Z20
+	VSHUFI64X2      $0xee, Z7, Z5, Z22
 	VBROADCASTI32X4 640(R8), Z8
 	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x88, Z18, Z17, Z1
+	VSHUFI64X2      $0x88, Z20, Z19, Z1
 	VBROADCASTI32X4 640(R9), Z9
-	VSHUFI64X2      $0xdd, Z18, Z17, Z3
+	VSHUFI64X2      $0xdd, Z20, Z19, Z3
 	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0x88, Z22, Z21, Z5
 	VBROADCASTI32X4 640(R10), Z8
-	VSHUFI64X2      $0x88, Z20, Z19, Z5
 	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VSHUFI64X2      $0xdd, Z22, Z21, Z7
 	VBROADCASTI32X4 640(R11), Z9
+	VPCLMULQDQ      $0x00, Z15, Z1, Z12
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x00, Z13, Z1, Z10
+	VPCLMULQDQ      $0x01, Z15, Z1, Z13
 	VBROADCASTI32X4 656(R8), Z8
-	VPCLMULQDQ      $0x01, Z13, Z1, Z11
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z13, Z1, Z12
+	VPCLMULQDQ      $0x11, Z15, Z1, Z14
 	VBROADCASTI32X4 656(R9), Z9
+	VPCLMULQDQ      $0x10, Z15, Z1, Z19
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z13, Z1, Z17
 	VBROADCASTI32X4 656(R10), Z8
-	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VPCLMULQDQ      $0x00, Z16, Z3, Z20
 	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x01, Z16, Z3, Z21
 	VBROADCASTI32X4 656(R11), Z9
-	VPCLMULQDQ      $0x01, Z14, Z3, Z19
-	VAESENC         Z9, Z6, Z6
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -21345,114 +20670,53 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
+	VAESENC         Z9, Z6, Z6
 	VBROADCASTI32X4 672(R8), Z8
-	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VPTERNLOGQ      $0x96, Z19, Z21, Z13
 	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x11, Z16, Z3, Z22
 	VBROADCASTI32X4 672(R9), Z9
-	VPCLMULQDQ      $0x11, Z14, Z3, Z20
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z14, Z3, Z1
+	VPCLMULQDQ      $0x10, Z16, Z3, Z23
 	VBROADCASTI32X4 672(R10), Z8
+	VPCLMULQDQ      $0x00, Z17, Z5, Z24
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x00, Z15, Z5, Z17
+	VPTERNLOGQ      $0x96, Z20, Z24, Z12
 	VBROADCASTI32X4 672(R11), Z9
-	VPTERNLOGQ      $0x96, Z18, Z17, Z10
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VPCLMULQDQ      $0x01, Z17, Z5, Z25
 	VBROADCASTI32X4 688(R8), Z8
+	VPTERNLOGQ      $0x96, Z23, Z25, Z13
 	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z1, Z19, Z11
 	VBROADCASTI32X4 688(R9), Z9
-	VPCLMULQDQ      $0x11, Z15, Z5, Z3
+	VPCLMULQDQ      $0x11, Z17, Z5, Z26
 	VAESENC         Z9, Z2, Z2
+	VPTERNLOGQ      $0x96, Z22, Z26, Z14
 	VBROADCASTI32X4 688(R10), Z8
-	VPTERNLOGQ      $0x96, Z20, Z3, Z12
+	VPCLMULQDQ      $0x10, Z17, Z5, Z27
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, Z15, Z5, Z18
 	VBROADCASTI32X4 688(R11), Z9
+	VPCLMULQDQ      $0x00, Z18, Z7, Z28
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VPCLMULQDQ      $0x01, Z18, Z7, Z29
 	VBROADCASTI32X4 704(R8), Z8
-	VPCLMULQDQ      $0x01, Z16, Z7, Z1
 	VAESENC         Z8, Z0, Z0
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
-	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x14, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
+	VPTERNLOGQ      $0x96, Z27, Z29, Z13
 	VBROADCASTI32X4 704(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VPTERNLOGQ      $0x96, Z18, Z1, Z11
-	VBROADCASTI32X4 704(R10), Z8
-	VPCLMULQDQ      $0x11, Z16, Z7, Z19
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 704(R11), Z9
-	VPCLMULQDQ      $0x10, Z16, Z7, Z20
-	VAESENC         Z9, Z6, Z6
-	VPXORQ          Z17, Z10, Z10
-	VBROADCASTI32X4 720(R8), Z8
-	VPXORQ          Z20, Z11, Z11
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z9
-	VPXORQ          Z19, Z12, Z12
-	VAESENC         Z9, Z2, Z2
-	VMOVDQU64       128(SP), Z13
-	VBROADCASTI32X4 720(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
-	VBROADCASTI32X4 720(R11), Z9
-	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
-	VBROADCASTI32X4 736(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
-	VBROADCASTI32X4 736(R9), Z9
-	VPTERNLOGQ      $0x96, Z15, Z17, Z11
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 736(R10), Z8
-	VPXORQ          Z14, Z10, Z10
-	VAESENC         Z8, Z4, Z4
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -21460,70 +20724,119 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x11, Z18, Z7, Z30
+	VBROADCASTI32X4 704(R10), Z8
+	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, Z18, Z7, Z31
+	VBROADCASTI32X4 704(R11), Z9
+	VPXORQ          Z28, Z12, Z12
+	VAESENC         Z9, Z6, Z6
+	VPXORQ          Z31, Z13, Z13
+	VBROADCASTI32X4 720(R8), Z8
+	VAESENC         Z8, Z0, Z0
+	VPXORQ          Z30, Z14, Z14
+	VBROADCASTI32X4 720(R9), Z9
+	VMOVDQU64       (SP), Z15
+	VAESENC         Z9, Z2, Z2
+	VBROADCASTI32X4 720(R10), Z8
+	VPSHUFB         spread<>+0(SB), Z15, Z15
+	VAESENC         Z8, Z4, Z4
+	VPADDQ          aadBits<>+0(SB), Z15, Z15
+	VBROADCASTI32X4 720(R11), Z9
+	VPCLMULQDQ      $0x00, Z11, Z15, Z16
+	VAESENC         Z9, Z6, Z6
+	VBROADCASTI32X4 736(R8), Z8
+	VPCLMULQDQ      $0x01, Z11, Z15, Z17
+	VAESENC         Z8, Z0, Z0
+	VPCLMULQDQ      $0x11, Z11, Z15, Z18
+	VBROADCASTI32X4 736(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x10, Z11, Z15, Z19
+	VBROADCASTI32X4 736(R10), Z8
+	VPTERNLOGQ      $0x96, Z17, Z19, Z13
+	VAESENC         Z8, Z4, Z4
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
+	MOVQ            (AX), BX
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 120(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x24, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
 	VBROADCASTI32X4 736(R11), Z9
 	VAESENC         Z9, Z6, Z6
 	VPXORQ          Z16, Z12, Z12
 	VBROADCASTI32X4 752(R8), Z8
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
+	VPXORQ          Z18, Z14, Z14
 	VAESENC         Z8, Z0, Z0
-	VPSHUFD         $0x4e, Z10, Z10
 	VBROADCASTI32X4 752(R9), Z9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
 	VAESENC         Z9, Z2, Z2
-	VPTERNLOGQ      $0x96, Z18, Z10, Z11
+	VPSHUFD         $0x4e, Z12, Z12
 	VBROADCASTI32X4 752(R10), Z8
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
+	VPTERNLOGQ      $0x96, Z20, Z12, Z13
 	VAESENC         Z8, Z4, Z4
 	VBROADCASTI32X4 752(R11), Z9
-	VPSHUFD         $0x4e, Z11, Z11
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
 	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z18, Z11, Z12
+	VPSHUFD         $0x4e, Z13, Z13
 	VBROADCASTI32X4 768(R8), Z8
-	VPSHUFB         reverse<>+0(SB), Z12, Z12
 	VAESENCLAST     Z8, Z0, Z0
+	VPTERNLOGQ      $0x96, Z20, Z13, Z14
 	VBROADCASTI32X4 768(R9), Z9
-	VMOVDQU64       192(SP), Z13
+	VPSHUFB         reverse<>+0(SB), Z14, Z14
 	VAESENCLAST     Z9, Z2, Z2
-	VPTERNLOGQ      $0x96, (SP), Z13, Z12
+	VPXORQ          Z10, Z14, Z14
 	VBROADCASTI32X4 768(R10), Z8
 	VAESENCLAST     Z8, Z4, Z4
-	VPTESTNMQ       Z12, Z12, K7
+	VPTESTNMQ       Z14, Z14, K6
 	VBROADCASTI32X4 768(R11), Z9
-	KMOVB           K7, AX
-	MOVL            AX, BX
-	SHRL            $0x01, BX
-	ANDL            BX, AX
-	MOVQ            512(SP), BX
-	BTL             $0x00, AX
-	SETCS           36(BX)
-	MOVQ            520(SP), BX
-	BTL             $0x02, AX
-	SETCS           36(BX)
-	MOVQ            528(SP), BX
-	BTL             $0x04, AX
-	SETCS           36(BX)
-	MOVQ            536(SP), BX
-	BTL             $0x06, AX
-	SETCS           36(BX)
+	KMOVB           K6, CX
+	MOVL            CX, AX
+	SHRL            $0x01, AX
+	ANDL            AX, CX
+	MOVQ            72(SP), BX
+	MOVWLZX         (BX), AX
+	BTL             $0x00, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         2(BX), AX
+	BTL             $0x02, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         4(BX), AX
+	BTL             $0x04, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         6(BX), AX
+	BTL             $0x06, CX
+	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Z9, Z6, Z6
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -21531,260 +20844,244 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU8.Z      (R12), K1, Z10
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X8
-	VMOVDQU64       X8, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU8.Z      (R12), K1, Z12
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R12)(CX*1), X0, X8
+	VMOVDQA64       X8, X10
+	VMOVDQU64       560(R8), X11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	VMOVDQU64       (R12)(CX*1), X8
-	VMOVDQU64       X8, 192(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU8.Z      (R13), K2, Z11
-	VMOVDQU64       X2, 16(SP)
-	VMOVDQU64       560(R9), X8
-	VMOVDQU64       X8, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU8.Z      (R13), K2, Z13
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R13)(CX*1), X2, X8
+	VINSERTI64X2    $0x01, X8, Z10, Z10
+	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	VMOVDQU64       (R13)(CX*1), X8
-	VMOVDQU64       X8, 208(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU8.Z      (R14), K3, Z12
-	VMOVDQU64       X4, 32(SP)
-	VMOVDQU64       560(R10), X8
-	VMOVDQU64       X8, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU8.Z      (R14), K3, Z14
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R14)(CX*1), X4, X8
+	VINSERTI64X2    $0x02, X8, Z10, Z10
+	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	VMOVDQU64       (R14)(CX*1), X8
-	VMOVDQU64       X8, 224(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU8.Z      (R15), K4, Z13
-	VMOVDQU64       X6, 48(SP)
-	VMOVDQU64       560(R11), X8
-	VMOVDQU64       X8, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU8.Z      (R15), K4, Z15
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R15)(CX*1), X6, X8
+	VINSERTI64X2    $0x03, X8, Z10, Z10
+	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	VMOVDQU64       (R15)(CX*1), X8
-	VMOVDQU64       X8, 240(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
-	VPXORQ          Z0, Z10, K6, Z10
-	VMOVDQU8        Z10, K1, (R12)
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
+	VPXORQ          Z0, Z12, K5, Z12
+	VMOVDQU8        Z12, K1, (R12)
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB  reverseFirst<>+0(SB), Z11, Z3
-	VPXORQ   Z2, Z11, K6, Z11
-	VMOVDQU8 Z11, K2, (R13)
-	MOVQ     392(SP), AX
-	MOVQ     AX, 520(SP)
-	CMPB     38(AX), $0x00
+	VPSHUFB  reverseFirst<>+0(SB), Z13, Z3
+	VPXORQ   Z2, Z13, K5, Z13
+	VMOVDQU8 Z13, K2, (R13)
+	MOVWLZX  2(SI), AX
+	CMPB     38(DI)(AX*1), $0x00
 	JNE      esn1
 
 aad1:
-	VPSHUFB  reverseFirst<>+0(SB), Z12, Z5
-	VPXORQ   Z4, Z12, K6, Z12
-	VMOVDQU8 Z12, K3, (R14)
-	MOVQ     400(SP), AX
-	MOVQ     AX, 528(SP)
-	CMPB     38(AX), $0x00
+	VPSHUFB  reverseFirst<>+0(SB), Z14, Z5
+	VPXORQ   Z4, Z14, K5, Z14
+	VMOVDQU8 Z14, K3, (R14)
+	MOVWLZX  4(SI), AX
+	CMPB     38(DI)(AX*1), $0x00
 	JNE      esn2
 
 aad2:
-	VPSHUFB  reverseFirst<>+0(SB), Z13, Z7
-	VPXORQ   Z6, Z13, K6, Z13
-	VMOVDQU8 Z13, K4, (R15)
-	MOVQ     408(SP), AX
-	MOVQ     AX, 536(SP)
-	CMPB     38(AX), $0x00
+	VPSHUFB  reverseFirst<>+0(SB), Z15, Z7
+	VPXORQ   Z6, Z15, K5, Z15
+	VMOVDQU8 Z15, K4, (R15)
+	MOVWLZX  6(SI), AX
+	CMPB     38(DI)(AX*1), $0x00
 	JNE      esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ       448(SP), AX
-	VMOVDQU64  (AX), Z13
-	MOVQ       456(SP), AX
-	VMOVDQU64  (AX), Z14
-	MOVQ       464(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  (AX), Z15
-	MOVQ       472(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  (AX), Z16
-	VSHUFI64X2 $0x44, Z14, Z13, Z17
-	VSHUFI64X2 $0x44, Z16, Z15, Z18
-	VSHUFI64X2 $0xee, Z14, Z13, Z19
-	VSHUFI64X2 $0xee, Z16, Z15, Z20
-	VSHUFI64X2 $0x88, Z18, Z17, Z13
-	VSHUFI64X2 $0xdd, Z18, Z17, Z14
+	MOVQ       128(SP), AX
+	VMOVDQU64  (AX), Z17
+	MOVQ       144(SP), AX
+	VMOVDQU64  (AX), Z18
+	VSHUFI64X2 $0x44, Z16, Z15, Z19
+	VSHUFI64X2 $0x44, Z18, Z17, Z20
+	VSHUFI64X2 $0xee, Z16, Z15, Z21
+	VSHUFI64X2 $0xee, Z18, Z17, Z22
 	VSHUFI64X2 $0x88, Z20, Z19, Z15
 	VSHUFI64X2 $0xdd, Z20, Z19, Z16
-	VSHUFI64X2 $0x44, Z3, Z1, Z17
-	VSHUFI64X2 $0x44, Z7, Z5, Z18
-	VSHUFI64X2 $0xee, Z3, Z1, Z19
-	VSHUFI64X2 $0xee, Z7, Z5, Z20
-	VSHUFI64X2 $0x88, Z18, Z17, Z1
-	VSHUFI64X2 $0xdd, Z18, Z17, Z3
-	VSHUFI64X2 $0x88, Z20, Z19, Z5
-	VSHUFI64X2 $0xdd, Z20, Z19, Z7
-	VPCLMULQDQ $0x00, Z13, Z1, Z10
-	VPCLMULQDQ $0x01, Z13, Z1, Z11
-	VPCLMULQDQ $0x11, Z13, Z1, Z12
-	VPCLMULQDQ $0x10, Z13, Z1, Z17
-	VPCLMULQDQ $0x00, Z14, Z3, Z18
-	VPCLMULQDQ $0x01, Z14, Z3, Z19
-	VPTERNLOGQ $0x96, Z17, Z19, Z11
-	VPCLMULQDQ $0x11, Z14, Z3, Z20
-	VPCLMULQDQ $0x10, Z14, Z3, Z1
-	VPCLMULQDQ $0x00, Z15, Z5, Z17
-	VPTERNLOGQ $0x96, Z18, Z17, Z10
-	VPCLMULQDQ $0x01, Z15, Z5, Z19
-	VPTERNLOGQ $0x96, Z1, Z19, Z11
-	VPCLMULQDQ $0x11, Z15, Z5, Z3
-	VPTERNLOGQ $0x96, Z20, Z3, Z12
-	VPCLMULQDQ $0x10, Z15, Z5, Z18
-	VPCLMULQDQ $0x00, Z16, Z7, Z17
-	VPCLMULQDQ $0x01, Z16, Z7, Z1
-	VPTERNLOGQ $0x96, Z18, Z1, Z11
-	VPCLMULQDQ $0x11, Z16, Z7, Z19
-	VPCLMULQDQ $0x10, Z16, Z7, Z20
-	VPXORQ     Z17, Z10, Z10
-	VPXORQ     Z20, Z11, Z11
-	VPXORQ     Z19, Z12, Z12
-	VMOVDQU64  128(SP), Z13
-	VPCLMULQDQ $0x00, 64(SP), Z13, Z14
-	VPCLMULQDQ $0x01, 64(SP), Z13, Z15
-	VPCLMULQDQ $0x11, 64(SP), Z13, Z16
-	VPCLMULQDQ $0x10, 64(SP), Z13, Z17
-	VPTERNLOGQ $0x96, Z15, Z17, Z11
-	VPXORQ     Z14, Z10, Z10
+	VSHUFI64X2 $0x88, Z22, Z21, Z17
+	VSHUFI64X2 $0xdd, Z22, Z21, Z18
+	VSHUFI64X2 $0x44, Z3, Z1, Z19
+	VSHUFI64X2 $0x44, Z7, Z5, Z20
+	VSHUFI64X2 $0xee, Z3, Z1, Z21
+	VSHUFI64X2 $0xee, Z7, Z5, Z22
+	VSHUFI64X2 $0x88, Z20, Z19, Z1
+	VSHUFI64X2 $0xdd, Z20, Z19, Z3
+	VSHUFI64X2 $0x88, Z22, Z21, Z5
+	VSHUFI64X2 $0xdd, Z22, Z21, Z7
+	VPCLMULQDQ $0x00, Z15, Z1, Z12
+	VPCLMULQDQ $0x01, Z15, Z1, Z13
+	VPCLMULQDQ $0x11, Z15, Z1, Z14
+	VPCLMULQDQ $0x10, Z15, Z1, Z19
+	VPCLMULQDQ $0x00, Z16, Z3, Z20
+	VPCLMULQDQ $0x01, Z16, Z3, Z21
+	VPTERNLOGQ $0x96, Z19, Z21, Z13
+	VPCLMULQDQ $0x11, Z16, Z3, Z22
+	VPCLMULQDQ $0x10, Z16, Z3, Z23
+	VPCLMULQDQ $0x00, Z17, Z5, Z24
+	VPTERNLOGQ $0x96, Z20, Z24, Z12
+	VPCLMULQDQ $0x01, Z17, Z5, Z25
+	VPTERNLOGQ $0x96, Z23, Z25, Z13
+	VPCLMULQDQ $0x11, Z17, Z5, Z26
+	VPTERNLOGQ $0x96, Z22, Z26, Z14
+	VPCLMULQDQ $0x10, Z17, Z5, Z27
+	VPCLMULQDQ $0x00, Z18, Z7, Z28
+	VPCLMULQDQ $0x01, Z18, Z7, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z13
+	VPCLMULQDQ $0x11, Z18, Z7, Z30
+	VPCLMULQDQ $0x10, Z18, Z7, Z31
+	VPXORQ     Z28, Z12, Z12
+	VPXORQ     Z31, Z13, Z13
+	VPXORQ     Z30, Z14, Z14
+	VMOVDQU64  (SP), Z15
+	VPSHUFB    spread<>+0(SB), Z15, Z15
+	VPADDQ     aadBits<>+0(SB), Z15, Z15
+	VPCLMULQDQ $0x00, Z11, Z15, Z16
+	VPCLMULQDQ $0x01, Z11, Z15, Z17
+	VPCLMULQDQ $0x11, Z11, Z15, Z18
+	VPCLMULQDQ $0x10, Z11, Z15, Z19
+	VPTERNLOGQ $0x96, Z17, Z19, Z13
 	VPXORQ     Z16, Z12, Z12
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z10, Z18
-	VPSHUFD    $0x4e, Z10, Z10
-	VPTERNLOGQ $0x96, Z18, Z10, Z11
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z11, Z18
-	VPSHUFD    $0x4e, Z11, Z11
-	VPTERNLOGQ $0x96, Z18, Z11, Z12
-	VPSHUFB    reverse<>+0(SB), Z12, Z12
-	VMOVDQU64  192(SP), Z13
-	VPTERNLOGQ $0x96, (SP), Z13, Z12
-	VPTESTNMQ  Z12, Z12, K7
-	KMOVB      K7, AX
-	MOVL       AX, BX
-	SHRL       $0x01, BX
-	ANDL       BX, AX
-	MOVQ       512(SP), BX
-	BTL        $0x00, AX
-	SETCS      36(BX)
-	MOVQ       520(SP), BX
-	BTL        $0x02, AX
-	SETCS      36(BX)
-	MOVQ       528(SP), BX
-	BTL        $0x04, AX
-	SETCS      36(BX)
-	MOVQ       536(SP), BX
-	BTL        $0x06, AX
-	SETCS      36(BX)
-	VPXORQ     Z10, Z10, Z10
-	VMOVDQU64  Z10, (SP)
-	VMOVDQU64  Z10, 64(SP)
+	VPXORQ     Z18, Z14, Z14
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z12, Z20
+	VPSHUFD    $0x4e, Z12, Z12
+	VPTERNLOGQ $0x96, Z20, Z12, Z13
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z13, Z20
+	VPSHUFD    $0x4e, Z13, Z13
+	VPTERNLOGQ $0x96, Z20, Z13, Z14
+	VPSHUFB    reverse<>+0(SB), Z14, Z14
+	VPXORQ     Z10, Z14, Z14
+	VPTESTNMQ  Z14, Z14, K6
+	KMOVB      K6, CX
+	MOVL       CX, AX
+	SHRL       $0x01, AX
+	ANDL       AX, CX
+	MOVQ       72(SP), BX
+	MOVWLZX    (BX), AX
+	BTL        $0x00, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    2(BX), AX
+	BTL        $0x02, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    4(BX), AX
+	BTL        $0x04, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    6(BX), AX
+	BTL        $0x06, CX
+	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmOpen192vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of6(SB), NOSPLIT, $552-40
+TEXT ·gcmOpen192vaes512of6(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -21792,25 +21089,20 @@ TEXT ·gcmOpen192vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -21818,25 +21110,20 @@ TEXT ·gcmOpen192vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -21844,25 +21131,20 @@ TEXT ·gcmOpen192vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -21870,215 +21152,200 @@ TEXT ·gcmOpen192vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00006666, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	VMOVDQU32.Z     4(R12), K5, X0
-	VPXORD          576(R8), X0, X0
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	VMOVDQU32.Z     4(R13), K5, X4
-	VPXORD          576(R9), X4, X4
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	VMOVDQU32.Z     4(R14), K5, X8
-	VPXORD          576(R10), X8, X8
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	VMOVDQU32.Z     4(R15), K5, X12
-	VPXORD          576(R11), X12, X12
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
+	MOVQ            96(SP), AX
+	VMOVDQU64       (AX), Z23
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z24
 	VAESENC         Z17, Z4, Z4
-	MOVQ            464(SP), AX
-	VMOVDQU64       (AX), Z23
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
 	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 592(R10), Z16
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z24
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 608(R8), Z16
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
 	VBROADCASTI32X4 608(R9), Z17
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
 	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
 	VAESENC         Y17, Y5, Y5
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VBROADCASTI32X4 624(R10), Z16
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
 	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VBROADCASTI32X4 640(R9), Z17
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VBROADCASTI32X4 640(R10), Z16
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VBROADCASTI32X4 640(R11), Z17
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VBROADCASTI32X4 656(R8), Z16
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
 	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
 	VBROADCASTI32X4 656(R9), Z17
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
 	VBROADCASTI32X4 656(R10), Z16
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Y16, Y9, Y9
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
 	VBROADCASTI32X4 656(R11), Z17
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
+	VAESENC         Z17, Z12, Z12
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -22086,77 +21353,69 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
-	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
 	VBROADCASTI32X4 672(R8), Z16
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
 	VBROADCASTI32X4 672(R9), Z17
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VBROADCASTI32X4 672(R10), Z16
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
 	VAESENC         Y16, Y9, Y9
-	VPXORQ          Z25, Z18, Z18
+	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 672(R11), Z17
+	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z28, Z19, Z19
 	VAESENC         Y17, Y13, Y13
-	VPXORQ          Z27, Z20, Z20
+	VPXORQ          Z31, Z22, Z22
 	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Y21
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 688(R9), Z17
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Y22
-	VAESENC         Z17, Z4, Z4
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Y23
-	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 688(R10), Z16
-	MOVQ            472(SP), AX
-	VMOVDQU64       64(AX), Y24
-	VAESENC         Z16, Z8, Z8
-	VINSERTI64X4    $0x01, Y22, Z21, Z25
-	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 688(R11), Z17
-	VINSERTI64X4    $0x01, Y24, Z23, Z26
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 704(R8), Z16
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VINSERTI64X4    $0x01, Y7, Z3, Z25
-	VBROADCASTI32X4 704(R9), Z17
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            112(SP), AX
+	VMOVDQU64       64(AX), Y24
+	VBROADCASTI32X4 688(R9), Z17
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Y25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Y26
+	VBROADCASTI32X4 688(R10), Z16
+	VINSERTI64X4    $0x01, Y24, Z23, Z27
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VINSERTI64X4    $0x01, Y26, Z25, Z28
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VINSERTI64X4    $0x01, Y7, Z3, Z27
+	VAESENC         Y16, Y1, Y1
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -22164,70 +21423,68 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
+	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
+	VINSERTI64X4    $0x01, Y15, Z11, Z28
 	VAESENC         Y17, Y5, Y5
-	VINSERTI64X4    $0x01, Y15, Z11, Z26
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VBROADCASTI32X4 704(R10), Z16
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
 	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VBROADCASTI32X4 704(R11), Z17
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
 	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
 	VBROADCASTI32X4 720(R9), Z17
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
 	VBROADCASTI32X4 720(R10), Z16
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
 	VBROADCASTI32X4 720(R11), Z17
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VAESENC         Y17, Y13, Y13
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
 	VBROADCASTI32X4 736(R8), Z16
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 736(R9), Z17
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VMOVDQU64       (SP), Z23
 	VAESENC         Z17, Z4, Z4
-	VMOVDQU64       128(SP), Z21
 	VAESENC         Y17, Y5, Y5
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 736(R10), Z16
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Z16, Z8, Z8
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	VAESENC         Y16, Y9, Y9
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -22235,85 +21492,80 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
-	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 736(R11), Z17
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
 	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VBROADCASTI32X4 752(R8), Z16
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VBROADCASTI32X4 752(R9), Z17
-	VPXORQ          Z22, Z18, Z18
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
 	VPXORQ          Z24, Z20, Z20
 	VBROADCASTI32X4 752(R10), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
-	VPSHUFD         $0x4e, Z18, Z18
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 752(R11), Z17
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
 	VAESENC         Z17, Z12, Z12
+	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VBROADCASTI32X4 768(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
-	VPSHUFD         $0x4e, Z19, Z19
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENCLAST     Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VPSHUFD         $0x4e, Z21, Z21
 	VBROADCASTI32X4 768(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VAESENCLAST     Y17, Y5, Y5
-	VMOVDQU64       192(SP), Z21
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VBROADCASTI32X4 768(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, (SP), Z21, Z20
+	VPXORQ          Z18, Z22, Z22
 	VAESENCLAST     Y16, Y9, Y9
-	VPTESTNMQ       Z20, Z20, K7
+	VPTESTNMQ       Z22, Z22, K6
 	VBROADCASTI32X4 768(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
-	KMOVB           K7, AX
-	MOVL            AX, BX
-	SHRL            $0x01, BX
-	ANDL            BX, AX
-	MOVQ            512(SP), BX
-	BTL             $0x00, AX
-	SETCS           36(BX)
-	MOVQ            520(SP), BX
-	BTL             $0x02, AX
-	SETCS           36(BX)
-	MOVQ            528(SP), BX
-	BTL             $0x04, AX
-	SETCS           36(BX)
-	MOVQ            536(SP), BX
-	BTL             $0x06, AX
-	SETCS           36(BX)
+	KMOVB           K6, CX
+	MOVL            CX, AX
+	SHRL            $0x01, AX
+	ANDL            AX, CX
+	MOVQ            72(SP), BX
+	MOVWLZX         (BX), AX
+	BTL             $0x00, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         2(BX), AX
+	BTL             $0x02, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         4(BX), AX
+	BTL             $0x04, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         6(BX), AX
+	BTL             $0x06, CX
+	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -22321,304 +21573,288 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Y19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Y21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R12)(CX*1), X0, X16
+	VMOVDQA64       X16, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	VMOVDQU64       (R12)(CX*1), X16
-	VMOVDQU64       X16, 192(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Y21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Y23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R13)(CX*1), X4, X16
+	VINSERTI64X2    $0x01, X16, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	VMOVDQU64       (R13)(CX*1), X16
-	VMOVDQU64       X16, 208(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Y23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Y25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R14)(CX*1), X8, X16
+	VINSERTI64X2    $0x02, X16, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	VMOVDQU64       (R14)(CX*1), X16
-	VMOVDQU64       X16, 224(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Y25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Y27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R15)(CX*1), X12, X16
+	VINSERTI64X2    $0x03, X16, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	VMOVDQU64       (R15)(CX*1), X16
-	VMOVDQU64       X16, 240(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverse<>+0(SB), Y19, Y3
-	VPXORQ          Y1, Y19, Y19
-	VMOVDQU8        Y19, K1, 64(R12)
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverse<>+0(SB), Y21, Y3
+	VPXORQ          Y1, Y21, Y21
+	VMOVDQU8        Y21, K1, 64(R12)
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ    Z4, Z20, K6, Z20
-	VMOVDQU64 Z20, (R13)
-	VPSHUFB   reverse<>+0(SB), Y21, Y7
-	VPXORQ    Y5, Y21, Y21
-	VMOVDQU8  Y21, K2, 64(R13)
-	MOVQ      392(SP), AX
-	MOVQ      AX, 520(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ    Z4, Z22, K5, Z22
+	VMOVDQU64 Z22, (R13)
+	VPSHUFB   reverse<>+0(SB), Y23, Y7
+	VPXORQ    Y5, Y23, Y23
+	VMOVDQU8  Y23, K2, 64(R13)
+	MOVWLZX   2(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ    Z8, Z22, K6, Z22
-	VMOVDQU64 Z22, (R14)
-	VPSHUFB   reverse<>+0(SB), Y23, Y11
-	VPXORQ    Y9, Y23, Y23
-	VMOVDQU8  Y23, K3, 64(R14)
-	MOVQ      400(SP), AX
-	MOVQ      AX, 528(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ    Z8, Z24, K5, Z24
+	VMOVDQU64 Z24, (R14)
+	VPSHUFB   reverse<>+0(SB), Y25, Y11
+	VPXORQ    Y9, Y25, Y25
+	VMOVDQU8  Y25, K3, 64(R14)
+	MOVWLZX   4(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ    Z12, Z24, K6, Z24
-	VMOVDQU64 Z24, (R15)
-	VPSHUFB   reverse<>+0(SB), Y25, Y15
-	VPXORQ    Y13, Y25, Y25
-	VMOVDQU8  Y25, K4, 64(R15)
-	MOVQ      408(SP), AX
-	MOVQ      AX, 536(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ    Z12, Z26, K5, Z26
+	VMOVDQU64 Z26, (R15)
+	VPSHUFB   reverse<>+0(SB), Y27, Y15
+	VPXORQ    Y13, Y27, Y27
+	VMOVDQU8  Y27, K4, 64(R15)
+	MOVWLZX   6(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ         448(SP), AX
-	VMOVDQU64    (AX), Z21
-	MOVQ         456(SP), AX
-	VMOVDQU64    (AX), Z22
-	MOVQ         464(SP), AX
+	MOVQ         96(SP), AX
 	VMOVDQU64    (AX), Z23
-	MOVQ         472(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    (AX), Z24
-	VSHUFI64X2   $0x44, Z22, Z21, Z25
-	VSHUFI64X2   $0x44, Z24, Z23, Z26
-	VSHUFI64X2   $0xee, Z22, Z21, Z27
-	VSHUFI64X2   $0xee, Z24, Z23, Z28
-	VSHUFI64X2   $0x88, Z26, Z25, Z21
-	VSHUFI64X2   $0xdd, Z26, Z25, Z22
+	MOVQ         128(SP), AX
+	VMOVDQU64    (AX), Z25
+	MOVQ         144(SP), AX
+	VMOVDQU64    (AX), Z26
+	VSHUFI64X2   $0x44, Z24, Z23, Z27
+	VSHUFI64X2   $0x44, Z26, Z25, Z28
+	VSHUFI64X2   $0xee, Z24, Z23, Z29
+	VSHUFI64X2   $0xee, Z26, Z25, Z30
 	VSHUFI64X2   $0x88, Z28, Z27, Z23
 	VSHUFI64X2   $0xdd, Z28, Z27, Z24
-	VSHUFI64X2   $0x44, Z6, Z2, Z25
-	VSHUFI64X2   $0x44, Z14, Z10, Z26
-	VSHUFI64X2   $0xee, Z6, Z2, Z27
-	VSHUFI64X2   $0xee, Z14, Z10, Z28
-	VSHUFI64X2   $0x88, Z26, Z25, Z2
-	VSHUFI64X2   $0xdd, Z26, Z25, Z6
-	VSHUFI64X2   $0x88, Z28, Z27, Z10
-	VSHUFI64X2   $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ   $0x00, Z21, Z2, Z18
-	VPCLMULQDQ   $0x01, Z21, Z2, Z19
-	VPCLMULQDQ   $0x11, Z21, Z2, Z20
-	VPCLMULQDQ   $0x10, Z21, Z2, Z25
-	VPCLMULQDQ   $0x00, Z22, Z6, Z26
-	VPCLMULQDQ   $0x01, Z22, Z6, Z27
-	VPTERNLOGQ   $0x96, Z25, Z27, Z19
-	VPCLMULQDQ   $0x11, Z22, Z6, Z28
-	VPCLMULQDQ   $0x10, Z22, Z6, Z2
-	VPCLMULQDQ   $0x00, Z23, Z10, Z25
-	VPTERNLOGQ   $0x96, Z26, Z25, Z18
-	VPCLMULQDQ   $0x01, Z23, Z10, Z27
-	VPTERNLOGQ   $0x96, Z2, Z27, Z19
-	VPCLMULQDQ   $0x11, Z23, Z10, Z6
-	VPTERNLOGQ   $0x96, Z28, Z6, Z20
-	VPCLMULQDQ   $0x10, Z23, Z10, Z26
-	VPCLMULQDQ   $0x00, Z24, Z14, Z25
-	VPCLMULQDQ   $0x01, Z24, Z14, Z2
-	VPTERNLOGQ   $0x96, Z26, Z2, Z19
-	VPCLMULQDQ   $0x11, Z24, Z14, Z27
-	VPCLMULQDQ   $0x10, Z24, Z14, Z28
-	VPXORQ       Z25, Z18, Z18
-	VPXORQ       Z28, Z19, Z19
-	VPXORQ       Z27, Z20, Z20
-	MOVQ         448(SP), AX
-	VMOVDQU64    64(AX), Y21
-	MOVQ         456(SP), AX
-	VMOVDQU64    64(AX), Y22
-	MOVQ         464(SP), AX
+	VSHUFI64X2   $0x88, Z30, Z29, Z25
+	VSHUFI64X2   $0xdd, Z30, Z29, Z26
+	VSHUFI64X2   $0x44, Z6, Z2, Z27
+	VSHUFI64X2   $0x44, Z14, Z10, Z28
+	VSHUFI64X2   $0xee, Z6, Z2, Z29
+	VSHUFI64X2   $0xee, Z14, Z10, Z30
+	VSHUFI64X2   $0x88, Z28, Z27, Z2
+	VSHUFI64X2   $0xdd, Z28, Z27, Z6
+	VSHUFI64X2   $0x88, Z30, Z29, Z10
+	VSHUFI64X2   $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ   $0x00, Z23, Z2, Z20
+	VPCLMULQDQ   $0x01, Z23, Z2, Z21
+	VPCLMULQDQ   $0x11, Z23, Z2, Z22
+	VPCLMULQDQ   $0x10, Z23, Z2, Z27
+	VPCLMULQDQ   $0x00, Z24, Z6, Z28
+	VPCLMULQDQ   $0x01, Z24, Z6, Z29
+	VPTERNLOGQ   $0x96, Z27, Z29, Z21
+	VPCLMULQDQ   $0x11, Z24, Z6, Z30
+	VPCLMULQDQ   $0x10, Z24, Z6, Z31
+	VPCLMULQDQ   $0x00, Z25, Z10, Z2
+	VPTERNLOGQ   $0x96, Z28, Z2, Z20
+	VPCLMULQDQ   $0x01, Z25, Z10, Z27
+	VPTERNLOGQ   $0x96, Z31, Z27, Z21
+	VPCLMULQDQ   $0x11, Z25, Z10, Z29
+	VPTERNLOGQ   $0x96, Z30, Z29, Z22
+	VPCLMULQDQ   $0x10, Z25, Z10, Z6
+	VPCLMULQDQ   $0x00, Z26, Z14, Z28
+	VPCLMULQDQ   $0x01, Z26, Z14, Z2
+	VPTERNLOGQ   $0x96, Z6, Z2, Z21
+	VPCLMULQDQ   $0x11, Z26, Z14, Z31
+	VPCLMULQDQ   $0x10, Z26, Z14, Z27
+	VPXORQ       Z28, Z20, Z20
+	VPXORQ       Z27, Z21, Z21
+	VPXORQ       Z31, Z22, Z22
+	MOVQ         96(SP), AX
 	VMOVDQU64    64(AX), Y23
-	MOVQ         472(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    64(AX), Y24
-	VINSERTI64X4 $0x01, Y22, Z21, Z25
-	VINSERTI64X4 $0x01, Y24, Z23, Z26
-	VSHUFI64X2   $0x88, Z26, Z25, Z21
-	VSHUFI64X2   $0xdd, Z26, Z25, Z22
-	VINSERTI64X4 $0x01, Y7, Z3, Z25
-	VINSERTI64X4 $0x01, Y15, Z11, Z26
-	VSHUFI64X2   $0x88, Z26, Z25, Z3
-	VSHUFI64X2   $0xdd, Z26, Z25, Z7
-	VPCLMULQDQ   $0x00, Z21, Z3, Z25
-	VPCLMULQDQ   $0x01, Z21, Z3, Z26
-	VPCLMULQDQ   $0x11, Z21, Z3, Z27
-	VPCLMULQDQ   $0x10, Z21, Z3, Z28
-	VPTERNLOGQ   $0x96, Z26, Z28, Z19
-	VPCLMULQDQ   $0x00, Z22, Z7, Z26
-	VPTERNLOGQ   $0x96, Z25, Z26, Z18
-	VPCLMULQDQ   $0x01, Z22, Z7, Z28
-	VPCLMULQDQ   $0x11, Z22, Z7, Z3
-	VPTERNLOGQ   $0x96, Z27, Z3, Z20
-	VPCLMULQDQ   $0x10, Z22, Z7, Z25
-	VPTERNLOGQ   $0x96, Z28, Z25, Z19
-	VMOVDQU64    128(SP), Z21
-	VPCLMULQDQ   $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ   $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ   $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ   $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ   $0x96, Z23, Z25, Z19
-	VPXORQ       Z22, Z18, Z18
+	MOVQ         128(SP), AX
+	VMOVDQU64    64(AX), Y25
+	MOVQ         144(SP), AX
+	VMOVDQU64    64(AX), Y26
+	VINSERTI64X4 $0x01, Y24, Z23, Z27
+	VINSERTI64X4 $0x01, Y26, Z25, Z28
+	VSHUFI64X2   $0x88, Z28, Z27, Z23
+	VSHUFI64X2   $0xdd, Z28, Z27, Z24
+	VINSERTI64X4 $0x01, Y7, Z3, Z27
+	VINSERTI64X4 $0x01, Y15, Z11, Z28
+	VSHUFI64X2   $0x88, Z28, Z27, Z3
+	VSHUFI64X2   $0xdd, Z28, Z27, Z7
+	VPCLMULQDQ   $0x00, Z23, Z3, Z27
+	VPCLMULQDQ   $0x01, Z23, Z3, Z28
+	VPCLMULQDQ   $0x11, Z23, Z3, Z29
+	VPCLMULQDQ   $0x10, Z23, Z3, Z30
+	VPTERNLOGQ   $0x96, Z28, Z30, Z21
+	VPCLMULQDQ   $0x00, Z24, Z7, Z31
+	VPTERNLOGQ   $0x96, Z27, Z31, Z20
+	VPCLMULQDQ   $0x01, Z24, Z7, Z28
+	VPCLMULQDQ   $0x11, Z24, Z7, Z30
+	VPTERNLOGQ   $0x96, Z29, Z30, Z22
+	VPCLMULQDQ   $0x10, Z24, Z7, Z3
+	VPTERNLOGQ   $0x96, Z28, Z3, Z21
+	VMOVDQU64    (SP), Z23
+	VPSHUFB      spread<>+0(SB), Z23, Z23
+	VPADDQ       aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ   $0x00, Z19, Z23, Z24
+	VPCLMULQDQ   $0x01, Z19, Z23, Z25
+	VPCLMULQDQ   $0x11, Z19, Z23, Z26
+	VPCLMULQDQ   $0x10, Z19, Z23, Z27
+	VPTERNLOGQ   $0x96, Z25, Z27, Z21
 	VPXORQ       Z24, Z20, Z20
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD      $0x4e, Z18, Z18
-	VPTERNLOGQ   $0x96, Z26, Z18, Z19
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD      $0x4e, Z19, Z19
-	VPTERNLOGQ   $0x96, Z26, Z19, Z20
-	VPSHUFB      reverse<>+0(SB), Z20, Z20
-	VMOVDQU64    192(SP), Z21
-	VPTERNLOGQ   $0x96, (SP), Z21, Z20
-	VPTESTNMQ    Z20, Z20, K7
-	KMOVB        K7, AX
-	MOVL         AX, BX
-	SHRL         $0x01, BX
-	ANDL         BX, AX
-	MOVQ         512(SP), BX
-	BTL          $0x00, AX
-	SETCS        36(BX)
-	MOVQ         520(SP), BX
-	BTL          $0x02, AX
-	SETCS        36(BX)
-	MOVQ         528(SP), BX
-	BTL          $0x04, AX
-	SETCS        36(BX)
-	MOVQ         536(SP), BX
-	BTL          $0x06, AX
-	SETCS        36(BX)
-	VPXORQ       Z18, Z18, Z18
-	VMOVDQU64    Z18, (SP)
-	VMOVDQU64    Z18, 64(SP)
+	VPXORQ       Z26, Z22, Z22
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD      $0x4e, Z20, Z20
+	VPTERNLOGQ   $0x96, Z28, Z20, Z21
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD      $0x4e, Z21, Z21
+	VPTERNLOGQ   $0x96, Z28, Z21, Z22
+	VPSHUFB      reverse<>+0(SB), Z22, Z22
+	VPXORQ       Z18, Z22, Z22
+	VPTESTNMQ    Z22, Z22, K6
+	KMOVB        K6, CX
+	MOVL         CX, AX
+	SHRL         $0x01, AX
+	ANDL         AX, CX
+	MOVQ         72(SP), BX
+	MOVWLZX      (BX), AX
+	BTL          $0x00, CX
+	SETCS        36(DI)(AX*1)
+	MOVWLZX      2(BX), AX
+	BTL          $0x02, CX
+	SETCS        36(DI)(AX*1)
+	MOVWLZX      4(BX), AX
+	BTL          $0x04, CX
+	SETCS        36(DI)(AX*1)
+	MOVWLZX      6(BX), AX
+	BTL          $0x06, CX
+	SETCS        36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmOpen192vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $552-40
+TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -22626,25 +21862,20 @@ TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -22652,25 +21883,20 @@ TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -22678,25 +21904,20 @@ TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -22704,223 +21925,208 @@ TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00006666, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	VMOVDQU32.Z     4(R12), K5, X0
-	VPXORD          576(R8), X0, X0
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	VMOVDQU32.Z     4(R13), K5, X4
-	VPXORD          576(R9), X4, X4
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	VMOVDQU32.Z     4(R14), K5, X8
-	VPXORD          576(R10), X8, X8
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	VMOVDQU32.Z     4(R15), K5, X12
-	VPXORD          576(R11), X12, X12
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
-	VAESENC         Z16, Z1, Z1
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z23
+	VAESENC         Z16, Z1, Z1
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R9), Z17
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z24
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VBROADCASTI32X4 592(R10), Z16
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VBROADCASTI32X4 592(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 608(R8), Z16
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VBROADCASTI32X4 608(R9), Z17
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VBROADCASTI32X4 608(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
 	VBROADCASTI32X4 624(R8), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VBROADCASTI32X4 624(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VAESENC         Z17, Z5, Z5
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VBROADCASTI32X4 624(R10), Z16
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
 	VBROADCASTI32X4 624(R11), Z17
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 640(R8), Z16
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VBROADCASTI32X4 640(R9), Z17
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
 	VBROADCASTI32X4 640(R10), Z16
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VBROADCASTI32X4 640(R11), Z17
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VBROADCASTI32X4 656(R8), Z16
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VBROADCASTI32X4 656(R9), Z17
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VBROADCASTI32X4 656(R10), Z16
+	VPXORQ          Z28, Z20, Z20
 	VAESENC         Z16, Z8, Z8
-	VPXORQ          Z25, Z18, Z18
 	VAESENC         Z16, Z9, Z9
-	VPXORQ          Z28, Z19, Z19
+	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 656(R11), Z17
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	VPXORQ          Z31, Z22, Z22
+	VAESENC         Z17, Z12, Z12
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -22928,156 +22134,145 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
-	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VPXORQ          Z27, Z20, Z20
-	VBROADCASTI32X4 672(R8), Z16
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Z21
-	VAESENC         Z16, Z0, Z0
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Z22
-	VAESENC         Z16, Z1, Z1
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Z23
-	VBROADCASTI32X4 672(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	MOVQ            472(SP), AX
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Z24
+	VAESENC         Z16, Z1, Z1
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VBROADCASTI32X4 672(R9), Z17
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Z26
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
 	VBROADCASTI32X4 672(R10), Z16
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 672(R11), Z17
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VAESENC         Z16, Z1, Z1
+	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 688(R8), Z16
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 688(R9), Z17
-	VSHUFI64X2      $0x44, Z7, Z3, Z25
+	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x44, Z15, Z11, Z28
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VBROADCASTI32X4 688(R10), Z16
-	VSHUFI64X2      $0xee, Z7, Z3, Z27
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z15, Z11, Z28
+	VSHUFI64X2      $0xee, Z15, Z11, Z30
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VBROADCASTI32X4 688(R11), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x88, Z28, Z27, Z11
 	VBROADCASTI32X4 704(R8), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z15
+	VSHUFI64X2      $0xdd, Z30, Z29, Z15
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
+	MOVQ            (AX), BX
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 104(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x54, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
 	VBROADCASTI32X4 704(R9), Z17
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
-	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VBROADCASTI32X4 704(R10), Z16
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z16, Z9, Z9
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
 	VBROADCASTI32X4 704(R11), Z17
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VBROADCASTI32X4 720(R8), Z16
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VBROADCASTI32X4 720(R9), Z17
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VPCLMULQDQ      $0x00, Z25, Z11, Z27
 	VBROADCASTI32X4 720(R10), Z16
-	VPCLMULQDQ      $0x00, Z23, Z11, Z26
 	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z25, Z11, Z31
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x01, Z23, Z11, Z27
+	VPCLMULQDQ      $0x11, Z25, Z11, Z29
 	VBROADCASTI32X4 720(R11), Z17
-	VPCLMULQDQ      $0x11, Z23, Z11, Z3
+	VPCLMULQDQ      $0x10, Z25, Z11, Z30
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x10, Z23, Z11, Z28
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z27, Z28, Z19
+	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VBROADCASTI32X4 736(R8), Z16
+	VPCLMULQDQ      $0x00, Z26, Z15, Z28
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z24, Z15, Z25
+	VPTERNLOGQ      $0x96, Z27, Z28, Z20
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VPCLMULQDQ      $0x01, Z26, Z15, Z3
 	VBROADCASTI32X4 736(R9), Z17
-	VPCLMULQDQ      $0x01, Z24, Z15, Z7
 	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z26, Z15, Z7
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x11, Z24, Z15, Z27
+	VPTERNLOGQ      $0x96, Z29, Z7, Z22
 	VBROADCASTI32X4 736(R10), Z16
-	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VPCLMULQDQ      $0x10, Z26, Z15, Z31
 	VAESENC         Z16, Z8, Z8
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -23085,89 +22280,85 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x10, Z24, Z15, Z28
 	VBROADCASTI32X4 736(R11), Z17
+	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z7, Z28, Z19
+	VMOVDQU64       (SP), Z23
 	VAESENC         Z17, Z13, Z13
-	VMOVDQU64       128(SP), Z21
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 752(R8), Z16
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
 	VAESENC         Z16, Z0, Z0
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VBROADCASTI32X4 752(R9), Z17
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
 	VBROADCASTI32X4 752(R10), Z16
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Z16, Z8, Z8
-	VPXORQ          Z22, Z18, Z18
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Z16, Z9, Z9
 	VPXORQ          Z24, Z20, Z20
 	VBROADCASTI32X4 752(R11), Z17
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
+	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VPSHUFD         $0x4e, Z18, Z18
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 768(R8), Z16
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VPSHUFD         $0x4e, Z20, Z20
 	VAESENCLAST     Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENCLAST     Z16, Z1, Z1
-	VPSHUFD         $0x4e, Z19, Z19
 	VBROADCASTI32X4 768(R9), Z17
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENCLAST     Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VPSHUFD         $0x4e, Z21, Z21
 	VAESENCLAST     Z17, Z5, Z5
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VBROADCASTI32X4 768(R10), Z16
-	VMOVDQU64       192(SP), Z21
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Z16, Z9, Z9
-	VPTERNLOGQ      $0x96, (SP), Z21, Z20
+	VPXORQ          Z18, Z22, Z22
 	VBROADCASTI32X4 768(R11), Z17
-	VPTESTNMQ       Z20, Z20, K7
+	VPTESTNMQ       Z22, Z22, K6
 	VAESENCLAST     Z17, Z12, Z12
-	KMOVB           K7, AX
-	MOVL            AX, BX
-	SHRL            $0x01, BX
-	ANDL            BX, AX
-	MOVQ            512(SP), BX
-	BTL             $0x00, AX
-	SETCS           36(BX)
-	MOVQ            520(SP), BX
-	BTL             $0x02, AX
-	SETCS           36(BX)
-	MOVQ            528(SP), BX
-	BTL             $0x04, AX
-	SETCS           36(BX)
-	MOVQ            536(SP), BX
-	BTL             $0x06, AX
-	SETCS           36(BX)
+	KMOVB           K6, CX
+	MOVL            CX, AX
+	SHRL            $0x01, AX
+	ANDL            AX, CX
+	MOVQ            72(SP), BX
+	MOVWLZX         (BX), AX
+	BTL             $0x00, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         2(BX), AX
+	BTL             $0x02, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         4(BX), AX
+	BTL             $0x04, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         6(BX), AX
+	BTL             $0x06, CX
+	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -23175,309 +22366,293 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Z19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Z21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R12)(CX*1), X0, X16
+	VMOVDQA64       X16, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	VMOVDQU64       (R12)(CX*1), X16
-	VMOVDQU64       X16, 192(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Z21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Z23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R13)(CX*1), X4, X16
+	VINSERTI64X2    $0x01, X16, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	VMOVDQU64       (R13)(CX*1), X16
-	VMOVDQU64       X16, 208(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Z23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Z25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R14)(CX*1), X8, X16
+	VINSERTI64X2    $0x02, X16, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	VMOVDQU64       (R14)(CX*1), X16
-	VMOVDQU64       X16, 224(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Z25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Z27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R15)(CX*1), X12, X16
+	VINSERTI64X2    $0x03, X16, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	VMOVDQU64       (R15)(CX*1), X16
-	VMOVDQU64       X16, 240(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverse<>+0(SB), Z19, Z3
-	VPXORQ          Z1, Z19, Z19
-	VMOVDQU8        Z19, K1, 64(R12)
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverse<>+0(SB), Z21, Z3
+	VPXORQ          Z1, Z21, Z21
+	VMOVDQU8        Z21, K1, 64(R12)
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ    Z4, Z20, K6, Z20
-	VMOVDQU64 Z20, (R13)
-	VPSHUFB   reverse<>+0(SB), Z21, Z7
-	VPXORQ    Z5, Z21, Z21
-	VMOVDQU8  Z21, K2, 64(R13)
-	MOVQ      392(SP), AX
-	MOVQ      AX, 520(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ    Z4, Z22, K5, Z22
+	VMOVDQU64 Z22, (R13)
+	VPSHUFB   reverse<>+0(SB), Z23, Z7
+	VPXORQ    Z5, Z23, Z23
+	VMOVDQU8  Z23, K2, 64(R13)
+	MOVWLZX   2(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ    Z8, Z22, K6, Z22
-	VMOVDQU64 Z22, (R14)
-	VPSHUFB   reverse<>+0(SB), Z23, Z11
-	VPXORQ    Z9, Z23, Z23
-	VMOVDQU8  Z23, K3, 64(R14)
-	MOVQ      400(SP), AX
-	MOVQ      AX, 528(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ    Z8, Z24, K5, Z24
+	VMOVDQU64 Z24, (R14)
+	VPSHUFB   reverse<>+0(SB), Z25, Z11
+	VPXORQ    Z9, Z25, Z25
+	VMOVDQU8  Z25, K3, 64(R14)
+	MOVWLZX   4(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ    Z12, Z24, K6, Z24
-	VMOVDQU64 Z24, (R15)
-	VPSHUFB   reverse<>+0(SB), Z25, Z15
-	VPXORQ    Z13, Z25, Z25
-	VMOVDQU8  Z25, K4, 64(R15)
-	MOVQ      408(SP), AX
-	MOVQ      AX, 536(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ    Z12, Z26, K5, Z26
+	VMOVDQU64 Z26, (R15)
+	VPSHUFB   reverse<>+0(SB), Z27, Z15
+	VPXORQ    Z13, Z27, Z27
+	VMOVDQU8  Z27, K4, 64(R15)
+	MOVWLZX   6(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ       448(SP), AX
-	VMOVDQU64  (AX), Z21
-	MOVQ       456(SP), AX
-	VMOVDQU64  (AX), Z22
-	MOVQ       464(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  (AX), Z23
-	MOVQ       472(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  (AX), Z24
-	VSHUFI64X2 $0x44, Z22, Z21, Z25
-	VSHUFI64X2 $0x44, Z24, Z23, Z26
-	VSHUFI64X2 $0xee, Z22, Z21, Z27
-	VSHUFI64X2 $0xee, Z24, Z23, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z21
-	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	MOVQ       128(SP), AX
+	VMOVDQU64  (AX), Z25
+	MOVQ       144(SP), AX
+	VMOVDQU64  (AX), Z26
+	VSHUFI64X2 $0x44, Z24, Z23, Z27
+	VSHUFI64X2 $0x44, Z26, Z25, Z28
+	VSHUFI64X2 $0xee, Z24, Z23, Z29
+	VSHUFI64X2 $0xee, Z26, Z25, Z30
 	VSHUFI64X2 $0x88, Z28, Z27, Z23
 	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x44, Z6, Z2, Z25
-	VSHUFI64X2 $0x44, Z14, Z10, Z26
-	VSHUFI64X2 $0xee, Z6, Z2, Z27
-	VSHUFI64X2 $0xee, Z14, Z10, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z2
-	VSHUFI64X2 $0xdd, Z26, Z25, Z6
-	VSHUFI64X2 $0x88, Z28, Z27, Z10
-	VSHUFI64X2 $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ $0x00, Z21, Z2, Z18
-	VPCLMULQDQ $0x01, Z21, Z2, Z19
-	VPCLMULQDQ $0x11, Z21, Z2, Z20
-	VPCLMULQDQ $0x10, Z21, Z2, Z25
-	VPCLMULQDQ $0x00, Z22, Z6, Z26
-	VPCLMULQDQ $0x01, Z22, Z6, Z27
-	VPTERNLOGQ $0x96, Z25, Z27, Z19
-	VPCLMULQDQ $0x11, Z22, Z6, Z28
-	VPCLMULQDQ $0x10, Z22, Z6, Z2
-	VPCLMULQDQ $0x00, Z23, Z10, Z25
-	VPTERNLOGQ $0x96, Z26, Z25, Z18
-	VPCLMULQDQ $0x01, Z23, Z10, Z27
-	VPTERNLOGQ $0x96, Z2, Z27, Z19
-	VPCLMULQDQ $0x11, Z23, Z10, Z6
-	VPTERNLOGQ $0x96, Z28, Z6, Z20
-	VPCLMULQDQ $0x10, Z23, Z10, Z26
-	VPCLMULQDQ $0x00, Z24, Z14, Z25
-	VPCLMULQDQ $0x01, Z24, Z14, Z2
-	VPTERNLOGQ $0x96, Z26, Z2, Z19
-	VPCLMULQDQ $0x11, Z24, Z14, Z27
-	VPCLMULQDQ $0x10, Z24, Z14, Z28
-	VPXORQ     Z25, Z18, Z18
-	VPXORQ     Z28, Z19, Z19
-	VPXORQ     Z27, Z20, Z20
-	MOVQ       448(SP), AX
-	VMOVDQU64  64(AX), Z21
-	MOVQ       456(SP), AX
-	VMOVDQU64  64(AX), Z22
-	MOVQ       464(SP), AX
+	VSHUFI64X2 $0x88, Z30, Z29, Z25
+	VSHUFI64X2 $0xdd, Z30, Z29, Z26
+	VSHUFI64X2 $0x44, Z6, Z2, Z27
+	VSHUFI64X2 $0x44, Z14, Z10, Z28
+	VSHUFI64X2 $0xee, Z6, Z2, Z29
+	VSHUFI64X2 $0xee, Z14, Z10, Z30
+	VSHUFI64X2 $0x88, Z28, Z27, Z2
+	VSHUFI64X2 $0xdd, Z28, Z27, Z6
+	VSHUFI64X2 $0x88, Z30, Z29, Z10
+	VSHUFI64X2 $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ $0x00, Z23, Z2, Z20
+	VPCLMULQDQ $0x01, Z23, Z2, Z21
+	VPCLMULQDQ $0x11, Z23, Z2, Z22
+	VPCLMULQDQ $0x10, Z23, Z2, Z27
+	VPCLMULQDQ $0x00, Z24, Z6, Z28
+	VPCLMULQDQ $0x01, Z24, Z6, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z21
+	VPCLMULQDQ $0x11, Z24, Z6, Z30
+	VPCLMULQDQ $0x10, Z24, Z6, Z31
+	VPCLMULQDQ $0x00, Z25, Z10, Z2
+	VPTERNLOGQ $0x96, Z28, Z2, Z20
+	VPCLMULQDQ $0x01, Z25, Z10, Z27
+	VPTERNLOGQ $0x96, Z31, Z27, Z21
+	VPCLMULQDQ $0x11, Z25, Z10, Z29
+	VPTERNLOGQ $0x96, Z30, Z29, Z22
+	VPCLMULQDQ $0x10, Z25, Z10, Z6
+	VPCLMULQDQ $0x00, Z26, Z14, Z28
+	VPCLMULQDQ $0x01, Z26, Z14, Z2
+	VPTERNLOGQ $0x96, Z6, Z2, Z21
+	VPCLMULQDQ $0x11, Z26, Z14, Z31
+	VPCLMULQDQ $0x10, Z26, Z14, Z27
+	VPXORQ     Z28, Z20, Z20
+	VPXORQ     Z27, Z21, Z21
+	VPXORQ     Z31, Z22, Z22
+	MOVQ       96(SP), AX
 	VMOVDQU64  64(AX), Z23
-	MOVQ       472(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  64(AX), Z24
-	VSHUFI64X2 $0x44, Z22, Z21, Z25
-	VSHUFI64X2 $0x44, Z24, Z23, Z26
-	VSHUFI64X2 $0xee, Z22, Z21, Z27
-	VSHUFI64X2 $0xee, Z24, Z23, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z21
-	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	MOVQ       128(SP), AX
+	VMOVDQU64  64(AX), Z25
+	MOVQ       144(SP), AX
+	VMOVDQU64  64(AX), Z26
+	VSHUFI64X2 $0x44, Z24, Z23, Z27
+	VSHUFI64X2 $0x44, Z26, Z25, Z28
+	VSHUFI64X2 $0xee, Z24, Z23, Z29
+	VSHUFI64X2 $0xee, Z26, Z25, Z30
 	VSHUFI64X2 $0x88, Z28, Z27, Z23
 	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x44, Z7, Z3, Z25
-	VSHUFI64X2 $0x44, Z15, Z11, Z26
-	VSHUFI64X2 $0xee, Z7, Z3, Z27
-	VSHUFI64X2 $0xee, Z15, Z11, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z3
-	VSHUFI64X2 $0xdd, Z26, Z25, Z7
-	VSHUFI64X2 $0x88, Z28, Z27, Z11
-	VSHUFI64X2 $0xdd, Z28, Z27, Z15
-	VPCLMULQDQ $0x00, Z21, Z3, Z25
-	VPCLMULQDQ $0x01, Z21, Z3, Z26
-	VPCLMULQDQ $0x11, Z21, Z3, Z27
-	VPCLMULQDQ $0x10, Z21, Z3, Z28
-	VPTERNLOGQ $0x96, Z26, Z28, Z19
-	VPCLMULQDQ $0x00, Z22, Z7, Z26
-	VPTERNLOGQ $0x96, Z25, Z26, Z18
-	VPCLMULQDQ $0x01, Z22, Z7, Z28
-	VPCLMULQDQ $0x11, Z22, Z7, Z3
-	VPTERNLOGQ $0x96, Z27, Z3, Z20
-	VPCLMULQDQ $0x10, Z22, Z7, Z25
-	VPTERNLOGQ $0x96, Z28, Z25, Z19
-	VPCLMULQDQ $0x00, Z23, Z11, Z26
-	VPCLMULQDQ $0x01, Z23, Z11, Z27
-	VPCLMULQDQ $0x11, Z23, Z11, Z3
-	VPCLMULQDQ $0x10, Z23, Z11, Z28
-	VPTERNLOGQ $0x96, Z27, Z28, Z19
-	VPCLMULQDQ $0x00, Z24, Z15, Z25
-	VPTERNLOGQ $0x96, Z26, Z25, Z18
-	VPCLMULQDQ $0x01, Z24, Z15, Z7
-	VPCLMULQDQ $0x11, Z24, Z15, Z27
-	VPTERNLOGQ $0x96, Z3, Z27, Z20
-	VPCLMULQDQ $0x10, Z24, Z15, Z28
-	VPTERNLOGQ $0x96, Z7, Z28, Z19
-	VMOVDQU64  128(SP), Z21
-	VPCLMULQDQ $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ $0x96, Z23, Z25, Z19
-	VPXORQ     Z22, Z18, Z18
+	VSHUFI64X2 $0x88, Z30, Z29, Z25
+	VSHUFI64X2 $0xdd, Z30, Z29, Z26
+	VSHUFI64X2 $0x44, Z7, Z3, Z27
+	VSHUFI64X2 $0x44, Z15, Z11, Z28
+	VSHUFI64X2 $0xee, Z7, Z3, Z29
+	VSHUFI64X2 $0xee, Z15, Z11, Z30
+	VSHUFI64X2 $0x88, Z28, Z27, Z3
+	VSHUFI64X2 $0xdd, Z28, Z27, Z7
+	VSHUFI64X2 $0x88, Z30, Z29, Z11
+	VSHUFI64X2 $0xdd, Z30, Z29, Z15
+	VPCLMULQDQ $0x00, Z23, Z3, Z27
+	VPCLMULQDQ $0x01, Z23, Z3, Z28
+	VPCLMULQDQ $0x11, Z23, Z3, Z29
+	VPCLMULQDQ $0x10, Z23, Z3, Z30
+	VPTERNLOGQ $0x96, Z28, Z30, Z21
+	VPCLMULQDQ $0x00, Z24, Z7, Z31
+	VPTERNLOGQ $0x96, Z27, Z31, Z20
+	VPCLMULQDQ $0x01, Z24, Z7, Z28
+	VPCLMULQDQ $0x11, Z24, Z7, Z30
+	VPTERNLOGQ $0x96, Z29, Z30, Z22
+	VPCLMULQDQ $0x10, Z24, Z7, Z3
+	VPTERNLOGQ $0x96, Z28, Z3, Z21
+	VPCLMULQDQ $0x00, Z25, Z11, Z27
+	VPCLMULQDQ $0x01, Z25, Z11, Z31
+	VPCLMULQDQ $0x11, Z25, Z11, Z29
+	VPCLMULQDQ $0x10, Z25, Z11, Z30
+	VPTERNLOGQ $0x96, Z31, Z30, Z21
+	VPCLMULQDQ $0x00, Z26, Z15, Z28
+	VPTERNLOGQ $0x96, Z27, Z28, Z20
+	VPCLMULQDQ $0x01, Z26, Z15, Z3
+	VPCLMULQDQ $0x11, Z26, Z15, Z7
+	VPTERNLOGQ $0x96, Z29, Z7, Z22
+	VPCLMULQDQ $0x10, Z26, Z15, Z31
+	VPTERNLOGQ $0x96, Z3, Z31, Z21
+	VMOVDQU64  (SP), Z23
+	VPSHUFB    spread<>+0(SB), Z23, Z23
+	VPADDQ     aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ $0x00, Z19, Z23, Z24
+	VPCLMULQDQ $0x01, Z19, Z23, Z25
+	VPCLMULQDQ $0x11, Z19, Z23, Z26
+	VPCLMULQDQ $0x10, Z19, Z23, Z27
+	VPTERNLOGQ $0x96, Z25, Z27, Z21
 	VPXORQ     Z24, Z20, Z20
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD    $0x4e, Z18, Z18
-	VPTERNLOGQ $0x96, Z26, Z18, Z19
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD    $0x4e, Z19, Z19
-	VPTERNLOGQ $0x96, Z26, Z19, Z20
-	VPSHUFB    reverse<>+0(SB), Z20, Z20
-	VMOVDQU64  192(SP), Z21
-	VPTERNLOGQ $0x96, (SP), Z21, Z20
-	VPTESTNMQ  Z20, Z20, K7
-	KMOVB      K7, AX
-	MOVL       AX, BX
-	SHRL       $0x01, BX
-	ANDL       BX, AX
-	MOVQ       512(SP), BX
-	BTL        $0x00, AX
-	SETCS      36(BX)
-	MOVQ       520(SP), BX
-	BTL        $0x02, AX
-	SETCS      36(BX)
-	MOVQ       528(SP), BX
-	BTL        $0x04, AX
-	SETCS      36(BX)
-	MOVQ       536(SP), BX
-	BTL        $0x06, AX
-	SETCS      36(BX)
-	VPXORQ     Z18, Z18, Z18
-	VMOVDQU64  Z18, (SP)
-	VMOVDQU64  Z18, 64(SP)
+	VPXORQ     Z26, Z22, Z22
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD    $0x4e, Z20, Z20
+	VPTERNLOGQ $0x96, Z28, Z20, Z21
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD    $0x4e, Z21, Z21
+	VPTERNLOGQ $0x96, Z28, Z21, Z22
+	VPSHUFB    reverse<>+0(SB), Z22, Z22
+	VPXORQ     Z18, Z22, Z22
+	VPTESTNMQ  Z22, Z22, K6
+	KMOVB      K6, CX
+	MOVL       CX, AX
+	SHRL       $0x01, AX
+	ANDL       AX, CX
+	MOVQ       72(SP), BX
+	MOVWLZX    (BX), AX
+	BTL        $0x00, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    2(BX), AX
+	BTL        $0x02, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    4(BX), AX
+	BTL        $0x04, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    6(BX), AX
+	BTL        $0x06, CX
+	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmOpen256vaes512(jobs *byte, group *byte, n int)
@@ -23492,10 +22667,9 @@ TEXT ·gcmOpen256vaes512(SB), NOSPLIT, $0-24
 	KMOVQ CX, K6
 
 packet:
-	MOVBLZX           (SI), R8
-	INCQ              SI
-	LEAQ              (R8)(R8*4), R8
-	LEAQ              (DI)(R8*8), R8
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
 	MOVQ              (R8), R9
 	MOVQ              8(R8), R10
 	MOVQ              16(R8), R12
@@ -23526,9 +22700,8 @@ packet:
 	XORL              CX, CX
 	CMPQ              DX, $0x01
 	SETHI             CL
-	MOVBLZX           -1(SI)(CX*1), CX
-	LEAQ              (CX)(CX*4), CX
-	MOVQ              (DI)(CX*8), CX
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
 	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
@@ -24779,10 +23952,9 @@ TEXT ·gcmOpen256vaes256(SB), NOSPLIT, $320-24
 	MOVQ n+16(FP), DX
 
 packet:
-	MOVBLZX     (SI), R8
-	INCQ        SI
-	LEAQ        (R8)(R8*4), R8
-	LEAQ        (DI)(R8*8), R8
+	MOVWLZX     (SI), R8
+	ADDQ        $0x02, SI
+	ADDQ        DI, R8
 	MOVQ        (R8), R9
 	MOVQ        8(R8), R10
 	MOVQ        16(R8), R12
@@ -24790,9 +23962,8 @@ packet:
 	XORL        CX, CX
 	CMPQ        DX, $0x01
 	SETHI       CL
-	MOVBLZX     -1(SI)(CX*1), CX
-	LEAQ        (CX)(CX*4), CX
-	MOVQ        (DI)(CX*8), CX
+	MOVWLZX     -2(SI)(CX*2), CX
+	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
 	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
@@ -25436,17 +24607,17 @@ lengths:
 
 // func gcmOpen256vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $552-40
+TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -25454,25 +24625,20 @@ TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -25480,25 +24646,20 @@ TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -25506,25 +24667,20 @@ TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -25532,242 +24688,226 @@ TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x14, CX
+	SUBQ    $0x24, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0b
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00006666, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z7, Z7, Z7
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	VMOVDQU32.Z     4(R12), K5, X0
-	VPXORD          576(R8), X0, X0
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	VMOVDQU32.Z     4(R13), K5, X2
-	VPXORD          576(R9), X2, X2
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R13), X2
+	VPSLLDQ         $0x04, X2, X2
+	VPXORQ          576(R9), X2, X2
 	VSHUFI64X2      $0x00, Z2, Z2, Z2
 	VPXORQ          counters<>+0(SB), Z2, Z2
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	VMOVDQU32.Z     4(R14), K5, X4
-	VPXORD          576(R10), X4, X4
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R14), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R10), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	VMOVDQU32.Z     4(R15), K5, X6
-	VPXORD          576(R11), X6, X6
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R15), X6
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R11), X6, X6
 	VSHUFI64X2      $0x00, Z6, Z6, Z6
 	VPXORQ          counters<>+0(SB), Z6, Z6
+	SUBQ            $0x10, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z8
 	VAESENC         Z8, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z13
+	MOVQ            96(SP), AX
+	VMOVDQU64       (AX), Z15
 	VBROADCASTI32X4 592(R9), Z9
 	VAESENC         Z9, Z2, Z2
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z14
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z16
 	VBROADCASTI32X4 592(R10), Z8
-	MOVQ            464(SP), AX
-	VMOVDQU64       (AX), Z15
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z17
 	VAESENC         Z8, Z4, Z4
 	VBROADCASTI32X4 592(R11), Z9
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z16
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z18
 	VAESENC         Z9, Z6, Z6
 	VBROADCASTI32X4 608(R8), Z8
-	VSHUFI64X2      $0x44, Z14, Z13, Z17
+	VSHUFI64X2      $0x44, Z16, Z15, Z19
 	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x44, Z16, Z15, Z18
+	VSHUFI64X2      $0x44, Z18, Z17, Z20
 	VBROADCASTI32X4 608(R9), Z9
 	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z14, Z13, Z19
+	VSHUFI64X2      $0xee, Z16, Z15, Z21
 	VBROADCASTI32X4 608(R10), Z8
+	VSHUFI64X2      $0xee, Z18, Z17, Z22
 	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xee, Z16, Z15, Z20
 	VBROADCASTI32X4 608(R11), Z9
-	VSHUFI64X2      $0x88, Z18, Z17, Z13
+	VSHUFI64X2      $0x88, Z20, Z19, Z15
 	VAESENC         Z9, Z6, Z6
 	VBROADCASTI32X4 624(R8), Z8
-	VSHUFI64X2      $0xdd, Z18, Z17, Z14
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z9
-	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VAESENC         Z9, Z2, Z2
 	VSHUFI64X2      $0xdd, Z20, Z19, Z16
+	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0x88, Z22, Z21, Z17
+	VBROADCASTI32X4 624(R9), Z9
+	VAESENC         Z9, Z2, Z2
+	VSHUFI64X2      $0xdd, Z22, Z21, Z18
 	VBROADCASTI32X4 624(R10), Z8
 	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x44, Z3, Z1, Z17
+	VSHUFI64X2      $0x44, Z3, Z1, Z19
 	VBROADCASTI32X4 624(R11), Z9
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Z9, Z6, Z6
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
 	VBROADCASTI32X4 640(R8), Z8
-	VSHUFI64X2      $0x44, Z7, Z5, Z18
+	VSHUFI64X2      $0x44, Z7, Z5, Z20
 	VAESENC         Z8, Z0, Z0
+	VSHUFI64X2      $0xee, Z3, Z1, Z21
 	VBROADCASTI32X4 640(R9), Z9
-	VSHUFI64X2      $0xee, Z3, Z1, Z19
 	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z7, Z5, Z20
+	VSHUFI64X2      $0xee, Z7, Z5, Z22
 	VBROADCASTI32X4 640(R10), Z8
 	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x88, Z18, Z17, Z1
+	VSHUFI64X2      $0x88, Z20, Z19, Z1
 	VBROADCASTI32X4 640(R11), Z9
+	VSHUFI64X2      $0xdd, Z20, Z19, Z3
 	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0xdd, Z18, Z17, Z3
 	VBROADCASTI32X4 656(R8), Z8
-	VSHUFI64X2      $0x88, Z20, Z19, Z5
+	VSHUFI64X2      $0x88, Z22, Z21, Z5
 	VAESENC         Z8, Z0, Z0
 	VBROADCASTI32X4 656(R9), Z9
-	VSHUFI64X2      $0xdd, Z20, Z19, Z7
+	VSHUFI64X2      $0xdd, Z22, Z21, Z7
 	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x00, Z15, Z1, Z12
 	VBROADCASTI32X4 656(R10), Z8
-	VPCLMULQDQ      $0x00, Z13, Z1, Z10
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x01, Z13, Z1, Z11
+	VPCLMULQDQ      $0x01, Z15, Z1, Z13
 	VBROADCASTI32X4 656(R11), Z9
+	VPCLMULQDQ      $0x11, Z15, Z1, Z14
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x11, Z13, Z1, Z12
 	VBROADCASTI32X4 672(R8), Z8
+	VPCLMULQDQ      $0x10, Z15, Z1, Z19
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x10, Z13, Z1, Z17
 	VBROADCASTI32X4 672(R9), Z9
-	VPCLMULQDQ      $0x00, Z14, Z3, Z18
+	VPCLMULQDQ      $0x00, Z16, Z3, Z20
 	VAESENC         Z9, Z2, Z2
+	VPCLMULQDQ      $0x01, Z16, Z3, Z21
 	VBROADCASTI32X4 672(R10), Z8
-	VPCLMULQDQ      $0x01, Z14, Z3, Z19
 	VAESENC         Z8, Z4, Z4
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
+	MOVQ            (AX), BX
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 88(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x24, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0b
+	SETHI           CL
+	ORB             CL, DL
 	VBROADCASTI32X4 672(R11), Z9
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
-	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x14, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
 	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z17, Z19, Z11
+	VPTERNLOGQ      $0x96, Z19, Z21, Z13
 	VBROADCASTI32X4 688(R8), Z8
+	VPCLMULQDQ      $0x11, Z16, Z3, Z22
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z14, Z3, Z20
 	VBROADCASTI32X4 688(R9), Z9
+	VPCLMULQDQ      $0x10, Z16, Z3, Z23
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z14, Z3, Z1
+	VPCLMULQDQ      $0x00, Z17, Z5, Z24
 	VBROADCASTI32X4 688(R10), Z8
-	VPCLMULQDQ      $0x00, Z15, Z5, Z17
 	VAESENC         Z8, Z4, Z4
+	VPTERNLOGQ      $0x96, Z20, Z24, Z12
 	VBROADCASTI32X4 688(R11), Z9
-	VPTERNLOGQ      $0x96, Z18, Z17, Z10
 	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z15, Z5, Z19
+	VPCLMULQDQ      $0x01, Z17, Z5, Z25
 	VBROADCASTI32X4 704(R8), Z8
+	VPTERNLOGQ      $0x96, Z23, Z25, Z13
 	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z1, Z19, Z11
 	VBROADCASTI32X4 704(R9), Z9
+	VPCLMULQDQ      $0x11, Z17, Z5, Z26
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, Z15, Z5, Z3
 	VBROADCASTI32X4 704(R10), Z8
-	VPTERNLOGQ      $0x96, Z20, Z3, Z12
+	VPTERNLOGQ      $0x96, Z22, Z26, Z14
 	VAESENC         Z8, Z4, Z4
+	VPCLMULQDQ      $0x10, Z17, Z5, Z27
 	VBROADCASTI32X4 704(R11), Z9
-	VPCLMULQDQ      $0x10, Z15, Z5, Z18
 	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x00, Z18, Z7, Z28
 	VBROADCASTI32X4 720(R8), Z8
-	VPCLMULQDQ      $0x00, Z16, Z7, Z17
+	VPCLMULQDQ      $0x01, Z18, Z7, Z29
 	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x01, Z16, Z7, Z1
 	VBROADCASTI32X4 720(R9), Z9
+	VPTERNLOGQ      $0x96, Z27, Z29, Z13
 	VAESENC         Z9, Z2, Z2
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	VBROADCASTI32X4 720(R10), Z8
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -25775,61 +24915,55 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
-	VBROADCASTI32X4 720(R10), Z8
 	VAESENC         Z8, Z4, Z4
-	VPTERNLOGQ      $0x96, Z18, Z1, Z11
+	VPCLMULQDQ      $0x11, Z18, Z7, Z30
 	VBROADCASTI32X4 720(R11), Z9
-	VPCLMULQDQ      $0x11, Z16, Z7, Z19
 	VAESENC         Z9, Z6, Z6
+	VPCLMULQDQ      $0x10, Z18, Z7, Z31
 	VBROADCASTI32X4 736(R8), Z8
-	VPCLMULQDQ      $0x10, Z16, Z7, Z20
 	VAESENC         Z8, Z0, Z0
+	VPXORQ          Z28, Z12, Z12
 	VBROADCASTI32X4 736(R9), Z9
-	VPXORQ          Z17, Z10, Z10
+	VPXORQ          Z31, Z13, Z13
 	VAESENC         Z9, Z2, Z2
-	VPXORQ          Z20, Z11, Z11
 	VBROADCASTI32X4 736(R10), Z8
+	VPXORQ          Z30, Z14, Z14
 	VAESENC         Z8, Z4, Z4
-	VPXORQ          Z19, Z12, Z12
+	VMOVDQU64       (SP), Z15
 	VBROADCASTI32X4 736(R11), Z9
 	VAESENC         Z9, Z6, Z6
-	VMOVDQU64       128(SP), Z13
+	VPSHUFB         spread<>+0(SB), Z15, Z15
 	VBROADCASTI32X4 752(R8), Z8
-	VPCLMULQDQ      $0x00, 64(SP), Z13, Z14
 	VAESENC         Z8, Z0, Z0
+	VPADDQ          aadBits<>+0(SB), Z15, Z15
 	VBROADCASTI32X4 752(R9), Z9
-	VPCLMULQDQ      $0x01, 64(SP), Z13, Z15
+	VPCLMULQDQ      $0x00, Z11, Z15, Z16
 	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, 64(SP), Z13, Z16
 	VBROADCASTI32X4 752(R10), Z8
+	VPCLMULQDQ      $0x01, Z11, Z15, Z17
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, 64(SP), Z13, Z17
 	VBROADCASTI32X4 752(R11), Z9
+	VPCLMULQDQ      $0x11, Z11, Z15, Z18
 	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z15, Z17, Z11
+	VPCLMULQDQ      $0x10, Z11, Z15, Z19
 	VBROADCASTI32X4 768(R8), Z8
-	VPXORQ          Z14, Z10, Z10
 	VAESENC         Z8, Z0, Z0
+	VPTERNLOGQ      $0x96, Z17, Z19, Z13
 	VBROADCASTI32X4 768(R9), Z9
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -25837,73 +24971,69 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
 	VAESENC         Z9, Z2, Z2
 	VBROADCASTI32X4 768(R10), Z8
 	VPXORQ          Z16, Z12, Z12
 	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z10, Z18
 	VBROADCASTI32X4 768(R11), Z9
+	VPXORQ          Z18, Z14, Z14
 	VAESENC         Z9, Z6, Z6
-	VPSHUFD         $0x4e, Z10, Z10
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
 	VBROADCASTI32X4 784(R8), Z8
 	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z18, Z10, Z11
+	VPSHUFD         $0x4e, Z12, Z12
 	VBROADCASTI32X4 784(R9), Z9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z11, Z18
 	VAESENC         Z9, Z2, Z2
+	VPTERNLOGQ      $0x96, Z20, Z12, Z13
 	VBROADCASTI32X4 784(R10), Z8
-	VPSHUFD         $0x4e, Z11, Z11
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
 	VAESENC         Z8, Z4, Z4
 	VBROADCASTI32X4 784(R11), Z9
-	VPTERNLOGQ      $0x96, Z18, Z11, Z12
+	VPSHUFD         $0x4e, Z13, Z13
 	VAESENC         Z9, Z6, Z6
-	VPSHUFB         reverse<>+0(SB), Z12, Z12
+	VPTERNLOGQ      $0x96, Z20, Z13, Z14
 	VBROADCASTI32X4 800(R8), Z8
 	VAESENCLAST     Z8, Z0, Z0
-	VMOVDQU64       192(SP), Z13
+	VPSHUFB         reverse<>+0(SB), Z14, Z14
 	VBROADCASTI32X4 800(R9), Z9
 	VAESENCLAST     Z9, Z2, Z2
-	VPTERNLOGQ      $0x96, (SP), Z13, Z12
+	VPXORQ          Z10, Z14, Z14
 	VBROADCASTI32X4 800(R10), Z8
-	VPTESTNMQ       Z12, Z12, K7
+	VPTESTNMQ       Z14, Z14, K6
 	VAESENCLAST     Z8, Z4, Z4
 	VBROADCASTI32X4 800(R11), Z9
-	KMOVB           K7, AX
-	MOVL            AX, BX
-	SHRL            $0x01, BX
-	ANDL            BX, AX
-	MOVQ            512(SP), BX
-	BTL             $0x00, AX
-	SETCS           36(BX)
-	MOVQ            520(SP), BX
-	BTL             $0x02, AX
-	SETCS           36(BX)
-	MOVQ            528(SP), BX
-	BTL             $0x04, AX
-	SETCS           36(BX)
-	MOVQ            536(SP), BX
-	BTL             $0x06, AX
-	SETCS           36(BX)
+	KMOVB           K6, CX
+	MOVL            CX, AX
+	SHRL            $0x01, AX
+	ANDL            AX, CX
+	MOVQ            72(SP), BX
+	MOVWLZX         (BX), AX
+	BTL             $0x00, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         2(BX), AX
+	BTL             $0x02, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         4(BX), AX
+	BTL             $0x04, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         6(BX), AX
+	BTL             $0x06, CX
+	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Z9, Z6, Z6
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -25911,260 +25041,244 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x14, CX
+	SUBQ            $0x24, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0b
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU8.Z      (R12), K1, Z10
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X8
-	VMOVDQU64       X8, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU8.Z      (R12), K1, Z12
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R12)(CX*1), X0, X8
+	VMOVDQA64       X8, X10
+	VMOVDQU64       560(R8), X11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	VMOVDQU64       (R12)(CX*1), X8
-	VMOVDQU64       X8, 192(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU8.Z      (R13), K2, Z11
-	VMOVDQU64       X2, 16(SP)
-	VMOVDQU64       560(R9), X8
-	VMOVDQU64       X8, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU8.Z      (R13), K2, Z13
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R13)(CX*1), X2, X8
+	VINSERTI64X2    $0x01, X8, Z10, Z10
+	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	VMOVDQU64       (R13)(CX*1), X8
-	VMOVDQU64       X8, 208(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU8.Z      (R14), K3, Z12
-	VMOVDQU64       X4, 32(SP)
-	VMOVDQU64       560(R10), X8
-	VMOVDQU64       X8, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU8.Z      (R14), K3, Z14
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R14)(CX*1), X4, X8
+	VINSERTI64X2    $0x02, X8, Z10, Z10
+	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	VMOVDQU64       (R14)(CX*1), X8
-	VMOVDQU64       X8, 224(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU8.Z      (R15), K4, Z13
-	VMOVDQU64       X6, 48(SP)
-	VMOVDQU64       560(R11), X8
-	VMOVDQU64       X8, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU8.Z      (R15), K4, Z15
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R15)(CX*1), X6, X8
+	VINSERTI64X2    $0x03, X8, Z10, Z10
+	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	VMOVDQU64       (R15)(CX*1), X8
-	VMOVDQU64       X8, 240(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z10, Z1
-	VPXORQ          Z0, Z10, K6, Z10
-	VMOVDQU8        Z10, K1, (R12)
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
+	VPXORQ          Z0, Z12, K5, Z12
+	VMOVDQU8        Z12, K1, (R12)
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB  reverseFirst<>+0(SB), Z11, Z3
-	VPXORQ   Z2, Z11, K6, Z11
-	VMOVDQU8 Z11, K2, (R13)
-	MOVQ     392(SP), AX
-	MOVQ     AX, 520(SP)
-	CMPB     38(AX), $0x00
+	VPSHUFB  reverseFirst<>+0(SB), Z13, Z3
+	VPXORQ   Z2, Z13, K5, Z13
+	VMOVDQU8 Z13, K2, (R13)
+	MOVWLZX  2(SI), AX
+	CMPB     38(DI)(AX*1), $0x00
 	JNE      esn1
 
 aad1:
-	VPSHUFB  reverseFirst<>+0(SB), Z12, Z5
-	VPXORQ   Z4, Z12, K6, Z12
-	VMOVDQU8 Z12, K3, (R14)
-	MOVQ     400(SP), AX
-	MOVQ     AX, 528(SP)
-	CMPB     38(AX), $0x00
+	VPSHUFB  reverseFirst<>+0(SB), Z14, Z5
+	VPXORQ   Z4, Z14, K5, Z14
+	VMOVDQU8 Z14, K3, (R14)
+	MOVWLZX  4(SI), AX
+	CMPB     38(DI)(AX*1), $0x00
 	JNE      esn2
 
 aad2:
-	VPSHUFB  reverseFirst<>+0(SB), Z13, Z7
-	VPXORQ   Z6, Z13, K6, Z13
-	VMOVDQU8 Z13, K4, (R15)
-	MOVQ     408(SP), AX
-	MOVQ     AX, 536(SP)
-	CMPB     38(AX), $0x00
+	VPSHUFB  reverseFirst<>+0(SB), Z15, Z7
+	VPXORQ   Z6, Z15, K5, Z15
+	VMOVDQU8 Z15, K4, (R15)
+	MOVWLZX  6(SI), AX
+	CMPB     38(DI)(AX*1), $0x00
 	JNE      esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ       448(SP), AX
-	VMOVDQU64  (AX), Z13
-	MOVQ       456(SP), AX
-	VMOVDQU64  (AX), Z14
-	MOVQ       464(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  (AX), Z15
-	MOVQ       472(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  (AX), Z16
-	VSHUFI64X2 $0x44, Z14, Z13, Z17
-	VSHUFI64X2 $0x44, Z16, Z15, Z18
-	VSHUFI64X2 $0xee, Z14, Z13, Z19
-	VSHUFI64X2 $0xee, Z16, Z15, Z20
-	VSHUFI64X2 $0x88, Z18, Z17, Z13
-	VSHUFI64X2 $0xdd, Z18, Z17, Z14
+	MOVQ       128(SP), AX
+	VMOVDQU64  (AX), Z17
+	MOVQ       144(SP), AX
+	VMOVDQU64  (AX), Z18
+	VSHUFI64X2 $0x44, Z16, Z15, Z19
+	VSHUFI64X2 $0x44, Z18, Z17, Z20
+	VSHUFI64X2 $0xee, Z16, Z15, Z21
+	VSHUFI64X2 $0xee, Z18, Z17, Z22
 	VSHUFI64X2 $0x88, Z20, Z19, Z15
 	VSHUFI64X2 $0xdd, Z20, Z19, Z16
-	VSHUFI64X2 $0x44, Z3, Z1, Z17
-	VSHUFI64X2 $0x44, Z7, Z5, Z18
-	VSHUFI64X2 $0xee, Z3, Z1, Z19
-	VSHUFI64X2 $0xee, Z7, Z5, Z20
-	VSHUFI64X2 $0x88, Z18, Z17, Z1
-	VSHUFI64X2 $0xdd, Z18, Z17, Z3
-	VSHUFI64X2 $0x88, Z20, Z19, Z5
-	VSHUFI64X2 $0xdd, Z20, Z19, Z7
-	VPCLMULQDQ $0x00, Z13, Z1, Z10
-	VPCLMULQDQ $0x01, Z13, Z1, Z11
-	VPCLMULQDQ $0x11, Z13, Z1, Z12
-	VPCLMULQDQ $0x10, Z13, Z1, Z17
-	VPCLMULQDQ $0x00, Z14, Z3, Z18
-	VPCLMULQDQ $0x01, Z14, Z3, Z19
-	VPTERNLOGQ $0x96, Z17, Z19, Z11
-	VPCLMULQDQ $0x11, Z14, Z3, Z20
-	VPCLMULQDQ $0x10, Z14, Z3, Z1
-	VPCLMULQDQ $0x00, Z15, Z5, Z17
-	VPTERNLOGQ $0x96, Z18, Z17, Z10
-	VPCLMULQDQ $0x01, Z15, Z5, Z19
-	VPTERNLOGQ $0x96, Z1, Z19, Z11
-	VPCLMULQDQ $0x11, Z15, Z5, Z3
-	VPTERNLOGQ $0x96, Z20, Z3, Z12
-	VPCLMULQDQ $0x10, Z15, Z5, Z18
-	VPCLMULQDQ $0x00, Z16, Z7, Z17
-	VPCLMULQDQ $0x01, Z16, Z7, Z1
-	VPTERNLOGQ $0x96, Z18, Z1, Z11
-	VPCLMULQDQ $0x11, Z16, Z7, Z19
-	VPCLMULQDQ $0x10, Z16, Z7, Z20
-	VPXORQ     Z17, Z10, Z10
-	VPXORQ     Z20, Z11, Z11
-	VPXORQ     Z19, Z12, Z12
-	VMOVDQU64  128(SP), Z13
-	VPCLMULQDQ $0x00, 64(SP), Z13, Z14
-	VPCLMULQDQ $0x01, 64(SP), Z13, Z15
-	VPCLMULQDQ $0x11, 64(SP), Z13, Z16
-	VPCLMULQDQ $0x10, 64(SP), Z13, Z17
-	VPTERNLOGQ $0x96, Z15, Z17, Z11
-	VPXORQ     Z14, Z10, Z10
+	VSHUFI64X2 $0x88, Z22, Z21, Z17
+	VSHUFI64X2 $0xdd, Z22, Z21, Z18
+	VSHUFI64X2 $0x44, Z3, Z1, Z19
+	VSHUFI64X2 $0x44, Z7, Z5, Z20
+	VSHUFI64X2 $0xee, Z3, Z1, Z21
+	VSHUFI64X2 $0xee, Z7, Z5, Z22
+	VSHUFI64X2 $0x88, Z20, Z19, Z1
+	VSHUFI64X2 $0xdd, Z20, Z19, Z3
+	VSHUFI64X2 $0x88, Z22, Z21, Z5
+	VSHUFI64X2 $0xdd, Z22, Z21, Z7
+	VPCLMULQDQ $0x00, Z15, Z1, Z12
+	VPCLMULQDQ $0x01, Z15, Z1, Z13
+	VPCLMULQDQ $0x11, Z15, Z1, Z14
+	VPCLMULQDQ $0x10, Z15, Z1, Z19
+	VPCLMULQDQ $0x00, Z16, Z3, Z20
+	VPCLMULQDQ $0x01, Z16, Z3, Z21
+	VPTERNLOGQ $0x96, Z19, Z21, Z13
+	VPCLMULQDQ $0x11, Z16, Z3, Z22
+	VPCLMULQDQ $0x10, Z16, Z3, Z23
+	VPCLMULQDQ $0x00, Z17, Z5, Z24
+	VPTERNLOGQ $0x96, Z20, Z24, Z12
+	VPCLMULQDQ $0x01, Z17, Z5, Z25
+	VPTERNLOGQ $0x96, Z23, Z25, Z13
+	VPCLMULQDQ $0x11, Z17, Z5, Z26
+	VPTERNLOGQ $0x96, Z22, Z26, Z14
+	VPCLMULQDQ $0x10, Z17, Z5, Z27
+	VPCLMULQDQ $0x00, Z18, Z7, Z28
+	VPCLMULQDQ $0x01, Z18, Z7, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z13
+	VPCLMULQDQ $0x11, Z18, Z7, Z30
+	VPCLMULQDQ $0x10, Z18, Z7, Z31
+	VPXORQ     Z28, Z12, Z12
+	VPXORQ     Z31, Z13, Z13
+	VPXORQ     Z30, Z14, Z14
+	VMOVDQU64  (SP), Z15
+	VPSHUFB    spread<>+0(SB), Z15, Z15
+	VPADDQ     aadBits<>+0(SB), Z15, Z15
+	VPCLMULQDQ $0x00, Z11, Z15, Z16
+	VPCLMULQDQ $0x01, Z11, Z15, Z17
+	VPCLMULQDQ $0x11, Z11, Z15, Z18
+	VPCLMULQDQ $0x10, Z11, Z15, Z19
+	VPTERNLOGQ $0x96, Z17, Z19, Z13
 	VPXORQ     Z16, Z12, Z12
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z10, Z18
-	VPSHUFD    $0x4e, Z10, Z10
-	VPTERNLOGQ $0x96, Z18, Z10, Z11
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z11, Z18
-	VPSHUFD    $0x4e, Z11, Z11
-	VPTERNLOGQ $0x96, Z18, Z11, Z12
-	VPSHUFB    reverse<>+0(SB), Z12, Z12
-	VMOVDQU64  192(SP), Z13
-	VPTERNLOGQ $0x96, (SP), Z13, Z12
-	VPTESTNMQ  Z12, Z12, K7
-	KMOVB      K7, AX
-	MOVL       AX, BX
-	SHRL       $0x01, BX
-	ANDL       BX, AX
-	MOVQ       512(SP), BX
-	BTL        $0x00, AX
-	SETCS      36(BX)
-	MOVQ       520(SP), BX
-	BTL        $0x02, AX
-	SETCS      36(BX)
-	MOVQ       528(SP), BX
-	BTL        $0x04, AX
-	SETCS      36(BX)
-	MOVQ       536(SP), BX
-	BTL        $0x06, AX
-	SETCS      36(BX)
-	VPXORQ     Z10, Z10, Z10
-	VMOVDQU64  Z10, (SP)
-	VMOVDQU64  Z10, 64(SP)
+	VPXORQ     Z18, Z14, Z14
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z12, Z20
+	VPSHUFD    $0x4e, Z12, Z12
+	VPTERNLOGQ $0x96, Z20, Z12, Z13
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z13, Z20
+	VPSHUFD    $0x4e, Z13, Z13
+	VPTERNLOGQ $0x96, Z20, Z13, Z14
+	VPSHUFB    reverse<>+0(SB), Z14, Z14
+	VPXORQ     Z10, Z14, Z14
+	VPTESTNMQ  Z14, Z14, K6
+	KMOVB      K6, CX
+	MOVL       CX, AX
+	SHRL       $0x01, AX
+	ANDL       AX, CX
+	MOVQ       72(SP), BX
+	MOVWLZX    (BX), AX
+	BTL        $0x00, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    2(BX), AX
+	BTL        $0x02, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    4(BX), AX
+	BTL        $0x04, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    6(BX), AX
+	BTL        $0x06, CX
+	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(AX), X8, X8
+	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
 	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmOpen256vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of6(SB), NOSPLIT, $552-40
+TEXT ·gcmOpen256vaes512of6(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -26172,25 +25286,20 @@ TEXT ·gcmOpen256vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -26198,25 +25307,20 @@ TEXT ·gcmOpen256vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -26224,25 +25328,20 @@ TEXT ·gcmOpen256vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -26250,225 +25349,210 @@ TEXT ·gcmOpen256vaes512of6(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x07
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00006666, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	VMOVDQU32.Z     4(R12), K5, X0
-	VPXORD          576(R8), X0, X0
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	VMOVDQU32.Z     4(R13), K5, X4
-	VPXORD          576(R9), X4, X4
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	VMOVDQU32.Z     4(R14), K5, X8
-	VPXORD          576(R10), X8, X8
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	VMOVDQU32.Z     4(R15), K5, X12
-	VPXORD          576(R11), X12, X12
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
+	MOVQ            96(SP), AX
+	VMOVDQU64       (AX), Z23
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z24
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	MOVQ            464(SP), AX
-	VMOVDQU64       (AX), Z23
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
 	VBROADCASTI32X4 592(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z24
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 608(R8), Z16
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VBROADCASTI32X4 608(R11), Z17
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VBROADCASTI32X4 624(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Y17, Y5, Y5
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
 	VBROADCASTI32X4 624(R10), Z16
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
 	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 640(R8), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
 	VBROADCASTI32X4 640(R9), Z17
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 640(R11), Z17
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
 	VBROADCASTI32X4 656(R8), Z16
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
 	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 656(R9), Z17
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 656(R10), Z16
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
 	VBROADCASTI32X4 656(R11), Z17
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
 	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VBROADCASTI32X4 672(R8), Z16
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
 	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
 	VBROADCASTI32X4 672(R9), Z17
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VBROADCASTI32X4 672(R10), Z16
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VAESENC         Z16, Z8, Z8
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	VAESENC         Y16, Y9, Y9
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -26476,82 +25560,74 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
-	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 672(R11), Z17
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
 	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
 	VBROADCASTI32X4 688(R8), Z16
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
 	VAESENC         Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VBROADCASTI32X4 688(R9), Z17
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
 	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VBROADCASTI32X4 688(R10), Z16
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
 	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z28, Z20, Z20
 	VAESENC         Y16, Y9, Y9
-	VPXORQ          Z25, Z18, Z18
 	VBROADCASTI32X4 688(R11), Z17
+	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z28, Z19, Z19
 	VAESENC         Y17, Y13, Y13
-	VPXORQ          Z27, Z20, Z20
+	VPXORQ          Z31, Z22, Z22
 	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Y21
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 704(R9), Z17
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Y22
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Y23
-	VBROADCASTI32X4 704(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            472(SP), AX
-	VMOVDQU64       64(AX), Y24
-	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 704(R11), Z17
-	VINSERTI64X4    $0x01, Y22, Z21, Z25
-	VAESENC         Z17, Z12, Z12
-	VINSERTI64X4    $0x01, Y24, Z23, Z26
-	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 720(R8), Z16
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VBROADCASTI32X4 720(R9), Z17
+	MOVQ            112(SP), AX
+	VMOVDQU64       64(AX), Y24
+	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VINSERTI64X4    $0x01, Y7, Z3, Z25
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Y25
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 720(R10), Z16
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	VBROADCASTI32X4 704(R10), Z16
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Y26
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VINSERTI64X4    $0x01, Y24, Z23, Z27
+	VBROADCASTI32X4 704(R11), Z17
+	VINSERTI64X4    $0x01, Y26, Z25, Z28
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Z17
+	VINSERTI64X4    $0x01, Y7, Z3, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -26559,75 +25635,72 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
+	VBROADCASTI32X4 720(R10), Z16
+	VINSERTI64X4    $0x01, Y15, Z11, Z28
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
-	VINSERTI64X4    $0x01, Y15, Z11, Z26
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VBROADCASTI32X4 720(R11), Z17
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
 	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Y17, Y13, Y13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
 	VBROADCASTI32X4 736(R8), Z16
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
 	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VBROADCASTI32X4 736(R9), Z17
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Y16, Y9, Y9
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
 	VBROADCASTI32X4 736(R11), Z17
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
 	VAESENC         Y17, Y13, Y13
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VBROADCASTI32X4 752(R8), Z16
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
 	VBROADCASTI32X4 752(R10), Z16
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
 	VAESENC         Y16, Y9, Y9
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VBROADCASTI32X4 752(R11), Z17
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
 	VAESENC         Z17, Z12, Z12
+	VMOVDQU64       (SP), Z23
 	VAESENC         Y17, Y13, Y13
-	VMOVDQU64       128(SP), Z21
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 768(R9), Z17
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -26635,89 +25708,85 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
 	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VBROADCASTI32X4 768(R10), Z16
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
 	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VBROADCASTI32X4 768(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 784(R8), Z16
-	VPXORQ          Z22, Z18, Z18
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
 	VPXORQ          Z24, Z20, Z20
 	VBROADCASTI32X4 784(R9), Z17
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
 	VAESENC         Z17, Z4, Z4
+	VPXORQ          Z26, Z22, Z22
 	VAESENC         Y17, Y5, Y5
-	VPSHUFD         $0x4e, Z18, Z18
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 784(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
+	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 784(R11), Z17
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
-	VPSHUFD         $0x4e, Z19, Z19
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VBROADCASTI32X4 800(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VPSHUFD         $0x4e, Z21, Z21
 	VAESENCLAST     Y16, Y1, Y1
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VBROADCASTI32X4 800(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
-	VMOVDQU64       192(SP), Z21
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENCLAST     Y17, Y5, Y5
 	VBROADCASTI32X4 800(R10), Z16
-	VPTERNLOGQ      $0x96, (SP), Z21, Z20
+	VPXORQ          Z18, Z22, Z22
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Y16, Y9, Y9
-	VPTESTNMQ       Z20, Z20, K7
+	VPTESTNMQ       Z22, Z22, K6
 	VBROADCASTI32X4 800(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
-	KMOVB           K7, AX
-	MOVL            AX, BX
-	SHRL            $0x01, BX
-	ANDL            BX, AX
-	MOVQ            512(SP), BX
-	BTL             $0x00, AX
-	SETCS           36(BX)
-	MOVQ            520(SP), BX
-	BTL             $0x02, AX
-	SETCS           36(BX)
-	MOVQ            528(SP), BX
-	BTL             $0x04, AX
-	SETCS           36(BX)
-	MOVQ            536(SP), BX
-	BTL             $0x06, AX
-	SETCS           36(BX)
+	KMOVB           K6, CX
+	MOVL            CX, AX
+	SHRL            $0x01, AX
+	ANDL            AX, CX
+	MOVQ            72(SP), BX
+	MOVWLZX         (BX), AX
+	BTL             $0x00, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         2(BX), AX
+	BTL             $0x02, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         4(BX), AX
+	BTL             $0x04, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         6(BX), AX
+	BTL             $0x06, CX
+	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -26725,304 +25794,288 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 136(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x07
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Y19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Y21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R12)(CX*1), X0, X16
+	VMOVDQA64       X16, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	VMOVDQU64       (R12)(CX*1), X16
-	VMOVDQU64       X16, 192(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Y21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Y23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R13)(CX*1), X4, X16
+	VINSERTI64X2    $0x01, X16, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	VMOVDQU64       (R13)(CX*1), X16
-	VMOVDQU64       X16, 208(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Y23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Y25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R14)(CX*1), X8, X16
+	VINSERTI64X2    $0x02, X16, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	VMOVDQU64       (R14)(CX*1), X16
-	VMOVDQU64       X16, 224(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Y25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Y27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R15)(CX*1), X12, X16
+	VINSERTI64X2    $0x03, X16, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	VMOVDQU64       (R15)(CX*1), X16
-	VMOVDQU64       X16, 240(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverse<>+0(SB), Y19, Y3
-	VPXORQ          Y1, Y19, Y19
-	VMOVDQU8        Y19, K1, 64(R12)
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverse<>+0(SB), Y21, Y3
+	VPXORQ          Y1, Y21, Y21
+	VMOVDQU8        Y21, K1, 64(R12)
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ    Z4, Z20, K6, Z20
-	VMOVDQU64 Z20, (R13)
-	VPSHUFB   reverse<>+0(SB), Y21, Y7
-	VPXORQ    Y5, Y21, Y21
-	VMOVDQU8  Y21, K2, 64(R13)
-	MOVQ      392(SP), AX
-	MOVQ      AX, 520(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ    Z4, Z22, K5, Z22
+	VMOVDQU64 Z22, (R13)
+	VPSHUFB   reverse<>+0(SB), Y23, Y7
+	VPXORQ    Y5, Y23, Y23
+	VMOVDQU8  Y23, K2, 64(R13)
+	MOVWLZX   2(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ    Z8, Z22, K6, Z22
-	VMOVDQU64 Z22, (R14)
-	VPSHUFB   reverse<>+0(SB), Y23, Y11
-	VPXORQ    Y9, Y23, Y23
-	VMOVDQU8  Y23, K3, 64(R14)
-	MOVQ      400(SP), AX
-	MOVQ      AX, 528(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ    Z8, Z24, K5, Z24
+	VMOVDQU64 Z24, (R14)
+	VPSHUFB   reverse<>+0(SB), Y25, Y11
+	VPXORQ    Y9, Y25, Y25
+	VMOVDQU8  Y25, K3, 64(R14)
+	MOVWLZX   4(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ    Z12, Z24, K6, Z24
-	VMOVDQU64 Z24, (R15)
-	VPSHUFB   reverse<>+0(SB), Y25, Y15
-	VPXORQ    Y13, Y25, Y25
-	VMOVDQU8  Y25, K4, 64(R15)
-	MOVQ      408(SP), AX
-	MOVQ      AX, 536(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ    Z12, Z26, K5, Z26
+	VMOVDQU64 Z26, (R15)
+	VPSHUFB   reverse<>+0(SB), Y27, Y15
+	VPXORQ    Y13, Y27, Y27
+	VMOVDQU8  Y27, K4, 64(R15)
+	MOVWLZX   6(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ         448(SP), AX
-	VMOVDQU64    (AX), Z21
-	MOVQ         456(SP), AX
-	VMOVDQU64    (AX), Z22
-	MOVQ         464(SP), AX
+	MOVQ         96(SP), AX
 	VMOVDQU64    (AX), Z23
-	MOVQ         472(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    (AX), Z24
-	VSHUFI64X2   $0x44, Z22, Z21, Z25
-	VSHUFI64X2   $0x44, Z24, Z23, Z26
-	VSHUFI64X2   $0xee, Z22, Z21, Z27
-	VSHUFI64X2   $0xee, Z24, Z23, Z28
-	VSHUFI64X2   $0x88, Z26, Z25, Z21
-	VSHUFI64X2   $0xdd, Z26, Z25, Z22
+	MOVQ         128(SP), AX
+	VMOVDQU64    (AX), Z25
+	MOVQ         144(SP), AX
+	VMOVDQU64    (AX), Z26
+	VSHUFI64X2   $0x44, Z24, Z23, Z27
+	VSHUFI64X2   $0x44, Z26, Z25, Z28
+	VSHUFI64X2   $0xee, Z24, Z23, Z29
+	VSHUFI64X2   $0xee, Z26, Z25, Z30
 	VSHUFI64X2   $0x88, Z28, Z27, Z23
 	VSHUFI64X2   $0xdd, Z28, Z27, Z24
-	VSHUFI64X2   $0x44, Z6, Z2, Z25
-	VSHUFI64X2   $0x44, Z14, Z10, Z26
-	VSHUFI64X2   $0xee, Z6, Z2, Z27
-	VSHUFI64X2   $0xee, Z14, Z10, Z28
-	VSHUFI64X2   $0x88, Z26, Z25, Z2
-	VSHUFI64X2   $0xdd, Z26, Z25, Z6
-	VSHUFI64X2   $0x88, Z28, Z27, Z10
-	VSHUFI64X2   $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ   $0x00, Z21, Z2, Z18
-	VPCLMULQDQ   $0x01, Z21, Z2, Z19
-	VPCLMULQDQ   $0x11, Z21, Z2, Z20
-	VPCLMULQDQ   $0x10, Z21, Z2, Z25
-	VPCLMULQDQ   $0x00, Z22, Z6, Z26
-	VPCLMULQDQ   $0x01, Z22, Z6, Z27
-	VPTERNLOGQ   $0x96, Z25, Z27, Z19
-	VPCLMULQDQ   $0x11, Z22, Z6, Z28
-	VPCLMULQDQ   $0x10, Z22, Z6, Z2
-	VPCLMULQDQ   $0x00, Z23, Z10, Z25
-	VPTERNLOGQ   $0x96, Z26, Z25, Z18
-	VPCLMULQDQ   $0x01, Z23, Z10, Z27
-	VPTERNLOGQ   $0x96, Z2, Z27, Z19
-	VPCLMULQDQ   $0x11, Z23, Z10, Z6
-	VPTERNLOGQ   $0x96, Z28, Z6, Z20
-	VPCLMULQDQ   $0x10, Z23, Z10, Z26
-	VPCLMULQDQ   $0x00, Z24, Z14, Z25
-	VPCLMULQDQ   $0x01, Z24, Z14, Z2
-	VPTERNLOGQ   $0x96, Z26, Z2, Z19
-	VPCLMULQDQ   $0x11, Z24, Z14, Z27
-	VPCLMULQDQ   $0x10, Z24, Z14, Z28
-	VPXORQ       Z25, Z18, Z18
-	VPXORQ       Z28, Z19, Z19
-	VPXORQ       Z27, Z20, Z20
-	MOVQ         448(SP), AX
-	VMOVDQU64    64(AX), Y21
-	MOVQ         456(SP), AX
-	VMOVDQU64    64(AX), Y22
-	MOVQ         464(SP), AX
+	VSHUFI64X2   $0x88, Z30, Z29, Z25
+	VSHUFI64X2   $0xdd, Z30, Z29, Z26
+	VSHUFI64X2   $0x44, Z6, Z2, Z27
+	VSHUFI64X2   $0x44, Z14, Z10, Z28
+	VSHUFI64X2   $0xee, Z6, Z2, Z29
+	VSHUFI64X2   $0xee, Z14, Z10, Z30
+	VSHUFI64X2   $0x88, Z28, Z27, Z2
+	VSHUFI64X2   $0xdd, Z28, Z27, Z6
+	VSHUFI64X2   $0x88, Z30, Z29, Z10
+	VSHUFI64X2   $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ   $0x00, Z23, Z2, Z20
+	VPCLMULQDQ   $0x01, Z23, Z2, Z21
+	VPCLMULQDQ   $0x11, Z23, Z2, Z22
+	VPCLMULQDQ   $0x10, Z23, Z2, Z27
+	VPCLMULQDQ   $0x00, Z24, Z6, Z28
+	VPCLMULQDQ   $0x01, Z24, Z6, Z29
+	VPTERNLOGQ   $0x96, Z27, Z29, Z21
+	VPCLMULQDQ   $0x11, Z24, Z6, Z30
+	VPCLMULQDQ   $0x10, Z24, Z6, Z31
+	VPCLMULQDQ   $0x00, Z25, Z10, Z2
+	VPTERNLOGQ   $0x96, Z28, Z2, Z20
+	VPCLMULQDQ   $0x01, Z25, Z10, Z27
+	VPTERNLOGQ   $0x96, Z31, Z27, Z21
+	VPCLMULQDQ   $0x11, Z25, Z10, Z29
+	VPTERNLOGQ   $0x96, Z30, Z29, Z22
+	VPCLMULQDQ   $0x10, Z25, Z10, Z6
+	VPCLMULQDQ   $0x00, Z26, Z14, Z28
+	VPCLMULQDQ   $0x01, Z26, Z14, Z2
+	VPTERNLOGQ   $0x96, Z6, Z2, Z21
+	VPCLMULQDQ   $0x11, Z26, Z14, Z31
+	VPCLMULQDQ   $0x10, Z26, Z14, Z27
+	VPXORQ       Z28, Z20, Z20
+	VPXORQ       Z27, Z21, Z21
+	VPXORQ       Z31, Z22, Z22
+	MOVQ         96(SP), AX
 	VMOVDQU64    64(AX), Y23
-	MOVQ         472(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    64(AX), Y24
-	VINSERTI64X4 $0x01, Y22, Z21, Z25
-	VINSERTI64X4 $0x01, Y24, Z23, Z26
-	VSHUFI64X2   $0x88, Z26, Z25, Z21
-	VSHUFI64X2   $0xdd, Z26, Z25, Z22
-	VINSERTI64X4 $0x01, Y7, Z3, Z25
-	VINSERTI64X4 $0x01, Y15, Z11, Z26
-	VSHUFI64X2   $0x88, Z26, Z25, Z3
-	VSHUFI64X2   $0xdd, Z26, Z25, Z7
-	VPCLMULQDQ   $0x00, Z21, Z3, Z25
-	VPCLMULQDQ   $0x01, Z21, Z3, Z26
-	VPCLMULQDQ   $0x11, Z21, Z3, Z27
-	VPCLMULQDQ   $0x10, Z21, Z3, Z28
-	VPTERNLOGQ   $0x96, Z26, Z28, Z19
-	VPCLMULQDQ   $0x00, Z22, Z7, Z26
-	VPTERNLOGQ   $0x96, Z25, Z26, Z18
-	VPCLMULQDQ   $0x01, Z22, Z7, Z28
-	VPCLMULQDQ   $0x11, Z22, Z7, Z3
-	VPTERNLOGQ   $0x96, Z27, Z3, Z20
-	VPCLMULQDQ   $0x10, Z22, Z7, Z25
-	VPTERNLOGQ   $0x96, Z28, Z25, Z19
-	VMOVDQU64    128(SP), Z21
-	VPCLMULQDQ   $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ   $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ   $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ   $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ   $0x96, Z23, Z25, Z19
-	VPXORQ       Z22, Z18, Z18
+	MOVQ         128(SP), AX
+	VMOVDQU64    64(AX), Y25
+	MOVQ         144(SP), AX
+	VMOVDQU64    64(AX), Y26
+	VINSERTI64X4 $0x01, Y24, Z23, Z27
+	VINSERTI64X4 $0x01, Y26, Z25, Z28
+	VSHUFI64X2   $0x88, Z28, Z27, Z23
+	VSHUFI64X2   $0xdd, Z28, Z27, Z24
+	VINSERTI64X4 $0x01, Y7, Z3, Z27
+	VINSERTI64X4 $0x01, Y15, Z11, Z28
+	VSHUFI64X2   $0x88, Z28, Z27, Z3
+	VSHUFI64X2   $0xdd, Z28, Z27, Z7
+	VPCLMULQDQ   $0x00, Z23, Z3, Z27
+	VPCLMULQDQ   $0x01, Z23, Z3, Z28
+	VPCLMULQDQ   $0x11, Z23, Z3, Z29
+	VPCLMULQDQ   $0x10, Z23, Z3, Z30
+	VPTERNLOGQ   $0x96, Z28, Z30, Z21
+	VPCLMULQDQ   $0x00, Z24, Z7, Z31
+	VPTERNLOGQ   $0x96, Z27, Z31, Z20
+	VPCLMULQDQ   $0x01, Z24, Z7, Z28
+	VPCLMULQDQ   $0x11, Z24, Z7, Z30
+	VPTERNLOGQ   $0x96, Z29, Z30, Z22
+	VPCLMULQDQ   $0x10, Z24, Z7, Z3
+	VPTERNLOGQ   $0x96, Z28, Z3, Z21
+	VMOVDQU64    (SP), Z23
+	VPSHUFB      spread<>+0(SB), Z23, Z23
+	VPADDQ       aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ   $0x00, Z19, Z23, Z24
+	VPCLMULQDQ   $0x01, Z19, Z23, Z25
+	VPCLMULQDQ   $0x11, Z19, Z23, Z26
+	VPCLMULQDQ   $0x10, Z19, Z23, Z27
+	VPTERNLOGQ   $0x96, Z25, Z27, Z21
 	VPXORQ       Z24, Z20, Z20
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD      $0x4e, Z18, Z18
-	VPTERNLOGQ   $0x96, Z26, Z18, Z19
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD      $0x4e, Z19, Z19
-	VPTERNLOGQ   $0x96, Z26, Z19, Z20
-	VPSHUFB      reverse<>+0(SB), Z20, Z20
-	VMOVDQU64    192(SP), Z21
-	VPTERNLOGQ   $0x96, (SP), Z21, Z20
-	VPTESTNMQ    Z20, Z20, K7
-	KMOVB        K7, AX
-	MOVL         AX, BX
-	SHRL         $0x01, BX
-	ANDL         BX, AX
-	MOVQ         512(SP), BX
-	BTL          $0x00, AX
-	SETCS        36(BX)
-	MOVQ         520(SP), BX
-	BTL          $0x02, AX
-	SETCS        36(BX)
-	MOVQ         528(SP), BX
-	BTL          $0x04, AX
-	SETCS        36(BX)
-	MOVQ         536(SP), BX
-	BTL          $0x06, AX
-	SETCS        36(BX)
-	VPXORQ       Z18, Z18, Z18
-	VMOVDQU64    Z18, (SP)
-	VMOVDQU64    Z18, 64(SP)
+	VPXORQ       Z26, Z22, Z22
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD      $0x4e, Z20, Z20
+	VPTERNLOGQ   $0x96, Z28, Z20, Z21
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD      $0x4e, Z21, Z21
+	VPTERNLOGQ   $0x96, Z28, Z21, Z22
+	VPSHUFB      reverse<>+0(SB), Z22, Z22
+	VPXORQ       Z18, Z22, Z22
+	VPTESTNMQ    Z22, Z22, K6
+	KMOVB        K6, CX
+	MOVL         CX, AX
+	SHRL         $0x01, AX
+	ANDL         AX, CX
+	MOVQ         72(SP), BX
+	MOVWLZX      (BX), AX
+	BTL          $0x00, CX
+	SETCS        36(DI)(AX*1)
+	MOVWLZX      2(BX), AX
+	BTL          $0x02, CX
+	SETCS        36(DI)(AX*1)
+	MOVWLZX      4(BX), AX
+	BTL          $0x04, CX
+	SETCS        36(DI)(AX*1)
+	MOVWLZX      6(BX), AX
+	BTL          $0x06, CX
+	SETCS        36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3
 
 // func gcmOpen256vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $552-40
+TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $152-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 544(SP)
+	MOVQ    AX, 80(SP)
+	MOVQ    SI, 64(SP)
 	XORL    DX, DX
-	MOVBLZX (SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX (AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 320(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -27030,25 +26083,20 @@ TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 256(SP)
+	MOVQ    BX, 88(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 352(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 288(SP)
-	MOVBLZX 1(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 2(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 328(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -27056,25 +26104,20 @@ TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 264(SP)
+	MOVQ    BX, 104(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 360(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 296(SP)
-	MOVBLZX 2(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 4(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 336(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -27082,25 +26125,20 @@ TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 272(SP)
+	MOVQ    BX, 120(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 368(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 304(SP)
-	MOVBLZX 3(SI), AX
-	LEAQ    (AX)(AX*4), AX
-	LEAQ    (DI)(AX*8), AX
+	MOVQ    64(SP), AX
+	MOVWLZX 6(AX), AX
+	ADDQ    DI, AX
 	MOVQ    (AX), BX
-	MOVQ    AX, 344(SP)
 	TESTQ   BX, BX
 	CMOVQEQ AX, BX
 	MOVQ    (BX), CX
@@ -27108,233 +26146,218 @@ TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $552-40
 	SETNE   CL
 	ORB     CL, DL
 	MOVQ    8(BX), BX
-	MOVQ    BX, 280(SP)
+	MOVQ    BX, 136(SP)
 	TESTQ   BX, BX
 	SETEQ   CL
 	ORB     CL, DL
 	MOVQ    16(AX), CX
-	SUBQ    $0x10, CX
-	MOVQ    CX, 376(SP)
-	SUBQ    $0x44, CX
+	SUBQ    $0x54, CX
 	RORQ    $0x02, CX
 	CMPQ    CX, $0x0f
 	SETHI   CL
 	ORB     CL, DL
-	MOVQ    8(AX), BX
-	MOVQ    BX, 312(SP)
 	TESTL   DX, DX
 	JNE     none
-	MOVL    $0x00006666, AX
-	KMOVW   AX, K5
 	MOVL    $0x000000fc, AX
-	KMOVW   AX, K6
-	LEAQ    128(SP), AX
-	LEAQ    counters<>+0(SB), BX
-	MOVQ    AX, 512(SP)
-	MOVQ    AX, 480(SP)
-	MOVQ    BX, 448(SP)
+	KMOVW   AX, K5
+	MOVQ    SI, 72(SP)
+	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 520(SP)
-	MOVQ    AX, 488(SP)
-	MOVQ    BX, 456(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 528(SP)
-	MOVQ    AX, 496(SP)
-	MOVQ    BX, 464(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 536(SP)
-	MOVQ    AX, 504(SP)
-	MOVQ    BX, 472(SP)
+	MOVQ    AX, 144(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            256(SP), R8
-	MOVQ            288(SP), R12
-	MOVQ            320(SP), AX
-	MOVQ            352(SP), CX
-	MOVQ            AX, 384(SP)
-	MOVQ            CX, 416(SP)
-	VMOVDQU32.Z     4(R12), K5, X0
-	VPXORD          576(R8), X0, X0
+	MOVQ            64(SP), SI
+	MOVWLZX         (SI), AX
+	MOVQ            88(SP), R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K1
-	MOVQ            264(SP), R9
-	MOVQ            296(SP), R13
-	MOVQ            328(SP), AX
-	MOVQ            360(SP), CX
-	MOVQ            AX, 392(SP)
-	MOVQ            CX, 424(SP)
-	VMOVDQU32.Z     4(R13), K5, X4
-	VPXORD          576(R9), X4, X4
+	MOVWLZX         2(SI), AX
+	MOVQ            104(SP), R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K2
-	MOVQ            272(SP), R10
-	MOVQ            304(SP), R14
-	MOVQ            336(SP), AX
-	MOVQ            368(SP), CX
-	MOVQ            AX, 400(SP)
-	MOVQ            CX, 432(SP)
-	VMOVDQU32.Z     4(R14), K5, X8
-	VPXORD          576(R10), X8, X8
+	MOVWLZX         4(SI), AX
+	MOVQ            120(SP), R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K3
-	MOVQ            280(SP), R11
-	MOVQ            312(SP), R15
-	MOVQ            344(SP), AX
-	MOVQ            376(SP), CX
-	MOVQ            AX, 408(SP)
-	MOVQ            CX, 440(SP)
-	VMOVDQU32.Z     4(R15), K5, X12
-	VPXORD          576(R11), X12, X12
+	MOVWLZX         6(SI), AX
+	MOVQ            136(SP), R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
-	SUBQ            $0x40, CX
+	SUBQ            $0x50, CX
 	MOVQ            $-1, AX
 	BZHIQ           CX, AX, CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            448(SP), AX
-	VMOVDQU64       (AX), Z21
+	MOVQ            96(SP), AX
+	VMOVDQU64       (AX), Z23
 	VAESENC         Z16, Z1, Z1
-	MOVQ            456(SP), AX
-	VMOVDQU64       (AX), Z22
+	MOVQ            112(SP), AX
+	VMOVDQU64       (AX), Z24
 	VBROADCASTI32X4 592(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVQ            464(SP), AX
-	VMOVDQU64       (AX), Z23
+	MOVQ            128(SP), AX
+	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z5, Z5
-	MOVQ            472(SP), AX
-	VMOVDQU64       (AX), Z24
+	MOVQ            144(SP), AX
+	VMOVDQU64       (AX), Z26
 	VBROADCASTI32X4 592(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VBROADCASTI32X4 592(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VBROADCASTI32X4 608(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z6, Z2, Z25
+	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x44, Z14, Z10, Z26
+	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VBROADCASTI32X4 608(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z6, Z2, Z27
+	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z14, Z10, Z28
+	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VBROADCASTI32X4 624(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z26, Z25, Z2
+	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z26, Z25, Z6
+	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VBROADCASTI32X4 624(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z28, Z27, Z10
+	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xdd, Z28, Z27, Z14
+	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z21, Z2, Z18
+	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x01, Z21, Z2, Z19
+	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	LEAQ            4(SI), AX
-	CMPQ            544(SP), $0x04
-	CMOVQHI         AX, SI
+	LEAQ            8(SI), AX
+	CMPQ            80(SP), $0x04
+	CMOVQLS         SI, AX
+	MOVQ            AX, 64(SP)
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x11, Z21, Z2, Z20
+	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, Z21, Z2, Z25
+	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x00, Z22, Z6, Z26
+	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VBROADCASTI32X4 640(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, Z22, Z6, Z27
+	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z25, Z27, Z19
+	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x11, Z22, Z6, Z28
+	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x10, Z22, Z6, Z2
+	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z23, Z10, Z25
+	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
+	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z23, Z10, Z27
+	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z2, Z27, Z19
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VBROADCASTI32X4 656(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z23, Z10, Z6
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z28, Z6, Z20
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z23, Z10, Z26
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x00, Z24, Z14, Z25
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VBROADCASTI32X4 656(R11), Z17
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x01, Z24, Z14, Z2
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z26, Z2, Z19
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VBROADCASTI32X4 672(R8), Z16
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z24, Z14, Z27
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x10, Z24, Z14, Z28
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VBROADCASTI32X4 672(R9), Z17
+	VPXORQ          Z28, Z20, Z20
 	VAESENC         Z17, Z4, Z4
-	VPXORQ          Z25, Z18, Z18
 	VAESENC         Z17, Z5, Z5
-	VPXORQ          Z28, Z19, Z19
+	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 672(R10), Z16
+	VPXORQ          Z31, Z22, Z22
 	VAESENC         Z16, Z8, Z8
-	MOVBLZX         (SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	VAESENC         Z16, Z9, Z9
+	MOVQ            64(SP), AX
+	MOVWLZX         (AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 320(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -27342,85 +26365,78 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 256(SP)
+	MOVQ            BX, 88(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 352(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 288(SP)
-	VAESENC         Z16, Z9, Z9
-	VPXORQ          Z27, Z20, Z20
 	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	MOVQ            448(SP), AX
-	VMOVDQU64       64(AX), Z21
-	VAESENC         Z17, Z13, Z13
-	MOVQ            456(SP), AX
-	VMOVDQU64       64(AX), Z22
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            464(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Z23
-	VAESENC         Z16, Z1, Z1
-	MOVQ            472(SP), AX
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Z24
+	VBROADCASTI32X4 688(R8), Z16
+	MOVQ            128(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	MOVQ            144(SP), AX
+	VMOVDQU64       64(AX), Z26
 	VBROADCASTI32X4 688(R9), Z17
+	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z22, Z21, Z25
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z24, Z23, Z26
+	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VBROADCASTI32X4 688(R10), Z16
+	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z22, Z21, Z27
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z24, Z23, Z28
+	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 688(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VAESENC         Z16, Z1, Z1
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 704(R8), Z16
+	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VBROADCASTI32X4 704(R9), Z17
+	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z7, Z3, Z25
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z15, Z11, Z26
+	VSHUFI64X2      $0x44, Z15, Z11, Z28
 	VBROADCASTI32X4 704(R10), Z16
+	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z7, Z3, Z27
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z15, Z11, Z28
+	VSHUFI64X2      $0xee, Z15, Z11, Z30
 	VBROADCASTI32X4 704(R11), Z17
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z26, Z25, Z3
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z7
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VBROADCASTI32X4 720(R8), Z16
+	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z28, Z27, Z11
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z28, Z27, Z15
+	VSHUFI64X2      $0xdd, Z30, Z29, Z15
 	VBROADCASTI32X4 720(R9), Z17
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z21, Z3, Z25
 	VAESENC         Z17, Z5, Z5
-	MOVBLZX         1(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         2(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 328(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -27428,174 +26444,76 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 264(SP)
+	MOVQ            BX, 104(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 360(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 296(SP)
 	VBROADCASTI32X4 720(R10), Z16
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x01, Z21, Z3, Z26
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x11, Z21, Z3, Z27
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VBROADCASTI32X4 720(R11), Z17
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x10, Z21, Z3, Z28
 	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z26, Z28, Z19
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VBROADCASTI32X4 736(R8), Z16
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z22, Z7, Z26
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z25, Z26, Z18
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VBROADCASTI32X4 736(R9), Z17
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, Z22, Z7, Z28
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x11, Z22, Z7, Z3
 	VBROADCASTI32X4 736(R10), Z16
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z27, Z3, Z20
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x10, Z22, Z7, Z25
 	VBROADCASTI32X4 736(R11), Z17
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z28, Z25, Z19
+	VPCLMULQDQ      $0x00, Z25, Z11, Z27
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, Z23, Z11, Z26
 	VBROADCASTI32X4 752(R8), Z16
+	VPCLMULQDQ      $0x01, Z25, Z11, Z31
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z23, Z11, Z27
+	VPCLMULQDQ      $0x11, Z25, Z11, Z29
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x11, Z23, Z11, Z3
 	VBROADCASTI32X4 752(R9), Z17
+	VPCLMULQDQ      $0x10, Z25, Z11, Z30
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, Z23, Z11, Z28
+	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z27, Z28, Z19
 	VBROADCASTI32X4 752(R10), Z16
+	VPCLMULQDQ      $0x00, Z26, Z15, Z28
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z24, Z15, Z25
+	VPTERNLOGQ      $0x96, Z27, Z28, Z20
 	VAESENC         Z16, Z9, Z9
-	VPTERNLOGQ      $0x96, Z26, Z25, Z18
 	VBROADCASTI32X4 752(R11), Z17
+	VPCLMULQDQ      $0x01, Z26, Z15, Z3
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x01, Z24, Z15, Z7
+	VPCLMULQDQ      $0x11, Z26, Z15, Z7
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x11, Z24, Z15, Z27
 	VBROADCASTI32X4 768(R8), Z16
+	VPTERNLOGQ      $0x96, Z29, Z7, Z22
 	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z3, Z27, Z20
+	VPCLMULQDQ      $0x10, Z26, Z15, Z31
 	VAESENC         Z16, Z1, Z1
-	MOVBLZX         2(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
-	MOVQ            (AX), BX
-	MOVQ            AX, 336(SP)
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 272(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 368(SP)
-	SUBQ            $0x44, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 304(SP)
 	VBROADCASTI32X4 768(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, Z24, Z15, Z28
-	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z7, Z28, Z19
-	VBROADCASTI32X4 768(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VMOVDQU64       128(SP), Z21
-	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x00, 64(SP), Z21, Z22
-	VBROADCASTI32X4 768(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x01, 64(SP), Z21, Z23
-	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x11, 64(SP), Z21, Z24
-	VBROADCASTI32X4 784(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, 64(SP), Z21, Z25
-	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z23, Z25, Z19
-	VBROADCASTI32X4 784(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VPXORQ          Z22, Z18, Z18
-	VAESENC         Z17, Z5, Z5
-	VPXORQ          Z24, Z20, Z20
-	VBROADCASTI32X4 784(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z18, Z26
-	VAESENC         Z16, Z9, Z9
-	VPSHUFD         $0x4e, Z18, Z18
-	VBROADCASTI32X4 784(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z26, Z18, Z19
-	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
-	VBROADCASTI32X4 800(R8), Z16
-	VAESENCLAST     Z16, Z0, Z0
-	VPSHUFD         $0x4e, Z19, Z19
-	VAESENCLAST     Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z26, Z19, Z20
-	VBROADCASTI32X4 800(R9), Z17
-	VAESENCLAST     Z17, Z4, Z4
-	VPSHUFB         reverse<>+0(SB), Z20, Z20
-	VAESENCLAST     Z17, Z5, Z5
-	VMOVDQU64       192(SP), Z21
-	VBROADCASTI32X4 800(R10), Z16
-	VAESENCLAST     Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, (SP), Z21, Z20
-	VAESENCLAST     Z16, Z9, Z9
-	VPTESTNMQ       Z20, Z20, K7
-	VBROADCASTI32X4 800(R11), Z17
-	VAESENCLAST     Z17, Z12, Z12
-	KMOVB           K7, AX
-	MOVL            AX, BX
-	SHRL            $0x01, BX
-	ANDL            BX, AX
-	MOVQ            512(SP), BX
-	BTL             $0x00, AX
-	SETCS           36(BX)
-	MOVQ            520(SP), BX
-	BTL             $0x02, AX
-	SETCS           36(BX)
-	MOVQ            528(SP), BX
-	BTL             $0x04, AX
-	SETCS           36(BX)
-	MOVQ            536(SP), BX
-	BTL             $0x06, AX
-	SETCS           36(BX)
-	VAESENCLAST     Z17, Z13, Z13
-	MOVBLZX         3(SI), AX
-	LEAQ            (AX)(AX*4), AX
-	LEAQ            (DI)(AX*8), AX
+	MOVQ            64(SP), AX
+	MOVWLZX         4(AX), AX
+	ADDQ            DI, AX
 	MOVQ            (AX), BX
-	MOVQ            AX, 344(SP)
 	TESTQ           BX, BX
 	CMOVQEQ         AX, BX
 	MOVQ            (BX), CX
@@ -27603,307 +26521,381 @@ loop:
 	SETNE           CL
 	ORB             CL, DL
 	MOVQ            8(BX), BX
-	MOVQ            BX, 280(SP)
+	MOVQ            BX, 120(SP)
 	TESTQ           BX, BX
 	SETEQ           CL
 	ORB             CL, DL
 	MOVQ            16(AX), CX
-	SUBQ            $0x10, CX
-	MOVQ            CX, 376(SP)
-	SUBQ            $0x44, CX
+	SUBQ            $0x54, CX
 	RORQ            $0x02, CX
 	CMPQ            CX, $0x0f
 	SETHI           CL
 	ORB             CL, DL
-	MOVQ            8(AX), BX
-	MOVQ            BX, 312(SP)
-	VMOVDQU64       (R12), Z18
-	VMOVDQU8.Z      64(R12), K1, Z19
-	VMOVDQU64       X0, (SP)
-	VMOVDQU64       560(R8), X16
-	VMOVDQU64       X16, 64(SP)
-	MOVQ            416(SP), CX
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z3, Z31, Z21
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 768(R10), Z16
+	VMOVDQU64       (SP), Z23
+	VAESENC         Z16, Z8, Z8
+	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 768(R11), Z17
+	VPADDQ          aadBits<>+0(SB), Z23, Z23
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 784(R8), Z16
+	VPCLMULQDQ      $0x01, Z19, Z23, Z25
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 784(R9), Z17
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 784(R10), Z16
+	VPXORQ          Z24, Z20, Z20
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z26, Z22, Z22
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 784(R11), Z17
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
+	VAESENC         Z17, Z12, Z12
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 800(R8), Z16
+	VPTERNLOGQ      $0x96, Z28, Z20, Z21
+	VAESENCLAST     Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
+	VAESENCLAST     Z16, Z1, Z1
+	VBROADCASTI32X4 800(R9), Z17
+	VPSHUFD         $0x4e, Z21, Z21
+	VAESENCLAST     Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
+	VAESENCLAST     Z17, Z5, Z5
+	VBROADCASTI32X4 800(R10), Z16
+	VPSHUFB         reverse<>+0(SB), Z22, Z22
+	VAESENCLAST     Z16, Z8, Z8
+	VPXORQ          Z18, Z22, Z22
+	VAESENCLAST     Z16, Z9, Z9
+	VBROADCASTI32X4 800(R11), Z17
+	VPTESTNMQ       Z22, Z22, K6
+	VAESENCLAST     Z17, Z12, Z12
+	KMOVB           K6, CX
+	MOVL            CX, AX
+	SHRL            $0x01, AX
+	ANDL            AX, CX
+	MOVQ            72(SP), BX
+	MOVWLZX         (BX), AX
+	BTL             $0x00, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         2(BX), AX
+	BTL             $0x02, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         4(BX), AX
+	BTL             $0x04, CX
+	SETCS           36(DI)(AX*1)
+	MOVWLZX         6(BX), AX
+	BTL             $0x06, CX
+	SETCS           36(DI)(AX*1)
+	VAESENCLAST     Z17, Z13, Z13
+	MOVQ            64(SP), AX
+	MOVWLZX         6(AX), AX
+	ADDQ            DI, AX
+	MOVQ            (AX), BX
+	TESTQ           BX, BX
+	CMOVQEQ         AX, BX
+	MOVQ            (BX), CX
+	CMPQ            CX, suite+24(FP)
+	SETNE           CL
+	ORB             CL, DL
+	MOVQ            8(BX), BX
+	MOVQ            BX, 136(SP)
+	TESTQ           BX, BX
+	SETEQ           CL
+	ORB             CL, DL
+	MOVQ            16(AX), CX
+	SUBQ            $0x54, CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $0x0f
+	SETHI           CL
+	ORB             CL, DL
+	VMOVDQU64       (R12), Z20
+	VMOVDQU8.Z      64(R12), K1, Z21
+	MOVWLZX         (SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R12)(CX*1), X0, X16
+	VMOVDQA64       X16, X18
+	VMOVDQU64       560(R8), X19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R8)(AX*1), AX
-	MOVQ            AX, 448(SP)
-	VMOVDQU64       (R12)(CX*1), X16
-	VMOVDQU64       X16, 192(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R8)(AX*1), AX
+	MOVQ            AX, 96(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 128(SP)
-	MOVQ            $0x00000040, 136(SP)
-	VMOVDQU64       (R13), Z20
-	VMOVDQU8.Z      64(R13), K2, Z21
-	VMOVDQU64       X4, 16(SP)
-	VMOVDQU64       560(R9), X16
-	VMOVDQU64       X16, 80(SP)
-	MOVQ            424(SP), CX
+	MOVQ            CX, (SP)
+	VMOVDQU64       (R13), Z22
+	VMOVDQU8.Z      64(R13), K2, Z23
+	MOVWLZX         2(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R13)(CX*1), X4, X16
+	VINSERTI64X2    $0x01, X16, Z18, Z18
+	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R9)(AX*1), AX
-	MOVQ            AX, 456(SP)
-	VMOVDQU64       (R13)(CX*1), X16
-	VMOVDQU64       X16, 208(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R9)(AX*1), AX
+	MOVQ            AX, 112(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 144(SP)
-	MOVQ            $0x00000040, 152(SP)
-	VMOVDQU64       (R14), Z22
-	VMOVDQU8.Z      64(R14), K3, Z23
-	VMOVDQU64       X8, 32(SP)
-	VMOVDQU64       560(R10), X16
-	VMOVDQU64       X16, 96(SP)
-	MOVQ            432(SP), CX
+	MOVQ            CX, 16(SP)
+	VMOVDQU64       (R14), Z24
+	VMOVDQU8.Z      64(R14), K3, Z25
+	MOVWLZX         4(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R14)(CX*1), X8, X16
+	VINSERTI64X2    $0x02, X16, Z18, Z18
+	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R10)(AX*1), AX
-	MOVQ            AX, 464(SP)
-	VMOVDQU64       (R14)(CX*1), X16
-	VMOVDQU64       X16, 224(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R10)(AX*1), AX
+	MOVQ            AX, 128(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 160(SP)
-	MOVQ            $0x00000040, 168(SP)
-	VMOVDQU64       (R15), Z24
-	VMOVDQU8.Z      64(R15), K4, Z25
-	VMOVDQU64       X12, 48(SP)
-	VMOVDQU64       560(R11), X16
-	VMOVDQU64       X16, 112(SP)
-	MOVQ            440(SP), CX
+	MOVQ            CX, 32(SP)
+	VMOVDQU64       (R15), Z26
+	VMOVDQU8.Z      64(R15), K4, Z27
+	MOVWLZX         6(SI), AX
+	MOVQ            16(DI)(AX*1), CX
+	VPXORQ          -16(R15)(CX*1), X12, X16
+	VINSERTI64X2    $0x03, X16, Z18, Z18
+	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
 	LEAQ            15(CX), AX
 	ANDQ            $-16, AX
 	NEGQ            AX
-	LEAQ            560(R11)(AX*1), AX
-	MOVQ            AX, 472(SP)
-	VMOVDQU64       (R15)(CX*1), X16
-	VMOVDQU64       X16, 240(SP)
-	SUBQ            $0x10, CX
+	LEAQ            576(R11)(AX*1), AX
+	MOVQ            AX, 144(SP)
+	SUBQ            $0x20, CX
 	SHLQ            $0x03, CX
-	MOVQ            CX, 176(SP)
-	MOVQ            $0x00000040, 184(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z18, Z2
-	VPXORQ          Z0, Z18, K6, Z18
-	VMOVDQU64       Z18, (R12)
-	VPSHUFB         reverse<>+0(SB), Z19, Z3
-	VPXORQ          Z1, Z19, Z19
-	VMOVDQU8        Z19, K1, 64(R12)
-	MOVQ            384(SP), AX
-	MOVQ            AX, 512(SP)
-	CMPB            38(AX), $0x00
+	MOVQ            CX, 48(SP)
+	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
+	VPXORQ          Z0, Z20, K5, Z20
+	VMOVDQU64       Z20, (R12)
+	VPSHUFB         reverse<>+0(SB), Z21, Z3
+	VPXORQ          Z1, Z21, Z21
+	VMOVDQU8        Z21, K1, 64(R12)
+	MOVWLZX         (SI), AX
+	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z20, Z6
-	VPXORQ    Z4, Z20, K6, Z20
-	VMOVDQU64 Z20, (R13)
-	VPSHUFB   reverse<>+0(SB), Z21, Z7
-	VPXORQ    Z5, Z21, Z21
-	VMOVDQU8  Z21, K2, 64(R13)
-	MOVQ      392(SP), AX
-	MOVQ      AX, 520(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
+	VPXORQ    Z4, Z22, K5, Z22
+	VMOVDQU64 Z22, (R13)
+	VPSHUFB   reverse<>+0(SB), Z23, Z7
+	VPXORQ    Z5, Z23, Z23
+	VMOVDQU8  Z23, K2, 64(R13)
+	MOVWLZX   2(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z10
-	VPXORQ    Z8, Z22, K6, Z22
-	VMOVDQU64 Z22, (R14)
-	VPSHUFB   reverse<>+0(SB), Z23, Z11
-	VPXORQ    Z9, Z23, Z23
-	VMOVDQU8  Z23, K3, 64(R14)
-	MOVQ      400(SP), AX
-	MOVQ      AX, 528(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
+	VPXORQ    Z8, Z24, K5, Z24
+	VMOVDQU64 Z24, (R14)
+	VPSHUFB   reverse<>+0(SB), Z25, Z11
+	VPXORQ    Z9, Z25, Z25
+	VMOVDQU8  Z25, K3, 64(R14)
+	MOVWLZX   4(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z14
-	VPXORQ    Z12, Z24, K6, Z24
-	VMOVDQU64 Z24, (R15)
-	VPSHUFB   reverse<>+0(SB), Z25, Z15
-	VPXORQ    Z13, Z25, Z25
-	VMOVDQU8  Z25, K4, 64(R15)
-	MOVQ      408(SP), AX
-	MOVQ      AX, 536(SP)
-	CMPB      38(AX), $0x00
+	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
+	VPXORQ    Z12, Z26, K5, Z26
+	VMOVDQU64 Z26, (R15)
+	VPSHUFB   reverse<>+0(SB), Z27, Z15
+	VPXORQ    Z13, Z27, Z27
+	VMOVDQU8  Z27, K4, 64(R15)
+	MOVWLZX   6(SI), AX
+	CMPB      38(DI)(AX*1), $0x00
 	JNE       esn3
 
 aad3:
-	SUBQ  $0x04, 544(SP)
+	MOVQ  SI, 72(SP)
+	SUBQ  $0x04, 80(SP)
 	JEQ   last
 	TESTL DX, DX
 	JEQ   loop
 
 last:
-	MOVQ       448(SP), AX
-	VMOVDQU64  (AX), Z21
-	MOVQ       456(SP), AX
-	VMOVDQU64  (AX), Z22
-	MOVQ       464(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  (AX), Z23
-	MOVQ       472(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  (AX), Z24
-	VSHUFI64X2 $0x44, Z22, Z21, Z25
-	VSHUFI64X2 $0x44, Z24, Z23, Z26
-	VSHUFI64X2 $0xee, Z22, Z21, Z27
-	VSHUFI64X2 $0xee, Z24, Z23, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z21
-	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	MOVQ       128(SP), AX
+	VMOVDQU64  (AX), Z25
+	MOVQ       144(SP), AX
+	VMOVDQU64  (AX), Z26
+	VSHUFI64X2 $0x44, Z24, Z23, Z27
+	VSHUFI64X2 $0x44, Z26, Z25, Z28
+	VSHUFI64X2 $0xee, Z24, Z23, Z29
+	VSHUFI64X2 $0xee, Z26, Z25, Z30
 	VSHUFI64X2 $0x88, Z28, Z27, Z23
 	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x44, Z6, Z2, Z25
-	VSHUFI64X2 $0x44, Z14, Z10, Z26
-	VSHUFI64X2 $0xee, Z6, Z2, Z27
-	VSHUFI64X2 $0xee, Z14, Z10, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z2
-	VSHUFI64X2 $0xdd, Z26, Z25, Z6
-	VSHUFI64X2 $0x88, Z28, Z27, Z10
-	VSHUFI64X2 $0xdd, Z28, Z27, Z14
-	VPCLMULQDQ $0x00, Z21, Z2, Z18
-	VPCLMULQDQ $0x01, Z21, Z2, Z19
-	VPCLMULQDQ $0x11, Z21, Z2, Z20
-	VPCLMULQDQ $0x10, Z21, Z2, Z25
-	VPCLMULQDQ $0x00, Z22, Z6, Z26
-	VPCLMULQDQ $0x01, Z22, Z6, Z27
-	VPTERNLOGQ $0x96, Z25, Z27, Z19
-	VPCLMULQDQ $0x11, Z22, Z6, Z28
-	VPCLMULQDQ $0x10, Z22, Z6, Z2
-	VPCLMULQDQ $0x00, Z23, Z10, Z25
-	VPTERNLOGQ $0x96, Z26, Z25, Z18
-	VPCLMULQDQ $0x01, Z23, Z10, Z27
-	VPTERNLOGQ $0x96, Z2, Z27, Z19
-	VPCLMULQDQ $0x11, Z23, Z10, Z6
-	VPTERNLOGQ $0x96, Z28, Z6, Z20
-	VPCLMULQDQ $0x10, Z23, Z10, Z26
-	VPCLMULQDQ $0x00, Z24, Z14, Z25
-	VPCLMULQDQ $0x01, Z24, Z14, Z2
-	VPTERNLOGQ $0x96, Z26, Z2, Z19
-	VPCLMULQDQ $0x11, Z24, Z14, Z27
-	VPCLMULQDQ $0x10, Z24, Z14, Z28
-	VPXORQ     Z25, Z18, Z18
-	VPXORQ     Z28, Z19, Z19
-	VPXORQ     Z27, Z20, Z20
-	MOVQ       448(SP), AX
-	VMOVDQU64  64(AX), Z21
-	MOVQ       456(SP), AX
-	VMOVDQU64  64(AX), Z22
-	MOVQ       464(SP), AX
+	VSHUFI64X2 $0x88, Z30, Z29, Z25
+	VSHUFI64X2 $0xdd, Z30, Z29, Z26
+	VSHUFI64X2 $0x44, Z6, Z2, Z27
+	VSHUFI64X2 $0x44, Z14, Z10, Z28
+	VSHUFI64X2 $0xee, Z6, Z2, Z29
+	VSHUFI64X2 $0xee, Z14, Z10, Z30
+	VSHUFI64X2 $0x88, Z28, Z27, Z2
+	VSHUFI64X2 $0xdd, Z28, Z27, Z6
+	VSHUFI64X2 $0x88, Z30, Z29, Z10
+	VSHUFI64X2 $0xdd, Z30, Z29, Z14
+	VPCLMULQDQ $0x00, Z23, Z2, Z20
+	VPCLMULQDQ $0x01, Z23, Z2, Z21
+	VPCLMULQDQ $0x11, Z23, Z2, Z22
+	VPCLMULQDQ $0x10, Z23, Z2, Z27
+	VPCLMULQDQ $0x00, Z24, Z6, Z28
+	VPCLMULQDQ $0x01, Z24, Z6, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z21
+	VPCLMULQDQ $0x11, Z24, Z6, Z30
+	VPCLMULQDQ $0x10, Z24, Z6, Z31
+	VPCLMULQDQ $0x00, Z25, Z10, Z2
+	VPTERNLOGQ $0x96, Z28, Z2, Z20
+	VPCLMULQDQ $0x01, Z25, Z10, Z27
+	VPTERNLOGQ $0x96, Z31, Z27, Z21
+	VPCLMULQDQ $0x11, Z25, Z10, Z29
+	VPTERNLOGQ $0x96, Z30, Z29, Z22
+	VPCLMULQDQ $0x10, Z25, Z10, Z6
+	VPCLMULQDQ $0x00, Z26, Z14, Z28
+	VPCLMULQDQ $0x01, Z26, Z14, Z2
+	VPTERNLOGQ $0x96, Z6, Z2, Z21
+	VPCLMULQDQ $0x11, Z26, Z14, Z31
+	VPCLMULQDQ $0x10, Z26, Z14, Z27
+	VPXORQ     Z28, Z20, Z20
+	VPXORQ     Z27, Z21, Z21
+	VPXORQ     Z31, Z22, Z22
+	MOVQ       96(SP), AX
 	VMOVDQU64  64(AX), Z23
-	MOVQ       472(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  64(AX), Z24
-	VSHUFI64X2 $0x44, Z22, Z21, Z25
-	VSHUFI64X2 $0x44, Z24, Z23, Z26
-	VSHUFI64X2 $0xee, Z22, Z21, Z27
-	VSHUFI64X2 $0xee, Z24, Z23, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z21
-	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	MOVQ       128(SP), AX
+	VMOVDQU64  64(AX), Z25
+	MOVQ       144(SP), AX
+	VMOVDQU64  64(AX), Z26
+	VSHUFI64X2 $0x44, Z24, Z23, Z27
+	VSHUFI64X2 $0x44, Z26, Z25, Z28
+	VSHUFI64X2 $0xee, Z24, Z23, Z29
+	VSHUFI64X2 $0xee, Z26, Z25, Z30
 	VSHUFI64X2 $0x88, Z28, Z27, Z23
 	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x44, Z7, Z3, Z25
-	VSHUFI64X2 $0x44, Z15, Z11, Z26
-	VSHUFI64X2 $0xee, Z7, Z3, Z27
-	VSHUFI64X2 $0xee, Z15, Z11, Z28
-	VSHUFI64X2 $0x88, Z26, Z25, Z3
-	VSHUFI64X2 $0xdd, Z26, Z25, Z7
-	VSHUFI64X2 $0x88, Z28, Z27, Z11
-	VSHUFI64X2 $0xdd, Z28, Z27, Z15
-	VPCLMULQDQ $0x00, Z21, Z3, Z25
-	VPCLMULQDQ $0x01, Z21, Z3, Z26
-	VPCLMULQDQ $0x11, Z21, Z3, Z27
-	VPCLMULQDQ $0x10, Z21, Z3, Z28
-	VPTERNLOGQ $0x96, Z26, Z28, Z19
-	VPCLMULQDQ $0x00, Z22, Z7, Z26
-	VPTERNLOGQ $0x96, Z25, Z26, Z18
-	VPCLMULQDQ $0x01, Z22, Z7, Z28
-	VPCLMULQDQ $0x11, Z22, Z7, Z3
-	VPTERNLOGQ $0x96, Z27, Z3, Z20
-	VPCLMULQDQ $0x10, Z22, Z7, Z25
-	VPTERNLOGQ $0x96, Z28, Z25, Z19
-	VPCLMULQDQ $0x00, Z23, Z11, Z26
-	VPCLMULQDQ $0x01, Z23, Z11, Z27
-	VPCLMULQDQ $0x11, Z23, Z11, Z3
-	VPCLMULQDQ $0x10, Z23, Z11, Z28
-	VPTERNLOGQ $0x96, Z27, Z28, Z19
-	VPCLMULQDQ $0x00, Z24, Z15, Z25
-	VPTERNLOGQ $0x96, Z26, Z25, Z18
-	VPCLMULQDQ $0x01, Z24, Z15, Z7
-	VPCLMULQDQ $0x11, Z24, Z15, Z27
-	VPTERNLOGQ $0x96, Z3, Z27, Z20
-	VPCLMULQDQ $0x10, Z24, Z15, Z28
-	VPTERNLOGQ $0x96, Z7, Z28, Z19
-	VMOVDQU64  128(SP), Z21
-	VPCLMULQDQ $0x00, 64(SP), Z21, Z22
-	VPCLMULQDQ $0x01, 64(SP), Z21, Z23
-	VPCLMULQDQ $0x11, 64(SP), Z21, Z24
-	VPCLMULQDQ $0x10, 64(SP), Z21, Z25
-	VPTERNLOGQ $0x96, Z23, Z25, Z19
-	VPXORQ     Z22, Z18, Z18
+	VSHUFI64X2 $0x88, Z30, Z29, Z25
+	VSHUFI64X2 $0xdd, Z30, Z29, Z26
+	VSHUFI64X2 $0x44, Z7, Z3, Z27
+	VSHUFI64X2 $0x44, Z15, Z11, Z28
+	VSHUFI64X2 $0xee, Z7, Z3, Z29
+	VSHUFI64X2 $0xee, Z15, Z11, Z30
+	VSHUFI64X2 $0x88, Z28, Z27, Z3
+	VSHUFI64X2 $0xdd, Z28, Z27, Z7
+	VSHUFI64X2 $0x88, Z30, Z29, Z11
+	VSHUFI64X2 $0xdd, Z30, Z29, Z15
+	VPCLMULQDQ $0x00, Z23, Z3, Z27
+	VPCLMULQDQ $0x01, Z23, Z3, Z28
+	VPCLMULQDQ $0x11, Z23, Z3, Z29
+	VPCLMULQDQ $0x10, Z23, Z3, Z30
+	VPTERNLOGQ $0x96, Z28, Z30, Z21
+	VPCLMULQDQ $0x00, Z24, Z7, Z31
+	VPTERNLOGQ $0x96, Z27, Z31, Z20
+	VPCLMULQDQ $0x01, Z24, Z7, Z28
+	VPCLMULQDQ $0x11, Z24, Z7, Z30
+	VPTERNLOGQ $0x96, Z29, Z30, Z22
+	VPCLMULQDQ $0x10, Z24, Z7, Z3
+	VPTERNLOGQ $0x96, Z28, Z3, Z21
+	VPCLMULQDQ $0x00, Z25, Z11, Z27
+	VPCLMULQDQ $0x01, Z25, Z11, Z31
+	VPCLMULQDQ $0x11, Z25, Z11, Z29
+	VPCLMULQDQ $0x10, Z25, Z11, Z30
+	VPTERNLOGQ $0x96, Z31, Z30, Z21
+	VPCLMULQDQ $0x00, Z26, Z15, Z28
+	VPTERNLOGQ $0x96, Z27, Z28, Z20
+	VPCLMULQDQ $0x01, Z26, Z15, Z3
+	VPCLMULQDQ $0x11, Z26, Z15, Z7
+	VPTERNLOGQ $0x96, Z29, Z7, Z22
+	VPCLMULQDQ $0x10, Z26, Z15, Z31
+	VPTERNLOGQ $0x96, Z3, Z31, Z21
+	VMOVDQU64  (SP), Z23
+	VPSHUFB    spread<>+0(SB), Z23, Z23
+	VPADDQ     aadBits<>+0(SB), Z23, Z23
+	VPCLMULQDQ $0x00, Z19, Z23, Z24
+	VPCLMULQDQ $0x01, Z19, Z23, Z25
+	VPCLMULQDQ $0x11, Z19, Z23, Z26
+	VPCLMULQDQ $0x10, Z19, Z23, Z27
+	VPTERNLOGQ $0x96, Z25, Z27, Z21
 	VPXORQ     Z24, Z20, Z20
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z18, Z26
-	VPSHUFD    $0x4e, Z18, Z18
-	VPTERNLOGQ $0x96, Z26, Z18, Z19
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z26
-	VPSHUFD    $0x4e, Z19, Z19
-	VPTERNLOGQ $0x96, Z26, Z19, Z20
-	VPSHUFB    reverse<>+0(SB), Z20, Z20
-	VMOVDQU64  192(SP), Z21
-	VPTERNLOGQ $0x96, (SP), Z21, Z20
-	VPTESTNMQ  Z20, Z20, K7
-	KMOVB      K7, AX
-	MOVL       AX, BX
-	SHRL       $0x01, BX
-	ANDL       BX, AX
-	MOVQ       512(SP), BX
-	BTL        $0x00, AX
-	SETCS      36(BX)
-	MOVQ       520(SP), BX
-	BTL        $0x02, AX
-	SETCS      36(BX)
-	MOVQ       528(SP), BX
-	BTL        $0x04, AX
-	SETCS      36(BX)
-	MOVQ       536(SP), BX
-	BTL        $0x06, AX
-	SETCS      36(BX)
-	VPXORQ     Z18, Z18, Z18
-	VMOVDQU64  Z18, (SP)
-	VMOVDQU64  Z18, 64(SP)
+	VPXORQ     Z26, Z22, Z22
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z28
+	VPSHUFD    $0x4e, Z20, Z20
+	VPTERNLOGQ $0x96, Z28, Z20, Z21
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z21, Z28
+	VPSHUFD    $0x4e, Z21, Z21
+	VPTERNLOGQ $0x96, Z28, Z21, Z22
+	VPSHUFB    reverse<>+0(SB), Z22, Z22
+	VPXORQ     Z18, Z22, Z22
+	VPTESTNMQ  Z22, Z22, K6
+	KMOVB      K6, CX
+	MOVL       CX, AX
+	SHRL       $0x01, AX
+	ANDL       AX, CX
+	MOVQ       72(SP), BX
+	MOVWLZX    (BX), AX
+	BTL        $0x00, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    2(BX), AX
+	BTL        $0x02, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    4(BX), AX
+	BTL        $0x04, CX
+	SETCS      36(DI)(AX*1)
+	MOVWLZX    6(BX), AX
+	BTL        $0x06, CX
+	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 544(SP), AX
+	SUBQ 80(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
 	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVQ         $0x00000060, 136(SP)
+	MOVB         $0x20, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVQ         $0x00000060, 152(SP)
+	MOVB         $0x20, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVQ         $0x00000060, 168(SP)
+	MOVB         $0x20, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(AX), X16, X16
+	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVQ         $0x00000060, 184(SP)
+	MOVB         $0x20, 50(SP)
 	JMP          aad3

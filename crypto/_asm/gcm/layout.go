@@ -54,6 +54,11 @@ func mem(base reg.Register, disp int) operand.Mem { return operand.Mem{Base: bas
 // power is H^n in key.
 func power(n int) operand.Mem { return mem(key, keyPowers+blockLen*(powers-n)) }
 
+// field is what lies at an offset in the job that does in jobs.
+func field(job reg.Register, at int) operand.Mem {
+	return operand.Mem{Base: jobs, Index: job, Scale: 1, Disp: at}
+}
+
 func roundKey(key reg.Register, r int) operand.Mem { return mem(key, keyRounds+blockLen*r) }
 
 // prefetch asks for the next job's key, or if there is none for this one's
@@ -64,9 +69,8 @@ func prefetch(rounds int) {
 	XORL(next.As32(), next.As32())
 	CMPQ(left, operand.U8(1))
 	SETHI(next.As8())
-	MOVBLZX(operand.Mem{Base: group, Index: next, Scale: 1, Disp: -1}, next.As32())
-	LEAQ(operand.Mem{Base: next, Index: next, Scale: 4}, next)
-	MOVQ(operand.Mem{Base: jobs, Index: next, Scale: 8, Disp: jobKey}, next)
+	MOVWLZX(operand.Mem{Base: group, Index: next, Scale: 2, Disp: -2}, next.As32())
+	MOVQ(field(next, jobKey), next)
 	MOVQ(mem(next, keyGCM), next)
 	for at := 0; at < keyRounds+blockLen*(rounds+1); at += vecLen {
 		PREFETCHT0(mem(next, at))
@@ -105,6 +109,8 @@ var (
 	counters = table("counters", lowBytes()...)
 	// How long the AAD is, in the block of lengths, bytes reversed; and how much longer with ESN.
 	aadBits = table("aadBits", repeat(4, 0, 0, 64, 0)...)
+	// Takes the text's bits, two bytes, and the AAD's, one, to the halves of the block.
+	spread  = table("spread", repeat(4, 0x80800100, 0x80808080, 0x80808002, 0x80808080)...)
 	esnBits = table("esnBits", repeat(4, 0, 0, 32, 0)...)
 	// The field's polynomial x^128 + x^7 + x^2 + x + 1, bits reversed: its high
 	// half reduces, all of it takes up the bit that a shift by one pushes out.

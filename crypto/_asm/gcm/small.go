@@ -22,17 +22,18 @@ type small struct {
 	cipher    [wide][]reg.VecPhysical // ciphertext with its bytes reversed
 	key       [2]reg.VecPhysical      // round keys
 	pool      []reg.VecPhysical       // what hash may use, and text before it
+	mask      reg.VecPhysical         // a lane a packet: E(K, J0), to open with the tag added
+	power     reg.VecPhysical         // a lane a packet: H
 	bytesK    [wide]reg.OpmaskPhysical
 
-	// In memory: of the four that is next, that is in AES, and that is in GHASH.
-	nextKey, nextPtr, nextJob, nextLen [wide]operand.Mem
-	job, length                        [wide]operand.Mem
-	firstPower, tag, finished          [wide]operand.Mem
-	left, suite                        operand.Mem
-
-	// In memory, of the four in GHASH, a lane a packet: E(K, J0), which masks the
-	// tag; H; the block of lengths; and, to open, the tags.
-	mask, power, lengths, tags operand.Mem
+	// In memory is what the general registers have no room for, and what changes
+	// from a packet to a lane. There is as little as can be, because the
+	// processor's store queue bounds how far it looks ahead.
+	nextKey     [wide]operand.Mem // of the four that is looked up
+	firstPower  [wide]operand.Mem // of the four in GHASH
+	lengths     operand.Mem       // bits of text of the four in GHASH, a lane a packet; in the third byte what ESN adds to the AAD
+	ahead, past operand.Mem       // the places in group of the four that is looked up, and of that in GHASH
+	left, suite operand.Mem
 }
 
 // Registers of the small kernels. What is woven keeps nothing in the first three
@@ -42,11 +43,16 @@ var (
 	smallB = reg.RBX
 	smallC = reg.RCX
 	unfit  = reg.RDX // whether one of the next four is
-	textK  = reg.K6  // quadwords of a packet's first register but the header
-	flagK  = reg.K7
+	textK  = reg.K5  // quadwords of a packet's first register but the header
+	flagK  = reg.K6
 )
 
 const laneLen = wide * blockLen
+
+// at loads the offset of job i of the four at a place in group.
+func (s *small) at(place reg.Register, i int, job reg.GPPhysical) {
+	MOVWLZX(mem(place, 2*i), job.As32())
+}
 
 func small512(seal bool, rounds, blocks int) {
 	z := []reg.VecPhysical{
@@ -63,7 +69,8 @@ func small512(seal bool, rounds, blocks int) {
 	for i := range wide {
 		s.aes[i], s.cipher[i] = take(s.size()), take(s.size())
 	}
-	s.key, s.pool = [2]reg.VecPhysical(take(2)), z
+	s.key, s.mask, s.power = [2]reg.VecPhysical(take(2)), take(1)[0], take(1)[0]
+	s.pool = z
 
 	TEXT(kernel(seal, rounds, label("vaes512of%d", blocks)), 4, "func(jobs *byte, group *byte, n int, suite *byte) int") // NOSPLIT
 	s.frame()
@@ -78,10 +85,6 @@ func small512(seal bool, rounds, blocks int) {
 	JEQ(operand.LabelRef("loop"))
 	Label("last")
 	emit(s.hash())
-	zero := s.pool[0]
-	VPXORQ(zero, zero, zero)
-	VMOVDQU64(zero, s.mask) // the stack outlives the call
-	VMOVDQU64(zero, s.power)
 	VZEROUPPER()
 	Label("none")
 	done := reg.RAX
@@ -108,52 +111,38 @@ func (s *small) part(v int, r reg.VecPhysical) reg.VecPhysical {
 
 // frame lays out what is in memory.
 func (s *small) frame() {
-	lanes := []*operand.Mem{&s.mask, &s.power, &s.lengths, &s.tags}
-	slots := []*[wide]operand.Mem{
-		&s.nextKey, &s.nextPtr, &s.nextJob, &s.nextLen, &s.job, &s.length, &s.firstPower, &s.tag, &s.finished,
+	local := AllocLocal(laneLen + 8*(2*wide+3))
+	s.lengths = local
+	slots := []*operand.Mem{&s.ahead, &s.past, &s.left}
+	for i := range wide {
+		slots = append(slots, &s.nextKey[i], &s.firstPower[i])
 	}
-	local := AllocLocal(laneLen*len(lanes) + 8*wide*len(slots) + 8)
-	at := 0
-	next := func(n int) operand.Mem { at += n; return local.Offset(at - n) }
-	for _, m := range lanes {
-		*m = next(laneLen)
+	for i, m := range slots {
+		*m = local.Offset(laneLen + 8*i)
 	}
-	for _, m := range slots {
-		for i := range m {
-			m[i] = next(8)
-		}
-	}
-	s.left = next(8)
 	s.suite = operand.NewParamAddr("suite", 24)
 }
 
-// enter looks the first four up. There is none in GHASH yet: it gets zeros, and
-// its outcome goes where the lengths will be.
+// enter looks the first four up. There is none in GHASH yet: in its place are
+// zeros, and its outcome goes to the first four, which overwrite it.
 func (s *small) enter() {
 	Load(Param("jobs"), jobs)
 	Load(Param("group"), group)
 	Load(Param("n"), smallA)
 	MOVQ(smallA, s.left)
+	MOVQ(group, s.ahead)
 	XORL(unfit.As32(), unfit.As32())
 	for i := range wide {
 		s.check(i)
 	}
 	TESTL(unfit.As32(), unfit.As32())
 	JNE(operand.LabelRef("none"))
-	iv := uint32(0x6666) // dwords of each block
-	if s.seal {
-		iv = 0x4444
-	}
-	MOVL(operand.U32(iv), smallA.As32())
-	KMOVW(smallA.As32(), ivK)
 	MOVL(operand.U32(0xfc), smallA.As32())
 	KMOVW(smallA.As32(), textK)
-	LEAQ(s.lengths, smallA)
-	LEAQ(counters, smallB)
+	MOVQ(group, s.past)
+	LEAQ(counters, smallA)
 	for i := range wide {
-		MOVQ(smallA, s.finished[i])
-		MOVQ(smallA, s.tag[i])
-		MOVQ(smallB, s.firstPower[i])
+		MOVQ(smallA, s.firstPower[i])
 		for _, c := range s.cipher[i] {
 			VPXORQ(c, c, c)
 		}
@@ -163,9 +152,10 @@ func (s *small) enter() {
 // lookup finds the next four jobs. After the last four it finds those again.
 func (s *small) lookup() []step {
 	list := []step{func() {
-		LEAQ(mem(group, wide), smallA)
+		LEAQ(mem(group, 2*wide), smallA)
 		CMPQ(s.left, operand.U8(wide))
-		CMOVQHI(smallA, group)
+		CMOVQLS(group, smallA)
+		MOVQ(smallA, s.ahead)
 	}}
 	for i := range wide {
 		list = append(list, func() { s.check(i) })
@@ -181,11 +171,10 @@ func (s *small) check(i int) {
 		set(smallC.As8())
 		ORB(smallC.As8(), unfit.As8())
 	}
-	MOVBLZX(mem(group, i), job.As32())
-	LEAQ(operand.Mem{Base: job, Index: job, Scale: 4}, job)
-	LEAQ(operand.Mem{Base: jobs, Index: job, Scale: 8}, job)
+	MOVQ(s.ahead, job)
+	s.at(job, i, job)
+	ADDQ(jobs, job)
 	MOVQ(mem(job, jobKey), key)
-	MOVQ(job, s.nextJob[i])
 	TESTQ(key, key)
 	CMOVQEQ(job, key) // without a key, the job passes for one whose suite is nil
 	MOVQ(mem(key, keySuite), smallC)
@@ -195,52 +184,45 @@ func (s *small) check(i int) {
 	MOVQ(key, s.nextKey[i])
 	TESTQ(key, key)
 	bad(SETEQ)
-	MOVQ(mem(job, jobLen), length)
-	SUBQ(operand.U8(tagLen), length)
-	MOVQ(length, s.nextLen[i])
-	least := 4*(s.size()-1)*blockLen + 4
+	least := 4*(s.size()-1)*blockLen + 4 // without ICV
 	if s.size() == 1 {
 		least += blockLen
 	}
-	SUBQ(operand.U8(least), length)
+	MOVQ(mem(job, jobLen), length)
+	SUBQ(operand.U8(least+tagLen), length)
 	RORQ(operand.U8(2), length) // of a multiple of four
 	CMPQ(length, operand.U8((s.blocks*blockLen-least)/4))
 	bad(SETHI)
-	MOVQ(mem(job, jobPkt), smallB)
-	MOVQ(smallB, s.nextPtr[i])
 }
 
 // counters goes on to the next four and makes their counter blocks. To seal, it
 // writes the IV: the sequence number, high half first.
 func (s *small) counters() {
+	MOVQ(s.ahead, group)
 	for i, a := range s.aes {
 		key, ptr, x := s.keys[i], s.ptr[i], a[0].AsX()
+		s.at(group, i, smallA)
 		MOVQ(s.nextKey[i], key)
-		MOVQ(s.nextPtr[i], ptr)
-		MOVQ(s.nextJob[i], smallA)
-		MOVQ(s.nextLen[i], smallC)
-		MOVQ(smallA, s.job[i])
-		MOVQ(smallC, s.length[i])
+		MOVQ(field(smallA, jobPkt), ptr)
+		MOVQ(field(smallA, jobLen), smallC)
 		if s.seal {
-			MOVL(mem(smallA, jobSeqHi), smallA.As32())
+			MOVL(field(smallA, jobSeqHi), smallA.As32())
 			MOVL(mem(ptr, 4), smallB.As32())
 			BSWAPL(smallA.As32())
-			MOVL(smallB.As32(), mem(ptr, 12))
-			MOVL(smallA.As32(), mem(ptr, 8))
-			SHLQ(operand.U8(32), smallA)
-			VMOVQ(smallA, x)
-			VPXORD_BCST(mem(ptr, 4), x, ivK, x)
+			SHLQ(operand.U8(32), smallB)
+			ORQ(smallA, smallB)
+			MOVQ(smallB, mem(ptr, 8))
+			VMOVQ(smallB, x)
 		} else {
-			VMOVDQU32_Z(mem(ptr, 4), ivK, x)
+			VMOVQ(mem(ptr, 8), x)
 		}
-		VPXORD(roundKey(key, 0), x, x)
+		VPSLLDQ(operand.U8(4), x, x)
+		VPXORQ(roundKey(key, 0), x, x)
 		VSHUFI64X2(operand.U8(0), a[0], a[0], a[0])
 		for v := s.size() - 1; v >= 0; v-- {
 			VPXORQ(counters.Offset(vecLen*v), s.part(v, a[0]), s.part(v, a[v]))
 		}
-		if s.size() > 1 {
-			SUBQ(operand.U8(vecLen), smallC)
-		}
+		SUBQ(operand.U8(tagLen+vecLen*(s.size()-1)), smallC)
 		MOVQ(operand.I32(-1), smallA)
 		BZHIQ(smallC, smallA, smallC)
 		KMOVQ(smallC, s.bytesK[i])
@@ -287,38 +269,40 @@ func (s *small) text() {
 		for v, a := range s.aes[i] {
 			s.crypt(i, v, s.part(v, a), in(i, v))
 		}
-		MOVQ(s.job[i], smallA)
-		MOVQ(smallA, s.finished[i])
-		CMPB(mem(smallA, jobESN), operand.U8(0))
+		s.at(group, i, smallA)
+		CMPB(field(smallA, jobESN), operand.U8(0))
 		JNE(operand.LabelRef(label("esn%d", i)))
 		Label(label("aad%d", i))
 	}
+	MOVQ(group, s.past)
 }
 
 // lanes leaves all of packet i that hash takes but ciphertext.
 func (s *small) lanes(i int) {
-	x := s.key[0].AsX()
-	lane := func(m operand.Mem) operand.Mem { return m.Offset(blockLen * i) }
-	VMOVDQU64(s.aes[i][0].AsX(), lane(s.mask))
-	VMOVDQU64(mem(s.keys[i], keyPowers+blockLen*(powers-1)), x)
-	VMOVDQU64(x, lane(s.power))
-	MOVQ(s.length[i], smallC)
-	LEAQ(operand.Mem{Base: smallC, Disp: blockLen - 1}, smallA)
-	ANDQ(operand.I8(-blockLen), smallA)
-	NEGQ(smallA) // there is one more block, for the lengths
-	LEAQ(operand.Mem{Base: s.keys[i], Index: smallA, Scale: 1, Disp: keyPowers + blockLen*(powers-1)}, smallA)
-	MOVQ(smallA, s.firstPower[i])
-	if s.seal {
-		LEAQ(operand.Mem{Base: s.ptr[i], Index: smallC, Scale: 1}, smallA)
-		MOVQ(smallA, s.tag[i])
-	} else {
-		VMOVDQU64(operand.Mem{Base: s.ptr[i], Index: smallC, Scale: 1}, x)
-		VMOVDQU64(x, lane(s.tags))
+	length, mask := smallC, s.aes[i][0].AsX()
+	s.at(group, i, smallA)
+	MOVQ(field(smallA, jobLen), length)
+	if !s.seal {
+		x := s.key[0].AsX()
+		VPXORQ(operand.Mem{Base: s.ptr[i], Index: length, Scale: 1, Disp: -tagLen}, mask, x)
+		mask = x
 	}
-	SUBQ(operand.U8(blockLen), smallC)
-	SHLQ(operand.U8(3), smallC)
-	MOVQ(smallC, lane(s.lengths))
-	MOVQ(operand.U32(8*8), lane(s.lengths).Offset(8))
+	h := mem(s.keys[i], keyPowers+blockLen*(powers-1))
+	if i == 0 {
+		VMOVDQA64(mask, s.mask.AsX())
+		VMOVDQU64(h, s.power.AsX())
+	} else {
+		VINSERTI64X2(operand.U8(i), mask, s.mask, s.mask)
+		VINSERTI64X2(operand.U8(i), h, s.power, s.power)
+	}
+	LEAQ(operand.Mem{Base: length, Disp: blockLen - 1}, smallA)
+	ANDQ(operand.I8(-blockLen), smallA) // a block for the tag is one for the lengths
+	NEGQ(smallA)
+	LEAQ(operand.Mem{Base: s.keys[i], Index: smallA, Scale: 1, Disp: keyPowers + blockLen*powers}, smallA)
+	MOVQ(smallA, s.firstPower[i])
+	SUBQ(operand.U8(blockLen+tagLen), length)
+	SHLQ(operand.U8(3), length)
+	MOVQ(length, s.lengths.Offset(blockLen*i))
 }
 
 // crypt adds key stream a to text c, register v of packet i. Block 0 is the
@@ -357,9 +341,9 @@ func (s *small) esn(i int) {
 	Label(label("esn%d", i))
 	a, x := s.cipher[i][0], s.key[0].AsX()
 	VPSHUFD(operand.U8(3<<6|2<<4|2<<2|0), a.AsX(), x)
-	VPINSRD(operand.U8(2), mem(smallA, jobSeqHi), x, x)
+	VPINSRD(operand.U8(2), field(smallA, jobSeqHi), x, x)
 	VINSERTI64X2(operand.U8(0), x, a, a)
-	MOVQ(operand.U32(12*8), s.lengths.Offset(blockLen*i+8))
+	MOVB(operand.U8(32), s.lengths.Offset(blockLen*i+2))
 	JMP(operand.LabelRef(label("aad%d", i)))
 }
 
@@ -385,7 +369,7 @@ func (s *small) hash() (list []step) {
 		}
 		list = append(list, transpose(h, t, n)...)
 		list = append(list, transpose(c, t, n)...)
-		p.free = append(p.free, t...)
+		p.free = append(append(p.free, t...), free[2*wide:]...)
 		for j := range n {
 			list = append(list, p.schoolbook(s.cipher[j][v], free[j])...)
 			p.free = append(p.free, s.cipher[j][v])
@@ -396,6 +380,8 @@ func (s *small) hash() (list []step) {
 	p.free = free
 	l := p.take()
 	add(func() { VMOVDQU64(s.lengths, l) })
+	add(func() { VPSHUFB(spread, l, l) })
+	add(func() { VPADDQ(aadBits, l, l) })
 	list = append(list, p.schoolbook(l, s.power)...)
 	list = append(list, p.reduce()...)
 	return append(list, s.finish(high)...)
@@ -430,32 +416,33 @@ func transpose(r [wide]reg.VecPhysical, t []reg.VecPhysical, n int) (list []step
 func (s *small) finish(sum reg.VecPhysical) (list []step) {
 	add := func(f step) { list = append(list, f) }
 	add(func() { VPSHUFB(reverse, sum, sum) })
+	add(func() { VPXORQ(s.mask, sum, sum) })
 	if s.seal {
-		add(func() { VPXORQ(s.mask, sum, sum) })
 		for i := range wide {
 			add(func() {
-				MOVQ(s.tag[i], smallA)
-				MOVQ(s.finished[i], smallB)
-				VEXTRACTI64X2(operand.U8(i), sum, mem(smallA, 0))
-				MOVB(operand.U8(1), mem(smallB, jobOK))
+				job, end := smallA, smallB
+				MOVQ(s.past, job)
+				s.at(job, i, job)
+				MOVQ(field(job, jobPkt), end)
+				ADDQ(field(job, jobLen), end)
+				VEXTRACTI64X2(operand.U8(i), sum, mem(end, -tagLen))
+				MOVB(operand.U8(1), field(job, jobOK))
 			})
 		}
 		return list
 	}
-	tags := s.pool[3]
-	add(func() { VMOVDQU64(s.tags, tags) })
-	add(func() { VPTERNLOGQ(operand.U8(0x96), s.mask, tags, sum) })
 	add(func() { VPTESTNMQ(sum, sum, flagK) })
 	add(func() {
-		equal, half := smallA, smallB
+		equal, half := smallC, smallA
 		KMOVB(flagK, equal.As32())
 		MOVL(equal.As32(), half.As32())
 		SHRL(operand.U8(1), half.As32())
 		ANDL(half.As32(), equal.As32()) // bit 2i: both halves of tag i are equal
+		MOVQ(s.past, smallB)
 		for i := range wide {
-			MOVQ(s.finished[i], smallB)
+			s.at(smallB, i, smallA)
 			BTL(operand.U8(2*i), equal.As32())
-			SETCS(mem(smallB, jobOK))
+			SETCS(field(smallA, jobOK))
 		}
 	})
 	return list

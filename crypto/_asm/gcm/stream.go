@@ -74,10 +74,9 @@ func stream512(seal bool, rounds int) {
 
 // begin loads the job and makes its counter blocks and lengths.
 func (s *stream) begin() {
-	MOVBLZX(mem(group, 0), job.As32())
-	INCQ(group)
-	LEAQ(operand.Mem{Base: job, Index: job, Scale: 4}, job)
-	LEAQ(operand.Mem{Base: jobs, Index: job, Scale: 8}, job)
+	MOVWLZX(mem(group, 0), job.As32())
+	ADDQ(operand.U8(2), group)
+	ADDQ(jobs, job)
 	MOVQ(mem(job, jobKey), key)
 	MOVQ(mem(job, jobPkt), ptr)
 	MOVQ(mem(job, jobLen), end)

@@ -60,10 +60,9 @@ func stream256(seal bool, rounds int) {
 
 // begin loads the job, encrypts J0, and takes the AAD into GHASH.
 func (s *half) begin() {
-	MOVBLZX(mem(group, 0), job.As32())
-	INCQ(group)
-	LEAQ(operand.Mem{Base: job, Index: job, Scale: 4}, job)
-	LEAQ(operand.Mem{Base: jobs, Index: job, Scale: 8}, job)
+	MOVWLZX(mem(group, 0), job.As32())
+	ADDQ(operand.U8(2), group)
+	ADDQ(jobs, job)
 	MOVQ(mem(job, jobKey), key)
 	MOVQ(mem(job, jobPkt), ptr)
 	MOVQ(mem(job, jobLen), end)
