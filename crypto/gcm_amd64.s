@@ -1253,7 +1253,7 @@ power:
 
 // func gcmSeal128vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512(SB), NOSPLIT, $0-24
+TEXT ·gcmSeal128vaes512(SB), NOSPLIT, $24-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
 	MOVQ  n+16(FP), DX
@@ -1275,16 +1275,6 @@ packet:
 	VBROADCASTI32X4   576(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   592(R9), Z17
-	VBROADCASTI32X4   608(R9), Z18
-	VBROADCASTI32X4   624(R9), Z19
-	VBROADCASTI32X4   640(R9), Z20
-	VBROADCASTI32X4   656(R9), Z21
-	VBROADCASTI32X4   672(R9), Z22
-	VBROADCASTI32X4   688(R9), Z23
-	VBROADCASTI32X4   704(R9), Z24
-	VBROADCASTI32X4   720(R9), Z25
-	VBROADCASTI32X4   736(R9), Z26
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -1329,263 +1319,315 @@ packet:
 	ADDQ              R10, R12
 	LEAQ              counters<>+0(SB), BX
 	XORL              R15, R15
-	VPXORQ            Z8, Z8, Z8
-	VPXORQ            Z9, Z9, Z9
-	VPXORQ            Z10, Z10, Z10
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
 	LEAQ              576(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
-	JBE               powers
+	JBE               powersfirst
 	LEAQ              64(R9), R13
 	SUBQ              $0x00000020, R14
 
-powers:
-	CMPQ R11, $0x04
-	JA   long
-	CMPQ R11, $0x02
-	JB   only1
-	JE   only2
-	CMPQ R11, $0x03
-	JE   only3
-	JMP  only4
+powersfirst:
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z10, Z10, Z10
+	CMPQ   R11, $0x04
+	JA     long
+	CMPQ   R11, $0x02
+	JB     only1
+	JE     only2
+	CMPQ   R11, $0x03
+	JE     only3
+	JMP    only4
 
 only1:
-	VPXORQ       (BX), Z13, Z0
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z25, Z0, Z0
-	VAESENCLAST  Z26, Z0, Z0
-	VMOVDQA64    X0, X16
-	VMOVDQU8.Z   (R10), K1, Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU8     Z0, K1, (R10)
-	VMOVDQU8.Z   Z0, K1, Z0
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	CMPB         38(R8), $0x00
-	JNE          esn1true
+	VPXORQ          (BX), Z13, Z0
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENCLAST     Z26, Z0, Z0
+	VMOVDQA64       X0, X16
+	VMOVDQU8.Z      (R10), K1, Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU8        Z0, K1, (R10)
+	VMOVDQU8.Z      Z0, K1, Z0
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	CMPB            38(R8), $0x00
+	JNE             esn1true
 
 afteresn1true:
 	JMP tag1
 
 only2:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENCLAST  Z26, Z0, Z0
-	VAESENCLAST  Z26, Z1, Z1
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	VMOVDQU8.Z   64(R10), K1, Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU8     Z1, K1, 64(R10)
-	VMOVDQU8.Z   Z1, K1, Z1
-	VPSHUFB      reverse<>+0(SB), Z1, Z5
-	CMPB         38(R8), $0x00
-	JNE          esn2true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENCLAST     Z26, Z0, Z0
+	VAESENCLAST     Z26, Z1, Z1
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	VMOVDQU8.Z      64(R10), K1, Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU8        Z1, K1, 64(R10)
+	VMOVDQU8.Z      Z1, K1, Z1
+	VPSHUFB         reverse<>+0(SB), Z1, Z5
+	CMPB            38(R8), $0x00
+	JNE             esn2true
 
 afteresn2true:
 	JMP tag2
 
 only3:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENCLAST  Z26, Z0, Z0
-	VAESENCLAST  Z26, Z1, Z1
-	VAESENCLAST  Z26, Z2, Z2
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z1, Z5
-	VMOVDQU8.Z   128(R10), K1, Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU8     Z2, K1, 128(R10)
-	VMOVDQU8.Z   Z2, K1, Z2
-	VPSHUFB      reverse<>+0(SB), Z2, Z6
-	CMPB         38(R8), $0x00
-	JNE          esn3true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENCLAST     Z26, Z0, Z0
+	VAESENCLAST     Z26, Z1, Z1
+	VAESENCLAST     Z26, Z2, Z2
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z1, Z5
+	VMOVDQU8.Z      128(R10), K1, Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU8        Z2, K1, 128(R10)
+	VMOVDQU8.Z      Z2, K1, Z2
+	VPSHUFB         reverse<>+0(SB), Z2, Z6
+	CMPB            38(R8), $0x00
+	JNE             esn3true
 
 afteresn3true:
 	JMP tag3
 
 only4:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENCLAST  Z26, Z0, Z0
-	VAESENCLAST  Z26, Z1, Z1
-	VAESENCLAST  Z26, Z2, Z2
-	VAESENCLAST  Z26, Z3, Z3
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z1, Z5
-	VMOVDQU64    128(R10), Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      reverse<>+0(SB), Z2, Z6
-	VMOVDQU8.Z   192(R10), K1, Z7
-	VPXORQ       Z7, Z3, Z3
-	VMOVDQU8     Z3, K1, 192(R10)
-	VMOVDQU8.Z   Z3, K1, Z3
-	VPSHUFB      reverse<>+0(SB), Z3, Z7
-	CMPB         38(R8), $0x00
-	JNE          esn4true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENCLAST     Z26, Z0, Z0
+	VAESENCLAST     Z26, Z1, Z1
+	VAESENCLAST     Z26, Z2, Z2
+	VAESENCLAST     Z26, Z3, Z3
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z1, Z5
+	VMOVDQU64       128(R10), Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU64       Z2, 128(R10)
+	VPSHUFB         reverse<>+0(SB), Z2, Z6
+	VMOVDQU8.Z      192(R10), K1, Z7
+	VPXORQ          Z7, Z3, Z3
+	VMOVDQU8        Z3, K1, 192(R10)
+	VMOVDQU8.Z      Z3, K1, Z3
+	VPSHUFB         reverse<>+0(SB), Z3, Z7
+	CMPB            38(R8), $0x00
+	JNE             esn4true
 
 afteresn4true:
 	JMP tag4
 
 long:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENCLAST  Z26, Z0, Z0
-	VAESENCLAST  Z26, Z1, Z1
-	VAESENCLAST  Z26, Z2, Z2
-	VAESENCLAST  Z26, Z3, Z3
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENCLAST     Z26, Z0, Z0
+	VAESENCLAST     Z26, Z1, Z1
+	VAESENCLAST     Z26, Z2, Z2
+	VAESENCLAST     Z26, Z3, Z3
+
+begun:
 	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
@@ -1832,42 +1874,7 @@ last1:
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPSHUFD    $0x4e, (R13), Z11
-	VPSHUFD    $0x4e, Z4, Z12
-	VPXORQ     (R13), Z11, Z11
-	VPXORQ     Z4, Z12, Z12
-	VPCLMULQDQ $0x00, Z11, Z12, Z11
-	VPCLMULQDQ $0x00, (R13), Z4, Z31
-	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPXORQ     Z31, Z8, Z8
-	VPXORQ     Z11, Z9, Z9
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce1
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce1:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	JMP        end
 
 last2:
 	VPXORQ        (BX), Z13, Z0
@@ -1972,42 +1979,12 @@ tag2:
 	VPCLMULQDQ $0x00, Z11, Z12, Z11
 	VPCLMULQDQ $0x00, (R13), Z4, Z31
 	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z4
-	VPTERNLOGQ $0x96, Z31, Z4, Z8
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z31
-	VPTERNLOGQ $0x96, Z12, Z31, Z10
-	VPSHUFD    $0x4e, 64(R13), Z4
-	VPSHUFD    $0x4e, Z5, Z12
-	VPXORQ     64(R13), Z4, Z4
-	VPXORQ     Z5, Z12, Z12
-	VPCLMULQDQ $0x00, Z4, Z12, Z4
-	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	KTESTW     K2, K2
-	JNE        reduce2
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce2:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
+	ADDQ       $0x00000040, R13
+	VMOVDQA64  Z5, Z4
+	JMP        end
 
 last3:
 	VPXORQ        (BX), Z13, Z0
@@ -2137,42 +2114,9 @@ tag3:
 	VPXORQ     Z5, Z12, Z12
 	VPCLMULQDQ $0x00, Z4, Z12, Z4
 	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	VPSHUFD    $0x4e, 128(R13), Z31
-	VPSHUFD    $0x4e, Z6, Z12
-	VPXORQ     128(R13), Z31, Z31
-	VPXORQ     Z6, Z12, Z12
-	VPCLMULQDQ $0x00, Z31, Z12, Z31
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z31, Z9, Z9
-	VPXORQ     Z4, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	ADDQ       $0x00000080, R13
+	VMOVDQA64  Z6, Z4
+	JMP        end
 
 last4:
 	VPXORQ        (BX), Z13, Z0
@@ -2324,18 +2268,34 @@ tag4:
 	VPCLMULQDQ $0x00, Z31, Z12, Z31
 	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
 	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z5
-	VPTERNLOGQ $0x96, Z11, Z5, Z8
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z4, Z12, Z10
-	VPSHUFD    $0x4e, 192(R13), Z6
-	VPSHUFD    $0x4e, Z7, Z11
-	VPXORQ     192(R13), Z6, Z6
-	VPXORQ     Z7, Z11, Z11
-	VPCLMULQDQ $0x00, Z6, Z11, Z6
-	VPTERNLOGQ $0x96, Z31, Z6, Z9
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z31, Z9, Z9
+	VPXORQ     Z4, Z10, Z10
+	ADDQ       $0x000000c0, R13
+	VMOVDQA64  Z7, Z4
+
+end:
+	CMPQ    DX, $0x01
+	JEQ     alone
+	MOVWLZX (SI), CX
+	CMPQ    16(DI)(CX*1), $0x00000110
+	JBE     alone
+	KTESTW  K2, K2
+	JNE     onward
+
+alone:
+	VPSHUFD    $0x4e, (R13), Z11
+	VPSHUFD    $0x4e, Z4, Z12
+	VPXORQ     (R13), Z11, Z11
+	VPXORQ     Z4, Z12, Z12
+	VPCLMULQDQ $0x00, Z11, Z12, Z11
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z12
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce4
+	JNE        reduce
 	VPSHUFD    $0x4e, 560(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     560(R9), Z1, Z1
@@ -2347,7 +2307,7 @@ tag4:
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce4:
+reduce:
 	VPTERNLOGQ    $0x96, Z8, Z10, Z9
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
@@ -2359,16 +2319,174 @@ reduce4:
 	VPXOR         Y10, Y11, Y11
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
-
-next:
-	VPSHUFB reverse<>+0(SB), X10, X10
-	VPXORQ  X16, X10, X10
-	VMOVDQU X10, (R12)
-	MOVB    $0x01, 36(R8)
-	DECQ    DX
-	JNZ     packet
+	VPSHUFB       reverse<>+0(SB), X10, X10
+	VPXORQ        X16, X10, X10
+	MOVQ          R12, CX
+	VMOVDQU       X10, (CX)
+	MOVQ          R8, CX
+	MOVB          $0x01, 36(CX)
+	DECQ          DX
+	JNZ           packet
 	VZEROUPPER
 	RET
+
+onward:
+	MOVQ              R13, (SP)
+	MOVQ              R12, 8(SP)
+	MOVQ              R8, 16(SP)
+	DECQ              DX
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
+	JBE               powersnext
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000020, R14
+
+powersnext:
+	MOVQ            (SP), AX
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPSHUFD         $0x4e, (AX), Z11
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VPSHUFD         $0x4e, Z4, Z12
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VPXORQ          (AX), Z11, Z11
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VPXORQ          Z4, Z12, Z12
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VPCLMULQDQ      $0x00, Z11, Z12, Z11
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VPCLMULQDQ      $0x00, (AX), Z4, Z31
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VPCLMULQDQ      $0x11, (AX), Z4, Z12
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VPXORQ          Z31, Z8, Z8
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VPXORQ          Z11, Z9, Z9
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VPXORQ          Z12, Z10, Z10
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VPTERNLOGQ      $0x96, Z8, Z10, Z9
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VPSHUFD         $0x4e, Z8, Z8
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VPTERNLOGQ      $0x96, Z11, Z8, Z9
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VPSHUFD         $0x4e, Z9, Z9
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VPTERNLOGQ      $0x96, Z11, Z9, Z10
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VEXTRACTI64X4   $0x01, Z10, Y11
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VPXOR           Y10, Y11, Y11
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VEXTRACTI128    $0x01, Y11, X10
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VPXOR           X10, X11, X10
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VPSHUFB         reverse<>+0(SB), X10, X10
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VPXORQ          X16, X10, X10
+	VAESENCLAST     Z26, Z0, Z0
+	VAESENCLAST     Z26, Z1, Z1
+	MOVQ            8(SP), CX
+	VMOVDQU         X10, (CX)
+	VAESENCLAST     Z26, Z2, Z2
+	VAESENCLAST     Z26, Z3, Z3
+	MOVQ            16(SP), CX
+	MOVB            $0x01, 36(CX)
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	JMP             begun
 
 carry:
 	MOVL           R15, CX
@@ -5539,7 +5657,7 @@ esn3:
 
 // func gcmSeal192vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512(SB), NOSPLIT, $0-24
+TEXT ·gcmSeal192vaes512(SB), NOSPLIT, $24-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
 	MOVQ  n+16(FP), DX
@@ -5561,18 +5679,6 @@ packet:
 	VBROADCASTI32X4   576(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   592(R9), Z17
-	VBROADCASTI32X4   608(R9), Z18
-	VBROADCASTI32X4   624(R9), Z19
-	VBROADCASTI32X4   640(R9), Z20
-	VBROADCASTI32X4   656(R9), Z21
-	VBROADCASTI32X4   672(R9), Z22
-	VBROADCASTI32X4   688(R9), Z23
-	VBROADCASTI32X4   704(R9), Z24
-	VBROADCASTI32X4   720(R9), Z25
-	VBROADCASTI32X4   736(R9), Z26
-	VBROADCASTI32X4   752(R9), Z27
-	VBROADCASTI32X4   768(R9), Z28
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -5618,291 +5724,353 @@ packet:
 	ADDQ              R10, R12
 	LEAQ              counters<>+0(SB), BX
 	XORL              R15, R15
-	VPXORQ            Z8, Z8, Z8
-	VPXORQ            Z9, Z9, Z9
-	VPXORQ            Z10, Z10, Z10
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
 	LEAQ              576(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
-	JBE               powers
+	JBE               powersfirst
 	LEAQ              64(R9), R13
 	SUBQ              $0x00000020, R14
 
-powers:
-	CMPQ R11, $0x04
-	JA   long
-	CMPQ R11, $0x02
-	JB   only1
-	JE   only2
-	CMPQ R11, $0x03
-	JE   only3
-	JMP  only4
+powersfirst:
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z10, Z10, Z10
+	CMPQ   R11, $0x04
+	JA     long
+	CMPQ   R11, $0x02
+	JB     only1
+	JE     only2
+	CMPQ   R11, $0x03
+	JE     only3
+	JMP    only4
 
 only1:
-	VPXORQ       (BX), Z13, Z0
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z27, Z0, Z0
-	VAESENCLAST  Z28, Z0, Z0
-	VMOVDQA64    X0, X16
-	VMOVDQU8.Z   (R10), K1, Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU8     Z0, K1, (R10)
-	VMOVDQU8.Z   Z0, K1, Z0
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	CMPB         38(R8), $0x00
-	JNE          esn1true
+	VPXORQ          (BX), Z13, Z0
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VMOVDQA64       X0, X16
+	VMOVDQU8.Z      (R10), K1, Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU8        Z0, K1, (R10)
+	VMOVDQU8.Z      Z0, K1, Z0
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	CMPB            38(R8), $0x00
+	JNE             esn1true
 
 afteresn1true:
 	JMP tag1
 
 only2:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENCLAST  Z28, Z0, Z0
-	VAESENCLAST  Z28, Z1, Z1
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	VMOVDQU8.Z   64(R10), K1, Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU8     Z1, K1, 64(R10)
-	VMOVDQU8.Z   Z1, K1, Z1
-	VPSHUFB      reverse<>+0(SB), Z1, Z5
-	CMPB         38(R8), $0x00
-	JNE          esn2true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VAESENCLAST     Z28, Z1, Z1
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	VMOVDQU8.Z      64(R10), K1, Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU8        Z1, K1, 64(R10)
+	VMOVDQU8.Z      Z1, K1, Z1
+	VPSHUFB         reverse<>+0(SB), Z1, Z5
+	CMPB            38(R8), $0x00
+	JNE             esn2true
 
 afteresn2true:
 	JMP tag2
 
 only3:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENCLAST  Z28, Z0, Z0
-	VAESENCLAST  Z28, Z1, Z1
-	VAESENCLAST  Z28, Z2, Z2
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z1, Z5
-	VMOVDQU8.Z   128(R10), K1, Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU8     Z2, K1, 128(R10)
-	VMOVDQU8.Z   Z2, K1, Z2
-	VPSHUFB      reverse<>+0(SB), Z2, Z6
-	CMPB         38(R8), $0x00
-	JNE          esn3true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VAESENCLAST     Z28, Z1, Z1
+	VAESENCLAST     Z28, Z2, Z2
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z1, Z5
+	VMOVDQU8.Z      128(R10), K1, Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU8        Z2, K1, 128(R10)
+	VMOVDQU8.Z      Z2, K1, Z2
+	VPSHUFB         reverse<>+0(SB), Z2, Z6
+	CMPB            38(R8), $0x00
+	JNE             esn3true
 
 afteresn3true:
 	JMP tag3
 
 only4:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENC      Z27, Z3, Z3
-	VAESENCLAST  Z28, Z0, Z0
-	VAESENCLAST  Z28, Z1, Z1
-	VAESENCLAST  Z28, Z2, Z2
-	VAESENCLAST  Z28, Z3, Z3
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z1, Z5
-	VMOVDQU64    128(R10), Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      reverse<>+0(SB), Z2, Z6
-	VMOVDQU8.Z   192(R10), K1, Z7
-	VPXORQ       Z7, Z3, Z3
-	VMOVDQU8     Z3, K1, 192(R10)
-	VMOVDQU8.Z   Z3, K1, Z3
-	VPSHUFB      reverse<>+0(SB), Z3, Z7
-	CMPB         38(R8), $0x00
-	JNE          esn4true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VAESENCLAST     Z28, Z1, Z1
+	VAESENCLAST     Z28, Z2, Z2
+	VAESENCLAST     Z28, Z3, Z3
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z1, Z5
+	VMOVDQU64       128(R10), Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU64       Z2, 128(R10)
+	VPSHUFB         reverse<>+0(SB), Z2, Z6
+	VMOVDQU8.Z      192(R10), K1, Z7
+	VPXORQ          Z7, Z3, Z3
+	VMOVDQU8        Z3, K1, 192(R10)
+	VMOVDQU8.Z      Z3, K1, Z3
+	VPSHUFB         reverse<>+0(SB), Z3, Z7
+	CMPB            38(R8), $0x00
+	JNE             esn4true
 
 afteresn4true:
 	JMP tag4
 
 long:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENC      Z27, Z3, Z3
-	VAESENCLAST  Z28, Z0, Z0
-	VAESENCLAST  Z28, Z1, Z1
-	VAESENCLAST  Z28, Z2, Z2
-	VAESENCLAST  Z28, Z3, Z3
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VAESENCLAST     Z28, Z1, Z1
+	VAESENCLAST     Z28, Z2, Z2
+	VAESENCLAST     Z28, Z3, Z3
+
+begun:
 	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
@@ -6159,42 +6327,7 @@ last1:
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPSHUFD    $0x4e, (R13), Z11
-	VPSHUFD    $0x4e, Z4, Z12
-	VPXORQ     (R13), Z11, Z11
-	VPXORQ     Z4, Z12, Z12
-	VPCLMULQDQ $0x00, Z11, Z12, Z11
-	VPCLMULQDQ $0x00, (R13), Z4, Z31
-	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPXORQ     Z31, Z8, Z8
-	VPXORQ     Z11, Z9, Z9
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce1
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce1:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	JMP        end
 
 last2:
 	VPXORQ        (BX), Z13, Z0
@@ -6303,42 +6436,12 @@ tag2:
 	VPCLMULQDQ $0x00, Z11, Z12, Z11
 	VPCLMULQDQ $0x00, (R13), Z4, Z31
 	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z4
-	VPTERNLOGQ $0x96, Z31, Z4, Z8
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z31
-	VPTERNLOGQ $0x96, Z12, Z31, Z10
-	VPSHUFD    $0x4e, 64(R13), Z4
-	VPSHUFD    $0x4e, Z5, Z12
-	VPXORQ     64(R13), Z4, Z4
-	VPXORQ     Z5, Z12, Z12
-	VPCLMULQDQ $0x00, Z4, Z12, Z4
-	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	KTESTW     K2, K2
-	JNE        reduce2
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce2:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
+	ADDQ       $0x00000040, R13
+	VMOVDQA64  Z5, Z4
+	JMP        end
 
 last3:
 	VPXORQ        (BX), Z13, Z0
@@ -6474,42 +6577,9 @@ tag3:
 	VPXORQ     Z5, Z12, Z12
 	VPCLMULQDQ $0x00, Z4, Z12, Z4
 	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	VPSHUFD    $0x4e, 128(R13), Z31
-	VPSHUFD    $0x4e, Z6, Z12
-	VPXORQ     128(R13), Z31, Z31
-	VPXORQ     Z6, Z12, Z12
-	VPCLMULQDQ $0x00, Z31, Z12, Z31
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z31, Z9, Z9
-	VPXORQ     Z4, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	ADDQ       $0x00000080, R13
+	VMOVDQA64  Z6, Z4
+	JMP        end
 
 last4:
 	VPXORQ        (BX), Z13, Z0
@@ -6669,18 +6739,34 @@ tag4:
 	VPCLMULQDQ $0x00, Z31, Z12, Z31
 	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
 	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z5
-	VPTERNLOGQ $0x96, Z11, Z5, Z8
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z4, Z12, Z10
-	VPSHUFD    $0x4e, 192(R13), Z6
-	VPSHUFD    $0x4e, Z7, Z11
-	VPXORQ     192(R13), Z6, Z6
-	VPXORQ     Z7, Z11, Z11
-	VPCLMULQDQ $0x00, Z6, Z11, Z6
-	VPTERNLOGQ $0x96, Z31, Z6, Z9
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z31, Z9, Z9
+	VPXORQ     Z4, Z10, Z10
+	ADDQ       $0x000000c0, R13
+	VMOVDQA64  Z7, Z4
+
+end:
+	CMPQ    DX, $0x01
+	JEQ     alone
+	MOVWLZX (SI), CX
+	CMPQ    16(DI)(CX*1), $0x00000110
+	JBE     alone
+	KTESTW  K2, K2
+	JNE     onward
+
+alone:
+	VPSHUFD    $0x4e, (R13), Z11
+	VPSHUFD    $0x4e, Z4, Z12
+	VPXORQ     (R13), Z11, Z11
+	VPXORQ     Z4, Z12, Z12
+	VPCLMULQDQ $0x00, Z11, Z12, Z11
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z12
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce4
+	JNE        reduce
 	VPSHUFD    $0x4e, 560(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     560(R9), Z1, Z1
@@ -6692,7 +6778,7 @@ tag4:
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce4:
+reduce:
 	VPTERNLOGQ    $0x96, Z8, Z10, Z9
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
@@ -6704,16 +6790,185 @@ reduce4:
 	VPXOR         Y10, Y11, Y11
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
-
-next:
-	VPSHUFB reverse<>+0(SB), X10, X10
-	VPXORQ  X16, X10, X10
-	VMOVDQU X10, (R12)
-	MOVB    $0x01, 36(R8)
-	DECQ    DX
-	JNZ     packet
+	VPSHUFB       reverse<>+0(SB), X10, X10
+	VPXORQ        X16, X10, X10
+	MOVQ          R12, CX
+	VMOVDQU       X10, (CX)
+	MOVQ          R8, CX
+	MOVB          $0x01, 36(CX)
+	DECQ          DX
+	JNZ           packet
 	VZEROUPPER
 	RET
+
+onward:
+	MOVQ              R13, (SP)
+	MOVQ              R12, 8(SP)
+	MOVQ              R8, 16(SP)
+	DECQ              DX
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
+	JBE               powersnext
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000020, R14
+
+powersnext:
+	MOVQ            (SP), AX
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPSHUFD         $0x4e, (AX), Z11
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VPSHUFD         $0x4e, Z4, Z12
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VPXORQ          (AX), Z11, Z11
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VPXORQ          Z4, Z12, Z12
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VPCLMULQDQ      $0x00, Z11, Z12, Z11
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VPCLMULQDQ      $0x00, (AX), Z4, Z31
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VPCLMULQDQ      $0x11, (AX), Z4, Z12
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VPXORQ          Z31, Z8, Z8
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VPXORQ          Z11, Z9, Z9
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VPXORQ          Z12, Z10, Z10
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VPTERNLOGQ      $0x96, Z8, Z10, Z9
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VPSHUFD         $0x4e, Z8, Z8
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VPTERNLOGQ      $0x96, Z11, Z8, Z9
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VPSHUFD         $0x4e, Z9, Z9
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VPTERNLOGQ      $0x96, Z11, Z9, Z10
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VEXTRACTI64X4   $0x01, Z10, Y11
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VPXOR           Y10, Y11, Y11
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VEXTRACTI128    $0x01, Y11, X10
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VPXOR           X10, X11, X10
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VPSHUFB         reverse<>+0(SB), X10, X10
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VPXORQ          X16, X10, X10
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VAESENCLAST     Z28, Z1, Z1
+	MOVQ            8(SP), CX
+	VMOVDQU         X10, (CX)
+	VAESENCLAST     Z28, Z2, Z2
+	VAESENCLAST     Z28, Z3, Z3
+	MOVQ            16(SP), CX
+	MOVB            $0x01, 36(CX)
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	JMP             begun
 
 carry:
 	MOVL           R15, CX
@@ -10005,7 +10260,7 @@ esn3:
 
 // func gcmSeal256vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512(SB), NOSPLIT, $0-24
+TEXT ·gcmSeal256vaes512(SB), NOSPLIT, $24-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
 	MOVQ  n+16(FP), DX
@@ -10027,20 +10282,6 @@ packet:
 	VBROADCASTI32X4   576(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   592(R9), Z17
-	VBROADCASTI32X4   608(R9), Z18
-	VBROADCASTI32X4   624(R9), Z19
-	VBROADCASTI32X4   640(R9), Z20
-	VBROADCASTI32X4   656(R9), Z21
-	VBROADCASTI32X4   672(R9), Z22
-	VBROADCASTI32X4   688(R9), Z23
-	VBROADCASTI32X4   704(R9), Z24
-	VBROADCASTI32X4   720(R9), Z25
-	VBROADCASTI32X4   736(R9), Z26
-	VBROADCASTI32X4   752(R9), Z27
-	VBROADCASTI32X4   768(R9), Z28
-	VBROADCASTI32X4   784(R9), Z29
-	VBROADCASTI32X4   800(R9), Z30
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -10086,319 +10327,391 @@ packet:
 	ADDQ              R10, R12
 	LEAQ              counters<>+0(SB), BX
 	XORL              R15, R15
-	VPXORQ            Z8, Z8, Z8
-	VPXORQ            Z9, Z9, Z9
-	VPXORQ            Z10, Z10, Z10
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
 	LEAQ              576(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
-	JBE               powers
+	JBE               powersfirst
 	LEAQ              64(R9), R13
 	SUBQ              $0x00000020, R14
 
-powers:
-	CMPQ R11, $0x04
-	JA   long
-	CMPQ R11, $0x02
-	JB   only1
-	JE   only2
-	CMPQ R11, $0x03
-	JE   only3
-	JMP  only4
+powersfirst:
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z10, Z10, Z10
+	CMPQ   R11, $0x04
+	JA     long
+	CMPQ   R11, $0x02
+	JB     only1
+	JE     only2
+	CMPQ   R11, $0x03
+	JE     only3
+	JMP    only4
 
 only1:
-	VPXORQ       (BX), Z13, Z0
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z29, Z0, Z0
-	VAESENCLAST  Z30, Z0, Z0
-	VMOVDQA64    X0, X16
-	VMOVDQU8.Z   (R10), K1, Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU8     Z0, K1, (R10)
-	VMOVDQU8.Z   Z0, K1, Z0
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	CMPB         38(R8), $0x00
-	JNE          esn1true
+	VPXORQ          (BX), Z13, Z0
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENC         Z28, Z0, Z0
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VMOVDQA64       X0, X16
+	VMOVDQU8.Z      (R10), K1, Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU8        Z0, K1, (R10)
+	VMOVDQU8.Z      Z0, K1, Z0
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	CMPB            38(R8), $0x00
+	JNE             esn1true
 
 afteresn1true:
 	JMP tag1
 
 only2:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z29, Z0, Z0
-	VAESENC      Z29, Z1, Z1
-	VAESENCLAST  Z30, Z0, Z0
-	VAESENCLAST  Z30, Z1, Z1
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	VMOVDQU8.Z   64(R10), K1, Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU8     Z1, K1, 64(R10)
-	VMOVDQU8.Z   Z1, K1, Z1
-	VPSHUFB      reverse<>+0(SB), Z1, Z5
-	CMPB         38(R8), $0x00
-	JNE          esn2true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENC         Z28, Z0, Z0
+	VAESENC         Z28, Z1, Z1
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VAESENC         Z29, Z1, Z1
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VAESENCLAST     Z30, Z1, Z1
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	VMOVDQU8.Z      64(R10), K1, Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU8        Z1, K1, 64(R10)
+	VMOVDQU8.Z      Z1, K1, Z1
+	VPSHUFB         reverse<>+0(SB), Z1, Z5
+	CMPB            38(R8), $0x00
+	JNE             esn2true
 
 afteresn2true:
 	JMP tag2
 
 only3:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENC      Z29, Z0, Z0
-	VAESENC      Z29, Z1, Z1
-	VAESENC      Z29, Z2, Z2
-	VAESENCLAST  Z30, Z0, Z0
-	VAESENCLAST  Z30, Z1, Z1
-	VAESENCLAST  Z30, Z2, Z2
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z1, Z5
-	VMOVDQU8.Z   128(R10), K1, Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU8     Z2, K1, 128(R10)
-	VMOVDQU8.Z   Z2, K1, Z2
-	VPSHUFB      reverse<>+0(SB), Z2, Z6
-	CMPB         38(R8), $0x00
-	JNE          esn3true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENC         Z28, Z0, Z0
+	VAESENC         Z28, Z1, Z1
+	VAESENC         Z28, Z2, Z2
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VAESENC         Z29, Z1, Z1
+	VAESENC         Z29, Z2, Z2
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VAESENCLAST     Z30, Z1, Z1
+	VAESENCLAST     Z30, Z2, Z2
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z1, Z5
+	VMOVDQU8.Z      128(R10), K1, Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU8        Z2, K1, 128(R10)
+	VMOVDQU8.Z      Z2, K1, Z2
+	VPSHUFB         reverse<>+0(SB), Z2, Z6
+	CMPB            38(R8), $0x00
+	JNE             esn3true
 
 afteresn3true:
 	JMP tag3
 
 only4:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENC      Z27, Z3, Z3
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENC      Z28, Z3, Z3
-	VAESENC      Z29, Z0, Z0
-	VAESENC      Z29, Z1, Z1
-	VAESENC      Z29, Z2, Z2
-	VAESENC      Z29, Z3, Z3
-	VAESENCLAST  Z30, Z0, Z0
-	VAESENCLAST  Z30, Z1, Z1
-	VAESENCLAST  Z30, Z2, Z2
-	VAESENCLAST  Z30, Z3, Z3
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z0, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z1, Z5
-	VMOVDQU64    128(R10), Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      reverse<>+0(SB), Z2, Z6
-	VMOVDQU8.Z   192(R10), K1, Z7
-	VPXORQ       Z7, Z3, Z3
-	VMOVDQU8     Z3, K1, 192(R10)
-	VMOVDQU8.Z   Z3, K1, Z3
-	VPSHUFB      reverse<>+0(SB), Z3, Z7
-	CMPB         38(R8), $0x00
-	JNE          esn4true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENC         Z28, Z0, Z0
+	VAESENC         Z28, Z1, Z1
+	VAESENC         Z28, Z2, Z2
+	VAESENC         Z28, Z3, Z3
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VAESENC         Z29, Z1, Z1
+	VAESENC         Z29, Z2, Z2
+	VAESENC         Z29, Z3, Z3
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VAESENCLAST     Z30, Z1, Z1
+	VAESENCLAST     Z30, Z2, Z2
+	VAESENCLAST     Z30, Z3, Z3
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z0, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z1, Z5
+	VMOVDQU64       128(R10), Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU64       Z2, 128(R10)
+	VPSHUFB         reverse<>+0(SB), Z2, Z6
+	VMOVDQU8.Z      192(R10), K1, Z7
+	VPXORQ          Z7, Z3, Z3
+	VMOVDQU8        Z3, K1, 192(R10)
+	VMOVDQU8.Z      Z3, K1, Z3
+	VPSHUFB         reverse<>+0(SB), Z3, Z7
+	CMPB            38(R8), $0x00
+	JNE             esn4true
 
 afteresn4true:
 	JMP tag4
 
 long:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENC      Z27, Z3, Z3
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENC      Z28, Z3, Z3
-	VAESENC      Z29, Z0, Z0
-	VAESENC      Z29, Z1, Z1
-	VAESENC      Z29, Z2, Z2
-	VAESENC      Z29, Z3, Z3
-	VAESENCLAST  Z30, Z0, Z0
-	VAESENCLAST  Z30, Z1, Z1
-	VAESENCLAST  Z30, Z2, Z2
-	VAESENCLAST  Z30, Z3, Z3
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENC         Z28, Z0, Z0
+	VAESENC         Z28, Z1, Z1
+	VAESENC         Z28, Z2, Z2
+	VAESENC         Z28, Z3, Z3
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VAESENC         Z29, Z1, Z1
+	VAESENC         Z29, Z2, Z2
+	VAESENC         Z29, Z3, Z3
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VAESENCLAST     Z30, Z1, Z1
+	VAESENCLAST     Z30, Z2, Z2
+	VAESENCLAST     Z30, Z3, Z3
+
+begun:
 	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
@@ -10665,42 +10978,7 @@ last1:
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPSHUFD    $0x4e, (R13), Z11
-	VPSHUFD    $0x4e, Z4, Z12
-	VPXORQ     (R13), Z11, Z11
-	VPXORQ     Z4, Z12, Z12
-	VPCLMULQDQ $0x00, Z11, Z12, Z11
-	VPCLMULQDQ $0x00, (R13), Z4, Z31
-	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPXORQ     Z31, Z8, Z8
-	VPXORQ     Z11, Z9, Z9
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce1
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce1:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	JMP        end
 
 last2:
 	VPXORQ        (BX), Z13, Z0
@@ -10813,42 +11091,12 @@ tag2:
 	VPCLMULQDQ $0x00, Z11, Z12, Z11
 	VPCLMULQDQ $0x00, (R13), Z4, Z31
 	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z4
-	VPTERNLOGQ $0x96, Z31, Z4, Z8
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z31
-	VPTERNLOGQ $0x96, Z12, Z31, Z10
-	VPSHUFD    $0x4e, 64(R13), Z4
-	VPSHUFD    $0x4e, Z5, Z12
-	VPXORQ     64(R13), Z4, Z4
-	VPXORQ     Z5, Z12, Z12
-	VPCLMULQDQ $0x00, Z4, Z12, Z4
-	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	KTESTW     K2, K2
-	JNE        reduce2
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce2:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
+	ADDQ       $0x00000040, R13
+	VMOVDQA64  Z5, Z4
+	JMP        end
 
 last3:
 	VPXORQ        (BX), Z13, Z0
@@ -10990,42 +11238,9 @@ tag3:
 	VPXORQ     Z5, Z12, Z12
 	VPCLMULQDQ $0x00, Z4, Z12, Z4
 	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	VPSHUFD    $0x4e, 128(R13), Z31
-	VPSHUFD    $0x4e, Z6, Z12
-	VPXORQ     128(R13), Z31, Z31
-	VPXORQ     Z6, Z12, Z12
-	VPCLMULQDQ $0x00, Z31, Z12, Z31
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z31, Z9, Z9
-	VPXORQ     Z4, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	ADDQ       $0x00000080, R13
+	VMOVDQA64  Z6, Z4
+	JMP        end
 
 last4:
 	VPXORQ        (BX), Z13, Z0
@@ -11193,18 +11408,34 @@ tag4:
 	VPCLMULQDQ $0x00, Z31, Z12, Z31
 	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
 	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z5
-	VPTERNLOGQ $0x96, Z11, Z5, Z8
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z4, Z12, Z10
-	VPSHUFD    $0x4e, 192(R13), Z6
-	VPSHUFD    $0x4e, Z7, Z11
-	VPXORQ     192(R13), Z6, Z6
-	VPXORQ     Z7, Z11, Z11
-	VPCLMULQDQ $0x00, Z6, Z11, Z6
-	VPTERNLOGQ $0x96, Z31, Z6, Z9
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z31, Z9, Z9
+	VPXORQ     Z4, Z10, Z10
+	ADDQ       $0x000000c0, R13
+	VMOVDQA64  Z7, Z4
+
+end:
+	CMPQ    DX, $0x01
+	JEQ     alone
+	MOVWLZX (SI), CX
+	CMPQ    16(DI)(CX*1), $0x00000110
+	JBE     alone
+	KTESTW  K2, K2
+	JNE     onward
+
+alone:
+	VPSHUFD    $0x4e, (R13), Z11
+	VPSHUFD    $0x4e, Z4, Z12
+	VPXORQ     (R13), Z11, Z11
+	VPXORQ     Z4, Z12, Z12
+	VPCLMULQDQ $0x00, Z11, Z12, Z11
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z12
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce4
+	JNE        reduce
 	VPSHUFD    $0x4e, 560(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     560(R9), Z1, Z1
@@ -11216,7 +11447,7 @@ tag4:
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce4:
+reduce:
 	VPTERNLOGQ    $0x96, Z8, Z10, Z9
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
@@ -11228,16 +11459,195 @@ reduce4:
 	VPXOR         Y10, Y11, Y11
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
-
-next:
-	VPSHUFB reverse<>+0(SB), X10, X10
-	VPXORQ  X16, X10, X10
-	VMOVDQU X10, (R12)
-	MOVB    $0x01, 36(R8)
-	DECQ    DX
-	JNZ     packet
+	VPSHUFB       reverse<>+0(SB), X10, X10
+	VPXORQ        X16, X10, X10
+	MOVQ          R12, CX
+	VMOVDQU       X10, (CX)
+	MOVQ          R8, CX
+	MOVB          $0x01, 36(CX)
+	DECQ          DX
+	JNZ           packet
 	VZEROUPPER
 	RET
+
+onward:
+	MOVQ              R13, (SP)
+	MOVQ              R12, 8(SP)
+	MOVQ              R8, 16(SP)
+	DECQ              DX
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
+	JBE               powersnext
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000020, R14
+
+powersnext:
+	MOVQ            (SP), AX
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPSHUFD         $0x4e, (AX), Z11
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VPSHUFD         $0x4e, Z4, Z12
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VPXORQ          (AX), Z11, Z11
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VPXORQ          Z4, Z12, Z12
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VPCLMULQDQ      $0x00, Z11, Z12, Z11
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VPCLMULQDQ      $0x00, (AX), Z4, Z31
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VPCLMULQDQ      $0x11, (AX), Z4, Z12
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VPXORQ          Z31, Z8, Z8
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VPXORQ          Z11, Z9, Z9
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VPXORQ          Z12, Z10, Z10
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VPTERNLOGQ      $0x96, Z8, Z10, Z9
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VPSHUFD         $0x4e, Z8, Z8
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VPTERNLOGQ      $0x96, Z11, Z8, Z9
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VPSHUFD         $0x4e, Z9, Z9
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VPTERNLOGQ      $0x96, Z11, Z9, Z10
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VEXTRACTI64X4   $0x01, Z10, Y11
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VPXOR           Y10, Y11, Y11
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VBROADCASTI32X4 768(R9), Z28
+	VEXTRACTI128    $0x01, Y11, X10
+	VAESENC         Z28, Z0, Z0
+	VAESENC         Z28, Z1, Z1
+	VAESENC         Z28, Z2, Z2
+	VPXOR           X10, X11, X10
+	VAESENC         Z28, Z3, Z3
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VPSHUFB         reverse<>+0(SB), X10, X10
+	VAESENC         Z29, Z1, Z1
+	VAESENC         Z29, Z2, Z2
+	VAESENC         Z29, Z3, Z3
+	VPXORQ          X16, X10, X10
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VAESENCLAST     Z30, Z1, Z1
+	MOVQ            8(SP), CX
+	VMOVDQU         X10, (CX)
+	VAESENCLAST     Z30, Z2, Z2
+	VAESENCLAST     Z30, Z3, Z3
+	MOVQ            16(SP), CX
+	MOVB            $0x01, 36(CX)
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	JMP             begun
 
 carry:
 	MOVL           R15, CX
@@ -14649,7 +15059,7 @@ esn3:
 
 // func gcmOpen128vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512(SB), NOSPLIT, $0-24
+TEXT ·gcmOpen128vaes512(SB), NOSPLIT, $24-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
 	MOVQ  n+16(FP), DX
@@ -14671,16 +15081,6 @@ packet:
 	VBROADCASTI32X4   576(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   592(R9), Z17
-	VBROADCASTI32X4   608(R9), Z18
-	VBROADCASTI32X4   624(R9), Z19
-	VBROADCASTI32X4   640(R9), Z20
-	VBROADCASTI32X4   656(R9), Z21
-	VBROADCASTI32X4   672(R9), Z22
-	VBROADCASTI32X4   688(R9), Z23
-	VBROADCASTI32X4   704(R9), Z24
-	VBROADCASTI32X4   720(R9), Z25
-	VBROADCASTI32X4   736(R9), Z26
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -14725,259 +15125,311 @@ packet:
 	ADDQ              R10, R12
 	LEAQ              counters<>+0(SB), BX
 	XORL              R15, R15
-	VPXORQ            Z8, Z8, Z8
-	VPXORQ            Z9, Z9, Z9
-	VPXORQ            Z10, Z10, Z10
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
 	LEAQ              576(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
-	JBE               powers
+	JBE               powersfirst
 	LEAQ              64(R9), R13
 	SUBQ              $0x00000020, R14
 
-powers:
-	CMPQ R11, $0x04
-	JA   long
-	CMPQ R11, $0x02
-	JB   only1
-	JE   only2
-	CMPQ R11, $0x03
-	JE   only3
-	JMP  only4
+powersfirst:
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z10, Z10, Z10
+	CMPQ   R11, $0x04
+	JA     long
+	CMPQ   R11, $0x02
+	JB     only1
+	JE     only2
+	CMPQ   R11, $0x03
+	JE     only3
+	JMP    only4
 
 only1:
-	VPXORQ       (BX), Z13, Z0
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z25, Z0, Z0
-	VAESENCLAST  Z26, Z0, Z0
-	VMOVDQA64    X0, X16
-	VMOVDQU8.Z   (R10), K1, Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU8     Z0, K1, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	CMPB         38(R8), $0x00
-	JNE          esn1true
+	VPXORQ          (BX), Z13, Z0
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENCLAST     Z26, Z0, Z0
+	VMOVDQA64       X0, X16
+	VMOVDQU8.Z      (R10), K1, Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU8        Z0, K1, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	CMPB            38(R8), $0x00
+	JNE             esn1true
 
 afteresn1true:
 	JMP tag1
 
 only2:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENCLAST  Z26, Z0, Z0
-	VAESENCLAST  Z26, Z1, Z1
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VMOVDQU8.Z   64(R10), K1, Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU8     Z1, K1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	CMPB         38(R8), $0x00
-	JNE          esn2true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENCLAST     Z26, Z0, Z0
+	VAESENCLAST     Z26, Z1, Z1
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	VMOVDQU8.Z      64(R10), K1, Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU8        Z1, K1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z5, Z5
+	CMPB            38(R8), $0x00
+	JNE             esn2true
 
 afteresn2true:
 	JMP tag2
 
 only3:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENCLAST  Z26, Z0, Z0
-	VAESENCLAST  Z26, Z1, Z1
-	VAESENCLAST  Z26, Z2, Z2
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	VMOVDQU8.Z   128(R10), K1, Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU8     Z2, K1, 128(R10)
-	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	CMPB         38(R8), $0x00
-	JNE          esn3true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENCLAST     Z26, Z0, Z0
+	VAESENCLAST     Z26, Z1, Z1
+	VAESENCLAST     Z26, Z2, Z2
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z5, Z5
+	VMOVDQU8.Z      128(R10), K1, Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU8        Z2, K1, 128(R10)
+	VPSHUFB         reverse<>+0(SB), Z6, Z6
+	CMPB            38(R8), $0x00
+	JNE             esn3true
 
 afteresn3true:
 	JMP tag3
 
 only4:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENCLAST  Z26, Z0, Z0
-	VAESENCLAST  Z26, Z1, Z1
-	VAESENCLAST  Z26, Z2, Z2
-	VAESENCLAST  Z26, Z3, Z3
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	VMOVDQU64    128(R10), Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	VMOVDQU8.Z   192(R10), K1, Z7
-	VPXORQ       Z7, Z3, Z3
-	VMOVDQU8     Z3, K1, 192(R10)
-	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	CMPB         38(R8), $0x00
-	JNE          esn4true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENCLAST     Z26, Z0, Z0
+	VAESENCLAST     Z26, Z1, Z1
+	VAESENCLAST     Z26, Z2, Z2
+	VAESENCLAST     Z26, Z3, Z3
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z5, Z5
+	VMOVDQU64       128(R10), Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU64       Z2, 128(R10)
+	VPSHUFB         reverse<>+0(SB), Z6, Z6
+	VMOVDQU8.Z      192(R10), K1, Z7
+	VPXORQ          Z7, Z3, Z3
+	VMOVDQU8        Z3, K1, 192(R10)
+	VPSHUFB         reverse<>+0(SB), Z7, Z7
+	CMPB            38(R8), $0x00
+	JNE             esn4true
 
 afteresn4true:
 	JMP tag4
 
 long:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENCLAST  Z26, Z0, Z0
-	VAESENCLAST  Z26, Z1, Z1
-	VAESENCLAST  Z26, Z2, Z2
-	VAESENCLAST  Z26, Z3, Z3
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENCLAST     Z26, Z0, Z0
+	VAESENCLAST     Z26, Z1, Z1
+	VAESENCLAST     Z26, Z2, Z2
+	VAESENCLAST     Z26, Z3, Z3
+
+begun:
 	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
@@ -15223,42 +15675,7 @@ last1:
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPSHUFD    $0x4e, (R13), Z11
-	VPSHUFD    $0x4e, Z4, Z12
-	VPXORQ     (R13), Z11, Z11
-	VPXORQ     Z4, Z12, Z12
-	VPCLMULQDQ $0x00, Z11, Z12, Z11
-	VPCLMULQDQ $0x00, (R13), Z4, Z31
-	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPXORQ     Z31, Z8, Z8
-	VPXORQ     Z11, Z9, Z9
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce1
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce1:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	JMP        end
 
 last2:
 	VPXORQ        (BX), Z13, Z0
@@ -15362,42 +15779,12 @@ tag2:
 	VPCLMULQDQ $0x00, Z11, Z12, Z11
 	VPCLMULQDQ $0x00, (R13), Z4, Z31
 	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z4
-	VPTERNLOGQ $0x96, Z31, Z4, Z8
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z31
-	VPTERNLOGQ $0x96, Z12, Z31, Z10
-	VPSHUFD    $0x4e, 64(R13), Z4
-	VPSHUFD    $0x4e, Z5, Z12
-	VPXORQ     64(R13), Z4, Z4
-	VPXORQ     Z5, Z12, Z12
-	VPCLMULQDQ $0x00, Z4, Z12, Z4
-	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	KTESTW     K2, K2
-	JNE        reduce2
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce2:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
+	ADDQ       $0x00000040, R13
+	VMOVDQA64  Z5, Z4
+	JMP        end
 
 last3:
 	VPXORQ        (BX), Z13, Z0
@@ -15526,42 +15913,9 @@ tag3:
 	VPXORQ     Z5, Z12, Z12
 	VPCLMULQDQ $0x00, Z4, Z12, Z4
 	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	VPSHUFD    $0x4e, 128(R13), Z31
-	VPSHUFD    $0x4e, Z6, Z12
-	VPXORQ     128(R13), Z31, Z31
-	VPXORQ     Z6, Z12, Z12
-	VPCLMULQDQ $0x00, Z31, Z12, Z31
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z31, Z9, Z9
-	VPXORQ     Z4, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	ADDQ       $0x00000080, R13
+	VMOVDQA64  Z6, Z4
+	JMP        end
 
 last4:
 	VPXORQ        (BX), Z13, Z0
@@ -15712,18 +16066,34 @@ tag4:
 	VPCLMULQDQ $0x00, Z31, Z12, Z31
 	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
 	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z5
-	VPTERNLOGQ $0x96, Z11, Z5, Z8
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z4, Z12, Z10
-	VPSHUFD    $0x4e, 192(R13), Z6
-	VPSHUFD    $0x4e, Z7, Z11
-	VPXORQ     192(R13), Z6, Z6
-	VPXORQ     Z7, Z11, Z11
-	VPCLMULQDQ $0x00, Z6, Z11, Z6
-	VPTERNLOGQ $0x96, Z31, Z6, Z9
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z31, Z9, Z9
+	VPXORQ     Z4, Z10, Z10
+	ADDQ       $0x000000c0, R13
+	VMOVDQA64  Z7, Z4
+
+end:
+	CMPQ    DX, $0x01
+	JEQ     alone
+	MOVWLZX (SI), CX
+	CMPQ    16(DI)(CX*1), $0x00000110
+	JBE     alone
+	KTESTW  K2, K2
+	JNE     onward
+
+alone:
+	VPSHUFD    $0x4e, (R13), Z11
+	VPSHUFD    $0x4e, Z4, Z12
+	VPXORQ     (R13), Z11, Z11
+	VPXORQ     Z4, Z12, Z12
+	VPCLMULQDQ $0x00, Z11, Z12, Z11
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z12
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce4
+	JNE        reduce
 	VPSHUFD    $0x4e, 560(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     560(R9), Z1, Z1
@@ -15735,7 +16105,7 @@ tag4:
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce4:
+reduce:
 	VPTERNLOGQ    $0x96, Z8, Z10, Z9
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
@@ -15747,17 +16117,176 @@ reduce4:
 	VPXOR         Y10, Y11, Y11
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
-
-next:
-	VPSHUFB reverse<>+0(SB), X10, X10
-	VPXORQ  X16, X10, X10
-	VPXOR   (R12), X10, X10
-	VPTEST  X10, X10
-	SETEQ   36(R8)
-	DECQ    DX
-	JNZ     packet
+	VPSHUFB       reverse<>+0(SB), X10, X10
+	VPXORQ        X16, X10, X10
+	MOVQ          R12, CX
+	VPXOR         (CX), X10, X10
+	MOVQ          R8, CX
+	VPTEST        X10, X10
+	SETEQ         36(CX)
+	DECQ          DX
+	JNZ           packet
 	VZEROUPPER
 	RET
+
+onward:
+	MOVQ              R13, (SP)
+	MOVQ              R12, 8(SP)
+	MOVQ              R8, 16(SP)
+	DECQ              DX
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
+	JBE               powersnext
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000020, R14
+
+powersnext:
+	MOVQ            (SP), AX
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPSHUFD         $0x4e, (AX), Z11
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VPSHUFD         $0x4e, Z4, Z12
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VPXORQ          (AX), Z11, Z11
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VPXORQ          Z4, Z12, Z12
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VPCLMULQDQ      $0x00, Z11, Z12, Z11
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VPCLMULQDQ      $0x00, (AX), Z4, Z31
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VPCLMULQDQ      $0x11, (AX), Z4, Z12
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VPXORQ          Z31, Z8, Z8
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VPXORQ          Z11, Z9, Z9
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VPXORQ          Z12, Z10, Z10
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VPTERNLOGQ      $0x96, Z8, Z10, Z9
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VPSHUFD         $0x4e, Z8, Z8
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VPTERNLOGQ      $0x96, Z11, Z8, Z9
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VPSHUFD         $0x4e, Z9, Z9
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VPTERNLOGQ      $0x96, Z11, Z9, Z10
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VEXTRACTI64X4   $0x01, Z10, Y11
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VPXOR           Y10, Y11, Y11
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VEXTRACTI128    $0x01, Y11, X10
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VPXOR           X10, X11, X10
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VPSHUFB         reverse<>+0(SB), X10, X10
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VPXORQ          X16, X10, X10
+	VAESENCLAST     Z26, Z0, Z0
+	VAESENCLAST     Z26, Z1, Z1
+	MOVQ            8(SP), CX
+	VPXOR           (CX), X10, X10
+	VAESENCLAST     Z26, Z2, Z2
+	VAESENCLAST     Z26, Z3, Z3
+	MOVQ            16(SP), CX
+	VPTEST          X10, X10
+	SETEQ           36(CX)
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	JMP             begun
 
 carry:
 	MOVL           R15, CX
@@ -18572,7 +19101,7 @@ esn3:
 
 // func gcmOpen192vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512(SB), NOSPLIT, $0-24
+TEXT ·gcmOpen192vaes512(SB), NOSPLIT, $24-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
 	MOVQ  n+16(FP), DX
@@ -18594,18 +19123,6 @@ packet:
 	VBROADCASTI32X4   576(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   592(R9), Z17
-	VBROADCASTI32X4   608(R9), Z18
-	VBROADCASTI32X4   624(R9), Z19
-	VBROADCASTI32X4   640(R9), Z20
-	VBROADCASTI32X4   656(R9), Z21
-	VBROADCASTI32X4   672(R9), Z22
-	VBROADCASTI32X4   688(R9), Z23
-	VBROADCASTI32X4   704(R9), Z24
-	VBROADCASTI32X4   720(R9), Z25
-	VBROADCASTI32X4   736(R9), Z26
-	VBROADCASTI32X4   752(R9), Z27
-	VBROADCASTI32X4   768(R9), Z28
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -18651,287 +19168,349 @@ packet:
 	ADDQ              R10, R12
 	LEAQ              counters<>+0(SB), BX
 	XORL              R15, R15
-	VPXORQ            Z8, Z8, Z8
-	VPXORQ            Z9, Z9, Z9
-	VPXORQ            Z10, Z10, Z10
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
 	LEAQ              576(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
-	JBE               powers
+	JBE               powersfirst
 	LEAQ              64(R9), R13
 	SUBQ              $0x00000020, R14
 
-powers:
-	CMPQ R11, $0x04
-	JA   long
-	CMPQ R11, $0x02
-	JB   only1
-	JE   only2
-	CMPQ R11, $0x03
-	JE   only3
-	JMP  only4
+powersfirst:
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z10, Z10, Z10
+	CMPQ   R11, $0x04
+	JA     long
+	CMPQ   R11, $0x02
+	JB     only1
+	JE     only2
+	CMPQ   R11, $0x03
+	JE     only3
+	JMP    only4
 
 only1:
-	VPXORQ       (BX), Z13, Z0
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z27, Z0, Z0
-	VAESENCLAST  Z28, Z0, Z0
-	VMOVDQA64    X0, X16
-	VMOVDQU8.Z   (R10), K1, Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU8     Z0, K1, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	CMPB         38(R8), $0x00
-	JNE          esn1true
+	VPXORQ          (BX), Z13, Z0
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VMOVDQA64       X0, X16
+	VMOVDQU8.Z      (R10), K1, Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU8        Z0, K1, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	CMPB            38(R8), $0x00
+	JNE             esn1true
 
 afteresn1true:
 	JMP tag1
 
 only2:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENCLAST  Z28, Z0, Z0
-	VAESENCLAST  Z28, Z1, Z1
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VMOVDQU8.Z   64(R10), K1, Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU8     Z1, K1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	CMPB         38(R8), $0x00
-	JNE          esn2true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VAESENCLAST     Z28, Z1, Z1
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	VMOVDQU8.Z      64(R10), K1, Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU8        Z1, K1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z5, Z5
+	CMPB            38(R8), $0x00
+	JNE             esn2true
 
 afteresn2true:
 	JMP tag2
 
 only3:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENCLAST  Z28, Z0, Z0
-	VAESENCLAST  Z28, Z1, Z1
-	VAESENCLAST  Z28, Z2, Z2
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	VMOVDQU8.Z   128(R10), K1, Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU8     Z2, K1, 128(R10)
-	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	CMPB         38(R8), $0x00
-	JNE          esn3true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VAESENCLAST     Z28, Z1, Z1
+	VAESENCLAST     Z28, Z2, Z2
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z5, Z5
+	VMOVDQU8.Z      128(R10), K1, Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU8        Z2, K1, 128(R10)
+	VPSHUFB         reverse<>+0(SB), Z6, Z6
+	CMPB            38(R8), $0x00
+	JNE             esn3true
 
 afteresn3true:
 	JMP tag3
 
 only4:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENC      Z27, Z3, Z3
-	VAESENCLAST  Z28, Z0, Z0
-	VAESENCLAST  Z28, Z1, Z1
-	VAESENCLAST  Z28, Z2, Z2
-	VAESENCLAST  Z28, Z3, Z3
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	VMOVDQU64    128(R10), Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	VMOVDQU8.Z   192(R10), K1, Z7
-	VPXORQ       Z7, Z3, Z3
-	VMOVDQU8     Z3, K1, 192(R10)
-	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	CMPB         38(R8), $0x00
-	JNE          esn4true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VAESENCLAST     Z28, Z1, Z1
+	VAESENCLAST     Z28, Z2, Z2
+	VAESENCLAST     Z28, Z3, Z3
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z5, Z5
+	VMOVDQU64       128(R10), Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU64       Z2, 128(R10)
+	VPSHUFB         reverse<>+0(SB), Z6, Z6
+	VMOVDQU8.Z      192(R10), K1, Z7
+	VPXORQ          Z7, Z3, Z3
+	VMOVDQU8        Z3, K1, 192(R10)
+	VPSHUFB         reverse<>+0(SB), Z7, Z7
+	CMPB            38(R8), $0x00
+	JNE             esn4true
 
 afteresn4true:
 	JMP tag4
 
 long:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENC      Z27, Z3, Z3
-	VAESENCLAST  Z28, Z0, Z0
-	VAESENCLAST  Z28, Z1, Z1
-	VAESENCLAST  Z28, Z2, Z2
-	VAESENCLAST  Z28, Z3, Z3
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VAESENCLAST     Z28, Z1, Z1
+	VAESENCLAST     Z28, Z2, Z2
+	VAESENCLAST     Z28, Z3, Z3
+
+begun:
 	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
@@ -19187,42 +19766,7 @@ last1:
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPSHUFD    $0x4e, (R13), Z11
-	VPSHUFD    $0x4e, Z4, Z12
-	VPXORQ     (R13), Z11, Z11
-	VPXORQ     Z4, Z12, Z12
-	VPCLMULQDQ $0x00, Z11, Z12, Z11
-	VPCLMULQDQ $0x00, (R13), Z4, Z31
-	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPXORQ     Z31, Z8, Z8
-	VPXORQ     Z11, Z9, Z9
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce1
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce1:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	JMP        end
 
 last2:
 	VPXORQ        (BX), Z13, Z0
@@ -19330,42 +19874,12 @@ tag2:
 	VPCLMULQDQ $0x00, Z11, Z12, Z11
 	VPCLMULQDQ $0x00, (R13), Z4, Z31
 	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z4
-	VPTERNLOGQ $0x96, Z31, Z4, Z8
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z31
-	VPTERNLOGQ $0x96, Z12, Z31, Z10
-	VPSHUFD    $0x4e, 64(R13), Z4
-	VPSHUFD    $0x4e, Z5, Z12
-	VPXORQ     64(R13), Z4, Z4
-	VPXORQ     Z5, Z12, Z12
-	VPCLMULQDQ $0x00, Z4, Z12, Z4
-	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	KTESTW     K2, K2
-	JNE        reduce2
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce2:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
+	ADDQ       $0x00000040, R13
+	VMOVDQA64  Z5, Z4
+	JMP        end
 
 last3:
 	VPXORQ        (BX), Z13, Z0
@@ -19500,42 +20014,9 @@ tag3:
 	VPXORQ     Z5, Z12, Z12
 	VPCLMULQDQ $0x00, Z4, Z12, Z4
 	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	VPSHUFD    $0x4e, 128(R13), Z31
-	VPSHUFD    $0x4e, Z6, Z12
-	VPXORQ     128(R13), Z31, Z31
-	VPXORQ     Z6, Z12, Z12
-	VPCLMULQDQ $0x00, Z31, Z12, Z31
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z31, Z9, Z9
-	VPXORQ     Z4, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	ADDQ       $0x00000080, R13
+	VMOVDQA64  Z6, Z4
+	JMP        end
 
 last4:
 	VPXORQ        (BX), Z13, Z0
@@ -19694,18 +20175,34 @@ tag4:
 	VPCLMULQDQ $0x00, Z31, Z12, Z31
 	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
 	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z5
-	VPTERNLOGQ $0x96, Z11, Z5, Z8
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z4, Z12, Z10
-	VPSHUFD    $0x4e, 192(R13), Z6
-	VPSHUFD    $0x4e, Z7, Z11
-	VPXORQ     192(R13), Z6, Z6
-	VPXORQ     Z7, Z11, Z11
-	VPCLMULQDQ $0x00, Z6, Z11, Z6
-	VPTERNLOGQ $0x96, Z31, Z6, Z9
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z31, Z9, Z9
+	VPXORQ     Z4, Z10, Z10
+	ADDQ       $0x000000c0, R13
+	VMOVDQA64  Z7, Z4
+
+end:
+	CMPQ    DX, $0x01
+	JEQ     alone
+	MOVWLZX (SI), CX
+	CMPQ    16(DI)(CX*1), $0x00000110
+	JBE     alone
+	KTESTW  K2, K2
+	JNE     onward
+
+alone:
+	VPSHUFD    $0x4e, (R13), Z11
+	VPSHUFD    $0x4e, Z4, Z12
+	VPXORQ     (R13), Z11, Z11
+	VPXORQ     Z4, Z12, Z12
+	VPCLMULQDQ $0x00, Z11, Z12, Z11
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z12
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce4
+	JNE        reduce
 	VPSHUFD    $0x4e, 560(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     560(R9), Z1, Z1
@@ -19717,7 +20214,7 @@ tag4:
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce4:
+reduce:
 	VPTERNLOGQ    $0x96, Z8, Z10, Z9
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
@@ -19729,17 +20226,187 @@ reduce4:
 	VPXOR         Y10, Y11, Y11
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
-
-next:
-	VPSHUFB reverse<>+0(SB), X10, X10
-	VPXORQ  X16, X10, X10
-	VPXOR   (R12), X10, X10
-	VPTEST  X10, X10
-	SETEQ   36(R8)
-	DECQ    DX
-	JNZ     packet
+	VPSHUFB       reverse<>+0(SB), X10, X10
+	VPXORQ        X16, X10, X10
+	MOVQ          R12, CX
+	VPXOR         (CX), X10, X10
+	MOVQ          R8, CX
+	VPTEST        X10, X10
+	SETEQ         36(CX)
+	DECQ          DX
+	JNZ           packet
 	VZEROUPPER
 	RET
+
+onward:
+	MOVQ              R13, (SP)
+	MOVQ              R12, 8(SP)
+	MOVQ              R8, 16(SP)
+	DECQ              DX
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
+	JBE               powersnext
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000020, R14
+
+powersnext:
+	MOVQ            (SP), AX
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPSHUFD         $0x4e, (AX), Z11
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VPSHUFD         $0x4e, Z4, Z12
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VPXORQ          (AX), Z11, Z11
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VPXORQ          Z4, Z12, Z12
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VPCLMULQDQ      $0x00, Z11, Z12, Z11
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VPCLMULQDQ      $0x00, (AX), Z4, Z31
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VPCLMULQDQ      $0x11, (AX), Z4, Z12
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VPXORQ          Z31, Z8, Z8
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VPXORQ          Z11, Z9, Z9
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VPXORQ          Z12, Z10, Z10
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VPTERNLOGQ      $0x96, Z8, Z10, Z9
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VPSHUFD         $0x4e, Z8, Z8
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VPTERNLOGQ      $0x96, Z11, Z8, Z9
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VPSHUFD         $0x4e, Z9, Z9
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VPTERNLOGQ      $0x96, Z11, Z9, Z10
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VEXTRACTI64X4   $0x01, Z10, Y11
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VPXOR           Y10, Y11, Y11
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VEXTRACTI128    $0x01, Y11, X10
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VPXOR           X10, X11, X10
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VPSHUFB         reverse<>+0(SB), X10, X10
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VPXORQ          X16, X10, X10
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENCLAST     Z28, Z0, Z0
+	VAESENCLAST     Z28, Z1, Z1
+	MOVQ            8(SP), CX
+	VPXOR           (CX), X10, X10
+	VAESENCLAST     Z28, Z2, Z2
+	VAESENCLAST     Z28, Z3, Z3
+	MOVQ            16(SP), CX
+	VPTEST          X10, X10
+	SETEQ           36(CX)
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	JMP             begun
 
 carry:
 	MOVL           R15, CX
@@ -22657,7 +23324,7 @@ esn3:
 
 // func gcmOpen256vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512(SB), NOSPLIT, $0-24
+TEXT ·gcmOpen256vaes512(SB), NOSPLIT, $24-24
 	MOVQ  jobs+0(FP), DI
 	MOVQ  group+8(FP), SI
 	MOVQ  n+16(FP), DX
@@ -22679,20 +23346,6 @@ packet:
 	VBROADCASTI32X4   576(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
-	VBROADCASTI32X4   592(R9), Z17
-	VBROADCASTI32X4   608(R9), Z18
-	VBROADCASTI32X4   624(R9), Z19
-	VBROADCASTI32X4   640(R9), Z20
-	VBROADCASTI32X4   656(R9), Z21
-	VBROADCASTI32X4   672(R9), Z22
-	VBROADCASTI32X4   688(R9), Z23
-	VBROADCASTI32X4   704(R9), Z24
-	VBROADCASTI32X4   720(R9), Z25
-	VBROADCASTI32X4   736(R9), Z26
-	VBROADCASTI32X4   752(R9), Z27
-	VBROADCASTI32X4   768(R9), Z28
-	VBROADCASTI32X4   784(R9), Z29
-	VBROADCASTI32X4   800(R9), Z30
 	LEAQ              -16(R12), AX
 	SHLQ              $0x03, AX
 	VMOVQ             AX, X15
@@ -22738,315 +23391,387 @@ packet:
 	ADDQ              R10, R12
 	LEAQ              counters<>+0(SB), BX
 	XORL              R15, R15
-	VPXORQ            Z8, Z8, Z8
-	VPXORQ            Z9, Z9, Z9
-	VPXORQ            Z10, Z10, Z10
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
 	LEAQ              576(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
-	JBE               powers
+	JBE               powersfirst
 	LEAQ              64(R9), R13
 	SUBQ              $0x00000020, R14
 
-powers:
-	CMPQ R11, $0x04
-	JA   long
-	CMPQ R11, $0x02
-	JB   only1
-	JE   only2
-	CMPQ R11, $0x03
-	JE   only3
-	JMP  only4
+powersfirst:
+	VPXORQ Z8, Z8, Z8
+	VPXORQ Z9, Z9, Z9
+	VPXORQ Z10, Z10, Z10
+	CMPQ   R11, $0x04
+	JA     long
+	CMPQ   R11, $0x02
+	JB     only1
+	JE     only2
+	CMPQ   R11, $0x03
+	JE     only3
+	JMP    only4
 
 only1:
-	VPXORQ       (BX), Z13, Z0
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z29, Z0, Z0
-	VAESENCLAST  Z30, Z0, Z0
-	VMOVDQA64    X0, X16
-	VMOVDQU8.Z   (R10), K1, Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU8     Z0, K1, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	CMPB         38(R8), $0x00
-	JNE          esn1true
+	VPXORQ          (BX), Z13, Z0
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENC         Z28, Z0, Z0
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VMOVDQA64       X0, X16
+	VMOVDQU8.Z      (R10), K1, Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU8        Z0, K1, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	CMPB            38(R8), $0x00
+	JNE             esn1true
 
 afteresn1true:
 	JMP tag1
 
 only2:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z29, Z0, Z0
-	VAESENC      Z29, Z1, Z1
-	VAESENCLAST  Z30, Z0, Z0
-	VAESENCLAST  Z30, Z1, Z1
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VMOVDQU8.Z   64(R10), K1, Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU8     Z1, K1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	CMPB         38(R8), $0x00
-	JNE          esn2true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENC         Z28, Z0, Z0
+	VAESENC         Z28, Z1, Z1
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VAESENC         Z29, Z1, Z1
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VAESENCLAST     Z30, Z1, Z1
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	VMOVDQU8.Z      64(R10), K1, Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU8        Z1, K1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z5, Z5
+	CMPB            38(R8), $0x00
+	JNE             esn2true
 
 afteresn2true:
 	JMP tag2
 
 only3:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENC      Z29, Z0, Z0
-	VAESENC      Z29, Z1, Z1
-	VAESENC      Z29, Z2, Z2
-	VAESENCLAST  Z30, Z0, Z0
-	VAESENCLAST  Z30, Z1, Z1
-	VAESENCLAST  Z30, Z2, Z2
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	VMOVDQU8.Z   128(R10), K1, Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU8     Z2, K1, 128(R10)
-	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	CMPB         38(R8), $0x00
-	JNE          esn3true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENC         Z28, Z0, Z0
+	VAESENC         Z28, Z1, Z1
+	VAESENC         Z28, Z2, Z2
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VAESENC         Z29, Z1, Z1
+	VAESENC         Z29, Z2, Z2
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VAESENCLAST     Z30, Z1, Z1
+	VAESENCLAST     Z30, Z2, Z2
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z5, Z5
+	VMOVDQU8.Z      128(R10), K1, Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU8        Z2, K1, 128(R10)
+	VPSHUFB         reverse<>+0(SB), Z6, Z6
+	CMPB            38(R8), $0x00
+	JNE             esn3true
 
 afteresn3true:
 	JMP tag3
 
 only4:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENC      Z27, Z3, Z3
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENC      Z28, Z3, Z3
-	VAESENC      Z29, Z0, Z0
-	VAESENC      Z29, Z1, Z1
-	VAESENC      Z29, Z2, Z2
-	VAESENC      Z29, Z3, Z3
-	VAESENCLAST  Z30, Z0, Z0
-	VAESENCLAST  Z30, Z1, Z1
-	VAESENCLAST  Z30, Z2, Z2
-	VAESENCLAST  Z30, Z3, Z3
-	VMOVDQA64    X0, X16
-	VMOVDQU64    (R10), Z4
-	VPXORQ       Z4, Z0, Z0
-	VINSERTI64X2 $0x00, X4, Z0, Z0
-	VMOVDQU64    Z0, (R10)
-	VPSHUFB.Z    reverse<>+0(SB), Z4, K6, Z4
-	VMOVDQU64    64(R10), Z5
-	VPXORQ       Z5, Z1, Z1
-	VMOVDQU64    Z1, 64(R10)
-	VPSHUFB      reverse<>+0(SB), Z5, Z5
-	VMOVDQU64    128(R10), Z6
-	VPXORQ       Z6, Z2, Z2
-	VMOVDQU64    Z2, 128(R10)
-	VPSHUFB      reverse<>+0(SB), Z6, Z6
-	VMOVDQU8.Z   192(R10), K1, Z7
-	VPXORQ       Z7, Z3, Z3
-	VMOVDQU8     Z3, K1, 192(R10)
-	VPSHUFB      reverse<>+0(SB), Z7, Z7
-	CMPB         38(R8), $0x00
-	JNE          esn4true
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENC         Z28, Z0, Z0
+	VAESENC         Z28, Z1, Z1
+	VAESENC         Z28, Z2, Z2
+	VAESENC         Z28, Z3, Z3
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VAESENC         Z29, Z1, Z1
+	VAESENC         Z29, Z2, Z2
+	VAESENC         Z29, Z3, Z3
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VAESENCLAST     Z30, Z1, Z1
+	VAESENCLAST     Z30, Z2, Z2
+	VAESENCLAST     Z30, Z3, Z3
+	VMOVDQA64       X0, X16
+	VMOVDQU64       (R10), Z4
+	VPXORQ          Z4, Z0, Z0
+	VINSERTI64X2    $0x00, X4, Z0, Z0
+	VMOVDQU64       Z0, (R10)
+	VPSHUFB.Z       reverse<>+0(SB), Z4, K6, Z4
+	VMOVDQU64       64(R10), Z5
+	VPXORQ          Z5, Z1, Z1
+	VMOVDQU64       Z1, 64(R10)
+	VPSHUFB         reverse<>+0(SB), Z5, Z5
+	VMOVDQU64       128(R10), Z6
+	VPXORQ          Z6, Z2, Z2
+	VMOVDQU64       Z2, 128(R10)
+	VPSHUFB         reverse<>+0(SB), Z6, Z6
+	VMOVDQU8.Z      192(R10), K1, Z7
+	VPXORQ          Z7, Z3, Z3
+	VMOVDQU8        Z3, K1, 192(R10)
+	VPSHUFB         reverse<>+0(SB), Z7, Z7
+	CMPB            38(R8), $0x00
+	JNE             esn4true
 
 afteresn4true:
 	JMP tag4
 
 long:
-	VPXORQ       (BX), Z13, Z0
-	VPXORQ       64(BX), Z13, Z1
-	VPXORQ       128(BX), Z13, Z2
-	VPXORQ       192(BX), Z14, Z3
-	VAESENC      Z17, Z0, Z0
-	VAESENC      Z17, Z1, Z1
-	VAESENC      Z17, Z2, Z2
-	VAESENC      Z17, Z3, Z3
-	VAESENC      Z18, Z0, Z0
-	VAESENC      Z18, Z1, Z1
-	VAESENC      Z18, Z2, Z2
-	VAESENC      Z18, Z3, Z3
-	VAESENC      Z19, Z0, Z0
-	VAESENC      Z19, Z1, Z1
-	VAESENC      Z19, Z2, Z2
-	VAESENC      Z19, Z3, Z3
-	VAESENC      Z20, Z0, Z0
-	VAESENC      Z20, Z1, Z1
-	VAESENC      Z20, Z2, Z2
-	VAESENC      Z20, Z3, Z3
-	VAESENC      Z21, Z0, Z0
-	VAESENC      Z21, Z1, Z1
-	VAESENC      Z21, Z2, Z2
-	VAESENC      Z21, Z3, Z3
-	VAESENC      Z22, Z0, Z0
-	VAESENC      Z22, Z1, Z1
-	VAESENC      Z22, Z2, Z2
-	VAESENC      Z22, Z3, Z3
-	VAESENC      Z23, Z0, Z0
-	VAESENC      Z23, Z1, Z1
-	VAESENC      Z23, Z2, Z2
-	VAESENC      Z23, Z3, Z3
-	VAESENC      Z24, Z0, Z0
-	VAESENC      Z24, Z1, Z1
-	VAESENC      Z24, Z2, Z2
-	VAESENC      Z24, Z3, Z3
-	VAESENC      Z25, Z0, Z0
-	VAESENC      Z25, Z1, Z1
-	VAESENC      Z25, Z2, Z2
-	VAESENC      Z25, Z3, Z3
-	VAESENC      Z26, Z0, Z0
-	VAESENC      Z26, Z1, Z1
-	VAESENC      Z26, Z2, Z2
-	VAESENC      Z26, Z3, Z3
-	VAESENC      Z27, Z0, Z0
-	VAESENC      Z27, Z1, Z1
-	VAESENC      Z27, Z2, Z2
-	VAESENC      Z27, Z3, Z3
-	VAESENC      Z28, Z0, Z0
-	VAESENC      Z28, Z1, Z1
-	VAESENC      Z28, Z2, Z2
-	VAESENC      Z28, Z3, Z3
-	VAESENC      Z29, Z0, Z0
-	VAESENC      Z29, Z1, Z1
-	VAESENC      Z29, Z2, Z2
-	VAESENC      Z29, Z3, Z3
-	VAESENCLAST  Z30, Z0, Z0
-	VAESENCLAST  Z30, Z1, Z1
-	VAESENCLAST  Z30, Z2, Z2
-	VAESENCLAST  Z30, Z3, Z3
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VBROADCASTI32X4 768(R9), Z28
+	VAESENC         Z28, Z0, Z0
+	VAESENC         Z28, Z1, Z1
+	VAESENC         Z28, Z2, Z2
+	VAESENC         Z28, Z3, Z3
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VAESENC         Z29, Z1, Z1
+	VAESENC         Z29, Z2, Z2
+	VAESENC         Z29, Z3, Z3
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VAESENCLAST     Z30, Z1, Z1
+	VAESENCLAST     Z30, Z2, Z2
+	VAESENCLAST     Z30, Z3, Z3
+
+begun:
 	VMOVDQA64    X0, X16
 	VMOVDQU64    (R10), Z4
 	VPXORQ       Z4, Z0, Z0
@@ -23312,42 +24037,7 @@ last1:
 
 tag1:
 	VSHUFI64X2 $0x00, Z15, Z15, K2, Z4
-	VPSHUFD    $0x4e, (R13), Z11
-	VPSHUFD    $0x4e, Z4, Z12
-	VPXORQ     (R13), Z11, Z11
-	VPXORQ     Z4, Z12, Z12
-	VPCLMULQDQ $0x00, Z11, Z12, Z11
-	VPCLMULQDQ $0x00, (R13), Z4, Z31
-	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPXORQ     Z31, Z8, Z8
-	VPXORQ     Z11, Z9, Z9
-	VPXORQ     Z12, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce1
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce1:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	JMP        end
 
 last2:
 	VPXORQ        (BX), Z13, Z0
@@ -23459,42 +24149,12 @@ tag2:
 	VPCLMULQDQ $0x00, Z11, Z12, Z11
 	VPCLMULQDQ $0x00, (R13), Z4, Z31
 	VPCLMULQDQ $0x11, (R13), Z4, Z12
-	VPCLMULQDQ $0x00, 64(R13), Z5, Z4
-	VPTERNLOGQ $0x96, Z31, Z4, Z8
-	VPCLMULQDQ $0x11, 64(R13), Z5, Z31
-	VPTERNLOGQ $0x96, Z12, Z31, Z10
-	VPSHUFD    $0x4e, 64(R13), Z4
-	VPSHUFD    $0x4e, Z5, Z12
-	VPXORQ     64(R13), Z4, Z4
-	VPXORQ     Z5, Z12, Z12
-	VPCLMULQDQ $0x00, Z4, Z12, Z4
-	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	KTESTW     K2, K2
-	JNE        reduce2
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce2:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
+	ADDQ       $0x00000040, R13
+	VMOVDQA64  Z5, Z4
+	JMP        end
 
 last3:
 	VPXORQ        (BX), Z13, Z0
@@ -23635,42 +24295,9 @@ tag3:
 	VPXORQ     Z5, Z12, Z12
 	VPCLMULQDQ $0x00, Z4, Z12, Z4
 	VPTERNLOGQ $0x96, Z11, Z4, Z9
-	VPSHUFD    $0x4e, 128(R13), Z31
-	VPSHUFD    $0x4e, Z6, Z12
-	VPXORQ     128(R13), Z31, Z31
-	VPXORQ     Z6, Z12, Z12
-	VPCLMULQDQ $0x00, Z31, Z12, Z31
-	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
-	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPXORQ     Z11, Z8, Z8
-	VPXORQ     Z31, Z9, Z9
-	VPXORQ     Z4, Z10, Z10
-	KTESTW     K2, K2
-	JNE        reduce3
-	VPSHUFD    $0x4e, 560(R9), Z1
-	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
-	VPXORQ     Z15, Z3, Z3
-	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
-	VPXORQ     Z0, Z8, Z8
-	VPXORQ     Z1, Z9, Z9
-	VPXORQ     Z2, Z10, Z10
-
-reduce3:
-	VPTERNLOGQ    $0x96, Z8, Z10, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
-	VPSHUFD       $0x4e, Z8, Z8
-	VPTERNLOGQ    $0x96, Z11, Z8, Z9
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z9, Z11
-	VPSHUFD       $0x4e, Z9, Z9
-	VPTERNLOGQ    $0x96, Z11, Z9, Z10
-	VEXTRACTI64X4 $0x01, Z10, Y11
-	VPXOR         Y10, Y11, Y11
-	VEXTRACTI128  $0x01, Y11, X10
-	VPXOR         X10, X11, X10
-	JMP           next
+	ADDQ       $0x00000080, R13
+	VMOVDQA64  Z6, Z4
+	JMP        end
 
 last4:
 	VPXORQ        (BX), Z13, Z0
@@ -23837,18 +24464,34 @@ tag4:
 	VPCLMULQDQ $0x00, Z31, Z12, Z31
 	VPCLMULQDQ $0x00, 128(R13), Z6, Z11
 	VPCLMULQDQ $0x11, 128(R13), Z6, Z4
-	VPCLMULQDQ $0x00, 192(R13), Z7, Z5
-	VPTERNLOGQ $0x96, Z11, Z5, Z8
-	VPCLMULQDQ $0x11, 192(R13), Z7, Z12
-	VPTERNLOGQ $0x96, Z4, Z12, Z10
-	VPSHUFD    $0x4e, 192(R13), Z6
-	VPSHUFD    $0x4e, Z7, Z11
-	VPXORQ     192(R13), Z6, Z6
-	VPXORQ     Z7, Z11, Z11
-	VPCLMULQDQ $0x00, Z6, Z11, Z6
-	VPTERNLOGQ $0x96, Z31, Z6, Z9
+	VPXORQ     Z11, Z8, Z8
+	VPXORQ     Z31, Z9, Z9
+	VPXORQ     Z4, Z10, Z10
+	ADDQ       $0x000000c0, R13
+	VMOVDQA64  Z7, Z4
+
+end:
+	CMPQ    DX, $0x01
+	JEQ     alone
+	MOVWLZX (SI), CX
+	CMPQ    16(DI)(CX*1), $0x00000110
+	JBE     alone
+	KTESTW  K2, K2
+	JNE     onward
+
+alone:
+	VPSHUFD    $0x4e, (R13), Z11
+	VPSHUFD    $0x4e, Z4, Z12
+	VPXORQ     (R13), Z11, Z11
+	VPXORQ     Z4, Z12, Z12
+	VPCLMULQDQ $0x00, Z11, Z12, Z11
+	VPCLMULQDQ $0x00, (R13), Z4, Z31
+	VPCLMULQDQ $0x11, (R13), Z4, Z12
+	VPXORQ     Z31, Z8, Z8
+	VPXORQ     Z11, Z9, Z9
+	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
-	JNE        reduce4
+	JNE        reduce
 	VPSHUFD    $0x4e, 560(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     560(R9), Z1, Z1
@@ -23860,7 +24503,7 @@ tag4:
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
 
-reduce4:
+reduce:
 	VPTERNLOGQ    $0x96, Z8, Z10, Z9
 	VPCLMULQDQ    $0x10, poly<>+0(SB), Z8, Z11
 	VPSHUFD       $0x4e, Z8, Z8
@@ -23872,17 +24515,197 @@ reduce4:
 	VPXOR         Y10, Y11, Y11
 	VEXTRACTI128  $0x01, Y11, X10
 	VPXOR         X10, X11, X10
-
-next:
-	VPSHUFB reverse<>+0(SB), X10, X10
-	VPXORQ  X16, X10, X10
-	VPXOR   (R12), X10, X10
-	VPTEST  X10, X10
-	SETEQ   36(R8)
-	DECQ    DX
-	JNZ     packet
+	VPSHUFB       reverse<>+0(SB), X10, X10
+	VPXORQ        X16, X10, X10
+	MOVQ          R12, CX
+	VPXOR         (CX), X10, X10
+	MOVQ          R8, CX
+	VPTEST        X10, X10
+	SETEQ         36(CX)
+	DECQ          DX
+	JNZ           packet
 	VZEROUPPER
 	RET
+
+onward:
+	MOVQ              R13, (SP)
+	MOVQ              R12, 8(SP)
+	MOVQ              R8, 16(SP)
+	DECQ              DX
+	MOVWLZX           (SI), R8
+	ADDQ              $0x02, SI
+	ADDQ              DI, R8
+	MOVQ              (R8), R9
+	MOVQ              8(R8), R10
+	MOVQ              16(R8), R12
+	MOVQ              8(R9), R9
+	SUBQ              $0x10, R12
+	VBROADCASTI32X4.Z 4(R10), K5, Z14
+	VBROADCASTI32X4   576(R9), Z13
+	VPXORQ            Z14, Z13, Z13
+	VMOVDQA64         Z13, Z14
+	LEAQ              -16(R12), AX
+	SHLQ              $0x03, AX
+	VMOVQ             AX, X15
+	VPORQ             aadBits<>+0(SB), X15, X15
+	XORL              CX, CX
+	CMPQ              DX, $0x01
+	SETHI             CL
+	MOVWLZX           -2(SI)(CX*2), CX
+	MOVQ              (DI)(CX*1), CX
+	MOVQ              8(CX), CX
+	PREFETCHT0        (CX)
+	PREFETCHT0        64(CX)
+	PREFETCHT0        128(CX)
+	PREFETCHT0        192(CX)
+	PREFETCHT0        256(CX)
+	PREFETCHT0        320(CX)
+	PREFETCHT0        384(CX)
+	PREFETCHT0        448(CX)
+	PREFETCHT0        512(CX)
+	PREFETCHT0        576(CX)
+	PREFETCHT0        640(CX)
+	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
+	LEAQ              -1(R12), AX
+	MOVQ              AX, R11
+	MOVQ              AX, R14
+	SHRQ              $0x06, R11
+	INCQ              R11
+	SHRQ              $0x04, R14
+	ADDQ              $0x02, R14
+	ANDL              $0x3f, AX
+	MOVL              AX, R13
+	INCL              AX
+	SHRL              $0x04, R13
+	MOVQ              $-1, CX
+	BZHIQ             AX, CX, CX
+	KMOVQ             CX, K1
+	LEAL              (R13)(R13*1), AX
+	MOVL              $0x0000000c, CX
+	SHLXL             AX, CX, CX
+	MOVBLZX           CL, CX
+	KMOVW             CX, K2
+	ADDQ              R10, R12
+	LEAQ              counters<>+0(SB), BX
+	XORL              R15, R15
+	MOVQ              R14, R13
+	NEGQ              R13
+	SHLQ              $0x04, R13
+	LEAQ              576(R9)(R13*1), R13
+	CMPQ              R14, $0x00000024
+	JBE               powersnext
+	LEAQ              64(R9), R13
+	SUBQ              $0x00000020, R14
+
+powersnext:
+	MOVQ            (SP), AX
+	VPXORQ          (BX), Z13, Z0
+	VPXORQ          64(BX), Z13, Z1
+	VPXORQ          128(BX), Z13, Z2
+	VPSHUFD         $0x4e, (AX), Z11
+	VPXORQ          192(BX), Z14, Z3
+	VBROADCASTI32X4 592(R9), Z17
+	VAESENC         Z17, Z0, Z0
+	VPSHUFD         $0x4e, Z4, Z12
+	VAESENC         Z17, Z1, Z1
+	VAESENC         Z17, Z2, Z2
+	VAESENC         Z17, Z3, Z3
+	VPXORQ          (AX), Z11, Z11
+	VBROADCASTI32X4 608(R9), Z18
+	VAESENC         Z18, Z0, Z0
+	VAESENC         Z18, Z1, Z1
+	VPXORQ          Z4, Z12, Z12
+	VAESENC         Z18, Z2, Z2
+	VAESENC         Z18, Z3, Z3
+	VBROADCASTI32X4 624(R9), Z19
+	VPCLMULQDQ      $0x00, Z11, Z12, Z11
+	VAESENC         Z19, Z0, Z0
+	VAESENC         Z19, Z1, Z1
+	VAESENC         Z19, Z2, Z2
+	VPCLMULQDQ      $0x00, (AX), Z4, Z31
+	VAESENC         Z19, Z3, Z3
+	VBROADCASTI32X4 640(R9), Z20
+	VAESENC         Z20, Z0, Z0
+	VPCLMULQDQ      $0x11, (AX), Z4, Z12
+	VAESENC         Z20, Z1, Z1
+	VAESENC         Z20, Z2, Z2
+	VAESENC         Z20, Z3, Z3
+	VPXORQ          Z31, Z8, Z8
+	VBROADCASTI32X4 656(R9), Z21
+	VAESENC         Z21, Z0, Z0
+	VAESENC         Z21, Z1, Z1
+	VPXORQ          Z11, Z9, Z9
+	VAESENC         Z21, Z2, Z2
+	VAESENC         Z21, Z3, Z3
+	VBROADCASTI32X4 672(R9), Z22
+	VPXORQ          Z12, Z10, Z10
+	VAESENC         Z22, Z0, Z0
+	VAESENC         Z22, Z1, Z1
+	VAESENC         Z22, Z2, Z2
+	VPTERNLOGQ      $0x96, Z8, Z10, Z9
+	VAESENC         Z22, Z3, Z3
+	VBROADCASTI32X4 688(R9), Z23
+	VAESENC         Z23, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
+	VAESENC         Z23, Z1, Z1
+	VAESENC         Z23, Z2, Z2
+	VAESENC         Z23, Z3, Z3
+	VPSHUFD         $0x4e, Z8, Z8
+	VBROADCASTI32X4 704(R9), Z24
+	VAESENC         Z24, Z0, Z0
+	VAESENC         Z24, Z1, Z1
+	VPTERNLOGQ      $0x96, Z11, Z8, Z9
+	VAESENC         Z24, Z2, Z2
+	VAESENC         Z24, Z3, Z3
+	VBROADCASTI32X4 720(R9), Z25
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
+	VAESENC         Z25, Z0, Z0
+	VAESENC         Z25, Z1, Z1
+	VAESENC         Z25, Z2, Z2
+	VPSHUFD         $0x4e, Z9, Z9
+	VAESENC         Z25, Z3, Z3
+	VBROADCASTI32X4 736(R9), Z26
+	VAESENC         Z26, Z0, Z0
+	VPTERNLOGQ      $0x96, Z11, Z9, Z10
+	VAESENC         Z26, Z1, Z1
+	VAESENC         Z26, Z2, Z2
+	VAESENC         Z26, Z3, Z3
+	VEXTRACTI64X4   $0x01, Z10, Y11
+	VBROADCASTI32X4 752(R9), Z27
+	VAESENC         Z27, Z0, Z0
+	VAESENC         Z27, Z1, Z1
+	VPXOR           Y10, Y11, Y11
+	VAESENC         Z27, Z2, Z2
+	VAESENC         Z27, Z3, Z3
+	VBROADCASTI32X4 768(R9), Z28
+	VEXTRACTI128    $0x01, Y11, X10
+	VAESENC         Z28, Z0, Z0
+	VAESENC         Z28, Z1, Z1
+	VAESENC         Z28, Z2, Z2
+	VPXOR           X10, X11, X10
+	VAESENC         Z28, Z3, Z3
+	VBROADCASTI32X4 784(R9), Z29
+	VAESENC         Z29, Z0, Z0
+	VPSHUFB         reverse<>+0(SB), X10, X10
+	VAESENC         Z29, Z1, Z1
+	VAESENC         Z29, Z2, Z2
+	VAESENC         Z29, Z3, Z3
+	VPXORQ          X16, X10, X10
+	VBROADCASTI32X4 800(R9), Z30
+	VAESENCLAST     Z30, Z0, Z0
+	VAESENCLAST     Z30, Z1, Z1
+	MOVQ            8(SP), CX
+	VPXOR           (CX), X10, X10
+	VAESENCLAST     Z30, Z2, Z2
+	VAESENCLAST     Z30, Z3, Z3
+	MOVQ            16(SP), CX
+	VPTEST          X10, X10
+	SETEQ           36(CX)
+	VPXORQ          Z8, Z8, Z8
+	VPXORQ          Z9, Z9, Z9
+	VPXORQ          Z10, Z10, Z10
+	JMP             begun
 
 carry:
 	MOVL           R15, CX

@@ -27,6 +27,9 @@ type stream struct {
 	mask    reg.VecPhysical // E(K, J0), which masks the tag
 	t       reg.VecPhysical
 	esns    []string // what begins out of line
+
+	// Of a packet whose end is woven into the next's first group.
+	lastPower, tagAt, ended operand.Mem
 }
 
 // Masks of the packet's last register: its bytes, and the lane for the lengths.
@@ -60,12 +63,16 @@ func stream512(seal bool, rounds int) {
 	Load(Param("group"), group)
 	Load(Param("n"), left)
 	masks()
+	local := AllocLocal(8 * 3)
+	s.lastPower, s.tagAt, s.ended = local, local.Offset(8), local.Offset(16)
 	Label("packet")
-	s.begin()
+	s.begin("first")
+	s.clear()
 	s.crypt()
-	s.finish()
+	s.end()
 	VZEROUPPER()
 	RET()
+	s.onward()
 	s.carry()
 	for _, name := range s.esns {
 		s.esn(name)
@@ -73,7 +80,7 @@ func stream512(seal bool, rounds int) {
 }
 
 // begin loads the job and makes its counter blocks and lengths.
-func (s *stream) begin() {
+func (s *stream) begin(name string) {
 	MOVWLZX(mem(group, 0), job.As32())
 	ADDQ(operand.U8(2), group)
 	ADDQ(jobs, job)
@@ -86,15 +93,12 @@ func (s *stream) begin() {
 	VBROADCASTI32X4(roundKey(key, 0), s.counter[0])
 	VPXORQ(s.counter[1], s.counter[0], s.counter[0])
 	VMOVDQA64(s.counter[0], s.counter[1])
-	for r, k := range s.keys[1:] {
-		VBROADCASTI32X4(roundKey(key, r+1), k)
-	}
 	LEAQ(operand.Mem{Base: end, Disp: -blockLen}, reg.RAX)
 	SHLQ(operand.U8(3), reg.RAX)
 	VMOVQ(reg.RAX, s.lengths.AsX())
 	VPORQ(aadBits, s.lengths.AsX(), s.lengths.AsX())
 	prefetch(s.rounds)
-	s.geometry()
+	s.geometry(name)
 }
 
 // esn makes block 0 SPI | high half | low half of the sequence number (RFC
@@ -110,7 +114,7 @@ func (s *stream) esn(name string) {
 }
 
 // geometry counts registers, and blocks of the last.
-func (s *stream) geometry() {
+func (s *stream) geometry(name string) {
 	bytes, inLast, one := reg.RAX, powerP, reg.RCX
 	LEAQ(mem(end, -1), bytes)
 	MOVQ(bytes, count)
@@ -134,9 +138,8 @@ func (s *stream) geometry() {
 	ADDQ(ptr, end)
 	LEAQ(counters, low)
 	XORL(carry.As32(), carry.As32())
-	s.clear()
-	stretch("powers")
-	Label("powers")
+	stretch("powers" + name)
+	Label("powers" + name)
 }
 
 // crypt en- or decrypts the packet and leaves in cipher what GHASH has not
@@ -147,13 +150,14 @@ func (s *stream) crypt() {
 	s.dispatch("only")
 	for n := 1; n <= flight; n++ {
 		Label(label("only%d", n))
-		emit(s.encrypt(n))
+		emit(s.encrypt(n, true))
 		emit(s.text(n, true, true))
 		JMP(operand.LabelRef(label("tag%d", n)))
 	}
 
 	Label("long")
-	emit(s.encrypt(flight))
+	emit(s.encrypt(flight, true))
+	Label("begun")
 	emit(s.text(flight, true, false))
 	JMP(operand.LabelRef("check"))
 	Label("loop")
@@ -177,7 +181,6 @@ func (s *stream) crypt() {
 		emit(s.text(n, false, true))
 		s.next(label("tag%d", n))
 		s.tag(n)
-		JMP(operand.LabelRef("next"))
 	}
 }
 
@@ -220,19 +223,24 @@ func (s *stream) dispatch(prefix string) {
 	JMP(operand.LabelRef(prefix + "4"))
 }
 
-// encrypt makes n registers of key stream.
-func (s *stream) encrypt(n int) (list []step) {
+// encrypt makes n registers of key stream. For the packet's first it loads the
+// round keys on the way.
+func (s *stream) encrypt(n int, isFirst bool) (list []step) {
 	add := func(f step) { list = append(list, f) }
 	for i, a := range s.aes[:n] {
 		add(func() { VPXORQ(mem(low, vecLen*i), s.counter[i/(flight-1)], a) })
 	}
-	for _, k := range s.keys[1:s.rounds] {
-		for _, a := range s.aes[:n] {
-			add(func() { VAESENC(k, a, a) })
+	for r := 1; r <= s.rounds; r++ {
+		k, round := s.keys[r], VAESENC
+		if r == s.rounds {
+			round = VAESENCLAST
 		}
-	}
-	for _, a := range s.aes[:n] {
-		add(func() { VAESENCLAST(s.keys[s.rounds], a, a) })
+		if isFirst {
+			add(func() { VBROADCASTI32X4(roundKey(key, r), k) })
+		}
+		for _, a := range s.aes[:n] {
+			add(func() { round(k, a, a) })
+		}
 	}
 	return list
 }
@@ -290,10 +298,10 @@ func (s *stream) aad(n int, isLast bool) {
 	s.esns = append(s.esns, name)
 }
 
-// hash multiplies n registers of ciphertext by the next powers, and adds up.
-func (s *stream) hash(n int) (list []step) {
-	for i, c := range s.cipher[:n] {
-		list = append(list, s.sum.add(c, mem(powerP, vecLen*i))...)
+// hash multiplies registers of ciphertext by the powers at p, and adds up.
+func (s *stream) hash(ciphers []reg.VecPhysical, p reg.Register) (list []step) {
+	for i, c := range ciphers {
+		list = append(list, s.sum.add(c, mem(p, vecLen*i))...)
 		s.sum.free = append(s.sum.free, c)
 	}
 	list = append(list, s.sum.flush()...)
@@ -312,12 +320,12 @@ func (s *stream) clear() {
 // later, because it waits for that group's text.
 func (s *stream) stitch(n int) {
 	const late = 5 // steps a register: the counter and four rounds
-	steps := s.encrypt(n)
+	steps := s.encrypt(n, false)
 	if s.seal {
 		emit(steps[:late*n])
 		steps = steps[late*n:]
 	}
-	weave(steps, s.hash(flight))
+	weave(steps, s.hash(s.cipher[:], powerP))
 }
 
 // next takes the powers on by a group. Where they end, the sum is reduced and
@@ -335,38 +343,81 @@ func (s *stream) next(name string) {
 	Label(name)
 }
 
-// tag takes in the packet's last n registers and the lengths.
+// tag takes in all but the last of the packet's last n registers, and puts that
+// one, with the lengths if it has room, where end expects it.
 func (s *stream) tag(n int) {
-	last, p := s.cipher[n-1], s.sum
+	last := s.cipher[n-1]
 	VSHUFI64X2(operand.U8(0), s.lengths, s.lengths, lastK, last)
-	emit(s.hash(n))
+	if n > 1 {
+		emit(s.hash(s.cipher[:n-1], powerP))
+		ADDQ(operand.U32(vecLen*(n-1)), powerP)
+		VMOVDQA64(last, s.cipher[0])
+	}
+	JMP(operand.LabelRef("end"))
+}
+
+// end takes in the packet's last register and the lengths, and ends it. If
+// another long packet follows, that begins meanwhile.
+func (s *stream) end() {
+	Label("end")
+	CMPQ(left, operand.U8(1))
+	JEQ(operand.LabelRef("alone"))
+	MOVWLZX(mem(group, 0), reg.ECX)
+	CMPQ(field(reg.RCX, jobLen), operand.U32(flight*vecLen+tagLen))
+	JBE(operand.LabelRef("alone"))
 	KTESTW(lastK, lastK)
-	JNE(operand.LabelRef(label("reduce%d", n)))
+	JNE(operand.LabelRef("onward"))
+
+	Label("alone")
+	p := s.sum
+	emit(s.hash(s.cipher[:1], powerP))
+	KTESTW(lastK, lastK)
+	JNE(operand.LabelRef("reduce"))
 	own := newProduct(s.aes[0], s.aes[1], s.aes[2], s.aes[3])
 	emit(own.add(s.lengths, power(1))) // the other three powers are multiplied by zero
 	emit(own.flush())
 	VPXORQ(own.low.reg, p.low.reg, p.low.reg)
 	VPXORQ(own.mid.reg, p.mid.reg, p.mid.reg)
 	VPXORQ(own.high.reg, p.high.reg, p.high.reg)
-	Label(label("reduce%d", n))
+	Label("reduce")
 	emit(p.reduce())
 	emit(fold(p.high.reg, s.t))
-}
-
-// finish makes the tag of GHASH's output.
-func (s *stream) finish() {
-	Label("next")
-	x := s.sum.high.reg.AsX()
-	VPSHUFB(reverse, x, x)
-	VPXORQ(s.mask.AsX(), x, x)
-	if s.seal {
-		VMOVDQU(x, mem(end, 0))
-		MOVB(operand.U8(1), mem(job, jobOK))
-	} else {
-		VPXOR(mem(end, 0), x, x)
-		VPTEST(x, x)
-		SETEQ(mem(job, jobOK))
-	}
+	emit(s.verdict(end, job))
 	DECQ(left)
 	JNZ(operand.LabelRef("packet"))
+}
+
+// onward begins the next packet, and weaves this one's end into its first group.
+func (s *stream) onward() {
+	Label("onward")
+	MOVQ(powerP, s.lastPower)
+	MOVQ(end, s.tagAt)
+	MOVQ(job, s.ended)
+	DECQ(left)
+	s.begin("next")
+	MOVQ(s.lastPower, reg.RAX)
+	ends := append(s.hash(s.cipher[:1], reg.RAX), s.sum.reduce()...)
+	ends = append(append(ends, fold(s.sum.high.reg, s.t)...), s.verdict(s.tagAt, s.ended)...)
+	weave(s.encrypt(flight, true), ends)
+	s.clear()
+	JMP(operand.LabelRef("begun"))
+}
+
+// verdict makes the tag of GHASH's output, and writes or compares it.
+func (s *stream) verdict(end, job operand.Op) []step {
+	x, at := s.sum.high.reg.AsX(), reg.RCX
+	list := []step{
+		func() { VPSHUFB(reverse, x, x) },
+		func() { VPXORQ(s.mask.AsX(), x, x) },
+	}
+	if s.seal {
+		return append(list,
+			func() { MOVQ(end, at); VMOVDQU(x, mem(at, 0)) },
+			func() { MOVQ(job, at); MOVB(operand.U8(1), mem(at, jobOK)) },
+		)
+	}
+	return append(list,
+		func() { MOVQ(end, at); VPXOR(mem(at, 0), x, x) },
+		func() { MOVQ(job, at); VPTEST(x, x); SETEQ(mem(at, jobOK)) },
+	)
 }
