@@ -43,6 +43,38 @@ func benchmark(b *testing.B, run func(*Engine, []Job), open bool) {
 	}
 }
 
+// BenchmarkManySAs is what a packet costs where its key is in no near cache:
+// with so many SAs in use that take turns in random order.
+func BenchmarkManySAs(b *testing.B) {
+	for _, keys := range []int{1, 1000, 16384, 100000} {
+		for _, tier := range Tiers() {
+			b.Run(fmt.Sprintf("alg=aes128gcm/size=1420/tier=%v/keys=%d", tier, keys), func(b *testing.B) {
+				newBench(suiteOf(tier, "aes-gcm-16-128"), 1420, keys, false).run(b, (*Engine).Seal)
+			})
+		}
+	}
+}
+
+// BenchmarkNewKey is key expansion: what an SA costs before its first packet,
+// and what it takes of memory.
+func BenchmarkNewKey(b *testing.B) {
+	for _, name := range []string{"aes-gcm-16-128", "aes-gcm-16-256", "null-aes-gmac-256", "aes-ccm-16-256", "chacha20-poly1305",
+		"aes-cbc-256/hmac-sha2-256-128", "aes-cbc-256/hmac-sha2-512-256", "null/aes-cmac-96"} {
+		for _, tier := range Tiers() {
+			s := suiteOf(tier, name)
+			enc, auth := make([]byte, s.EncKeyLen()), make([]byte, s.AuthKeyLen())
+			b.Run(fmt.Sprintf("suite=%s/tier=%v", name, tier), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := s.NewKey(enc, auth); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
 // bench is a batch of packets and the keys that take turns with it.
 type bench struct {
 	engine *Engine

@@ -200,11 +200,11 @@ func TestGCMUniformBatches(t *testing.T) {
 	})
 }
 
-// Two workers under one key, while the collector runs all the time and moves
-// stacks: a kernel must hold nothing that it loses.
-func TestGCMUnderCollection(t *testing.T) {
+// Two workers under one key of each suite, while the collector runs all the time
+// and moves stacks: a kernel must hold nothing that it loses.
+func TestUnderCollection(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(1))
-	eachTier(t, aesAEAD, func(t *testing.T, s *Suite) {
+	eachTier(t, "", func(t *testing.T, s *Suite) {
 		k, o := randomKey(s, newRand())
 		at, icv := s.textAt(), s.ICVLen()
 		var workers sync.WaitGroup
@@ -214,7 +214,7 @@ func TestGCMUnderCollection(t *testing.T) {
 				for range 20 {
 					e, jobs := NewEngine(), make([]Job, 1+rng.IntN(8))
 					for i := range jobs {
-						jobs[i] = Job{Key: k, Pkt: randomBytes(rng, at+4*(1+rng.IntN(100))+icv)}
+						jobs[i] = Job{Key: k, Pkt: randomBytes(rng, at+s.Align()*(1+rng.IntN(400/s.Align()))+icv)}
 					}
 					want := make([][]byte, len(jobs))
 					for i, j := range jobs {

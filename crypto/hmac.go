@@ -29,14 +29,19 @@ type digest interface {
 	encoding.BinaryUnmarshaler
 }
 
+var newHash = [numHashes]func() hash.Hash{
+	sha2x256: sha256.New,
+	sha2x384: sha512.New384,
+	sha2x512: sha512.New,
+	sha1x160: sha1.New,
+}
+
 // newDigests makes one digest of each hash, by hashID.
-func newDigests() [numHashes]digest {
-	return [numHashes]digest{
-		sha2x256: sha256.New().(digest),
-		sha2x384: sha512.New384().(digest),
-		sha2x512: sha512.New().(digest),
-		sha1x160: sha1.New().(digest),
+func newDigests() (all [numHashes]digest) {
+	for id, f := range newHash {
+		all[id] = f().(digest)
 	}
+	return all
 }
 
 // hmacKey is HMAC's two hashes after they have taken in the key's block, saved
@@ -48,7 +53,7 @@ type hmacKey struct {
 
 // newHMACKey takes a key no longer than the hash's block, as all of RFC 2404's and RFC 4868's are.
 func (s *Suite) newHMACKey(key []byte) (k hmacKey, err error) {
-	d := newDigests()[s.hash.hash]
+	d := newHash[s.hash.hash]().(digest)
 	block := make([]byte, d.BlockSize())
 	defer clear(block)
 	defer d.Reset()
