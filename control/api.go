@@ -58,11 +58,13 @@ type WorkerInfo struct {
 	Punted    uint64            `json:"punted"`
 	Cut       uint64            `json:"cut"`       // packets cut up to fit the path
 	Fragments uint64            `json:"fragments"` // what they were cut into
+	Joined    uint64            `json:"joined"`    // fragments that were put together with the last of their datagram
+	Waiting   uint64            `json:"waiting"`   // fragments that wait for the rest now
 	Acquires  uint64            `json:"acquires"`
 	LostMsgs  uint64            `json:"lost_msgs"`
 	Dropped   uint64            `json:"dropped"`
 	Drops     map[string]uint64 `json:"drops"`    // by reason; those that happened
-	Balanced  bool              `json:"balanced"` // rx + injected + fragments = tx + punted + cut + dropped
+	Balanced  bool              `json:"balanced"` // rx + injected + fragments = tx + punted + cut + joined + waiting + dropped
 	Stages    []StageInfo       `json:"stages"`
 }
 

@@ -43,11 +43,17 @@ func (l metricsLog) Println(v ...any) { l.c.log.Debug("answer a client", "err", 
 // A family is a metric with its labels; get reads one value of a V.
 type family[V any] struct {
 	desc *prometheus.Desc
+	kind prometheus.ValueType
 	get  func(*V) uint64
 }
 
 func count[V any](name, help string, labels []string, get func(*V) uint64) family[V] {
-	return family[V]{prometheus.NewDesc("spigot_"+name+"_total", help, labels, nil), get}
+	return family[V]{prometheus.NewDesc("spigot_"+name+"_total", help, labels, nil), prometheus.CounterValue, get}
+}
+
+// gauge is count for what goes up and down.
+func gauge[V any](name, help string, labels []string, get func(*V) uint64) family[V] {
+	return family[V]{prometheus.NewDesc("spigot_"+name, help, labels, nil), prometheus.GaugeValue, get}
 }
 
 var (
@@ -68,6 +74,10 @@ var workerFamilies = []family[counter.Values]{
 	count("punted_packets", "Packets handed to the slow path or the host.", byWorker, func(v *counter.Values) uint64 { return v.Punted }),
 	count("cut_packets", "Packets cut up to fit the path.", byWorker, func(v *counter.Values) uint64 { return v.Cut }),
 	count("fragments", "What they were cut into.", byWorker, func(v *counter.Values) uint64 { return v.Fragments }),
+	count("joined_fragments", "Fragments put together with the last of their datagram.", byWorker,
+		func(v *counter.Values) uint64 { return v.Joined }),
+	gauge("waiting_fragments", "Fragments that wait for the rest of their datagram.", byWorker,
+		func(v *counter.Values) uint64 { return v.Waiting }),
 	count("acquires", "Requests for SAs.", byWorker, func(v *counter.Values) uint64 { return v.Acquires }),
 	count("lost_messages", "Messages to the slow path that found its ring full.", byWorker,
 		func(v *counter.Values) uint64 { return v.LostMsgs }),
@@ -143,7 +153,7 @@ func (k *collector) gather() (g gathered) {
 		for _, q := range p.Queues {
 			s := q.Stats()
 			for _, f := range queueFamilies {
-				g.add(f.desc, prometheus.CounterValue, f.get(&s), p.Name, p.Side, strconv.Itoa(q.Info().Queue))
+				g.add(f.desc, f.kind, f.get(&s), p.Name, p.Side, strconv.Itoa(q.Info().Queue))
 			}
 		}
 	}
@@ -153,7 +163,7 @@ func (k *collector) gather() (g gathered) {
 
 func (g *gathered) worker(v counter.Values, labels ...string) {
 	for _, f := range workerFamilies {
-		g.add(f.desc, prometheus.CounterValue, f.get(&v), labels...)
+		g.add(f.desc, f.kind, f.get(&v), labels...)
 	}
 	for r := counter.None + 1; r < counter.NumReasons; r++ {
 		g.add(dropsDesc, prometheus.CounterValue, v.Drops[r], append(labels, r.String())...)
@@ -193,6 +203,6 @@ func (g *gathered) tables(c *Controller) {
 		g.add(policiesDesc, prometheus.GaugeValue, n, kind[0], kind[1])
 	}
 	for _, f := range slowFamilies {
-		g.add(f.desc, prometheus.CounterValue, f.get(&c.stats))
+		g.add(f.desc, f.kind, f.get(&c.stats))
 	}
 }

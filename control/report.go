@@ -63,7 +63,7 @@ func (c *Controller) reportWorkers() []WorkerInfo {
 		info := WorkerInfo{
 			Core: w.Core, Crypto: tier.String(), Turns: v.Turns, Busy: v.Busy, Sleeps: v.Sleeps,
 			Rx: v.Rx, RxBytes: v.RxBytes, Injected: v.Injected, Tx: v.Tx, TxBytes: v.TxBytes,
-			Punted: v.Punted, Cut: v.Cut, Fragments: v.Fragments, Acquires: v.Acquires, LostMsgs: v.LostMsgs,
+			Punted: v.Punted, Cut: v.Cut, Fragments: v.Fragments, Joined: v.Joined, Waiting: v.Waiting, Acquires: v.Acquires, LostMsgs: v.LostMsgs,
 			Dropped: v.Dropped(), Drops: map[string]uint64{}, Balanced: v.Balanced(),
 		}
 		for r, n := range v.Drops {

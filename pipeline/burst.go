@@ -19,6 +19,7 @@ const (
 	sent         // a port owns the frame
 	cutUp        // goes on as its fragments, the frame goes home
 	held         // the worker keeps the frame until the packet's SA is there
+	parted       // waits for the rest of its datagram, the frame goes home
 )
 
 // packet is one frame on its way through the stages.

@@ -25,7 +25,7 @@
 // those that end here; one place, finish, counts them and gives their frames
 // back. Every frame received is counted exactly once:
 //
-//	rx + injected + fragments = tx + punted + cut + drops
+//	rx + injected + fragments = tx + punted + cut + joined + waiting + drops
 //
 // In tunnel mode the packet is the payload of a new one. In transport mode ESP
 // goes between the packet's IP header and its payload, and the two meet again

@@ -114,7 +114,7 @@ func TestEveryInboundDropHasItsReason(t *testing.T) {
 		{"unknown SPI", change(seal(), esp, 9, 9, 9, 9), counter.UnknownSPI},
 		{"ICV", change(seal(), len(first)-1, ^seal()[len(first)-1]), counter.AuthFailed},
 		{"cut by a block", cut(seal(), 4), counter.AuthFailed},
-		{"a fragment", fixSum4(change(seal(), 20, 0x20, 0)), counter.Fragment},
+		{"a tiny fragment", fixSum4(change(change(seal(), 20, 0x20, 0), 16, 0, 60)), counter.BadFragment},
 		{"far-future number, bad ICV", change(seal(), esp+4, 0x7f, 0, 0, 0), counter.AuthFailed},
 		{"clear, though protected", udp4(hostA4, hostB4, 64, 100), counter.InPolicyClear},
 		{"clear, without a policy", udp4(hostA4, netip.MustParseAddr("10.77.0.1"), 64, 100), counter.NoPolicy},

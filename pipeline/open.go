@@ -14,6 +14,11 @@ import (
 func (w *Worker) sa(b *Burst) {
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
+		if p.info.Fragment {
+			if w.rejoin(b, i); p.info.Fragment || p.fate != alive {
+				continue
+			}
+		}
 		udp := 0
 		switch {
 		case p.info.Proto == wire.ProtoESP:
@@ -47,9 +52,6 @@ func (w *Worker) isOurs(p *packet) bool { return w.fib.Lookup(&p.tuple.Dst).Stat
 
 // findSA finds p's SA; udp is the length of the UDP header in front of ESP.
 func (w *Worker) findSA(p *packet, udp int) (r counter.Reason) {
-	if p.info.Fragment {
-		return counter.Fragment
-	}
 	if r := p.locateESP(udp); r != counter.None {
 		return r
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,10 +51,12 @@ type Worker struct {
 	burst     Burst
 	fragments Burst
 
-	fragmentID uint32 // of the last IPv6 packet that was cut
-	frames     [MaxBurst]pmd.Frame
-	jobs       [MaxBurst]sad.Job
-	egress     []egress
+	reassembler *reassembler
+	born        time.Time
+	fragmentID  uint32 // of the last IPv6 packet that was cut
+	frames      [MaxBurst]pmd.Frame
+	jobs        [MaxBurst]sad.Job
+	egress      []egress
 
 	acquired   asked
 	resolved   asked
@@ -90,6 +93,7 @@ func New(cfg Config) (*Worker, error) {
 		w.hostMsgs, w.hostMsg = make([]fib.HostPacket, hostBurst), make([]fib.HostPacket, 1)
 		w.polls = append(w.polls, unix.PollFd{Fd: int32(h.Wake.FD()), Events: unix.POLLIN})
 	}
+	w.reassembler, w.born = newReassembler(w.c, cfg.Seed, cfg.Pool.Chunk()), time.Now()
 	for _, p := range cfg.Ports {
 		q := port{side: p.Side, queues: p.Queues}
 		if mac := p.Queues[0].Info().MAC; len(mac) == 6 {
@@ -203,6 +207,9 @@ func (w *Worker) Turn() int {
 		w.unpublished = true
 	}
 	if w.c.Turns%publishEvery == 0 || n == 0 && w.unpublished {
+		if w.c.Waiting != 0 {
+			w.reassembler.sweep(time.Since(w.born))
+		}
 		w.c.Publish()
 		w.unpublished = false
 	}
@@ -279,6 +286,7 @@ func (w *Worker) finish(b *Burst) {
 			w.c.Punted++
 		case cutUp:
 			w.c.Cut++
+		case parted: // the reassembler has counted it
 		default:
 			w.c.Drops[p.reason]++
 		}

@@ -138,7 +138,7 @@ tables() {
 		ctl $side drops | jq -r 'map(select(.total > 0)) | if length == 0 then "  none" else .[] | "  \(.reason)\t\(.total)\t\(.text)" end'
 		printf 'gw-%s cycles a packet by stage (TSC, sampled turns)\n' $side
 		ctl $side workers | jq -r '.[0].stages[] | select(.packets > 0) | "  \(.stage)\t\(.cycles_per_packet | round)"' | expand -t 16
-		check "gw-$side counted every frame once: rx + injected + fragments = tx + punted + cut + drops" balanced $side
+		check "gw-$side counted every frame once: rx + injected + fragments = tx + punted + cut + joined + waiting + drops" balanced $side
 	done
 }
 

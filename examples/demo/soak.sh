@@ -60,7 +60,7 @@ done
 for side in a b; do
 	ctl $side drops | jq -r '.[] | select(.total > 0) | "      gw-'$side' \(.reason)\t\(.total)"'
 	check "gw-$side met faults: $(faults $side) drops" test "$(faults $side)" -gt 100
-	check "gw-$side counted every frame once: rx + injected + fragments = tx + punted + cut + drops" balanced $side
+	check "gw-$side counted every frame once: rx + injected + fragments = tx + punted + cut + joined + waiting + drops" balanced $side
 done
 for side in a b; do
 	check "gw-$side exits 0 on SIGTERM, all frames home" gateway_down $side

@@ -31,8 +31,9 @@ func (s Stage) String() string {
 }
 
 // Values is what one worker has counted. Every frame that enters a turn leaves
-// it once, and a packet that is cut up goes on as its fragments: Rx + Injected +
-// Fragments = Tx + Punted + Cut + sum(Drops).
+// it once. A packet that is cut up goes on as its fragments, and fragments that
+// are put together go on as the last of them: Rx + Injected + Fragments = Tx +
+// Punted + Cut + Joined + Waiting + sum(Drops).
 type Values struct {
 	Turns     uint64 // turns of the loop
 	Busy      uint64 // turns that carried at least one frame
@@ -45,6 +46,8 @@ type Values struct {
 	Punted    uint64 // packets handed to the slow path for an answer, or to the host
 	Cut       uint64 // packets that were cut up, to fit the path
 	Fragments uint64 // what they were cut into
+	Joined    uint64 // fragments that became a part of another, which goes on as their datagram
+	Waiting   uint64 // fragments that wait for the rest of their datagram now
 	Acquires  uint64 // acquire requests sent to the slow path
 	LostMsgs  uint64 // messages to the slow path that found its ring full
 	Drops     [NumReasons]uint64
@@ -66,7 +69,7 @@ func (v *Values) Dropped() uint64 {
 
 // Balanced says whether every frame that came in went out once.
 func (v *Values) Balanced() bool {
-	return v.Rx+v.Injected+v.Fragments == v.Tx+v.Punted+v.Cut+v.Dropped()
+	return v.Rx+v.Injected+v.Fragments == v.Tx+v.Punted+v.Cut+v.Joined+v.Waiting+v.Dropped()
 }
 
 // fields lists v's counters in one fixed order.
@@ -82,7 +85,7 @@ func (v *Values) fields(yield func(i int, f *uint64) bool) {
 		return true
 	}
 	if !each(&v.Turns, &v.Busy, &v.Sleeps, &v.Rx, &v.RxBytes, &v.Injected, &v.Tx, &v.TxBytes,
-		&v.Punted, &v.Cut, &v.Fragments, &v.Acquires, &v.LostMsgs) {
+		&v.Punted, &v.Cut, &v.Fragments, &v.Joined, &v.Waiting, &v.Acquires, &v.LostMsgs) {
 		return
 	}
 	for _, a := range [][]uint64{v.Drops[:], v.Cycles[:], v.Packets[:]} {
@@ -94,7 +97,7 @@ func (v *Values) fields(yield func(i int, f *uint64) bool) {
 	}
 }
 
-const numFields = 13 + int(NumReasons) + 2*int(NumStages)
+const numFields = 15 + int(NumReasons) + 2*int(NumStages)
 
 // Worker is the counters of one worker. The worker adds to the embedded
 // Values without atomics and calls Publish once a turn; everybody else calls

@@ -16,6 +16,9 @@ const (
 	BadExtension
 	BadMAC
 	Fragment
+	BadFragment
+	FragmentTimeout
+	FragmentEvicted
 	TTLExpired
 	NoPolicy
 	PolicyDiscard
@@ -53,12 +56,15 @@ const (
 var reasons = [NumReasons]struct{ name, text string }{
 	None:             {"none", "not dropped"},
 	Runt:             {"runt", "shorter than its headers"},
-	Giant:            {"giant", "longer than a frame, or spread over several"},
+	Giant:            {"giant", "longer than a frame, or spread over several; also a datagram put together of fragments"},
 	BadEtherType:     {"bad_ethertype", "neither IPv4 nor IPv6; VLAN tags are not handled"},
 	BadIPHeader:      {"bad_ip_header", "IP version, header length, total length or checksum is wrong"},
 	BadExtension:     {"bad_extension", "IPv6 extension headers are malformed, too many, or hold a routing header"},
 	BadMAC:           {"bad_mac", "not addressed to this port"},
-	Fragment:         {"fragment", "a fragment of an ESP packet, or one for an SA in transport mode: reassembly is not there yet"},
+	Fragment:         {"fragment", "a fragment for an SA in transport mode, which carries whole datagrams (RFC 4301, 7)"},
+	BadFragment:      {"bad_fragment", "a fragment of IPsec that is tiny, overlaps, comes twice or reaches beyond 64 KB (RFC 5722)"},
+	FragmentTimeout:  {"fragment_timeout", "a fragment of IPsec the rest of whose datagram did not come within 15 seconds"},
+	FragmentEvicted:  {"fragment_evicted", "a fragment of IPsec that had to make room for newer ones"},
 	TTLExpired:       {"ttl_expired", "TTL or hop limit ran out; answered with ICMP time exceeded"},
 	NoPolicy:         {"no_policy", "no SPD entry matches: the implicit discard (RFC 4301, 4.4.1)"},
 	PolicyDiscard:    {"policy_discard", "an SPD entry says discard"},
