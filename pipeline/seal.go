@@ -55,6 +55,11 @@ func (w *Worker) sealRun(b *Burst, row []uint8, sa *sad.Outbound, jobs []sad.Job
 			b.pkts[i].clampOut(sa)
 		}
 	}
+	if sa.Outer.TFC != 0 {
+		for _, i := range row {
+			b.pkts[i].hideLength(sa)
+		}
+	}
 	seq, granted := sa.Reserve(len(row))
 	var packets, bytes uint64
 	for k, i := range row {

@@ -30,6 +30,10 @@ type Outer struct {
 	// MSS is the most that the maximum segment size of a TCP connection may be whose
 	// SYN the SA carries; 0: leave it, MSSPath: what fits the path.
 	MSS uint16
+	// TFC is the least length of an inner packet in bytes: shorter ones are padded,
+	// so that nobody learns their length (RFC 4303, section 2.7), if the path takes
+	// them then; 0: none are, TFCPath: all are padded to what fits the path.
+	TFC uint16
 	// DSCP is the outer codepoint by the inner one; nil: the same.
 	DSCP *DSCPMap `json:",omitempty"`
 }
@@ -52,6 +56,9 @@ const MinMSS = 576 - 60 - 60
 
 // MSSPath as Outer.MSS stands for what fits the path.
 const MSSPath = 1<<16 - 1
+
+// TFCPath as Outer.TFC stands for what fits the path.
+const TFCPath = 1<<16 - 1
 
 // DF says what becomes of don't-fragment in an outer IPv4 header (RFC 4301,
 // section 8.1).
@@ -123,6 +130,13 @@ func (o *Outer) String() string {
 		words = append(words, "mss path")
 	default:
 		words = append(words, fmt.Sprintf("mss %d", o.MSS))
+	}
+	switch o.TFC {
+	case 0:
+	case TFCPath:
+		words = append(words, "tfc-pad mtu")
+	default:
+		words = append(words, fmt.Sprintf("tfc-pad %d", o.TFC))
 	}
 	if o.DecapDSCP {
 		words = append(words, "decapdscp copy")

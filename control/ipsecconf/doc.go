@@ -33,7 +33,9 @@
 //     "dscp copy|N|{ inner:outer, .. }", "ecn on|off", "ttl N", "flowlabel
 //     zero|copy|hash", and, inbound, "decapdscp keep|copy"; what becomes of packets
 //     that are too big for the path: "fragment after|before" encapsulation; the
-//     first of each is the default. "mss N|path" lowers the segment size of TCP;
+//     first of each is the default. "mss N|path" lowers the segment size of TCP; and
+//     "tfc-pad N|mtu" pads what is shorter to N bytes, or to what fits the path, so
+//     that nobody learns its length (RFC 4303, section 2.7);
 //   - "reqid N" on SAs and flows, which ties them together;
 //   - "priority N" on flows: lower is tried first; and "mode tunnel|transport",
 //     the mode of the SA that the flow wants.

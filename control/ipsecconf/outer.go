@@ -16,7 +16,7 @@ var (
 )
 
 // outerOptions are the options of an SA that readOuter reads.
-var outerOptions = []string{"df", "dscp", "ecn", "ttl", "flowlabel", "decapdscp", "fragment", "mss"}
+var outerOptions = []string{"df", "dscp", "ecn", "ttl", "flowlabel", "decapdscp", "fragment", "mss", "tfc-pad"}
 
 // readOuter reads the option t, one of outerOptions.
 func (r *saRule) readOuter(t token, c *cursor) (err *Error) {
@@ -51,6 +51,13 @@ func (r *saRule) readOuter(t token, c *cursor) (err *Error) {
 			var mss uint64
 			mss, err = c.number("mss", sad.MinMSS, sad.MSSPath-1)
 			o.MSS = uint16(mss)
+		}
+	case "tfc-pad":
+		o.TFC = sad.TFCPath
+		if !c.accept("mtu") {
+			var least uint64
+			least, err = c.number("tfc-pad", 1, sad.TFCPath-1)
+			o.TFC = uint16(least)
 		}
 	}
 	return err

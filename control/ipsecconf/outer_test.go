@@ -35,6 +35,8 @@ func TestOuterHeaderOptions(t *testing.T) {
 		{text: "fragment before", want: sad.Outer{SplitFirst: true}},
 		{text: "mss path", want: sad.Outer{MSS: sad.MSSPath}},
 		{text: "mss 1360", want: sad.Outer{MSS: 1360}},
+		{text: "tfc-pad mtu", want: sad.Outer{TFC: sad.TFCPath}},
+		{text: "tfc-pad 512", want: sad.Outer{TFC: 512}},
 		{text: "df clear dscp 46 ecn off ttl 9 flowlabel hash decapdscp copy", dscp: sad.DSCPSet(46),
 			want: sad.Outer{DF: sad.DFClear, NoECN: true, TTL: 9, Label: sad.LabelHash, DecapDSCP: true}},
 	} {
@@ -71,10 +73,11 @@ func TestOuterHeaderMistakes(t *testing.T) {
 		{sa + "dscp 64", `t.conf:1:38: codepoint is "64": want a number from 0 to 63`},
 		{sa + "dscp { 1 }", `t.conf:1:40: codepoint in front of ":" is "": want a number from 0 to 63`},
 		{sa + "dscp { 1:2 1:3 }", `t.conf:1:44: "codepoint 1" is given twice: leave one out`},
+		{sa + "tfc-pad 0", `t.conf:1:41: tfc-pad is "0": want a number from 1 to 65534`},
 		{sa + "mss 100", `t.conf:1:37: mss is "100": want a number from 456 to 65534`},
 		{sa + "ttl 0", `t.conf:1:37: ttl is "0": want a number from 1 to 255`},
 		{strings.Replace(sa, "esp", "esp transport", 1) + "spi 300 enc null authkey " + k32 + " df clear",
-			`t.conf:1:133: there is no outer header in transport mode: leave out df, dscp, ecn, ttl, flowlabel, decapdscp, fragment, mss`},
+			`t.conf:1:133: there is no outer header in transport mode: leave out df, dscp, ecn, ttl, flowlabel, decapdscp, fragment, mss, tfc-pad`},
 	} {
 		if _, err := read(c.text); err == nil || err.Error() != c.want {
 			t.Errorf("%s:\n got %v\nwant %s", c.text, err, c.want)

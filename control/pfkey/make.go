@@ -39,6 +39,8 @@ func AddOf(p *sad.Params) (*Message, error) {
 		err = fmt.Errorf("%w: a lifetime of more than 2^32-1 packets", ErrNoWord)
 	case q.Replay.Seq != p.Replay.Seq:
 		err = fmt.Errorf("%w: a sequence number to start from", ErrNoWord)
+	case q.Outer.String() != p.Outer.String():
+		err = fmt.Errorf("%w: %s", ErrNoWord, p.Outer.String())
 	case q.Encryption != p.Encryption || q.Integrity != p.Integrity:
 		err = fmt.Errorf("%w: %s %s", ErrNoWord, p.Encryption, p.Integrity)
 	}

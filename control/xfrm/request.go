@@ -171,7 +171,6 @@ func (r *request) parse(size int) (err error) {
 		what string
 	}{
 		{nl.XFRMA_MARK, "mark"}, {nl.XFRMA_SET_MARK, "output mark"}, {nl.XFRMA_IF_ID, "interface ID"},
-		{nl.XFRMA_TFCPAD, "traffic flow confidentiality padding"},
 		{nl.XFRMA_REPLAY_THRESH, "events after so many packets"}, {nl.XFRMA_ETIMER_THRESH, "events after so much time"},
 	} {
 		if b := r.attrs[x.typ]; b != nil && anySet(b) {

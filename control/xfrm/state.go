@@ -30,6 +30,7 @@ type saExtra struct {
 	seq   uint32
 	flags uint8
 	extra uint32 // XFRMA_SA_EXTRA_FLAGS
+	tfc   uint32 // XFRMA_TFCPAD
 	ring  bool   // the replay state came as a replayESN
 }
 
@@ -92,6 +93,9 @@ func (r *request) saParams(info *usersaInfo) (p control.SAParams, err error) {
 		}
 		p.Carried = sad.Lifetime{Packets: cur.packets, Bytes: cur.bytes}
 	}
+	if extra.tfc = r.attrs.u32(nl.XFRMA_TFCPAD); extra.tfc != 0 && (!p.Tunnel || p.Proto != protoESP) {
+		return p, refuse(eINVAL, "traffic flow confidentiality padding: it is for ESP in tunnel mode; leave it out")
+	}
 	p.Outer = extra.outer()
 	p.Opaque = extra
 	return p, nil
@@ -107,6 +111,7 @@ func (x *saExtra) outer() (o sad.Outer) {
 	if x.extra&nl.XFRM_SA_XFLAG_DONT_ENCAP_DSCP != 0 {
 		o.DSCP = sad.DSCPSet(0)
 	}
+	o.TFC = uint16(min(x.tfc, sad.TFCPath))
 	return o
 }
 
@@ -347,6 +352,9 @@ func putSA(b []byte, h header, sa *control.SA) []byte {
 func (m *message) state(sa *control.SA, extra *saExtra) *message {
 	if v := word(extra.extra); v != 0 {
 		m.attr(nl.XFRMA_SA_EXTRA_FLAGS, &v)
+	}
+	if v := word(extra.tfc); v != 0 {
+		m.attr(nl.XFRMA_TFCPAD, &v)
 	}
 	if v := long(since1970(sa.LastUse)); v != 0 {
 		m.attr(nl.XFRMA_LASTUSED, &v)

@@ -250,6 +250,32 @@ func TestOuterHeaderFlags(t *testing.T) {
 	}
 }
 
+// Padding to a length is done, to any length beyond an IP packet's as far as the
+// path goes, and said again.
+func TestPadding(t *testing.T) {
+	for i, row := range []struct {
+		pad  word
+		want string
+	}{{1400, "tfc-pad 1400"}, {65534, "tfc-pad 65534"}, {1 << 16, "tfc-pad mtu"}, {1<<32 - 1, "tfc-pad mtu"}} {
+		r := newRig(t)
+		c := r.client(t, 0)
+		sa := outboundSA(0x1000 + uint32(i))
+		sa.flags = flagAnyFamily
+		r.do(t, c, 0, r.req(msgNewSA, syscall.NLM_F_ACK, sa, with(nl.XFRMA_ALG_AEAD, gcm()), with(nl.XFRMA_TFCPAD, &row.pad)))
+		id := &usersaID{dst: sa.id.dst, spi: sa.id.spi, family: afInet, proto: 50}
+		var back word
+		if err := decode(r.one(t, c, r.req(msgGetSA, 0, id)).attr(t, usersaInfoLen, nl.XFRMA_TFCPAD), &back); err != nil || back != row.pad {
+			t.Errorf("%d came back as %d, %v", row.pad, back, err)
+		}
+		_ = r.ctl.Keying(func(k *control.Keying) {
+			got, err := k.SA(control.SAID{SPI: sa.id.spi, Dst: flow.From4(sa.id.dst[:]), Proto: 50}, false)
+			if err != nil || got.Outer.String() != row.want {
+				t.Errorf("%d: %q, want %q; %v", row.pad, got.Outer.String(), row.want, err)
+			}
+		})
+	}
+}
+
 // What says more than Spigot does is refused, not forgotten.
 func TestRefusedSAs(t *testing.T) {
 	type edit = func(*usersaInfo)
@@ -278,7 +304,9 @@ func TestRefusedSAs(t *testing.T) {
 		{"output mark", none, []func(*message){u32(nl.XFRMA_SET_MARK, 1)}, syscall.EOPNOTSUPP},
 		{"interface ID", none, []func(*message){u32(nl.XFRMA_IF_ID, 42)}, syscall.EOPNOTSUPP},
 		{"interface ID 0", none, []func(*message){u32(nl.XFRMA_IF_ID, 0)}, 0},
-		{"padding", none, []func(*message){u32(nl.XFRMA_TFCPAD, 1400)}, syscall.EOPNOTSUPP},
+		{"padding", none, []func(*message){u32(nl.XFRMA_TFCPAD, 1400)}, 0},
+		{"padding to the path", none, []func(*message){u32(nl.XFRMA_TFCPAD, 1<<32-1)}, 0},
+		{"padding in transport mode", func(s *usersaInfo) { s.mode = 0 }, []func(*message){u32(nl.XFRMA_TFCPAD, 1400)}, syscall.EINVAL},
 		{"padding 0", none, []func(*message){u32(nl.XFRMA_TFCPAD, 0)}, 0},
 		{"mark", none, []func(*message){with(nl.XFRMA_MARK, &hashInfo{1, 0xff})}, syscall.EOPNOTSUPP},
 		{"offload", none, []func(*message){with(nl.XFRMA_OFFLOAD_DEV, &hashInfo{1, 0})}, syscall.EOPNOTSUPP},
