@@ -18,6 +18,11 @@ const (
 // lifetime a second after the soft one does not miss its round.
 const grace = 900 * time.Millisecond
 
+// infancy is how old an SA is at the least when its soft lifetime is announced:
+// a daemon that has just added it may not know it yet as its own, and is told
+// only once. It also bounds how often an SA is rekeyed.
+const infancy = 500 * time.Millisecond
+
 // judge goes on with the round over all SAs that chores has begun.
 func (c *Controller) judge(now time.Time) {
 	if c.sas.cursor != nil {
@@ -110,6 +115,9 @@ func (r *record) verdict(packets, bytes uint64, now time.Time) (reason string, h
 	}
 	if !r.soft {
 		if reason = reached(&r.softLimit, r, packets, bytes, now); reason != "" {
+			if now.Sub(r.added) < infancy {
+				reason = ""
+			}
 			return reason, false
 		}
 	} else if now.Sub(r.warned) < grace {

@@ -250,7 +250,7 @@ func TestAMatureSAChangesItsLifetimes(t *testing.T) {
 	})
 	r := g.list()[0]
 	r.out.Count(1, 100)
-	g.Do(func() { g.chores(time.Now()) })
+	g.Do(func() { g.chores(r.added.Add(time.Second)) })
 	g.key(t, func(k *Keying) {
 		if v, _ := k.SA(r.id, false); v.State != Dying || v.Packets != 1 || v.Bytes != 100 || v.FirstUse.IsZero() || v.LastUse.IsZero() {
 			t.Errorf("after its soft lifetime: %+v", v)
@@ -269,7 +269,7 @@ func TestAMatureSAChangesItsLifetimes(t *testing.T) {
 		there   bool
 	}{{3, 1, true}, {1, 2, true}, {10, 2, true}, {5, 2, false}} {
 		r.out.Count(c.packets, 0)
-		g.Do(func() { g.chores(r.added.Add(time.Duration(i+1) * time.Second)) })
+		g.Do(func() { g.chores(r.added.Add(time.Duration(i+2) * time.Second)) })
 		soft := 0
 		for _, e := range g.hear(EventExpire) {
 			if !e.Hard {

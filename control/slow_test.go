@@ -262,15 +262,16 @@ func TestLifetimes(t *testing.T) {
 		{"time", limit(sad.Lifetime{Seconds: 10}, sad.Lifetime{Seconds: 20}), []use{
 			{9 * time.Second, 1, 1, ""}, {10 * time.Second, 0, 0, "soft time"}, {11 * time.Second, 0, 0, ""}, {20 * time.Second, 0, 0, "hard time"}}},
 		{"bytes", limit(sad.Lifetime{Bytes: 100}, sad.Lifetime{Bytes: 200}), []use{
-			{0, 1, 99, ""}, {0, 1, 1, "soft bytes"}, {time.Second, 1, 99, ""}, {time.Second, 1, 1, "hard bytes"}}},
+			{time.Second, 1, 99, ""}, {time.Second, 1, 1, "soft bytes"}, {2 * time.Second, 1, 99, ""}, {2 * time.Second, 1, 1, "hard bytes"}}},
 		{"packets", limit(sad.Lifetime{Packets: 2}, sad.Lifetime{Packets: 3}), []use{
-			{0, 1, 1, ""}, {0, 1, 1, "soft packets"}, {grace - 1, 1, 1, ""}, {grace, 0, 0, "hard packets"}}},
+			{0, 1, 1, ""}, {infancy - 1, 1, 1, ""}, {infancy, 0, 0, "soft packets"}, {infancy + grace - 1, 1, 1, ""},
+			{infancy + grace, 0, 0, "hard packets"}}},
 		{"first use", limit(sad.Lifetime{UseSeconds: 5}, sad.Lifetime{UseSeconds: 8}), []use{
 			{100 * time.Second, 0, 0, ""}, {101 * time.Second, 1, 1, ""}, {105 * time.Second, 0, 0, ""},
 			{106 * time.Second, 0, 0, "soft use time"}, {109 * time.Second, 0, 0, "hard use time"}}},
 		{"hard alone", limit(sad.Lifetime{}, sad.Lifetime{Packets: 1}), []use{{0, 5, 5, "hard packets"}}},
 		{"both at once are soft first", limit(sad.Lifetime{Packets: 1}, sad.Lifetime{Packets: 1}), []use{
-			{0, 1, 1, "soft packets"}, {grace - 1, 0, 0, ""}, {grace, 0, 0, "hard packets"}}},
+			{0, 1, 1, ""}, {infancy, 0, 0, "soft packets"}, {infancy + grace - 1, 0, 0, ""}, {infancy + grace, 0, 0, "hard packets"}}},
 		{"time and bytes at once", limit(sad.Lifetime{Seconds: 10}, sad.Lifetime{Bytes: 9}), []use{
 			{10 * time.Second, 1, 9, "soft time"}, {11 * time.Second, 0, 0, "hard bytes"}}},
 		{"hard before soft", limit(sad.Lifetime{Packets: 9}, sad.Lifetime{Packets: 1}), []use{{0, 1, 1, "hard packets"}}},
@@ -357,7 +358,7 @@ func TestCountsAreJudgedBetweenRounds(t *testing.T) {
 		r.out.Count(1, 200)
 		for i, want := range c.after {
 			g.news = nil
-			g.Do(func() { g.poll(r.added.Add(time.Duration(i) * time.Second)) })
+			g.Do(func() { g.poll(r.added.Add(time.Duration(i+1) * time.Second)) })
 			got := ""
 			for _, e := range g.hear(EventExpire) {
 				got += map[bool]string{false: "soft ", true: "hard "}[e.Hard] + e.Reason
