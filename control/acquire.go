@@ -10,6 +10,7 @@ import (
 )
 
 const (
+	flowSeq      = 1 << 31          // of the numbers of acquires for one flow: daemons count their own from 1
 	acquireQuiet = 30 * time.Second // one acquire for a policy and peer holds back others for as long
 	maxAsks      = 4096             // acquires that are remembered
 	maxPeers     = 256              // the same of one policy, so that it cannot use up those of others
@@ -20,15 +21,19 @@ type Acquire struct {
 	Seq    uint32     // unique; the daemon's answer names it
 	Policy *Policy    // as it was
 	Flow   flow.Tuple // of the packet that found no SA
-	Src    flow.Addr  // the gateway's end of the SA; zero: any
-	Peer   flow.Addr  // with whom to negotiate
-	Time   time.Time
+	// Sel is what the SA is to carry: the policy's selector, with the fields that
+	// it takes from packets as Flow has them.
+	Sel  flow.Selector
+	Src  flow.Addr // the gateway's end of the SA; zero: any
+	Peer flow.Addr // with whom to negotiate
+	Time time.Time
 }
 
 // ask is what an acquire is for.
 type ask struct {
 	policy uint32
 	peer   flow.Addr
+	flow   flow.Tuple // of a policy that has an SA for each flow; else zero
 }
 
 // asked is an acquire that was made, whether anybody listened or not.
@@ -69,20 +74,34 @@ func (a *acquires) answered(policy uint32) {
 	delete(a.byPolicy, policy)
 }
 
+// answeredFlow is answered for one flow of a policy.
+func (a *acquires) answeredFlow(policy uint32, f flow.Tuple) {
+	for _, q := range a.byPolicy[policy] {
+		if q.flow == f {
+			a.remove(q)
+			return
+		}
+	}
+}
+
 // acquire passes a worker's request on, once in acquireQuiet for each policy
-// and peer: workers repeat themselves.
+// and peer, or flow: workers repeat themselves.
 func (c *Controller) acquire(req *spd.AcquireRequest, now time.Time) {
 	c.stats.Acquires++
 	p := c.spds.byID[req.Policy]
 	if p == nil || c.db.Bound(req.Policy) != nil {
 		return // answered, or the policy is gone: the request was on its way
 	}
+	f := p.rule.FlowOf(&req.Flow)
+	if p.flows[f] != nil {
+		return
+	}
 	t := &p.rule.Template
 	peer := t.Dst
 	if peer.IsZero() {
 		peer = req.Flow.Dst
 	}
-	k := ask{req.Policy, peer}
+	k := ask{req.Policy, peer, f}
 	if q := c.asks.byAsk[k]; q != nil {
 		if now.Sub(q.acquire.Time) < acquireQuiet {
 			return
@@ -95,7 +114,13 @@ func (c *Controller) acquire(req *spd.AcquireRequest, now time.Time) {
 	}
 	v := c.policyOf(p)
 	c.asks.lastSeq++
-	a := Acquire{Seq: c.asks.lastSeq, Policy: &v, Flow: req.Flow, Src: t.Src, Peer: peer, Time: now}
+	a := Acquire{
+		Seq: c.asks.lastSeq &^ flowSeq, Policy: &v, Flow: req.Flow, Sel: p.rule.Narrowed(&req.Flow),
+		Src: t.Src, Peer: peer, Time: now,
+	}
+	if p.rule.PFP != 0 {
+		a.Seq |= flowSeq
+	}
 	if a.Src.IsZero() && t.Mode == spd.Transport {
 		a.Src = req.Flow.Src
 	}

@@ -129,7 +129,8 @@ type PolicyInfo struct {
 	Action   string        `json:"action"`             // "discard", "bypass" or "protect"
 	Level    string        `json:"level,omitempty"`    // of protect: "require", "acquire", "use" or "dontacq"
 	Template *TemplateInfo `json:"template,omitempty"` // of protect
-	BoundSPI uint32        `json:"bound_spi"`          // outbound protect: the SA in use; 0: none
+	PFP      []string      `json:"pfp,omitempty"`      // what each flow's SA has of its own: "src", "dst", "proto", "ports"
+	BoundSPI uint32        `json:"bound_spi"`          // outbound protect: the SA in use; 0: none, or one for each flow
 	Static   bool          `json:"static"`             // from the configuration
 	Name     string        `json:"name"`
 }

@@ -23,9 +23,10 @@ type wanted struct {
 
 // want is all outbound policies that want one kind of SA, and the SAs of it.
 type want struct {
-	policies map[uint32]*policy
-	sas      []*record // in the order in which they were added
-	narrow   int       // of sas: those that carry a part of the traffic only
+	policies map[uint32]*policy // that one SA serves
+	perFlow  map[uint32]*policy // that have an SA for each flow
+	sas      []*record          // in the order in which they were added
+	narrow   int                // of sas: those that carry a part of the traffic only
 }
 
 // add makes r an SA of w.
@@ -108,6 +109,9 @@ func (c *Controller) offer(r *record) {
 		if _, there := find(w.sas, r); !there {
 			w.add(r)
 			o.stale[w] = true
+			for _, p := range w.perFlow {
+				c.bindFlow(p, r)
+			}
 		}
 	}
 }
@@ -125,8 +129,12 @@ func (c *Controller) withdraw(r *record) {
 		if w == nil {
 			continue
 		}
-		if i, ok := find(w.sas, r); ok && w.remove(i) {
+		i, ok := find(w.sas, r)
+		if ok && w.remove(i) {
 			o.stale[w] = true
+		}
+		for _, p := range w.perFlow {
+			c.unbindFlow(p, r, w)
 		}
 	}
 }
@@ -165,7 +173,7 @@ func (c *Controller) seek(p *policy) {
 	o := &c.offers
 	w := o.wants[k]
 	if w == nil {
-		w = &want{policies: map[uint32]*policy{}}
+		w = &want{policies: map[uint32]*policy{}, perFlow: map[uint32]*policy{}}
 		list := o.peers[k.dst]
 		if k.reqid != 0 {
 			list = o.reqids[k.reqid]
@@ -177,8 +185,16 @@ func (c *Controller) seek(p *policy) {
 		}
 		o.wants[k] = w
 	}
-	w.policies[p.rule.ID] = p
-	c.bind(p, w)
+	if p.rule.PFP == 0 {
+		w.policies[p.rule.ID] = p
+		c.bind(p, w)
+		return
+	}
+	_ = c.db.Bind(p.rule.ID, nil) // cannot fail: it names no SA
+	w.perFlow[p.rule.ID] = p
+	for _, r := range w.sas {
+		c.bindFlow(p, r)
+	}
 }
 
 // forsake undoes seek. The policy stays bound until compile makes the tables
@@ -190,7 +206,8 @@ func (c *Controller) forsake(p *policy) {
 	}
 	w := c.offers.wants[k]
 	delete(w.policies, p.rule.ID)
-	if len(w.policies) == 0 {
+	delete(w.perFlow, p.rule.ID)
+	if len(w.policies)+len(w.perFlow) == 0 {
 		delete(c.offers.wants, k)
 		delete(c.offers.stale, w)
 	}
@@ -229,18 +246,8 @@ func (r *record) narrow() bool { return r.keyed != nil && r.keyed.params.Sel != 
 
 // covers says whether r may carry all that s selects.
 func (r *record) covers(s *flow.Selector) bool {
-	if !r.narrow() {
-		return true
-	}
-	t := r.keyed.params.Sel
-	return inRange(t.Src, s.Src) && inRange(t.Dst, s.Dst) &&
-		t.SrcPort.Lo <= s.SrcPort.Lo && s.SrcPort.Hi <= t.SrcPort.Hi &&
-		t.DstPort.Lo <= s.DstPort.Lo && s.DstPort.Hi <= t.DstPort.Hi &&
-		(t.Proto == flow.AnyProto || t.Proto == s.Proto)
+	return !r.narrow() || r.keyed.params.Sel.Covers(s)
 }
-
-// inRange says whether all of r lies in t.
-func inRange(t, r flow.AddrRange) bool { return t.Contains(r.Lo) && t.Contains(r.Hi) }
 
 // usable says whether sa can seal another packet.
 func usable(sa *sad.Outbound) bool { return sa.Seq() < lastSeq(&sa.SA) }

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -46,6 +47,7 @@ func (k *Keying) GetSPI(by Origin, q GetSPIRequest) (SA, error) {
 		Params: sad.Params{SPI: id.SPI, Proto: q.Proto, Src: q.Src, Dst: q.Dst, Reqid: q.Reqid, Tunnel: q.Tunnel},
 		Opaque: q.Opaque,
 	}
+	c.narrow(Origin{Seq: cmp.Or(q.Acquire, by.Seq)}, &p, nil)
 	r := &record{
 		id: id, larval: true, added: time.Now(),
 		keyed: &keyed{params: p, owner: by, acquire: q.Acquire},

@@ -18,9 +18,6 @@ type PolicyParams struct {
 	spd.Policy
 	// Soft and Hard are seconds since the policy was made or changed; 0: no bound.
 	Soft, Hard uint64
-	// PerFlow asks for one SA a flow (populate from packet, RFC 4301, section
-	// 4.4.1).
-	PerFlow bool
 	// Flags is the dialect's, kept and returned.
 	Flags uint32
 	// Opaque is the dialect's: what Spigot does not act on and has to return. It

@@ -168,6 +168,7 @@ func (c *Controller) reportPolicies() []PolicyInfo {
 					Proto: nameOfProto(t.Proto), Mode: nameOfMode(t.Mode == spd.Tunnel),
 					Src: nameOfAddr(t.Src), Dst: nameOfAddr(t.Dst), Reqid: t.Reqid,
 				}
+				info.PFP = namesOf(p.PFP)
 				if sa := sas.Outbound(p.ID); sa != nil {
 					info.BoundSPI = sa.SPI
 				}
@@ -247,4 +248,14 @@ func nameOfPorts(r flow.PortRange) string {
 		return strconv.Itoa(int(r.Lo))
 	}
 	return fmt.Sprintf("%d-%d", r.Lo, r.Hi)
+}
+
+// namesOf lists the fields that a policy takes from packets.
+func namesOf(p spd.PFP) (names []string) {
+	for i, name := range [...]string{"src", "dst", "proto", "ports"} {
+		if p>>i&1 != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
 }

@@ -45,6 +45,7 @@ func (c *Controller) addKeyed(op string, kind EventKind, by Origin, p *SAParams,
 		return refused(op, err)
 	}
 	q := p.clone()
+	c.narrow(by, &q, larva)
 	if q.Sel != nil {
 		q.Selectors = append(q.Selectors, *q.Sel)
 	}

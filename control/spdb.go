@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"spigot/internal/flow"
 	"spigot/spd"
 )
 
@@ -20,6 +21,8 @@ type policy struct {
 	created time.Time
 	order   uint64
 	soft    bool // its soft lifetime has been announced
+	// The SAs of its flows, if it has one for each (spd.Policy.PFP).
+	flows map[flow.Tuple]*record
 }
 
 // policies is the SPD by ID, and what is to be published of it.
@@ -30,7 +33,7 @@ type policies struct {
 	lastID uint32
 	added  uint64
 	edits  [2]spdEdit   // by direction
-	gone   []uint32     // to be unbound with the next tables
+	gone   []*policy    // to be unbound with the next tables
 	tables spd.Snapshot // compiled last: what workers see, but for the length of edit
 }
 
@@ -95,9 +98,6 @@ func checkPolicy(rule *spd.Policy, params *PolicyParams) error {
 	}
 	if err := checked.Check(); err != nil {
 		return refused("set policy", err)
-	}
-	if params.PerFlow {
-		return fmt.Errorf("set policy: %w: one SA a flow: leave populate-from-packet out", ErrUnsupported)
 	}
 	return nil
 }
@@ -268,7 +268,7 @@ func (c *Controller) dropPolicy(p *policy) {
 	e := &s.edits[p.rule.Dir]
 	delete(e.add, id)
 	e.gone = append(e.gone, id)
-	s.gone = append(s.gone, id)
+	s.gone = append(s.gone, p)
 	c.forsake(p)
 }
 
@@ -307,10 +307,8 @@ func (c *Controller) compile() {
 		}
 		*table, *e = t, spdEdit{}
 	}
-	for _, id := range s.gone {
-		if s.byID[id] == nil {
-			_ = c.db.Bind(id, nil) // cannot fail: it names no SA
-		}
+	for _, p := range s.gone {
+		c.unbind(p)
 	}
 	s.gone = nil
 }

@@ -56,9 +56,13 @@ func TestPolicyOperations(t *testing.T) {
 			return err
 		}, ErrInvalid, syscall.EINVAL, 1},
 		{"one SA a flow", func(k *Keying) error {
-			_, err := k.AddPolicy(daemon, keyedPolicy("10.3.0.0/16", func(p *PolicyParams) { p.PerFlow = true }))
+			_, err := k.AddPolicy(daemon, keyedPolicy("10.3.0.0/16", perFlow))
 			return err
-		}, ErrUnsupported, syscall.EPROTONOSUPPORT, 1},
+		}, nil, 0, 2},
+		{"one SA a flow, inbound", func(k *Keying) error {
+			_, err := k.AddPolicy(daemon, keyedPolicy("10.3.0.0/16", perFlow, inDir(spd.In)))
+			return err
+		}, ErrInvalid, syscall.EINVAL, 1},
 		{"update", func(k *Keying) error {
 			was, _ := k.Policy(one.name())
 			id, err := k.UpdatePolicy(daemon, other)

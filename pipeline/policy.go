@@ -42,9 +42,16 @@ func (w *Worker) judge(b *Burst, i uint8, last *bound) {
 	}
 }
 
-// unbound handles a protect policy without an SA: it asks the slow path for
-// one where the policy's level says so, and tells whether the packet is lost.
+// unbound handles a protect policy without an SA of its own: if each of its flows
+// has one, that is p's. Else it asks the slow path for one where the policy's
+// level says so, and tells whether the packet is lost.
 func (w *Worker) unbound(pol *spd.Policy, p *packet) (drop bool) {
+	if pol.PFP != 0 {
+		f := pol.FlowOf(&p.tuple)
+		if p.out = w.sad.OutboundFlow(pol.ID, &f); p.out != nil {
+			return false
+		}
+	}
 	if pol.Level == spd.Require || pol.Level == spd.Acquire {
 		w.acquire(pol, p)
 	}

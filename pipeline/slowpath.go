@@ -33,7 +33,11 @@ func (a *asked) again(key, turn uint64) bool {
 
 // acquire asks the slow path for an SA for pol, on behalf of p.
 func (w *Worker) acquire(pol *spd.Policy, p *packet) {
-	if w.acquired.again(uint64(pol.ID), w.c.Turns) {
+	key := uint64(pol.ID)
+	if pol.PFP != 0 {
+		key = keyOf(pol.ID, pol.FlowOf(&p.tuple))
+	}
+	if w.acquired.again(key, w.c.Turns) {
 		return
 	}
 	w.acquireMsg[0] = spd.AcquireRequest{Policy: pol.ID, Flow: p.tuple}
@@ -42,6 +46,17 @@ func (w *Worker) acquire(pol *spd.Policy, p *packet) {
 	} else {
 		w.c.LostMsgs++
 	}
+}
+
+// keyOf returns a number for a flow of a policy. Flows that share one wait for
+// one another's questions.
+func keyOf(policy uint32, f flow.Tuple) uint64 {
+	h := uint64(policy) ^ f.Src.Hi ^ f.Dst.Hi<<1
+	for _, part := range [...]uint64{f.Src.Lo, f.Dst.Lo, uint64(f.SrcPort)<<16 | uint64(f.DstPort), uint64(f.Proto)} {
+		h = (h ^ part) * 0x9e3779b97f4a7c15
+		h ^= h >> 29
+	}
+	return h
 }
 
 // resolve asks the slow path to have the neighbour behind hop resolved.

@@ -36,6 +36,8 @@ type Snapshot struct {
 	seed seed
 	in   table[id, Inbound]
 	out  table[uint32, Outbound]
+	// The outbound SAs of policies that have one for each of their flows.
+	flows table[flowID, Outbound]
 	// The inbound SAs that are being negotiated.
 	early table[id, struct{}]
 }
@@ -66,8 +68,9 @@ type DB struct {
 	out   map[id]*outEntry
 	bound map[uint32]*outEntry   // by policy; the innermost of a bundle
 	outer map[uint32][]*outEntry // by policy: the others of a bundle
-	gone  []*crypto.Key          // of SAs removed since the last publication
-	dying map[*crypto.Key]bool   // of SAs that workers may still hold
+	flows map[flowID]*outEntry
+	gone  []*crypto.Key        // of SAs removed since the last publication
+	dying map[*crypto.Key]bool // of SAs that workers may still hold
 }
 
 type inEntry struct {
@@ -79,6 +82,7 @@ type outEntry struct {
 	sa       *Outbound
 	order    uint64
 	policies map[uint32]bool // bound to it
+	flows    map[flowID]bool // bound to it
 }
 
 // NewDB returns an empty DB. Each edit calls publish with a new Snapshot,
@@ -95,7 +99,8 @@ func NewDB(d *epoch.Domain, publish func(*Snapshot)) *DB {
 func (db *DB) empty() {
 	db.in, db.out = map[id]*inEntry{}, map[id]*outEntry{}
 	db.bound, db.outer = map[uint32]*outEntry{}, map[uint32][]*outEntry{}
-	db.draft.in, db.draft.out, db.draft.early = table[id, Inbound]{}, table[uint32, Outbound]{}, table[id, struct{}]{}
+	db.flows = map[flowID]*outEntry{}
+	db.draft = Snapshot{Gen: db.draft.Gen, seed: db.draft.seed}
 }
 
 // Snapshot returns what was published last.
@@ -254,6 +259,9 @@ func (db *DB) Remove(spi uint32, dst flow.Addr, proto uint8) error {
 	if out != nil {
 		for policy := range maps.Clone(out.policies) {
 			db.bind(policy, nil)
+		}
+		for k := range maps.Clone(out.flows) {
+			db.bindFlow(k, nil)
 		}
 		delete(db.out, k)
 		db.gone = append(db.gone, out.sa.Key)

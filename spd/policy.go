@@ -28,6 +28,9 @@ func (p *Policy) Check() error {
 	if err := p.checkSelector(); err != nil {
 		return err
 	}
+	if err := p.checkPFP(); err != nil {
+		return err
+	}
 	if p.Action != Protect {
 		return nil
 	}

@@ -63,6 +63,7 @@ type Policy struct {
 	Level    Level
 	Template Template // for Protect by one SA
 	Bundle   *Bundle  // for Protect by several, in place of Template; it does not change
+	PFP      PFP      // of its selector, what each SA has of its own; for Out and Protect by one SA
 	Static   bool     // from the configuration: a daemon's flush spares it
 	Name     string   // where it comes from, for people: "ipsec.conf:12"
 }

@@ -103,5 +103,5 @@ func (l *loader) planPolicies(p *plan, steps []step) error {
 
 func samePolicy(old, m *pfkey.Message) bool {
 	a, b := &old.Policy, &m.Policy
-	return a.Kind == b.Kind && a.Priority == b.Priority && slices.Equal(a.Requests, b.Requests)
+	return a.Kind == b.Kind && a.Priority == b.Priority && a.PFP == b.PFP && slices.Equal(a.Requests, b.Requests)
 }

@@ -96,6 +96,7 @@ var answers = map[string]any{
 		{
 			ID: 3, Dir: "out", Priority: 5, Src: "10.1.0.0/16", Dst: "0.0.0.0/0", Proto: "6", SrcPort: "any", DstPort: "80-90",
 			Action: "protect", Level: "use", Template: &control.TemplateInfo{Proto: "esp", Mode: "transport", Src: "any", Dst: "any"},
+			PFP: []string{"src", "dst"},
 		},
 		{ID: 2, Dir: "in", Src: "::/0", Dst: "::/0", Proto: "58", SrcPort: "any", DstPort: "any", Action: "bypass"},
 	},

@@ -95,6 +95,8 @@ func boundTo(p control.PolicyInfo) string {
 	switch {
 	case p.Template == nil || p.Dir != control.DirOut:
 		return "-"
+	case len(p.PFP) > 0:
+		return "by " + strings.Join(p.PFP, "+")
 	case p.BoundSPI == 0:
 		return "none"
 	}

@@ -38,7 +38,10 @@
 //     that nobody learns its length (RFC 4303, section 2.7);
 //   - "reqid N" on SAs and flows, which ties them together;
 //   - "priority N" on flows: lower is tried first; and "mode tunnel|transport",
-//     the mode of the SA that the flow wants.
+//     the mode of the SA that the flow wants;
+//   - "pfp F" on flows, F being src, dst, proto, ports, all or a list of them: what
+//     a flow takes from packets (populate from packet, RFC 4301). For each value
+//     key daemons are asked for an SA of its own.
 //
 // It differs in three ways. Flows are tried in the order of the file, as RFC 4301
 // has it, and not the most specific one first. A flow in is "require" unless it

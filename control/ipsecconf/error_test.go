@@ -27,7 +27,12 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		{"flow from { 10.0.0.1 to\n 10.0.0.2\n", `t.conf:1:11: "{" is not closed: add "}" behind the list`},
 		{"flow from { } to any type deny", `t.conf:1:11: the list is empty: want an address in it`},
 		{"flow from { { any } } to any type deny", `t.conf:1:13: a list within a list: leave out the inner braces`},
-		{"flow from any to any type deny deny", `t.conf:1:32: unknown option "deny" of a flow: want one of local, peer, type, mode, reqid, priority`},
+		{"flow from any to any type deny deny", `t.conf:1:32: unknown option "deny" of a flow: want one of local, peer, type, mode, reqid, priority, pfp`},
+		{"flow from any to any peer any pfp", `t.conf:1:34: unknown field the end of the line for pfp: want one of src, dst, proto, ports, all`},
+		{"flow from any to any peer any pfp { src, sport }", `t.conf:1:42: unknown field "sport" for pfp: want one of src, dst, proto, ports, all`},
+		{"flow from any to any peer any pfp ports", `t.conf:1:31: ports say nothing without the protocol: write "pfp { proto ports }", or name one by "proto"`},
+		{"flow in from any to any peer any pfp all", `t.conf:1:34: "pfp" is for flows that go out: what comes in has its SA`},
+		{"flow from any to any type bypass pfp all", `t.conf:1:34: "pfp" has no meaning for a flow that uses no SA: leave it out, or the type bypass or deny`},
 		// Macros.
 		{"flow from $gw to any", `t.conf:1:11: macro "gw" is not defined: write NAME = "..." above this line`},
 		{"flow from $ to any", `t.conf:1:11: "$" without the name of a macro: write $name`},

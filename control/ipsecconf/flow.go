@@ -2,6 +2,7 @@ package ipsecconf
 
 import (
 	"math"
+	"slices"
 
 	"spigot/internal/flow"
 	"spigot/spd"
@@ -27,6 +28,8 @@ type flowRule struct {
 	mode        spd.Mode
 	reqid       uint32
 	priority    uint32
+	pfp         spd.PFP
+	pfpPos      Position
 	forSA       token // an option that makes sense with an SA only
 }
 
@@ -91,7 +94,7 @@ func (r *flowRule) head(c *cursor) (err *Error) {
 	}
 }
 
-var flowOptions = []string{"local", "peer", "type", "mode", "reqid", "priority"}
+var flowOptions = []string{"local", "peer", "type", "mode", "reqid", "priority", "pfp"}
 
 // option reads the option t behind the hosts.
 func (r *flowRule) option(t token, c *cursor, given once) (err *Error) {
@@ -124,6 +127,9 @@ func (r *flowRule) option(t token, c *cursor, given once) (err *Error) {
 		r.forSA = t
 		n, err = c.number("reqid", 1, math.MaxUint32)
 		r.reqid = uint32(n)
+	case t.is("pfp"):
+		r.forSA, r.pfpPos = t, t.pos
+		r.pfp, err = c.pfp()
 	case t.is("priority"):
 		n, err = c.number("priority", 0, math.MaxUint32)
 		r.priority = uint32(n)
@@ -133,6 +139,35 @@ func (r *flowRule) option(t token, c *cursor, given once) (err *Error) {
 		err = errorAt(t.pos, "unknown option %v of a flow: %s", t, oneOf(flowOptions))
 	}
 	return err
+}
+
+// pfpFields are what a flow may take from packets.
+var pfpFields = []struct {
+	name  string
+	field spd.PFP
+}{
+	{"src", spd.PFPSrc},
+	{"dst", spd.PFPDst},
+	{"proto", spd.PFPProto},
+	{"ports", spd.PFPPorts},
+	{"all", spd.PFPAll},
+}
+
+// pfp reads the fields that a flow takes from packets, one or a list of them.
+func (c *cursor) pfp() (spd.PFP, *Error) {
+	var all spd.PFP
+	err := c.list("what pfp takes", func() *Error {
+		names := make([]string, 0, len(pfpFields))
+		for _, f := range pfpFields {
+			if c.accept(f.name) {
+				all |= f.field
+				return nil
+			}
+			names = append(names, f.name)
+		}
+		return errorAt(c.peek().pos, "unknown field %v for pfp: %s", c.peek(), oneOf(names))
+	})
+	return all, err
 }
 
 // flowKinds are OpenBSD's types of flows.
@@ -173,6 +208,12 @@ func (r *flowRule) check() *Error {
 				return errorAt(at, "a port needs a protocol that has ports: add \"proto tcp\" or \"proto udp\" before \"from\"")
 			}
 		}
+	}
+	if r.pfp != 0 && !r.mirror && !slices.Contains(r.dirs, spd.Out) {
+		return errorAt(r.pfpPos, "\"pfp\" is for flows that go out: what comes in has its SA")
+	}
+	if r.pfp&(spd.PFPPorts|spd.PFPProto) == spd.PFPPorts && slices.Contains(r.protos, flow.AnyProto) {
+		return errorAt(r.pfpPos, "ports say nothing without the protocol: write \"pfp { proto ports }\", or name one by \"proto\"")
 	}
 	if r.action != spd.Protect && r.forSA.text != "" {
 		return errorAt(r.forSA.pos, "%v has no meaning for a flow that uses no SA: leave it out, or the type bypass or deny", r.forSA)
@@ -238,10 +279,14 @@ func (r *flowRule) policy(dir spd.Dir, sel flow.Selector, t spd.Template) *spd.P
 	if dir == spd.In {
 		t.Src, t.Dst = t.Dst, t.Src
 	}
-	return &spd.Policy{
+	p := &spd.Policy{
 		Dir: dir, Priority: r.priority, Sel: sel, Action: r.action, Level: r.level, Template: t,
 		Static: true, Name: r.pos.name(),
 	}
+	if dir == spd.Out {
+		p.PFP = r.pfp
+	}
+	return p
 }
 
 // template names the SA for what goes out from src to dst, or comes in so. As

@@ -43,6 +43,9 @@ func describe(p *spd.Policy) string {
 			fmt.Fprintf(&b, " reqid %d", t.Reqid)
 		}
 	}
+	if p.PFP != 0 {
+		fmt.Fprintf(&b, " pfp %04b", p.PFP)
+	}
 	if p.Priority != 0 {
 		fmt.Fprintf(&b, " priority %d", p.Priority)
 	}
@@ -105,6 +108,18 @@ func TestFlows(t *testing.T) {
 			"out t.conf:1 2001:db8::/32 -> 2001:db8:1::/48 require 50 tunnel 192.0.2.1 -> 192.0.2.2"}},
 		{"short prefixes, bits behind them", "flow out from 10/8 to 10.1.2.3/16 type deny", []string{
 			"out t.conf:1 10.0.0.0/8 -> 10.1.0.0/16 discard"}},
+		{"populate from packet", strings.Join([]string{
+			"flow from 10.0.0.1 to 10.0.0.2 pfp src",
+			"flow out from 10.0.0.1 to 10.0.0.2 pfp { src, dst }",
+			"flow out proto tcp from 10.0.0.1 to 10.0.0.2 pfp ports",
+			"flow out from 10.0.0.1 to 10.0.0.2 pfp { proto ports } priority 7",
+			"flow out from 10.0.0.1 to 10.0.0.2 pfp all"}, "\n"), []string{
+			"out t.conf:1 10.0.0.1/32 -> 10.0.0.2/32 require 50 tunnel :: -> 10.0.0.2 pfp 0001",
+			"in t.conf:1 10.0.0.2/32 -> 10.0.0.1/32 require 50 tunnel 10.0.0.2 -> ::",
+			"out t.conf:2 10.0.0.1/32 -> 10.0.0.2/32 require 50 tunnel :: -> 10.0.0.2 pfp 0011",
+			"out t.conf:3 proto 6 10.0.0.1/32 -> 10.0.0.2/32 require 50 tunnel :: -> 10.0.0.2 pfp 1000",
+			"out t.conf:4 10.0.0.1/32 -> 10.0.0.2/32 require 50 tunnel :: -> 10.0.0.2 pfp 1100 priority 7",
+			"out t.conf:5 10.0.0.1/32 -> 10.0.0.2/32 require 50 tunnel :: -> 10.0.0.2 pfp 1111"}},
 		{"extensions", "flow esp out from 10.0.0.1 to 10.0.0.2 reqid 0x10 priority 7 mode transport type acquire", []string{
 			"out t.conf:1 10.0.0.1/32 -> 10.0.0.2/32 acquire 50 transport :: -> 10.0.0.2 reqid 16 priority 7"}},
 		{"comments, continuations, lists over lines", "# a\n\n flow out \\\n\tfrom {\n 10.0.0.1, # one\n 10.0.0.2\n} to 10.0.0.3 \\\r\n type deny\r\n", []string{

@@ -263,7 +263,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(message(Acquire, ESP, from(ExtProposal, Message{Proposal: Proposal{32, make([]Comb, 2)}}),
 		from(ExtSrcIdentity, Message{SrcID: Identity{2, 5, "west.example"}}), from(ExtSrc, Message{Src: addr6})))
 	f.Add(message(SPDAdd, 0, from(ExtPolicy, Message{Policy: Policy{PolicyIPsec, DirOut, 1, 2,
-		[]Request{{Proto: 50, Mode: 2, Level: 3, Reqid: 4, Src: addr6.Addr, Dst: addr6.Addr}, {Proto: 51, Mode: 1}}}})))
+		[]Request{{Proto: 50, Mode: 2, Level: 3, Reqid: 4, Src: addr6.Addr, Dst: addr6.Addr}, {Proto: 51, Mode: 1}}, 15}})))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > MaxMessage { // the server reads no longer ones
 			return

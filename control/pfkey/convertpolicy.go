@@ -69,6 +69,7 @@ func (m *Message) policyParams(fresh func() uint32) (p control.PolicyParams, err
 	p.Dir, p.Sel, p.Priority = name.Dir, name.Sel, m.Policy.Priority
 	p.Soft, p.Hard = m.Soft.AddTime, m.Hard.AddTime
 	p.Name = "pf_key"
+	p.PFP = spd.PFP(m.Policy.PFP)
 	switch m.Policy.Kind {
 	case PolicyDiscard:
 		p.Action = spd.Discard
@@ -154,7 +155,7 @@ func (m *Message) describePolicy(p *control.Policy) {
 	m.Src, m.Dst = addressOf(p.Sel.Src, src, proto), addressOf(p.Sel.Dst, dst, proto)
 	m.Hard, m.Soft = Lifetime{AddTime: p.Hard}, Lifetime{AddTime: p.Soft}
 	m.Current = Lifetime{AddTime: unixTime(p.Created), UseTime: unixTime(p.Used)}
-	m.Policy = Policy{Dir: dirOf(p.Dir), ID: p.ID, Priority: p.Priority}
+	m.Policy = Policy{Dir: dirOf(p.Dir), ID: p.ID, Priority: p.Priority, PFP: uint8(p.PFP)}
 	switch p.Action {
 	case spd.Bypass:
 		m.Policy.Kind = PolicyNone

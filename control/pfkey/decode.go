@@ -295,8 +295,7 @@ const (
 )
 
 func (d *decoder) policy() Policy {
-	p := Policy{Kind: d.u16(), Dir: d.u8()}
-	d.skip(1)
+	p := Policy{Kind: d.u16(), Dir: d.u8(), PFP: d.u8()}
 	p.ID, p.Priority = d.u32(), d.u32()
 	for len(d.b) > 0 && d.err == nil {
 		if len(p.Requests) == maxRequests {

@@ -188,7 +188,7 @@ func (e *encoder) algorithms(all []Algorithm) {
 
 func (e *encoder) policy(p *Policy) {
 	e.u16(p.Kind)
-	e.u8(p.Dir, 0)
+	e.u8(p.Dir, p.PFP)
 	e.u32(p.ID)
 	e.u32(p.Priority)
 	for i := range p.Requests {

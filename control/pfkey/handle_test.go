@@ -291,7 +291,8 @@ func TestPoliciesComeBackAsTheyWere(t *testing.T) {
 			m.Src, m.Dst = net4("2001:db8:1::/48"), net4("2001:db8:2::/48")
 			m.Policy.Requests[0].Src, m.Policy.Requests[0].Dst = host("2001:db8::1").Addr, host("2001:db8::2").Addr
 		},
-		"lifetime": func(m *Message) { m.Has |= 1 << ExtHard; m.Hard.AddTime = 9999 },
+		"one SA a flow": func(m *Message) { m.Policy.PFP = 15 },
+		"lifetime":      func(m *Message) { m.Has |= 1 << ExtHard; m.Hard.AddTime = 9999 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p.t = t
@@ -305,6 +306,9 @@ func TestPoliciesComeBackAsTheyWere(t *testing.T) {
 			want.ID = a.Policy.ID
 			if len(want.Requests) == 1 && len(a.Policy.Requests) == 1 && want.Requests[0] != a.Policy.Requests[0] {
 				t.Errorf("request %+v, want %+v", a.Policy.Requests[0], want.Requests[0])
+			}
+			if a.Policy.PFP != want.PFP {
+				t.Errorf("takes %#x from packets, want %#x", a.Policy.PFP, want.PFP)
 			}
 			if a.Src != m.Src || a.Dst != m.Dst || a.Hard.AddTime != m.Hard.AddTime || a.Policy.Kind != want.Kind || a.Policy.Dir != want.Dir ||
 				a.Policy.Priority != want.Priority || len(a.Policy.Requests) != len(want.Requests) {

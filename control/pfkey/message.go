@@ -166,6 +166,7 @@ type Policy struct {
 	ID       uint32
 	Priority uint32
 	Requests []Request // innermost first
+	PFP      uint8     // spd.PFP, in a byte that others leave 0
 }
 
 // Request is one transformation of a policy. Src and Dst are the ends of the

@@ -142,13 +142,17 @@ func flagOf(b bool) uint8 {
 }
 
 // acquireEvent writes ACQUIRE: the policy's template, and the packet as a
-// selector.
+// selector, or what an SA of that packet's flow alone is to carry.
 func acquireEvent(a *control.Acquire) []byte {
 	info, tmpls := policyInfoOf(a.Policy)
 	info.dir = dirOut
+	sel := selectorOfPacket(&a.Flow)
+	if a.Policy.PFP != 0 {
+		sel = selectorOf(&a.Sel)
+	}
 	m := newMessage(nil, header{typ: msgAcquire}, &userAcquire{
 		id:  id{dst: addressOf(a.Peer), proto: a.Policy.Template.Proto},
-		src: addressOf(a.Src), sel: selectorOfPacket(&a.Flow), policy: info,
+		src: addressOf(a.Src), sel: sel, policy: info,
 		aalgos: ^uint32(0), ealgos: ^uint32(0), calgos: ^uint32(0), seq: a.Seq,
 	})
 	return m.templates(tmpls).end()

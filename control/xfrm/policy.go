@@ -21,6 +21,10 @@ const (
 	actionBlock = 1
 )
 
+// shareSession, of a template, wants an SA for each session, XFRM_SHARE_SESSION:
+// what Linux keeps and does not heed. The other values are those of Linux.
+const shareSession = 1
+
 const maxTemplates = 6 // XFRM_MAX_DEPTH
 
 // dirs is the SPD's name of each direction.
@@ -99,6 +103,9 @@ func (r *request) policyParams(info *userpolicyInfo) (p control.PolicyParams, er
 		}
 		if p.Dir == spd.Out {
 			p.Template.SPI = tmpls[0].id.spi
+			if tmpls[0].share == shareSession {
+				p.PFP = spd.PFPAll
+			}
 		}
 		if tmpls[0].optional != 0 {
 			p.Level = spd.Use
@@ -252,6 +259,9 @@ func templateOf(p *control.Policy) tmpl {
 	}
 	if p.Level == spd.Use || p.Level == spd.Acquire {
 		out.optional = 1
+	}
+	if p.PFP == spd.PFPAll {
+		out.share = shareSession
 	}
 	return out
 }

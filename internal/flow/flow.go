@@ -165,6 +165,15 @@ func (s *Selector) Matches(t *Tuple) bool {
 		s.DstPort.Lo <= t.DstPort && t.DstPort <= s.DstPort.Hi
 }
 
+// Covers says whether all that t selects lies in s.
+func (s *Selector) Covers(t *Selector) bool {
+	return s.Src.covers(t.Src) && s.Dst.covers(t.Dst) && s.SrcPort.covers(t.SrcPort) && s.DstPort.covers(t.DstPort) &&
+		(s.Proto == AnyProto || s.Proto == t.Proto)
+}
+
+func (r AddrRange) covers(q AddrRange) bool { return r.Contains(q.Lo) && r.Contains(q.Hi) }
+func (r PortRange) covers(q PortRange) bool { return r.Lo <= q.Lo && q.Hi <= r.Hi }
+
 // The protocols whose selectors have a message type and code for ports.
 const (
 	protoICMP   = 1
