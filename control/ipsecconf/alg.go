@@ -4,9 +4,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"spigot/crypto"
-	"spigot/sad"
 )
 
 // algorithm is one of OpenBSD's names and what it stands for.
@@ -75,9 +72,14 @@ var integrities = []algorithm{
 	{name: "aes-xcbc", to: "aes-xcbc-96", keys: []int{16}},
 	{name: "aes-cmac", to: "aes-cmac-96", keys: []int{16}},
 
+	{name: "aes-gmac", to: "aes-gmac", keys: []int{20, 28, 36}, salt: 4}, // of AH alone
+
 	{name: "hmac-md5", refuse: weakHash},
 	{name: "hmac-ripemd160", refuse: noMAC},
 }
+
+// nothing is the encryption of AH.
+var nothing = algorithm{name: "ah", keys: []int{0}}
 
 // OpenBSD's defaults.
 const (
@@ -125,11 +127,4 @@ func (a *algorithm) lengths() string {
 		text += ", the last " + strconv.Itoa(a.salt) + " of which are the salt"
 	}
 	return text
-}
-
-// UsesCounterMode says whether p's cipher must never meet the same key and IV
-// twice: a manual key of such an SA must not be used again after a restart.
-func UsesCounterMode(p *sad.Params) bool {
-	s, err := crypto.Lookup(p.Encryption, p.Integrity, len(p.EncKey))
-	return err == nil && s.CounterMode()
 }

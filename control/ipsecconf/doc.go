@@ -12,6 +12,8 @@
 //
 //	esp [tunnel|transport] from S to D spi X[:Y] [auth A] [enc E]
 //	     [authkey K[:K]|file "path[:path]"] [enckey K[:K]|file "path[:path]"]
+//	ah [tunnel|transport] from S to D spi X[:Y] [auth A]
+//	     [authkey K[:K]|file "path[:path]"]
 //
 // A statement ends with its line; a backslash carries it on to the next, and so
 // does an open brace. "#" starts a comment. Where one address, port or protocol
@@ -26,7 +28,10 @@
 //   - the algorithms aes-gcm-12, aes-gcm-8, aes-ccm, aes-ccm-12 and aes-ccm-8, the
 //     number being that of the ICV's bytes; aes-gcm-iiv, aes-ccm-8-iiv and
 //     chacha20-poly1305-iiv, whose IVs are not sent (RFC 8750); aes-gmac; and for
-//     integrity aes-xcbc and aes-cmac;
+//     integrity aes-xcbc and aes-cmac, and of AH aes-gmac, whose key ends with a
+//     salt of 4 bytes;
+//   - "align4" on SAs of AH over IPv4: their header is a multiple of 4 bytes, as RFC
+//     4302 has it, and not of 8 as Linux sends it. Received are both;
 //   - "esn", "replay N" (packets) and "lifetime soft|hard seconds N useseconds N
 //     bytes N packets N" on SAs;
 //   - on SAs in tunnel mode, what becomes of the outer header: "df copy|set|clear",

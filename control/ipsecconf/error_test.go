@@ -16,11 +16,12 @@ import (
 )
 
 func TestErrorsSayWhereAndHow(t *testing.T) {
-	const sa = "esp from 192.0.2.1 to 192.0.2.2 "
+	const sa, ah = "esp from 192.0.2.1 to 192.0.2.2 ", "ah from 192.0.2.1 to 192.0.2.2 "
+	k20 := strings.Repeat("ab", 20)
 	for _, c := range []struct{ text, want string }{
 		// Words.
 		{"flow from 10.0.0.1\\\n # no\n", `t.conf:2:6: found the end of the line: want "to" and an address`},
-		{"\n  bogus x", `t.conf:2:3: unknown statement "bogus": want one of flow, esp, include, name = "value"`},
+		{"\n  bogus x", `t.conf:2:3: unknown statement "bogus": want one of flow, esp, ah, include, name = "value"`},
 		{"flow from \"10.0.0.1", `t.conf:1:11: the string is not closed: add " on this line`},
 		{"flow from ;) to", `t.conf:1:11: ";" is no address: write it in numbers, names are not resolved`},
 		{"flow \\ from", `t.conf:1:6: character '\\' does not belong here: put it in quotes or remove it`},
@@ -79,8 +80,15 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		{"ike esp from any to any", `t.conf:1:1: keys that are negotiated come from a key daemon: write this into the daemon's own configuration (iked.conf, swanctl.conf)`},
 		{"tcpmd5 from any to any", `t.conf:1:1: TCP MD5 signatures belong to the TCP of the host, not to a gateway: remove the rule`},
 		{"ipcomp from any to any", `t.conf:1:1: compression (IPComp) is not offered: leave it out on both peers`},
-		{"ah from any to any", `t.conf:1:1: AH is not offered for manual SAs: use esp with "enc null" for integrity alone`},
-		{sa + "spi 300 bundle x", `t.conf:1:41: bundles of SAs are not offered: one esp SA encrypts and authenticates`},
+		{"ah from any to any", `t.conf:1:9: an SA goes from one host to one host: give a single address (networks belong into a flow)`},
+		{ah + "spi 300 enc null", `t.conf:1:40: AH does not encrypt: leave enc out, or write esp`},
+		{ah + "spi 300 authkey " + k32 + " enckey " + k32, `t.conf:1:120: ah takes no key: leave enckey out`},
+		{ah + "spi 300", `t.conf:1:36: the authkey is missing: hmac-sha2-256 takes 32 bytes in hex`},
+		{sa + "spi 300 align4", `t.conf:1:41: align4 is for ah over IPv4: leave it out`},
+		{"ah from 2001:db8::1 to 2001:db8::2 spi 300 align4", `t.conf:1:44: align4 is for ah over IPv4: leave it out`},
+		{sa + "spi 300 enc null auth aes-gmac", `t.conf:1:55: aes-gmac is for ah: with esp, "enc aes-128-gmac" does the same`},
+		{ah + "spi 300:301 auth aes-gmac authkey " + k20 + ":" + k20, `t.conf:1:107: this is the key at t.conf:1:66, too: aes-gmac would use one IV twice with it, which betrays both packets; give each SA and direction its own key`},
+		{sa + "spi 300 bundle x", `t.conf:1:41: SAs are bundled by the flow that uses them: write "bundle" there`},
 		// SAs.
 		{"esp from 10.0.0.0/8 to 192.0.2.2", `t.conf:1:10: an SA goes from one host to one host: give a single address (networks belong into a flow)`},
 		{"esp from 10.0.0.1 to any", `t.conf:1:22: an SA goes from one host to one host: give a single address (networks belong into a flow)`},
@@ -92,7 +100,7 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		{sa + "enc foo", "t.conf:1:37: unknown algorithm \"foo\": want one of aes, aes-128, aes-192, aes-256, aesctr, aes-128-ctr, aes-192-ctr, aes-256-ctr, " +
 			"aes-gcm, aes-128-gcm, aes-192-gcm, aes-256-gcm, aes-gmac, aes-128-gmac, aes-192-gmac, aes-256-gmac, chacha20-poly1305, " +
 			"aes-gcm-12, aes-gcm-8, aes-gcm-iiv, aes-ccm, aes-ccm-12, aes-ccm-8, aes-ccm-8-iiv, chacha20-poly1305-iiv, null"},
-		{sa + "auth foo", `t.conf:1:38: unknown algorithm "foo": want one of hmac-sha2-256, hmac-sha2-384, hmac-sha2-512, hmac-sha1, aes-xcbc, aes-cmac`},
+		{sa + "auth foo", `t.conf:1:38: unknown algorithm "foo": want one of hmac-sha2-256, hmac-sha2-384, hmac-sha2-512, hmac-sha1, aes-xcbc, aes-cmac, aes-gmac`},
 		{sa + "enc 3des", `t.conf:1:37: algorithm 3des is refused: its 64-bit blocks leak plaintext after a few gigabytes (RFC 8221): use aes or aes-gcm`},
 		{sa + "enc des", `t.conf:1:37: algorithm des is refused: its 56-bit keys can be found by trying (RFC 8221 says MUST NOT): use aes or aes-gcm`},
 		{sa + "auth hmac-md5", `t.conf:1:38: algorithm hmac-md5 is refused: its hash is broken (RFC 8221): use hmac-sha2-256`},
@@ -108,14 +116,14 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		{sa + "enckey 12:", `t.conf:1:43: the key is empty: give its bytes in hex`},
 		{sa + "enckey", `t.conf:1:39: found the end of the line: want a key in hex, or file "path"`},
 		{sa + "enckey 12 1234", `t.conf:1:43: unknown option: a word that looks like a key (not shown): if it is a part of a key, remove the blank in front of it`},
-		{sa + "udpencap", `t.conf:1:33: unknown option "udpencap" of an SA: want one of spi, auth, enc, authkey, enckey, esn, replay, reqid, lifetime, df, dscp, ecn, ttl, flowlabel, decapdscp, fragment, mss, tfc-pad`},
+		{sa + "udpencap", `t.conf:1:33: unknown option "udpencap" of an SA: want one of spi, auth, enc, authkey, enckey, esn, replay, reqid, lifetime, align4, df, dscp, ecn, ttl, flowlabel, decapdscp, fragment, mss, tfc-pad`},
 		{sa + "esn spi 300 enc aes-gcm enckey " + k20, `t.conf:1:33: esn needs the replay window, which tells the high half of sequence numbers (RFC 4303, A2): add "replay 64" or more`},
 		{sa + "replay 131073", `t.conf:1:40: replay window is "131073": want a number from 0 to 131072`},
 		{sa + "lifetime 30", `t.conf:1:42: found "30": want soft or hard`},
 		{sa + "lifetime soft 30", `t.conf:1:47: found "30": want one of seconds, useseconds, bytes, packets and a number`},
 		{sa + "lifetime soft bytes 1 bytes 2", `t.conf:1:55: "bytes" is given twice: leave one out`},
 		{sa + "spi 300 enc aes-gcm enckey " + k20 + " lifetime soft bytes 9 lifetime hard bytes 9", `t.conf:1:123: the soft lifetime of 9 bytes never comes before the hard one of 9: lower it`},
-		{sa + "spi 300 enc null authkey " + k32 + "\n" + sa + "spi 300 enc null authkey " + k32, `t.conf:2:37: an ESP SA with SPI 0x12c to 192.0.2.2 is at t.conf:1:37 already: choose another SPI`},
+		{sa + "spi 300 enc null authkey " + k32 + "\n" + sa + "spi 300 enc null authkey " + k32, `t.conf:2:37: an SA of this protocol with SPI 0x12c to 192.0.2.2 is at t.conf:1:37 already: choose another SPI`},
 		{sa + "spi 300:301 enc aes-gcm enckey " + k20 + ":" + k20, `t.conf:1:105: this is the key at t.conf:1:64, too: aes-gcm would use one IV twice with it, which betrays both packets; give each SA and direction its own key`},
 		// Files.
 		{"include", `t.conf:1:8: found the end of the line: want the name of a file`},

@@ -234,7 +234,7 @@ func TestKeysAndLifetimes(t *testing.T) {
 func TestAlgorithmsAreThere(t *testing.T) {
 	for _, enc := range encryptions {
 		for _, auth := range integrities {
-			if enc.refuse != "" || auth.refuse != "" {
+			if enc.refuse != "" || auth.refuse != "" || auth.salt > 0 {
 				continue
 			}
 			for _, n := range enc.keys {
@@ -254,11 +254,43 @@ func TestAlgorithmsAreThere(t *testing.T) {
 					t.Errorf("%s: %v", text, err)
 				}
 				counter := enc.aead || strings.Contains(enc.name, "ctr")
-				if UsesCounterMode(got.SAs[0]) != counter {
-					t.Errorf("%s: UsesCounterMode is %v", enc.name, !counter)
+				if (got.SAs[0].CounterKey() != nil) != counter {
+					t.Errorf("%s: it must not meet an IV twice: %v", enc.name, !counter)
 				}
 			}
 		}
+	}
+}
+
+// So must those of AH, whose header is of a multiple of 8 bytes unless the SA
+// says otherwise.
+func TestAH(t *testing.T) {
+	for _, auth := range integrities {
+		for _, n := range auth.keys {
+			text := fmt.Sprintf("ah transport from 192.0.2.1 to 192.0.2.2 spi 300:301 auth %s authkey %s:%s esn replay 64 reqid 9",
+				auth.name, strings.Repeat("ab", n), strings.Repeat("cd", n))
+			for _, align4 := range []bool{false, true} {
+				if align4 {
+					text += " align4"
+				}
+				got, err := read(text)
+				if err != nil {
+					t.Errorf("%s: %v", text, err)
+					continue
+				}
+				accepted(t, got)
+				for _, p := range got.SAs {
+					if p.Proto != 51 || p.Tunnel || p.Align4 != align4 || p.Encryption != "" || p.Integrity != auth.to || len(p.AuthKey) != n ||
+						!p.ESN || p.Window != 64 || p.Reqid != 9 || (p.CounterKey() != nil) != (auth.salt > 0) {
+						t.Errorf("%s: %v", text, p)
+					}
+				}
+			}
+		}
+	}
+	got, err := read("ah from 192.0.2.1 to 192.0.2.2 spi 300 authkey " + strings.Repeat("ab", 32))
+	if err != nil || got.SAs[0].Integrity != "hmac-sha2-256-128" || !got.SAs[0].Tunnel {
+		t.Errorf("the defaults: %v", err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 // direction: index 0 is forth, 1 is back.
 type saRule struct {
 	pos        Position
+	proto      uint8
 	ends       [2]flow.Addr
 	transport  bool
 	spi        [2]uint32
@@ -27,6 +28,8 @@ type saRule struct {
 	reqid      uint32
 	soft, hard sad.Lifetime
 	lifePos    Position
+	align4     bool
+	align4Pos  Position
 	outer      sad.Outer
 	outerPos   Position
 }
@@ -49,9 +52,9 @@ func newSeen() seen {
 	return seen{map[identity]Position{}, map[string]Position{}, map[string]bool{}}
 }
 
-// sa reads a manual SA; the cursor is behind "esp".
-func (p *parser) sa(pos Position, c *cursor) *Error {
-	r := saRule{pos: pos}
+// sa reads a manual SA of proto; the cursor is behind "esp" or "ah".
+func (p *parser) sa(pos Position, proto uint8, c *cursor) *Error {
+	r := saRule{pos: pos, proto: proto}
 	if !c.accept("tunnel") {
 		r.transport = c.accept("transport")
 	}
@@ -88,7 +91,7 @@ func oneHost(ranges []flow.AddrRange, pos Position) (flow.Addr, *Error) {
 	return ranges[0].Lo, nil
 }
 
-var saOptions = slices.Concat([]string{"spi", "auth", "enc", "authkey", "enckey", "esn", "replay", "reqid", "lifetime"}, outerOptions)
+var saOptions = slices.Concat([]string{"spi", "auth", "enc", "authkey", "enckey", "esn", "replay", "reqid", "lifetime", "align4"}, outerOptions)
 
 // saOption reads the option t.
 func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error) {
@@ -104,6 +107,8 @@ func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error
 	case t.is("auth"):
 		r.authPos = c.peek().pos
 		r.auth, err = c.choose(integrities)
+	case t.is("enc") && r.proto == protoAH:
+		err = errorAt(t.pos, "AH does not encrypt: leave enc out, or write esp")
 	case t.is("enc"):
 		r.enc, err = c.choose(encryptions)
 	case t.is("authkey"):
@@ -123,8 +128,10 @@ func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error
 		err = r.lifetime(c)
 	case t.kind == word && slices.Contains(outerOptions, t.text):
 		err = r.readOuter(t, c)
+	case t.is("align4"):
+		r.align4, r.align4Pos = true, t.pos
 	case t.is("bundle"):
-		err = errorAt(t.pos, "bundles of SAs are not offered: one esp SA encrypts and authenticates")
+		err = errorAt(t.pos, "SAs are bundled by the flow that uses them: write \"bundle\" there")
 	case !strings.ContainsFunc(t.text, func(c rune) bool { return c > 0x7f || !isHex(byte(c)) }):
 		err = errorAt(t.pos, "unknown option: %s: if it is a part of a key, remove the blank in front of it", hidden)
 	default:
@@ -189,7 +196,10 @@ func (r *saRule) lifetime(c *cursor) *Error {
 
 // check says what is missing and what does not go together.
 func (r *saRule) check() *Error {
-	if r.enc == nil {
+	switch {
+	case r.proto == protoAH:
+		r.enc = &nothing
+	case r.enc == nil:
 		r.enc = named(encryptions, defaultEncryption)
 	}
 	switch {
@@ -199,6 +209,10 @@ func (r *saRule) check() *Error {
 		return errorAt(r.authPos, "%s authenticates by itself: leave %q out", r.enc.name, "auth "+r.auth.name)
 	case r.enc.aead && r.authKey[0].bytes != nil:
 		return errorAt(r.authKey[0].pos, "%s has one key, the enckey: leave authkey out", r.enc.name)
+	case r.auth != nil && r.auth.salt > 0 && r.proto != protoAH:
+		return errorAt(r.authPos, "%s is for ah: with esp, \"enc aes-128-gmac\" does the same", r.auth.name)
+	case r.align4 && (r.proto != protoAH || !r.ends[0].Is4()):
+		return errorAt(r.align4Pos, "align4 is for ah over IPv4: leave it out")
 	case !r.enc.aead && r.auth == nil:
 		r.auth = named(integrities, defaultIntegrity)
 	}
@@ -257,6 +271,24 @@ func (r *saRule) checkLifetimes() *Error {
 	return nil
 }
 
+// once refuses a key that sa, made of r, must not share with another SA.
+func (p *parser) once(sa *sad.Params, r *saRule, i int) *Error {
+	k := sa.CounterKey()
+	if k == nil {
+		return nil
+	}
+	a, at := r.enc, r.encKey[i].pos
+	if r.proto == protoAH {
+		a, at = r.auth, r.authKey[i].pos
+	}
+	if before, ok := p.seen.key[string(k)]; ok {
+		return errorAt(at, "this is the key at %v, too: %s would use one IV twice with it, which betrays both packets; "+
+			"give each SA and direction its own key", before, a.name)
+	}
+	p.seen.key[string(k)] = at
+	return nil
+}
+
 // addSAs makes the SAs of r.
 func (p *parser) addSAs(r *saRule) *Error {
 	var made []*sad.Params
@@ -265,23 +297,21 @@ func (p *parser) addSAs(r *saRule) *Error {
 			continue
 		}
 		sa := &sad.Params{
-			SPI: r.spi[i], Proto: protoESP, Src: r.ends[i], Dst: r.ends[1-i], Tunnel: !r.transport,
+			SPI: r.spi[i], Proto: r.proto, Src: r.ends[i], Dst: r.ends[1-i], Tunnel: !r.transport,
 			Encryption: r.enc.to, EncKey: r.encKey[i].bytes, AuthKey: r.authKey[i].bytes,
 			ESN: r.esn, Window: r.replay, Reqid: r.reqid, Soft: r.soft, Hard: r.hard, Outer: r.outer, Name: r.pos.name(),
+			Align4: r.align4,
 		}
 		if r.auth != nil {
 			sa.Integrity = r.auth.to
 		}
 		id := identity{sa.SPI, sa.Dst, sa.Proto}
 		if at, ok := p.seen.sa[id]; ok {
-			return errorAt(r.spiPos[i], "an ESP SA with SPI %#x to %v is at %v already: choose another SPI", sa.SPI, sa.Dst, at)
+			return errorAt(r.spiPos[i], "an SA of this protocol with SPI %#x to %v is at %v already: choose another SPI", sa.SPI, sa.Dst, at)
 		}
 		p.seen.sa[id] = r.spiPos[i]
-		if UsesCounterMode(sa) {
-			if at, ok := p.seen.key[string(sa.EncKey)]; ok {
-				return errorAt(r.encKey[i].pos, "this is the key at %v, too: %s would use one IV twice with it, which betrays both packets; give each SA and direction its own key", at, r.enc.name)
-			}
-			p.seen.key[string(sa.EncKey)] = r.encKey[i].pos
+		if err := p.once(sa, r, i); err != nil {
+			return err
 		}
 		made = append(made, sa)
 	}

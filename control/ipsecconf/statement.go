@@ -115,10 +115,9 @@ var elsewhere = map[string]string{
 	"tcpmd5": "TCP MD5 signatures belong to the TCP of the host, not to a gateway: remove the rule",
 	"ipcomp": "compression (IPComp) is not offered: leave it out on both peers",
 	"ipip":   "IP in IP without ESP is not offered: use esp in tunnel mode",
-	"ah":     "AH is not offered for manual SAs: use esp with \"enc null\" for integrity alone",
 }
 
-var statements = []string{"flow", "esp", "include", "name = \"value\""}
+var statements = []string{"flow", "esp", "ah", "include", "name = \"value\""}
 
 // statement reads one statement.
 func (p *parser) statement(c *cursor) *Error {
@@ -132,7 +131,9 @@ func (p *parser) statement(c *cursor) *Error {
 	case t.is("flow"):
 		return p.flow(t.pos, c)
 	case t.is("esp"):
-		return p.sa(t.pos, c)
+		return p.sa(t.pos, protoESP, c)
+	case t.is("ah"):
+		return p.sa(t.pos, protoAH, c)
 	}
 	if why := elsewhere[t.text]; t.kind == word && why != "" {
 		return errorAt(t.pos, "%s", why)

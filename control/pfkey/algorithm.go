@@ -64,6 +64,15 @@ func numberOf(all []algorithm, name string) uint8 {
 // algorithms reads the algorithms and keys of an SA into p, which shares the
 // keys' memory with m.
 func (m *Message) algorithms(p *sad.Params) error {
+	if p.Proto == protoAH {
+		switch {
+		case m.SA.Enc != 0 || m.Has.Has(ExtEncKey):
+			return errorf(errInvalid, "AH with an encryption algorithm or a key for one")
+		case m.SA.Auth == 0 || m.SA.Auth == noAuth:
+			return errorf(errInvalid, "AH without an authentication algorithm")
+		}
+		return m.integrity(p)
+	}
 	enc, ok := numbered(encAlgorithms, m.SA.Enc)
 	switch {
 	case m.SA.Enc == 0:
@@ -77,6 +86,11 @@ func (m *Message) algorithms(p *sad.Params) error {
 	if m.SA.Auth == 0 || m.SA.Auth == noAuth {
 		return nil
 	}
+	return m.integrity(p)
+}
+
+// integrity reads the integrity algorithm, which there is, and its key.
+func (m *Message) integrity(p *sad.Params) error {
 	auth, ok := numbered(authAlgorithms, m.SA.Auth)
 	switch {
 	case !ok:

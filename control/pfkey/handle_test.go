@@ -48,6 +48,28 @@ func TestHeadersThatAKernelWouldNotTake(t *testing.T) {
 	}
 }
 
+// An SA of AH comes back as it was set, and is deleted by its own name.
+func TestAH(t *testing.T) {
+	p := newRig(t).connect(t, 0)
+	add := with(addSA(0x1000), func(m *Message) {
+		m.SAType, m.SA.Enc, m.SA2.Mode = AH, 0, ModeTransport
+		m.Has &^= 1 << ExtEncKey
+	})
+	p.ok(addSA(0x1000)) // ESP of the same SPI
+	p.ok(add)
+	get := with(add, func(m *Message) { m.Type, m.Has = Get, 1<<ExtSA|addresses })
+	got := p.one(get)
+	if got.Errno != 0 || got.SAType != AH || got.SA.Enc != 0 || got.SA.Auth != add.SA.Auth || !bytes.Equal(got.AuthKey, add.AuthKey) ||
+		got.Has.Has(ExtEncKey) || got.SA2.Mode != ModeTransport {
+		t.Errorf("got %+v", got)
+	}
+	p.ok(with(get, func(m *Message) { m.Type = Delete }))
+	p.fails(get, unix.ESRCH)
+	if got := p.one(with(get, func(m *Message) { m.SAType = ESP })); got.Errno != 0 {
+		t.Errorf("ESP of the same SPI is gone, too: %v", got.Errno)
+	}
+}
+
 func TestRequestsThatFail(t *testing.T) {
 	p := newRig(t).connect(t, 0)
 	p.ok(addSA(0x1000))
@@ -81,6 +103,11 @@ func TestRequestsThatFail(t *testing.T) {
 		{"ADD with a policy", add(func(m *Message) { m.Has |= 1 << ExtPolicy }), unix.EINVAL},
 		{"ADD of SA type 0", add(func(m *Message) { m.SAType = 0 }), unix.EINVAL},
 		{"ADD of IPcomp", add(func(m *Message) { m.SAType = IPComp }), unix.EPROTONOSUPPORT},
+		{"ADD of AH with a cipher", add(func(m *Message) { m.SAType = AH }), unix.EINVAL},
+		{"ADD of AH with a key for one", add(func(m *Message) { m.SAType, m.SA.Enc = AH, 0 }), unix.EINVAL},
+		{"ADD of AH with nothing", add(func(m *Message) { m.SAType, m.SA.Enc, m.SA.Auth = AH, 0, 0; m.Has &^= keys }), unix.EINVAL},
+		{"ADD of AH without a key", add(func(m *Message) { m.SAType, m.SA.Enc = AH, 0; m.Has &^= keys }), unix.EINVAL},
+		{"ADD of AH with an unknown hash", add(func(m *Message) { m.SAType, m.SA.Enc, m.SA.Auth = AH, 0, 77; m.Has &^= 1 << ExtEncKey }), unix.ENOSYS},
 		{"ADD to nowhere", add(func(m *Message) { m.Dst = host("0.0.0.0") }), unix.EINVAL},
 		{"UPDATE of an SA that is not there", with(addSA(0x2001), func(m *Message) { m.Type = Update }), unix.ESRCH},
 		{"UPDATE of keys", with(addSA(0x1000), func(m *Message) { m.Type = Update; m.EncKey = pattern(32, 1) }), unix.EINVAL},

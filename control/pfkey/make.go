@@ -21,7 +21,7 @@ func AddOf(p *sad.Params) (*Message, error) {
 	sa.Params = *p
 	sa.EncKey, sa.AuthKey = bytes.Clone(p.EncKey), bytes.Clone(p.AuthKey)
 	m.describe(&sa, 1<<ExtHard|1<<ExtSoft)
-	if numberOf(encAlgorithms, p.Encryption) == 0 || p.Integrity != "" && numberOf(authAlgorithms, p.Integrity) == 0 {
+	if p.Proto != protoAH && numberOf(encAlgorithms, p.Encryption) == 0 || p.Integrity != "" && numberOf(authAlgorithms, p.Integrity) == 0 {
 		m.Wipe()
 		return nil, fmt.Errorf("%w: %s %s", ErrNoWord, p.Encryption, p.Integrity)
 	}
@@ -41,6 +41,8 @@ func AddOf(p *sad.Params) (*Message, error) {
 		err = fmt.Errorf("%w: a sequence number to start from", ErrNoWord)
 	case q.Outer.String() != p.Outer.String():
 		err = fmt.Errorf("%w: %s", ErrNoWord, p.Outer.String())
+	case q.Align4 != p.Align4:
+		err = fmt.Errorf("%w: align4", ErrNoWord)
 	case q.Encryption != p.Encryption || q.Integrity != p.Integrity:
 		err = fmt.Errorf("%w: %s %s", ErrNoWord, p.Encryption, p.Integrity)
 	}

@@ -63,6 +63,12 @@ func find(all []algorithm, a *algo) (*algorithm, error) {
 // algorithms reads the algorithms and keys of an SA into p; the keys alias a.
 func (a *attrs) algorithms(p *sad.Params) error {
 	switch {
+	case p.Proto == protoAH && (a[nl.XFRMA_ALG_AEAD] != nil || a[nl.XFRMA_ALG_CRYPT] != nil || a[nl.XFRMA_ALG_COMP] != nil):
+		return refuse(eINVAL, "an SA of AH that encrypts or compresses: give it a hash alone")
+	case p.Proto == protoAH && a[nl.XFRMA_ALG_AUTH_TRUNC] == nil && a[nl.XFRMA_ALG_AUTH] == nil:
+		return refuse(eINVAL, "no hash: AH needs one")
+	case p.Proto == protoAH:
+		return a.hash(p)
 	case a[nl.XFRMA_ALG_COMP] != nil:
 		return refuse(eINVAL, "compression in an ESP SA: it is an SA of its own")
 	case a[nl.XFRMA_ALG_AEAD] != nil && (a[nl.XFRMA_ALG_CRYPT] != nil || a[nl.XFRMA_ALG_AUTH] != nil || a[nl.XFRMA_ALG_AUTH_TRUNC] != nil):
@@ -75,6 +81,11 @@ func (a *attrs) algorithms(p *sad.Params) error {
 	if err := pick(ciphers, a[nl.XFRMA_ALG_CRYPT], false, &p.Encryption, &p.EncKey); err != nil {
 		return err
 	}
+	return a.hash(p)
+}
+
+// hash reads the integrity algorithm and its key, if there is one.
+func (a *attrs) hash(p *sad.Params) error {
 	if b := a[nl.XFRMA_ALG_AUTH_TRUNC]; b != nil {
 		return pick(hashes, b, true, &p.Integrity, &p.AuthKey)
 	}

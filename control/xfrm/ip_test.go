@@ -105,6 +105,15 @@ const (
 		flag esn flag af-unspec aead rfc7539esp(chacha20,poly1305)
 		0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223 128`
 
+	addAH = `xfrm state add src 192.0.2.1 dst 192.0.2.2 proto ah spi 0x1001 reqid 7 mode transport flag align4 flag af-unspec
+		auth-trunc hmac(sha256) 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 128`
+	showAH = `src 192.0.2.1 dst 192.0.2.2
+	proto ah spi 0x00001001 reqid 7 mode transport
+	replay-window 0 flag af-unspec align4
+	auth-trunc hmac(sha256) 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f 128
+	anti-replay context: seq 0x0, oseq 0x0, bitmap 0x00000000
+`
+
 	showGCM = `src 192.0.2.1 dst 192.0.2.2
 	proto esp spi 0x00001001 reqid 7 mode tunnel
 	replay-window 0 flag af-unspec
@@ -164,8 +173,11 @@ func TestIproute2(t *testing.T) {
 		{"xfrm state allocspi src 192.0.2.2 dst 192.0.2.1 proto esp mode tunnel reqid 3 min 0x5000 max 0x5000", 0,
 			"src 192.0.2.2 dst 192.0.2.1\n\tproto esp spi 0x00005000 reqid 3 mode tunnel\n\treplay-window 0 \n" +
 				"\tanti-replay context: seq 0x0, oseq 0x0, bitmap 0x00000000\n"},
-		{"xfrm state add src 192.0.2.1 dst 192.0.2.2 proto ah spi 0x1001 auth hmac(sha256) 0x00", 2,
-			"Error: protocol 51: there is ESP (50) only.\n"},
+		{addAH, 0, ""},
+		{"xfrm state get dst 192.0.2.2 proto ah spi 0x1001", 0, showAH},
+		{"xfrm state delete dst 192.0.2.2 proto ah spi 0x1001", 0, ""},
+		{"xfrm state add src 192.0.2.1 dst 192.0.2.2 proto comp spi 0x1001 comp deflate", 2,
+			"Error: protocol 108: there are ESP (50) and AH (51).\n"},
 		{"xfrm state delete dst 192.0.2.1 proto esp spi 0x1002", 0, ""},
 		{"xfrm state deleteall src 192.0.2.1", 0, ""},
 		{"xfrm state", 0, showESN + "src 192.0.2.2 dst 192.0.2.1\n\tproto esp spi 0x00005000 reqid 3 mode tunnel\n\treplay-window 0 \n" +

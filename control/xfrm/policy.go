@@ -147,11 +147,11 @@ func (r *request) templates(info *userpolicyInfo) ([]tmpl, error) {
 // template reads t.
 func (t *tmpl) template() (s spd.Template, err error) {
 	switch t.id.proto {
-	case protoESP:
-	case protoAH, protoComp:
-		return s, refuse(syscall.EPROTONOSUPPORT, "template of protocol %d: there is ESP (%d) only", t.id.proto, protoESP)
+	case protoESP, protoAH:
+	case protoComp:
+		return s, refuse(syscall.EPROTONOSUPPORT, "template of protocol %d: there are ESP (%d) and AH (%d)", t.id.proto, protoESP, protoAH)
 	default:
-		return s, refuse(eINVAL, "template of protocol %d: ESP is %d", t.id.proto, protoESP)
+		return s, refuse(eINVAL, "template of protocol %d: ESP is %d, AH %d", t.id.proto, protoESP, protoAH)
 	}
 	s = spd.Template{Proto: t.id.proto, Reqid: t.reqid}
 	if s.Mode, err = modeOf(t.mode); err != nil {

@@ -121,7 +121,7 @@ func TestRefusedPolicies(t *testing.T) {
 		{"an ICMP code of any type", func(p *userpolicyInfo) { p.sel.proto, p.sel.dportMask = 1, 0xffff }, plain, syscall.EOPNOTSUPP},
 		{"a lifetime from the first use", func(p *userpolicyInfo) { p.lft.hardUse = 9 }, plain, syscall.EOPNOTSUPP},
 		{"two templates", none, with(nl.XFRMA_TMPL, &tmplList{{}, {}}), syscall.EOPNOTSUPP},
-		{"AH", none, edited(func(u *tmpl) { u.id.proto = 51 }), syscall.EPROTONOSUPPORT},
+		{"IPComp", none, edited(func(u *tmpl) { u.id.proto = 108 }), syscall.EPROTONOSUPPORT},
 		{"TCP", none, edited(func(u *tmpl) { u.id.proto = 6 }), syscall.EINVAL},
 		{"BEET", none, edited(func(u *tmpl) { u.mode = 4 }), syscall.EOPNOTSUPP},
 		{"mode 5", none, edited(func(u *tmpl) { u.mode = 5 }), syscall.EINVAL},

@@ -21,6 +21,7 @@ const (
 const (
 	flagAnyFamily = nl.XFRM_STATE_AF_UNSPEC
 	flagESN       = nl.XFRM_STATE_ESN
+	flagAlign4    = nl.XFRM_STATE_ALIGN4
 	extraMayWrap  = nl.XFRM_SA_XFLAG_OSEQ_MAY_WRAP
 )
 
@@ -97,6 +98,8 @@ func (r *request) saParams(info *usersaInfo) (p control.SAParams, err error) {
 		return p, refuse(eINVAL, "traffic flow confidentiality padding: it is for ESP in tunnel mode; leave it out")
 	}
 	p.Outer = extra.outer()
+	// As in a kernel, the flag means nothing elsewhere.
+	p.Align4 = p.Proto == protoAH && p.Dst.Is4() && info.flags&flagAlign4 != 0
 	p.Opaque = extra
 	return p, nil
 }
@@ -118,12 +121,12 @@ func (x *saExtra) outer() (o sad.Outer) {
 // checkProto refuses the protocols that there are no SAs of.
 func checkProto(proto uint8) error {
 	switch proto {
-	case protoESP:
+	case protoESP, protoAH:
 		return nil
-	case protoAH, protoComp:
-		return refuse(syscall.EPROTONOSUPPORT, "protocol %d: there is ESP (%d) only", proto, protoESP)
+	case protoComp:
+		return refuse(syscall.EPROTONOSUPPORT, "protocol %d: there are ESP (%d) and AH (%d)", proto, protoESP, protoAH)
 	}
-	return refuse(eINVAL, "protocol %d is none of IPsec: ESP is %d", proto, protoESP)
+	return refuse(eINVAL, "protocol %d is none of IPsec: ESP is %d, AH %d", proto, protoESP, protoAH)
 }
 
 // saSelector reads what an SA may carry. A selector without a family is of the
@@ -322,6 +325,9 @@ func saInfoOf(sa *control.SA) (info usersaInfo, extra saExtra) {
 	}
 	if sa.ESN {
 		extra.flags |= flagESN
+	}
+	if sa.Align4 {
+		extra.flags |= flagAlign4
 	}
 	extra.ring = extra.ring || sa.ESN || sa.Window > 32
 	info = usersaInfo{

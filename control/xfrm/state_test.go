@@ -292,7 +292,7 @@ func TestRefusedSAs(t *testing.T) {
 		{"a selector's family that is none", func(s *usersaInfo) { s.sel.family = 99 }, nil, syscall.EINVAL},
 		{"prefix of 33 bits", func(s *usersaInfo) { s.sel.family, s.sel.plenDst = afInet, 33 }, nil, syscall.EINVAL},
 		{"prefix of 129 bits", func(s *usersaInfo) { s.sel.family, s.sel.plenSrc = afInet6, 129 }, nil, syscall.EINVAL},
-		{"AH", func(s *usersaInfo) { s.id.proto = 51 }, nil, syscall.EPROTONOSUPPORT},
+		{"AH with an AEAD", func(s *usersaInfo) { s.id.proto = 51 }, nil, syscall.EINVAL},
 		{"IPComp", func(s *usersaInfo) { s.id.proto = 108 }, nil, syscall.EPROTONOSUPPORT},
 		{"TCP", func(s *usersaInfo) { s.id.proto = 6 }, nil, syscall.EINVAL},
 		{"SPI 0", func(s *usersaInfo) { s.id.spi = 0 }, nil, syscall.EINVAL},
@@ -331,6 +331,52 @@ func TestRefusedSAs(t *testing.T) {
 		r := newRig(t)
 		r.do(t, r.client(t, 0), syscall.EINVAL, r.req(msgNewSA, syscall.NLM_F_ACK, inboundSA(0x1000), with(nl.XFRMA_ALG_AEAD, gcm())))
 	})
+}
+
+// An SA of AH has a hash and nothing else; the flag align4 is said again, and
+// means what it says over IPv4 only.
+func TestAH(t *testing.T) {
+	hash := &algo{name: "hmac(sha256)", sized: true, bits: 128, key: make([]byte, 32)}
+	cbc := &algo{name: "cbc(aes)", key: make([]byte, 16)}
+	for _, row := range []struct {
+		name  string
+		flags uint8
+		attrs []func(*message)
+		errno syscall.Errno
+	}{
+		{"a hash", 0, []func(*message){with(nl.XFRMA_ALG_AUTH_TRUNC, hash)}, 0},
+		{"a hash without its length", 0, []func(*message){with(nl.XFRMA_ALG_AUTH, &algo{name: "hmac(sha256)", key: hash.key})}, 0},
+		{"align4", flagAlign4, []func(*message){with(nl.XFRMA_ALG_AUTH_TRUNC, hash)}, 0},
+		{"nothing", 0, nil, syscall.EINVAL},
+		{"a cipher, too", 0, []func(*message){with(nl.XFRMA_ALG_AUTH_TRUNC, hash), with(nl.XFRMA_ALG_CRYPT, cbc)}, syscall.EINVAL},
+		{"a cipher alone", 0, []func(*message){with(nl.XFRMA_ALG_CRYPT, cbc)}, syscall.EINVAL},
+		{"a short key", 0, []func(*message){with(nl.XFRMA_ALG_AUTH_TRUNC, &algo{name: "hmac(sha256)", sized: true, bits: 128, key: make([]byte, 31)})}, syscall.EINVAL},
+		{"in UDP", 0, []func(*message){with(nl.XFRMA_ALG_AUTH_TRUNC, hash), with(nl.XFRMA_ENCAP, &encap{typ: 2, sport: 4500, dport: 4500})}, syscall.EINVAL},
+	} {
+		r := newRig(t)
+		c := r.client(t, 0)
+		sa := outboundSA(0x1000)
+		sa.id.proto, sa.flags = protoAH, flagAnyFamily|row.flags
+		r.do(t, c, row.errno, r.req(msgNewSA, syscall.NLM_F_ACK, sa, row.attrs...))
+		if row.errno != 0 {
+			continue
+		}
+		got := r.one(t, c, r.req(msgGetSA, 0, &usersaID{dst: sa.id.dst, spi: sa.id.spi, family: afInet, proto: protoAH}))
+		var info usersaInfo
+		if err := decode(got.body, &info); err != nil || info.flags != sa.flags || info.id.proto != protoAH {
+			t.Errorf("%s: %+v, %v", row.name, info, err)
+		}
+		back := algo{sized: true}
+		if err := decode(got.attr(t, usersaInfoLen, nl.XFRMA_ALG_AUTH_TRUNC), &back); err != nil || back.name != hash.name || back.bits != 128 {
+			t.Errorf("%s: %+v, %v", row.name, back, err)
+		}
+		_ = r.ctl.Keying(func(k *control.Keying) {
+			got, err := k.SA(control.SAID{SPI: sa.id.spi, Dst: flow.From4(sa.id.dst[:]), Proto: protoAH}, false)
+			if err != nil || got.Align4 != (row.flags != 0) || got.Integrity != "hmac-sha2-256-128" || got.Encryption != "" {
+				t.Errorf("%s: %v, %v", row.name, got.Params, err)
+			}
+		})
+	}
 }
 
 // A daemon that moves an SA to other addresses reads its state, deletes it and
