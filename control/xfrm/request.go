@@ -262,7 +262,29 @@ func (r *request) newAE(k *control.Keying) error {
 	if err != nil {
 		return err
 	}
+	if err := fitsWindow(k, name, ring); err != nil {
+		return err
+	}
 	return k.SetReplay(r.origin(), name, s.Seq)
+}
+
+// fitsWindow refuses a replay state ring of another geometry than that of the SA:
+// it is about some other (CVE-2017-7184).
+func fitsWindow(k *control.Keying, name control.SAID, ring []byte) error {
+	sa, err := k.SA(name, false)
+	if err != nil || ring == nil {
+		return err
+	}
+	var s replayESN
+	if err := decode(ring, &s); err != nil {
+		return err
+	}
+	window := uint32(min(sa.Window, maxBitmap*32))
+	if words := int(window+31) / 32; s.window != window || len(s.bitmap) != words {
+		return refuse(eINVAL, "replay window of %d packets in %d words for an SA that has %d in %d: ask for its state first",
+			s.window, len(s.bitmap), window, words)
+	}
+	return nil
 }
 
 // getSADInfo serves GETSADINFO: how many SAs there are.

@@ -485,3 +485,27 @@ func TestKeysStayInside(t *testing.T) {
 		t.Errorf("the log has the key:\n%s", log)
 	}
 }
+
+// CVE-2017-7184: a bitmap of another length than that of the SA, in a message
+// that moves its sequence numbers, was written beyond its buffer. Here the
+// message is refused, whatever its words claim, and the SA stays as it was.
+func TestCVE20177184(t *testing.T) {
+	r := newRig(t)
+	c := r.client(t, 0)
+	r.do(t, c, 0, r.req(msgNewSA, syscall.NLM_F_ACK, inboundSA(0x1000), with(nl.XFRMA_ALG_AEAD, gcm()), window(64)))
+	id := usersaID{dst: addr("192.0.2.1"), spi: 0x1000, family: afInet, proto: 50}
+	get := func() []byte {
+		m := r.one(t, c, r.req(msgGetAE, 0, &aeventID{sa: id}))
+		return m.body
+	}
+	before := get()
+	for _, words := range []int{0, 1, 3, 4, 64, 128, 4096} {
+		for _, size := range []uint32{0, 32, 64, 65, 96, 4096, 1 << 31, 1<<32 - 1} {
+			lie := &replayESN{seq: 9, window: size, bitmap: make([]uint32, words)}
+			r.do(t, c, syscall.EINVAL, r.req(msgNewAE, syscall.NLM_F_ACK|syscall.NLM_F_REPLACE, &aeventID{sa: id}, with(nl.XFRMA_REPLAY_ESN_VAL, lie)))
+		}
+	}
+	if after := get(); !bytes.Equal(before, after) {
+		t.Errorf("the SA was changed:\n%x\n%x", before, after)
+	}
+}
