@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -226,6 +227,8 @@ func connect(t *testing.T, a, b *peer) (aIn, aOut, bIn, bOut control.SA, policy 
 	a.Acquire(trap.ID, flow.Tuple{Src: src, Dst: dst, Proto: 6, SrcPort: 1234, DstPort: 80})
 	aIn, aOut = a.settled(t)
 	bIn, bOut = b.settled(t)
+	// What is said of SAs that charon does not yet call its own is lost on it.
+	a.await(t, "charon knows its CHILD_SA", func(*control.Keying) bool { return strings.Contains(a.log.String(), " established with SPIs ") })
 	for _, pair := range [][2]control.SA{{aOut, bIn}, {bOut, aIn}} {
 		from, to := pair[0], pair[1]
 		if from.ID() != to.ID() || from.Src != to.Src || from.Encryption != to.Encryption || len(from.EncKey) == 0 || !from.Tunnel ||
