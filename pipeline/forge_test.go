@@ -27,12 +27,16 @@ func forge(key *crypto.Key, spi, seq uint32, inner, pad []byte, next byte) []byt
 			pad = append(pad, byte(len(pad)+1))
 		}
 	}
+	text := append(append(make([]byte, 0, 4096), inner...), pad...)
+	return forgeText(key, spi, seq, append(text, byte(len(pad)), next))
+}
+
+// forgeText is forge with the whole plaintext as given.
+func forgeText(key *crypto.Key, spi, seq uint32, text []byte) []byte {
 	esp := make([]byte, 16, 4096)
 	binary.BigEndian.PutUint32(esp, spi)
 	binary.BigEndian.PutUint32(esp[4:], seq)
-	esp = append(append(esp, inner...), pad...)
-	esp = append(esp, byte(len(pad)), next)
-	esp = append(esp, make([]byte, 16)...)
+	esp = append(append(esp, text...), make([]byte, 16)...)
 	jobs := []crypto.Job{{Key: key, Pkt: esp}}
 	crypto.NewEngine().Seal(jobs)
 	if !jobs[0].OK {

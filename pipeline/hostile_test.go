@@ -9,7 +9,6 @@ import (
 
 	"spigot/internal/counter"
 	"spigot/internal/fib"
-	"spigot/pmd"
 	"spigot/pmd/fault"
 	"spigot/sad"
 	"spigot/spd"
@@ -235,30 +234,6 @@ func TestAuthenticButWrongInside(t *testing.T) {
 	got := b.into(forge(out.Key, out.SPI, mustReserve(t, out), tfc, nil, 4))
 	if want := udp4(hostA4, hostB4, 63, 70); got == nil || !bytes.Equal(got[14:], want[14:]) {
 		t.Errorf("TFC padding: got %x", got)
-	}
-}
-
-// Bytes around a packet that fills its frame to the last stay as they were.
-func TestPacketsThatDoNotFitTheFrame(t *testing.T) {
-	a := newLone(t, 'a')
-	a.protect(aes128gcm)
-	a.setMTU(9000)
-	canary := a.pool.Mem()
-	for i := range canary {
-		canary[i] = 0xc5
-	}
-	room := 2048 - pmd.Headroom - 14
-	sealedRoom := 0
-	for size := room - 60; size <= room; size++ {
-		before := a.values()
-		if a.outOf(udp4(hostA4, hostB4, 64, size)) != nil {
-			sealedRoom = size
-			continue
-		}
-		a.onlyDrop(before, counter.NoRoom)
-	}
-	if sealedRoom < room-24 || sealedRoom >= room {
-		t.Errorf("the largest packet that was sealed has %d bytes; a frame has room for %d in clear", sealedRoom, room)
 	}
 }
 

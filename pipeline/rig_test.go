@@ -303,9 +303,12 @@ type lone struct {
 	host, wire *memport.Tap
 }
 
-func newLone(t testing.TB, side byte) *lone {
+func newLone(t testing.TB, side byte) *lone { return newLoneOf(t, side, 512) }
+
+// newLoneOf is newLone with so many frames.
+func newLoneOf(t testing.TB, side byte, frames int) *lone {
 	t.Helper()
-	pool := newPool(t, 512)
+	pool := newPool(t, frames)
 	red, host := newTap(t, pool, mac(0xa0))
 	black, wire := newTap(t, pool, mac(0xa1))
 	l := &lone{newGateway(t, side, pool, queues{red, black}), host, wire}
