@@ -24,6 +24,9 @@ type bound struct {
 // judge is policy for packet i.
 func (w *Worker) judge(b *Burst, i uint8, last *bound) {
 	p := &b.pkts[i]
+	if p.info.Fragment && !w.portsOf(b, i, w.spd.Out, laneOut) {
+		return
+	}
 	pol := w.outCache.Lookup(w.spd.Out, &p.tuple)
 	switch {
 	case pol == nil:
@@ -65,6 +68,9 @@ func (w *Worker) unbound(pol *spd.Policy, p *packet) (drop bool) {
 func (w *Worker) policyBack(b *Burst) {
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
+		if p.info.Fragment && !w.portsOf(b, i, w.spd.In, laneOf(p)) {
+			continue
+		}
 		if p.in != nil {
 			if !p.in.Admits(&p.tuple) {
 				b.Drop(i, counter.SelectorMismatch)

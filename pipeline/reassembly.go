@@ -57,11 +57,12 @@ type ages struct{ oldest, newest, n uint16 }
 // link is a datagram's place in a list; 0 is none, else a number + 1.
 type link struct{ older, newer uint16 }
 
-// datagramKey names a datagram. IPv6 knows no protocol in it.
+// datagramKey names a datagram. IPv6 knows no protocol in it. lane is portMemory's.
 type datagramKey struct {
 	src, dst flow.Addr
 	id       uint32
 	proto    uint8
+	lane     uint8
 }
 
 // datagram is one that is incomplete.
@@ -98,7 +99,7 @@ type fragment struct {
 }
 
 func newReassembler(c *counter.Worker, seed uint64, frame int) *reassembler {
-	return &reassembler{c: c, seed: seed | 1, size: frame}
+	return &reassembler{c: c, seed: spread(seed), size: frame}
 }
 
 // allocate takes the memory.
@@ -303,6 +304,10 @@ func (r *reassembler) hash(k *datagramKey) (key, source uint64) {
 	return key % keyBuckets, source % sourceBuckets
 }
 
+// spread makes of a seed a factor for fold, which wants bits all over.
+func spread(seed uint64) uint64 { return (seed^0x94d049bb133111eb)*0x9e3779b97f4a7c15 | 1 }
+
+// fold mixes a and b: the two halves of their product.
 func fold(a, b uint64) uint64 {
 	hi, lo := bits.Mul64(a, b)
 	return hi ^ lo

@@ -52,6 +52,7 @@ type Worker struct {
 	fragments Burst
 
 	reassembler *reassembler
+	portMemory  portMemory
 	born        time.Time
 	fragmentID  uint32 // of the last IPv6 packet that was cut
 	frames      [MaxBurst]pmd.Frame
@@ -93,6 +94,7 @@ func New(cfg Config) (*Worker, error) {
 		w.hostMsgs, w.hostMsg = make([]fib.HostPacket, hostBurst), make([]fib.HostPacket, 1)
 		w.polls = append(w.polls, unix.PollFd{Fd: int32(h.Wake.FD()), Events: unix.POLLIN})
 	}
+	w.portMemory.seed = spread(cfg.Seed + 1)
 	w.reassembler, w.born = newReassembler(w.c, cfg.Seed, cfg.Pool.Chunk()), time.Now()
 	for _, p := range cfg.Ports {
 		q := port{side: p.Side, queues: p.Queues}

@@ -36,7 +36,7 @@ func Edit(prev *Table, gone []uint32, add []*Policy) (*Table, error) {
 	}
 	t.live, t.layers = prev.live, prev.layers
 	t.history = history{line: line, gen: prev.gen + 1, adds: prev.adds, floor: prev.floor}
-	t.chunks = slices.Clone(prev.chunks)
+	t.chunks, t.ported = slices.Clone(prev.chunks), prev.ported.edited(gone, add)
 	w := &writer{t: t, own: map[uint32]bool{}}
 	fresh := w.replace(gone, add)
 	slices.SortStableFunc(fresh, func(p, q *Policy) int { return cmp.Compare(p.Priority, q.Priority) })

@@ -23,6 +23,7 @@ type Table struct {
 	dir    Dir
 	live   int // policies
 	layers []*layer
+	ported ported
 
 	history
 }
@@ -64,6 +65,7 @@ func Compile(prev *Table, policies []*Policy) (*Table, error) {
 	if err := t.check(prev, policies); err != nil {
 		return nil, err
 	}
+	t.ported = portedOf(policies)
 	rules := slices.Clone(policies)
 	slices.SortStableFunc(rules, func(p, q *Policy) int { return cmp.Compare(p.Priority, q.Priority) })
 	t.layers = t.follow(prev, rules)

@@ -152,12 +152,15 @@ type Selector struct {
 	Proto            uint8 // AnyProto, or an IP protocol number
 }
 
+// HasPorts says whether s matches some ports, or ICMP types and codes, only.
+func (s *Selector) HasPorts() bool { return s.SrcPort != AnyPort || s.DstPort != AnyPort }
+
 // Matches says whether t lies in s.
 func (s *Selector) Matches(t *Tuple) bool {
 	if s.Proto != AnyProto && s.Proto != t.Proto {
 		return false
 	}
-	if t.NoPorts && (s.SrcPort != AnyPort || s.DstPort != AnyPort) {
+	if t.NoPorts && s.HasPorts() {
 		return false
 	}
 	return s.Src.Contains(t.Src) && s.Dst.Contains(t.Dst) &&

@@ -69,6 +69,10 @@ func (i *IPInfo) classify6(h IPv6, t *flow.Tuple) counter.Reason {
 	return setPorts(t, h[u.Off:total], u.Fragment)
 }
 
+// FirstPorts sets t's ports from the start of the upper-layer packet of t.Proto,
+// which the first fragment of a datagram has: Runt where they are not in it.
+func FirstPorts(t *flow.Tuple, upper []byte) counter.Reason { return setPorts(t, upper, false) }
+
 // setPorts sets t's ports from the upper-layer packet of t.Proto.
 func setPorts(t *flow.Tuple, upper []byte, fragment bool) counter.Reason {
 	t.SrcPort, t.DstPort, t.NoPorts = 0, 0, true

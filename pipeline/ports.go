@@ -1,0 +1,127 @@
+package pipeline
+
+import (
+	"time"
+
+	"spigot/internal/counter"
+	"spigot/internal/wire"
+	"spigot/sad"
+	"spigot/spd"
+)
+
+// The shape of portMemory: 2,048 datagrams, 128 KB, from the first fragment on
+// whose ports matter.
+const (
+	portSets = 512
+	portWays = 4
+)
+
+// portMemory is stateful fragment checking (RFC 4301, section 7.3): it remembers
+// which ports the first fragment of a datagram had, for the later ones, which
+// have none. It belongs to one worker. The oldest make room.
+type portMemory struct {
+	seed uint64
+	sets []portSet
+}
+
+type portSet [portWays]datagramPorts
+
+type datagramPorts struct {
+	key      datagramKey
+	at       time.Duration // 0: empty
+	src, dst uint16
+}
+
+// set returns where what is known of k is.
+func (m *portMemory) set(k *datagramKey) *portSet {
+	if m.sets == nil {
+		m.sets = make([]portSet, portSets)
+	}
+	h := fold(k.src.Hi^m.seed, k.src.Lo^0x9e3779b97f4a7c15)
+	h = fold(fold(k.dst.Hi^h, k.dst.Lo^m.seed)^uint64(k.id)<<16^uint64(k.proto)<<8^uint64(k.lane), m.seed)
+	return &m.sets[h%portSets]
+}
+
+// remember notes that the datagram k has these ports.
+func (m *portMemory) remember(k *datagramKey, src, dst uint16, now time.Duration) {
+	s := m.set(k)
+	to := &s[0]
+	for i := range s {
+		if e := &s[i]; e.key == *k {
+			to = e
+			break
+		} else if e.at < to.at {
+			to = e
+		}
+	}
+	*to = datagramPorts{*k, max(now, 1), src, dst}
+}
+
+// recall returns the ports of the datagram k.
+func (m *portMemory) recall(k *datagramKey, now time.Duration) (src, dst uint16, ok bool) {
+	s := m.set(k)
+	for i := range s {
+		if e := &s[i]; e.at != 0 && e.key == *k && now-e.at < reassemblyAge {
+			return e.src, e.dst, true
+		}
+	}
+	return 0, 0, false
+}
+
+// The lanes of fragments, apart from each other: nobody can say in clear which
+// ports a datagram has that comes by an SA.
+const (
+	laneOut uint8 = iota
+	laneSecured
+	laneClear
+)
+
+// laneOf returns the lane of p, which came from the wire.
+func laneOf(p *packet) uint8 {
+	if p.in != nil {
+		return laneSecured
+	}
+	return laneClear
+}
+
+// portsOf gives packet i, a fragment, the ports of its datagram where a policy of
+// t, or a selector of its SA, asks for them. A later fragment whose first one has
+// not been seen is dropped then, and portsOf is false: the policies with ports
+// could not be held against it.
+func (w *Worker) portsOf(b *Burst, i uint8, t *spd.Table, lane uint8) bool {
+	p := &b.pkts[i]
+	if !t.NeedsPorts(&p.tuple) && !needsPorts(p.in) {
+		return true
+	}
+	f := p.fragment()
+	f.key.lane = lane
+	now := time.Since(w.born)
+	if f.at == 0 {
+		if r := wire.FirstPorts(&p.tuple, f.ip[f.head:]); r != counter.None {
+			b.Drop(i, r)
+			return false
+		}
+		w.portMemory.remember(&f.key, p.tuple.SrcPort, p.tuple.DstPort, now)
+		return true
+	}
+	src, dst, ok := w.portMemory.recall(&f.key, now)
+	if !ok {
+		b.Drop(i, counter.Fragment)
+		return false
+	}
+	p.tuple.SrcPort, p.tuple.DstPort, p.tuple.NoPorts = src, dst, false
+	return true
+}
+
+// needsPorts says whether sa, which may be nil, selects by ports.
+func needsPorts(sa *sad.Inbound) bool {
+	if sa == nil {
+		return false
+	}
+	for i := range sa.Selectors {
+		if sa.Selectors[i].HasPorts() {
+			return true
+		}
+	}
+	return false
+}
