@@ -1,5 +1,7 @@
 package control
 
+import "time"
+
 // The operators' API: what GET answers, as JSON, on the gateway's Unix socket.
 // Fields are only ever added. Keys never appear.
 const (
@@ -9,6 +11,7 @@ const (
 	PathPolicy  = "/v1/policy"  // []PolicyInfo, in the order in which they are tried
 	PathDrops   = "/v1/drops"   // []DropInfo
 	PathRoutes  = "/v1/routes"  // []RouteInfo
+	PathAudit   = "/v1/audit"   // []AuditInfo, the latest that there were, the oldest first
 	PathStatus  = "/v1/status"  // StatusInfo
 )
 
@@ -41,6 +44,22 @@ type PortStats struct {
 	RxDropped uint64 `json:"rx_dropped"`
 	FillEmpty uint64 `json:"fill_empty"`
 	BadDesc   uint64 `json:"bad_desc"`
+}
+
+// AuditInfo is a packet that was dropped for a reason that may mean an attack, or
+// a peer gone wrong (RFC 4301, section 5.2; RFC 4303, section 4). Not every such
+// packet is one: they are limited, and drops count all.
+type AuditInfo struct {
+	Number    uint64    `json:"number"` // counts up from 1
+	Time      time.Time `json:"time"`
+	Reason    string    `json:"reason"`
+	SPI       uint32    `json:"spi"` // 0: none that could be seen
+	Seq       uint64    `json:"seq"` // of the packet
+	Src       string    `json:"src"` // of the SA; without one, of the packet
+	Dst       string    `json:"dst"`
+	Flow      string    `json:"flow"` // the innermost packet that could be seen
+	FlowLabel uint32    `json:"flow_label,omitempty"`
+	Unseen    uint64    `json:"unseen,omitempty"` // that were not taken down since the last
 }
 
 // WorkerInfo is what a worker has counted; see counter.Values.

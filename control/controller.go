@@ -126,6 +126,7 @@ type Controller struct {
 	view  *kernel.View // nil until the mirror has spoken
 	host  planner
 	alive keepalives
+	trail trail
 	local map[flow.Addr]bool
 
 	asks    acquires
@@ -194,6 +195,7 @@ func New(cfg Config) (*Controller, error) {
 			byID: map[uint32]*policy{}, byName: map[PolicyName]*policy{}, mortal: map[uint32]*policy{},
 		},
 		alive:       keepalives{paths: map[natPath]*natLife{}},
+		trail:       trail{limit: bucket{rate: auditRate, burst: auditBurst}},
 		subscribers: map[*Subscriber]bool{},
 		spent:       map[digest]bool{},
 		usedKeys:    map[digest]bool{},

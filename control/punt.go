@@ -24,6 +24,8 @@ func (c *Controller) punt(i int, p *fib.Punt, now time.Time) {
 		if link := c.link(p.Port); link != 0 {
 			c.cfg.Mirror.Resolve(link, p.Via)
 		}
+	case fib.PuntAudit:
+		c.audit(p, now)
 	case fib.PuntMoved:
 		c.locate(p, now)
 	case fib.PuntPMTU:

@@ -71,6 +71,7 @@ func (c *Controller) handler() http.Handler {
 		PathPolicy:  func() any { return c.reportPolicies() },
 		PathDrops:   func() any { return c.reportDrops() },
 		PathRoutes:  func() any { return c.reportRoutes() },
+		PathAudit:   func() any { return c.reportAudit() },
 		PathStatus:  func() any { return c.reportStatus(time.Now()) },
 	} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {

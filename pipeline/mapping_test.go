@@ -44,6 +44,9 @@ func TestAPeerBehindANATIsLocated(t *testing.T) {
 		b.into(row.frame)
 		var p [1]fib.Punt
 		n := b.cfg.Punts.Pop(p[:])
+		if n == 1 && p[0].Kind == fib.PuntAudit { // of one that was dropped
+			n = 0
+		}
 		if n != 0 != (row.port != 0) {
 			t.Errorf("%s: %d messages", row.name, n)
 		}

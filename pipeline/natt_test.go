@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"spigot/internal/counter"
+	"spigot/internal/fib"
 )
 
 // espUDP4 and espUDP6 make a datagram from gateway a to gateway b, port 4500,
@@ -85,8 +86,10 @@ func TestESPInUDPOfAnyLength(t *testing.T) {
 			t.Run(r.name, func(t *testing.T) { b.t = t; b.onlyDrop(before, r.reason) })
 		}
 		b.t = t
-		if n := b.cfg.Punts.Len(); n != 0 {
-			t.Errorf("outer6=%t: %d messages to the slow path", outer6, n)
+		for p := make([]fib.Punt, 1); b.cfg.Punts.Pop(p) == 1; {
+			if p[0].Kind == fib.PuntMoved {
+				t.Errorf("outer6=%t: the peer has moved to %v port %d", outer6, p[0].Via, p[0].SrcPort)
+			}
 		}
 		if b.into(a.outOf(udp4(hostA4, hostB4, 64, 100))) == nil {
 			t.Errorf("outer6=%t: and a good packet does not pass: %v", outer6, b.drops())

@@ -59,9 +59,13 @@ type Worker struct {
 	jobs        [MaxBurst]sad.Job
 	egress      []egress
 
-	acquired   asked
-	resolved   asked
-	located    asked
+	acquired asked
+	resolved asked
+	located  asked
+	audited  struct {
+		since uint64 // turn
+		n     int    // audits since then
+	}
 	acquireMsg [1]spd.AcquireRequest
 	puntMsg    [1]fib.Punt
 	injectMsg  [4]fib.Inject
@@ -175,6 +179,7 @@ func (w *Worker) sleep() {
 	w.cfg.Epoch.Online()
 	// askEvery counts turns, of which one may now have taken Idle.Sleep.
 	w.acquired, w.resolved = asked{}, asked{}
+	w.audited.n = 0
 }
 
 // publishEvery is how many turns lie between two publications of the counters.
@@ -291,6 +296,9 @@ func (w *Worker) finish(b *Burst) {
 		case parted: // the reassembler has counted it
 		default:
 			w.c.Drops[p.reason]++
+			if auditable>>p.reason&1 != 0 {
+				w.audit(p)
+			}
 		}
 		w.cfg.Pool.Put(p.base)
 	}

@@ -2,15 +2,18 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os/signal"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"spigot/control"
 	"spigot/control/pfkey"
 )
 
@@ -42,9 +45,9 @@ func newMonitor(socket *string) *cobra.Command {
 	o := &keyOptions{socket: socket}
 	cmd := &cobra.Command{
 		Use:   "monitor",
-		Short: "Print PF_KEY messages as they happen: SAs, policies, acquires, expiries",
-		Long: `Print what happens to SAs and policies, and what key daemons are asked for, one
-line a message, until it is interrupted. It never shows keys.`,
+		Short: "Print what happens as it does: SAs, policies, acquires, expiries, audit events",
+		Long: `Print what happens to SAs and policies, what key daemons are asked for, and which
+packets were dropped as by an attack, one line each, until it is interrupted. It never shows keys.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
@@ -70,6 +73,12 @@ func monitor(ctx context.Context, o *keyOptions, w io.Writer) error {
 	if _, err := request(conn, &pfkey.Message{Type: pfkey.Promisc, SAType: 1}); err != nil {
 		return err
 	}
+	ctx, end := context.WithCancel(ctx)
+	out := &lines{w: w}
+	var audits sync.WaitGroup
+	audits.Go(func() { monitorAudit(ctx, *o.socket, out) })
+	defer audits.Wait()
+	defer end()
 	for {
 		m, err := conn.Receive()
 		switch {
@@ -80,8 +89,51 @@ func monitor(ctx context.Context, o *keyOptions, w io.Writer) error {
 		case err != nil:
 			return err
 		}
-		if _, err := fmt.Fprintf(w, "%s %v\n", time.Now().Format("15:04:05.000"), m); err != nil {
-			return fmt.Errorf("write: %w", err)
+		if err := out.print(time.Now(), "%v", m); err != nil {
+			return err
+		}
+	}
+}
+
+// lines is where lines of two goroutines go.
+type lines struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// print writes one line about what happened at at.
+func (l *lines) print(at time.Time, format string, args ...any) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, err := fmt.Fprintf(l.w, "%s %s\n", at.Format("15:04:05.000"), fmt.Sprintf(format, args...)); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+// auditEvery is how often the gateway is asked for audit events.
+const auditEvery = 500 * time.Millisecond
+
+// monitorAudit prints the audit events that are new until ctx ends. A gateway
+// whose operators' socket does not answer has none to tell.
+func monitorAudit(ctx context.Context, socket string, out *lines) {
+	last, started := uint64(0), false
+	for {
+		var list []control.AuditInfo
+		body, err := get(ctx, socket, control.PathAudit)
+		if err == nil && json.Unmarshal(body, &list) == nil {
+			for _, a := range list {
+				if started && a.Number > last {
+					_ = out.print(a.Time.Local(), "AUDIT %s spi %s seq %d %s -> %s: %s", a.Reason, spi(a.SPI), a.Seq, a.Src, a.Dst, a.Flow)
+				}
+				last = max(last, a.Number)
+			}
+			started = true
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(auditEvery):
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -109,6 +110,12 @@ var answers = map[string]any{
 		{Dst: "10.2.0.0/16", State: "unresolved", Via: "192.0.2.2", Port: "blue0", MTU: 1400},
 		{Dst: "10.1.0.1/32", State: "local"},
 		{Dst: "10.9.0.0/16", State: "no_route"},
+	},
+	control.PathAudit: []control.AuditInfo{
+		{
+			Number: 3, Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Reason: "auth_failed", SPI: 0x1000, Seq: 7,
+			Src: "192.0.2.2", Dst: "192.0.2.1", Flow: "proto 50 192.0.2.2 -> 192.0.2.1",
+		},
 	},
 	control.PathStatus: control.StatusInfo{
 		UptimeSeconds: 61.2, Mirrored: true, Neighbours: 2, Local: 3, WaitingSAs: 1,

@@ -32,6 +32,7 @@ var views = [...]view{
 	{"policy", "The policies, in the order in which they are tried", control.PathPolicy, tableOf(policyTable)},
 	{"drops", "Dropped packets by reason", control.PathDrops, tableOf(dropsTable)},
 	{"routes", "The routes that packets are forwarded by", control.PathRoutes, tableOf(routesTable)},
+	{"audit", "The latest packets that were dropped as by an attack, or a peer gone wrong", control.PathAudit, tableOf(auditTable)},
 	{"status", "What the slow path did", control.PathStatus, tableOf(statusTable)},
 	{"metrics", "All counters, in Prometheus's format", control.PathMetrics, asIs},
 }

@@ -134,6 +134,14 @@ func routesTable(_ *showOptions, routes []control.RouteInfo, w io.Writer) {
 	}
 }
 
+func auditTable(_ *showOptions, list []control.AuditInfo, w io.Writer) {
+	fmt.Fprintln(w, "NUMBER\tTIME\tREASON\tSPI\tSEQ\tFROM\tTO\tPACKET")
+	for _, a := range list {
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n",
+			a.Number, a.Time.UTC().Format(time.RFC3339), a.Reason, spi(a.SPI), a.Seq, a.Src, a.Dst, a.Flow)
+	}
+}
+
 func statusTable(_ *showOptions, s control.StatusInfo, w io.Writer) {
 	for _, row := range []struct {
 		name  string

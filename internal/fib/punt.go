@@ -1,6 +1,9 @@
 package fib
 
-import "spigot/internal/flow"
+import (
+	"spigot/internal/counter"
+	"spigot/internal/flow"
+)
 
 // PuntKind says what the slow path is asked to do.
 type PuntKind uint8
@@ -11,6 +14,7 @@ const (
 	PuntTTL                         // answer the sender with time exceeded
 	PuntResolve                     // have the kernel resolve Via on Port; carries no packet
 	PuntPMTU                        // Data is an ICMP error to the gateway: a packet of an SA is too big for its path
+	PuntAudit                       // a packet was dropped for Reason; carries none
 	PuntMoved                       // the peer of the inbound ESP SA (SPI, Dst) sends from Via and SrcPort; carries no packet
 )
 
@@ -26,8 +30,12 @@ type Punt struct {
 	MTU     uint16 // PuntTooBig: what the packet should have fitted, as the inner source sees it
 	Len     uint16
 	Via     flow.Addr
-	Dst     flow.Addr      // PuntMoved
-	SPI     uint32         // PuntMoved
+	Dst     flow.Addr      // PuntMoved; PuntAudit: where to, as Via is where from, by the SA or the packet
+	SPI     uint32         // PuntMoved; PuntAudit: of the SA, or what the packet says; 0: none
+	Seq     uint64         // PuntAudit: the sequence number
+	Flow    flow.Tuple     // PuntAudit: the innermost packet that could be seen
+	Label   uint32         // PuntAudit: IPv6's flow label
+	Reason  counter.Reason // PuntAudit
 	SrcPort uint16         // PuntMoved: of the UDP datagram
 	Data    [PuntSize]byte // the IP packet as it arrived, or its start
 }
