@@ -202,6 +202,7 @@ type Stats struct {
 	ICMPLimited  uint64 `json:"icmp_limited"`   // held back by the rate limit
 	ICMPRefused  uint64 `json:"icmp_refused"`   // about what must not be answered, or with no address to answer from
 	Keepalives   uint64 `json:"nat_keepalives"` // NAT-keepalives sent
+	Dummies      uint64 `json:"dummies"`        // dummy packets handed to a worker
 	ICMPLost     uint64 `json:"icmp_lost"`      // the worker's ring was full
 	PathsLowered uint64 `json:"paths_lowered"`  // ICMP errors that lowered an SA's path MTU
 	PathsRefused uint64 `json:"paths_refused"`  // about no SA of the gateway, implausible, or malformed

@@ -139,6 +139,10 @@ type Controller struct {
 	behind  []bool   // by port: SetLocal has failed and is to be tried again
 	stats   Stats
 
+	covering    bool // there has been an SA that wants dummies
+	covers      map[*sad.Outbound]*cover
+	coverWorker int // the next to send one
+
 	clients     atomic.Uint64 // numbers given out by NewClient
 	subscribers map[*Subscriber]bool
 	news        []Event  // not delivered yet
@@ -272,7 +276,7 @@ func (c *Controller) Close() {
 				r.keyed.params.wipe()
 			}
 		}
-		c.sas, c.pending = records{}, nil
+		c.sas, c.pending, c.covers = records{}, nil, nil
 		c.asks, c.offers, c.drains = acquires{}, offers{}, drains{}
 		clear(c.subscribers)
 		clear(c.secret[:])
@@ -301,6 +305,7 @@ func (c *Controller) poll(now time.Time) (busy bool) {
 	c.judge(now)
 	c.planHost(now)
 	c.watch(now)
+	c.sendCovers(now)
 	c.drained(now)
 	c.deliver()
 	c.cfg.Epochs.Reap()
@@ -321,6 +326,7 @@ func (c *Controller) chores(now time.Time) {
 	})
 	c.forgetAsks(now)
 	c.forgetNATs(now)
+	c.planCovers(now)
 	c.forgetPaths(now)
 	for i := range c.cfg.Ports {
 		c.check(i)

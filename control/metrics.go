@@ -105,6 +105,7 @@ var slowFamilies = []family[Stats]{
 	count("icmp_sent", "ICMP errors sent.", nil, func(s *Stats) uint64 { return s.ICMPSent }),
 	count("icmp_limited", "ICMP errors held back by the rate limit.", nil, func(s *Stats) uint64 { return s.ICMPLimited }),
 	count("nat_keepalives", "NAT-keepalives sent.", nil, func(s *Stats) uint64 { return s.Keepalives }),
+	count("dummies", "Dummy packets sent under idle SAs.", nil, func(s *Stats) uint64 { return s.Dummies }),
 	count("path_mtu_lowered", "Path MTUs of SAs that ICMP has lowered.", nil, func(s *Stats) uint64 { return s.PathsLowered }),
 	count("sa_soft_expired", "Soft lifetimes of SAs that ended.", nil, func(s *Stats) uint64 { return s.SoftExpired }),
 	count("sa_hard_expired", "Hard lifetimes of SAs that ended.", nil, func(s *Stats) uint64 { return s.HardExpired }),

@@ -188,6 +188,7 @@ func (c *Controller) place(r *record) error {
 	case r.in != nil:
 		return c.db.AddInbound(r.in)
 	case r.out != nil:
+		c.notesCover(r.out)
 		return c.db.AddOutbound(r.out)
 	}
 	return nil

@@ -148,6 +148,10 @@ func (w *Worker) inject() int {
 			w.c.Drops[counter.PoolEmpty]++
 			continue
 		}
+		if m.Dummy != 0 {
+			w.dummy(m, base[0])
+			continue
+		}
 		w.carry(m, base[0])
 	}
 	return n

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	"spigot/internal/counter"
+	"spigot/internal/fib"
 	"spigot/sad"
 )
 
@@ -48,5 +50,64 @@ func TestPaddedPacketsAreOfOneLength(t *testing.T) {
 				t.Errorf("%s: %d bytes count as %d, want %d", r.name, size, bytes, as)
 			}
 		}
+	}
+}
+
+// A dummy leaves as a packet of the SA, and as long as the others where they are
+// padded; the peer consumes it, and nobody behind it sees anything.
+func TestDummiesAreSentAndConsumed(t *testing.T) {
+	for _, r := range []struct {
+		name   string
+		tfc    uint16
+		outer6 bool
+		esn    bool
+		len    uint16
+		as     int
+	}{
+		{"of its length", 0, false, false, 100, 100},
+		{"with ESN, over IPv6", 0, true, true, 100, 100},
+		{"as long as the others", 700, false, false, 100, 700},
+		{"no longer than the link takes", 0, false, false, 9000, 1446},
+	} {
+		tn := aes128gcm
+		tn.outer.TFC, tn.outer6, tn.esn, tn.window = r.tfc, r.outer6, r.esn, 64
+		a, b := newLone(t, 'a'), newLone(t, 'b')
+		out, _ := a.protect(tn)
+		_, in := b.protect(tn)
+		policy := uint32(1)
+		for a.cfg.Snapshots.IPsec.Load().SAD.Outbound(policy) != out {
+			policy++
+		}
+		send := func(policy uint32) []byte {
+			a.cfg.Injects.Push([]fib.Inject{{Dummy: policy, Len: r.len}})
+			a.w.Turn()
+			if got := a.wire.Take(); len(got) == 1 {
+				return got[0]
+			}
+			return nil
+		}
+		wire := send(policy)
+		if want := 14 + out.Geo.Sealed(r.as); len(wire) != want {
+			t.Errorf("%s: %d bytes, want %d", r.name, len(wire), want)
+			continue
+		}
+		before := b.values()
+		if got := b.into(wire); got != nil {
+			t.Errorf("%s: arrives as %x", r.name, got)
+		}
+		b.onlyDrop(before, counter.DummyPacket)
+		for _, sa := range []interface{ Used() (uint64, uint64) }{out, in} {
+			if packets, _ := sa.Used(); packets != 1 {
+				t.Errorf("%s: %d packets counted", r.name, packets)
+			}
+		}
+		if out.Seq() != 1 {
+			t.Errorf("%s: the number is %d", r.name, out.Seq())
+		}
+		before = a.values()
+		if got := send(policy + 1000); got != nil {
+			t.Errorf("%s: a policy that is not there sends %x", r.name, got)
+		}
+		a.onlyDrop(before, counter.NoSA)
 	}
 }

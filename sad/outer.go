@@ -34,6 +34,9 @@ type Outer struct {
 	// so that nobody learns their length (RFC 4303, section 2.7), if the path takes
 	// them then; 0: none are, TFCPath: all are padded to what fits the path.
 	TFC uint16
+	// Dummy is how many dummy packets a second an SA sends while it carries nothing
+	// else (RFC 4303, section 2.6); 0: none.
+	Dummy uint16
 	// DSCP is the outer codepoint by the inner one; nil: the same.
 	DSCP *DSCPMap `json:",omitempty"`
 }
@@ -59,6 +62,9 @@ const MSSPath = 1<<16 - 1
 
 // TFCPath as Outer.TFC stands for what fits the path.
 const TFCPath = 1<<16 - 1
+
+// MaxDummy is the largest Outer.Dummy: more would not be idle.
+const MaxDummy = 1000
 
 // DF says what becomes of don't-fragment in an outer IPv4 header (RFC 4301,
 // section 8.1).
@@ -138,6 +144,9 @@ func (o *Outer) String() string {
 	default:
 		words = append(words, fmt.Sprintf("tfc-pad %d", o.TFC))
 	}
+	if o.Dummy != 0 {
+		words = append(words, fmt.Sprintf("dummy %d", o.Dummy))
+	}
 	if o.DecapDSCP {
 		words = append(words, "decapdscp copy")
 	}
@@ -166,6 +175,9 @@ func (o *Outer) check() string {
 	}
 	if o.MSS != 0 && o.MSS < MinMSS {
 		return fmt.Sprintf("MSS %d: at least %d, or 0 for none", o.MSS, MinMSS)
+	}
+	if o.Dummy > MaxDummy {
+		return fmt.Sprintf("%d dummy packets a second: at most %d", o.Dummy, MaxDummy)
 	}
 	if o.DSCP == nil {
 		return ""

@@ -161,6 +161,7 @@ func statusTable(_ *showOptions, s control.StatusInfo, w io.Writer) {
 		{"ICMP errors refused", s.Stats.ICMPRefused},
 		{"ICMP errors lost", s.Stats.ICMPLost},
 		{"NAT-keepalives sent", s.Stats.Keepalives},
+		{"dummy packets sent", s.Stats.Dummies},
 		{"soft lifetimes ended", s.Stats.SoftExpired},
 		{"hard lifetimes ended", s.Stats.HardExpired},
 	} {

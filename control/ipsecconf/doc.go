@@ -40,7 +40,8 @@
 //     that are too big for the path: "fragment after|before" encapsulation; the
 //     first of each is the default. "mss N|path" lowers the segment size of TCP; and
 //     "tfc-pad N|mtu" pads what is shorter to N bytes, or to what fits the path, so
-//     that nobody learns its length (RFC 4303, section 2.7);
+//     that nobody learns its length (RFC 4303, section 2.7). "dummy N" sends that
+//     many dummy packets a second while the SA carries nothing (section 2.6);
 //   - "reqid N" on SAs and flows, which ties them together;
 //   - "priority N" on flows: lower is tried first; and "mode tunnel|transport",
 //     the mode of the SA that the flow wants;

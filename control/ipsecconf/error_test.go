@@ -116,7 +116,7 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		{sa + "enckey 12:", `t.conf:1:43: the key is empty: give its bytes in hex`},
 		{sa + "enckey", `t.conf:1:39: found the end of the line: want a key in hex, or file "path"`},
 		{sa + "enckey 12 1234", `t.conf:1:43: unknown option: a word that looks like a key (not shown): if it is a part of a key, remove the blank in front of it`},
-		{sa + "udpencap", `t.conf:1:33: unknown option "udpencap" of an SA: want one of spi, auth, enc, authkey, enckey, esn, replay, reqid, lifetime, align4, df, dscp, ecn, ttl, flowlabel, decapdscp, fragment, mss, tfc-pad`},
+		{sa + "udpencap", `t.conf:1:33: unknown option "udpencap" of an SA: want one of spi, auth, enc, authkey, enckey, esn, replay, reqid, lifetime, align4, df, dscp, ecn, ttl, flowlabel, decapdscp, fragment, mss, tfc-pad, dummy`},
 		{sa + "esn spi 300 enc aes-gcm enckey " + k20, `t.conf:1:33: esn needs the replay window, which tells the high half of sequence numbers (RFC 4303, A2): add "replay 64" or more`},
 		{sa + "replay 131073", `t.conf:1:40: replay window is "131073": want a number from 0 to 131072`},
 		{sa + "lifetime 30", `t.conf:1:42: found "30": want soft or hard`},

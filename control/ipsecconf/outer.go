@@ -16,7 +16,7 @@ var (
 )
 
 // outerOptions are the options of an SA that readOuter reads.
-var outerOptions = []string{"df", "dscp", "ecn", "ttl", "flowlabel", "decapdscp", "fragment", "mss", "tfc-pad"}
+var outerOptions = []string{"df", "dscp", "ecn", "ttl", "flowlabel", "decapdscp", "fragment", "mss", "tfc-pad", "dummy"}
 
 // readOuter reads the option t, one of outerOptions.
 func (r *saRule) readOuter(t token, c *cursor) (err *Error) {
@@ -52,6 +52,10 @@ func (r *saRule) readOuter(t token, c *cursor) (err *Error) {
 			mss, err = c.number("mss", sad.MinMSS, sad.MSSPath-1)
 			o.MSS = uint16(mss)
 		}
+	case "dummy":
+		var rate uint64
+		rate, err = c.number("dummy packets a second", 1, sad.MaxDummy)
+		o.Dummy = uint16(rate)
 	case "tfc-pad":
 		o.TFC = sad.TFCPath
 		if !c.accept("mtu") {

@@ -35,6 +35,7 @@ func TestOuterHeaderOptions(t *testing.T) {
 		{text: "fragment before", want: sad.Outer{SplitFirst: true}},
 		{text: "mss path", want: sad.Outer{MSS: sad.MSSPath}},
 		{text: "mss 1360", want: sad.Outer{MSS: 1360}},
+		{text: "dummy 20", want: sad.Outer{Dummy: 20}},
 		{text: "tfc-pad mtu", want: sad.Outer{TFC: sad.TFCPath}},
 		{text: "tfc-pad 512", want: sad.Outer{TFC: 512}},
 		{text: "df clear dscp 46 ecn off ttl 9 flowlabel hash decapdscp copy", dscp: sad.DSCPSet(46),
@@ -77,7 +78,7 @@ func TestOuterHeaderMistakes(t *testing.T) {
 		{sa + "mss 100", `t.conf:1:37: mss is "100": want a number from 456 to 65534`},
 		{sa + "ttl 0", `t.conf:1:37: ttl is "0": want a number from 1 to 255`},
 		{strings.Replace(sa, "esp", "esp transport", 1) + "spi 300 enc null authkey " + k32 + " df clear",
-			`t.conf:1:133: there is no outer header in transport mode: leave out df, dscp, ecn, ttl, flowlabel, decapdscp, fragment, mss, tfc-pad`},
+			`t.conf:1:133: there is no outer header in transport mode: leave out df, dscp, ecn, ttl, flowlabel, decapdscp, fragment, mss, tfc-pad, dummy`},
 	} {
 		if _, err := read(c.text); err == nil || err.Error() != c.want {
 			t.Errorf("%s:\n got %v\nwant %s", c.text, err, c.want)

@@ -45,6 +45,9 @@ type Inject struct {
 	// Policy says that the packet is to pass the SPD as if it had come from the
 	// protected side; otherwise it is routed as it is.
 	Policy bool
-	Len    uint16
-	Data   [PuntSize]byte // an IP packet
+	// Dummy is a policy under whose SA a packet of Len bytes is to leave that has
+	// nothing in it (RFC 4303, section 2.6); 0: Data is a packet.
+	Dummy uint32
+	Len   uint16
+	Data  [PuntSize]byte // an IP packet
 }
