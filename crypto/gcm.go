@@ -28,12 +28,11 @@ type gcmFuncs struct {
 	any   func(jobs *Job, group *uint16, n int)
 }
 
-// gcmSmall takes the jobs at the offsets of group, n of them and four at a time,
-// as long as all four have living keys of the suite and packets of its size; then
-// it stops, and tells how many it has taken. To seal, it writes the IV. Among
-// four, one job may be there several times: done twice at once it comes out the
-// same.
-type gcmSmall func(jobs *Job, group *uint16, n int, suite *Suite) int
+// gcmSmall takes the jobs of group, n of them and four at a time, as long as all
+// four have living keys of the suite and packets of its size; then it stops, and
+// tells how many it has taken. To seal, it writes the IV. Among four, one job may
+// be there several times: done twice at once it comes out the same.
+type gcmSmall func(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 // gcmFours is how many packets a gcmSmall takes at once.
 const gcmFours = 4
@@ -94,7 +93,7 @@ func (e *Engine) runGCM(jobs []Job, seal bool) []Job {
 	}
 	f := k.funcs(s, seal)
 	if size := gcmSize(len(jobs[0].Pkt)); size < gcmAny && f.small[size] != nil && len(jobs) >= gcmFours {
-		done := f.small[size](&jobs[0], &e.gcm.all[0], len(jobs)&^(gcmFours-1), s)
+		done := f.small[size](&jobs[0], &e.gcm.all, len(jobs)&^(gcmFours-1), s)
 		if jobs = jobs[done:]; len(jobs) == 0 {
 			return nil
 		}
@@ -121,12 +120,19 @@ func (j *Job) putIV() {
 	copy(head[headerLen+4:], head[4:headerLen])
 }
 
-// gcmLists is scratch: where the jobs lie, by what their packets take, and where
-// all lie, in bytes from the first. gcmCounts is how many there are of each.
+// gcmList tells where jobs lie, in bytes from the first. A gcmSmall wants the
+// first four jobs to be before the list, too.
+type gcmList struct {
+	first [gcmFours]uint16
+	jobs  [MaxBatch]uint16
+}
+
+// gcmLists is scratch: lists by what a job's packet takes, and one of all jobs.
+// gcmCounts is how many there are of each.
 type (
 	gcmLists struct {
-		of  [gcmAny + 1][MaxBatch]uint16
-		all [MaxBatch]uint16
+		of  [gcmAny + 1]gcmList
+		all gcmList
 	}
 	gcmCounts [gcmAny + 1]int
 )
@@ -138,9 +144,10 @@ const jobSize = 40
 const gcmAny = 3
 
 func newGCMLists() (l gcmLists) {
-	for i := range l.all {
-		l.all[i] = uint16(i) * jobSize
+	for i := range l.all.jobs {
+		l.all.jobs[i] = uint16(i) * jobSize
 	}
+	copy(l.all.first[:], l.all.jobs[:])
 	return l
 }
 
@@ -159,25 +166,28 @@ func gcmSize(n int) int {
 
 // run gives each of the functions its packets.
 func (l *gcmLists) run(f *gcmFuncs, jobs []Job, n gcmCounts, s *Suite) {
+	anySize := &l.of[gcmAny].jobs
 	for size, small := range f.small {
+		list, k := &l.of[size], n[size]
 		if small == nil { // the function for any takes all, in any order
-			n[gcmAny] += copy(l.of[gcmAny][n[gcmAny]:], l.of[size][:n[size]])
+			n[gcmAny] += copy(anySize[n[gcmAny]:], list.jobs[:k])
 			continue
 		}
-		if n[size]%gcmFours == 1 { // for one alone, the function for any is faster
-			n[size]--
-			l.of[gcmAny][n[gcmAny]] = l.of[size][n[size]]
+		if k%gcmFours == 1 { // for one alone, the function for any is faster
+			k--
+			anySize[n[gcmAny]] = list.jobs[k]
 			n[gcmAny]++
 		}
-		for ; n[size]%gcmFours != 0; n[size]++ {
-			l.of[size][n[size]] = l.of[size][n[size]-1]
+		for ; k%gcmFours != 0; k++ {
+			list.jobs[k] = list.jobs[k-1]
 		}
-		if n[size] > 0 {
-			small(&jobs[0], &l.of[size][0], n[size], s)
+		if k > 0 {
+			copy(list.first[:], list.jobs[:])
+			small(&jobs[0], list, k, s)
 		}
 	}
 	if n[gcmAny] > 0 {
-		f.any(&jobs[0], &l.of[gcmAny][0], n[gcmAny])
+		f.any(&jobs[0], &anySize[0], n[gcmAny])
 	}
 }
 
@@ -192,6 +202,6 @@ func (l *gcmLists) sort(jobs []Job, group []uint8) (n gcmCounts) {
 // add appends job i, whose packet has so many bytes, to its list.
 func (l *gcmLists) add(i uint8, bytes int, n *gcmCounts) {
 	size := gcmSize(bytes)
-	l.of[size][n[size]%MaxBatch] = uint16(i) * jobSize
+	l.of[size].jobs[n[size]%MaxBatch] = uint16(i) * jobSize
 	n[size]++
 }

@@ -54,73 +54,73 @@ func gcmSetup(powers *[gcmPowers][16]byte, keys *aesSchedule, rounds int)
 // refused packet as garbage. Those called of4, of6 and of8 are a gcmSmall.
 
 //go:noescape
-func gcmSeal128vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmSeal128vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal128vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmSeal128vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal128vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmSeal128vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmSeal128vaes512(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmOpen128vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmOpen128vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen128vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmOpen128vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen128vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmOpen128vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmOpen128vaes512(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmSeal192vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmSeal192vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal192vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmSeal192vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal192vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmSeal192vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmSeal192vaes512(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmOpen192vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmOpen192vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen192vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmOpen192vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen192vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmOpen192vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmOpen192vaes512(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmSeal256vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmSeal256vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal256vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmSeal256vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal256vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmSeal256vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmSeal256vaes512(jobs *Job, group *uint16, n int)
 
 //go:noescape
-func gcmOpen256vaes512of4(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmOpen256vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen256vaes512of6(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmOpen256vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen256vaes512of8(jobs *Job, group *uint16, n int, suite *Suite) int
+func gcmOpen256vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmOpen256vaes512(jobs *Job, group *uint16, n int)

@@ -1102,6 +1102,28 @@ DATA spread<>+56(SB)/4, $0x80808002
 DATA spread<>+60(SB)/4, $0x80808080
 GLOBL spread<>(SB), RODATA|NOPTR, $64
 
+DATA toBits<>+0(SB)/4, $0xffffff00
+DATA toBits<>+4(SB)/4, $0xffffffff
+DATA toBits<>+8(SB)/4, $0x00000040
+DATA toBits<>+12(SB)/4, $0x00000000
+DATA toBits<>+16(SB)/4, $0xffffff00
+DATA toBits<>+20(SB)/4, $0xffffffff
+DATA toBits<>+24(SB)/4, $0x00000040
+DATA toBits<>+28(SB)/4, $0x00000000
+DATA toBits<>+32(SB)/4, $0xffffff00
+DATA toBits<>+36(SB)/4, $0xffffffff
+DATA toBits<>+40(SB)/4, $0x00000040
+DATA toBits<>+44(SB)/4, $0x00000000
+DATA toBits<>+48(SB)/4, $0xffffff00
+DATA toBits<>+52(SB)/4, $0xffffffff
+DATA toBits<>+56(SB)/4, $0x00000040
+DATA toBits<>+60(SB)/4, $0x00000000
+GLOBL toBits<>(SB), RODATA|NOPTR, $64
+
+DATA ones<>+0(SB)/4, $0xffffffff
+DATA ones<>+4(SB)/4, $0xffffffff
+GLOBL ones<>(SB), RODATA|NOPTR, $8
+
 DATA esnBits<>+0(SB)/4, $0x00000000
 DATA esnBits<>+4(SB)/4, $0x00000000
 DATA esnBits<>+8(SB)/4, $0x00000020
@@ -3382,877 +3404,852 @@ lengths:
 
 // func gcmSeal128vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $152-40
+TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 80(SP)
+	VPXORQ  Z2, Z2, Z2
 	MOVQ    AX, 96(SP)
-	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 144(SP)
-	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 112(SP)
+	VPXORQ  Z8, Z8, Z8
+	MOVQ    AX, 128(SP)
+	VPXORQ  Z11, Z11, Z11
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), BX
+	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R12)
-	VMOVQ           BX, X0
+	SHLQ            $0x20, R8
+	ORQ             R8, AX
+	MOVQ            AX, 8(R12)
+	VMOVQ           AX, X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+0(SB), Z0, Z0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), BX
+	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R13)
-	VMOVQ           BX, X2
-	VPSLLDQ         $0x04, X2, X2
-	VPXORQ          576(R9), X2, X2
-	VSHUFI64X2      $0x00, Z2, Z2, Z2
-	VPXORQ          counters<>+0(SB), Z2, Z2
+	SHLQ            $0x20, R9
+	ORQ             R9, AX
+	MOVQ            AX, 8(R13)
+	VMOVQ           AX, X3
+	MOVQ            88(SP), R9
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          576(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), BX
+	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R14)
-	VMOVQ           BX, X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R10), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+0(SB), Z4, Z4
+	SHLQ            $0x20, R10
+	ORQ             R10, AX
+	MOVQ            AX, 8(R14)
+	VMOVQ           AX, X6
+	MOVQ            104(SP), R10
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), BX
+	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R15)
-	VMOVQ           BX, X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R11), X6, X6
-	VSHUFI64X2      $0x00, Z6, Z6, Z6
-	VPXORQ          counters<>+0(SB), Z6, Z6
+	SHLQ            $0x20, R11
+	ORQ             R11, AX
+	MOVQ            AX, 8(R15)
+	VMOVQ           AX, X9
+	MOVQ            120(SP), R11
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          576(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z8
-	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 592(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	MOVQ            80(SP), AX
+	VMOVDQU64       (AX), Z19
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 592(R9), Y13
 	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z15
-	VBROADCASTI32X4 592(R9), Z9
+	VMOVDQU64       (AX), Z20
+	VAESENC         Y13, Y3, Y3
 	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z16
-	VAESENC         Z9, Z2, Z2
+	VMOVDQU64       (AX), Z21
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 592(R10), Y12
 	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z17
-	VBROADCASTI32X4 592(R10), Z8
-	MOVQ            144(SP), AX
-	VMOVDQU64       (AX), Z18
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x44, Z16, Z15, Z19
-	VBROADCASTI32X4 592(R11), Z9
-	VSHUFI64X2      $0x44, Z18, Z17, Z20
-	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0xee, Z16, Z15, Z21
-	VBROADCASTI32X4 608(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xee, Z18, Z17, Z22
-	VBROADCASTI32X4 608(R9), Z9
-	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xdd, Z20, Z19, Z16
-	VBROADCASTI32X4 608(R10), Z8
-	VSHUFI64X2      $0x88, Z22, Z21, Z17
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xdd, Z22, Z21, Z18
-	VBROADCASTI32X4 608(R11), Z9
-	VSHUFI64X2      $0x44, Z3, Z1, Z19
-	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x44, Z7, Z5, Z20
-	VBROADCASTI32X4 624(R8), Z8
+	VMOVDQU64       (AX), Z22
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VSHUFI64X2      $0x44, Z20, Z19, Z23
+	VBROADCASTI32X4 592(R11), Y13
+	VSHUFI64X2      $0x44, Z22, Z21, Z24
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0xee, Z20, Z19, Z25
+	VBROADCASTI32X4 608(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VSHUFI64X2      $0xee, Z22, Z21, Z26
+	VAESENC         Y12, Y1, Y1
+	VSHUFI64X2      $0x88, Z24, Z23, Z19
+	VBROADCASTI32X4 608(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VSHUFI64X2      $0xdd, Z24, Z23, Z20
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y12
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Y12, Y6, Y6
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y13
+	VSHUFI64X2      $0x44, Z5, Z2, Z23
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0x44, Z11, Z8, Z24
+	VBROADCASTI32X4 624(R8), Y12
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z9
-	VSHUFI64X2      $0xee, Z3, Z1, Z21
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z7, Z5, Z22
-	VBROADCASTI32X4 624(R10), Z8
-	VSHUFI64X2      $0x88, Z20, Z19, Z1
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xdd, Z20, Z19, Z3
-	VBROADCASTI32X4 624(R11), Z9
-	VSHUFI64X2      $0x88, Z22, Z21, Z5
-	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0xdd, Z22, Z21, Z7
-	VBROADCASTI32X4 640(R8), Z8
-	VPCLMULQDQ      $0x00, Z15, Z1, Z12
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x01, Z15, Z1, Z13
-	VBROADCASTI32X4 640(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, Z15, Z1, Z14
-	VBROADCASTI32X4 640(R10), Z8
-	VPCLMULQDQ      $0x10, Z15, Z1, Z19
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x00, Z16, Z3, Z20
-	VBROADCASTI32X4 640(R11), Z9
-	VPCLMULQDQ      $0x01, Z16, Z3, Z21
-	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z19, Z21, Z13
-	VBROADCASTI32X4 656(R8), Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VSHUFI64X2      $0xee, Z5, Z2, Z25
+	VBROADCASTI32X4 624(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VSHUFI64X2      $0xee, Z11, Z8, Z26
+	VAESENC         Y13, Y4, Y4
+	VSHUFI64X2      $0x88, Z24, Z23, Z2
+	VBROADCASTI32X4 624(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VSHUFI64X2      $0xdd, Z24, Z23, Z5
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y13
+	VSHUFI64X2      $0x88, Z26, Z25, Z8
+	VAESENC         Y13, Y9, Y9
+	VSHUFI64X2      $0xdd, Z26, Z25, Z11
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y12
+	VPCLMULQDQ      $0x00, Z19, Z2, Z16
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPCLMULQDQ      $0x01, Z19, Z2, Z17
+	VBROADCASTI32X4 640(R9), Y13
+	VPCLMULQDQ      $0x11, Z19, Z2, Z18
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x10, Z19, Z2, Z23
+	VBROADCASTI32X4 640(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x00, Z20, Z5, Z24
+	VAESENC         Y12, Y7, Y7
+	VPCLMULQDQ      $0x01, Z20, Z5, Z25
+	VBROADCASTI32X4 640(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPTERNLOGQ      $0x96, Z23, Z25, Z17
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y12
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z16, Z3, Z22
-	VBROADCASTI32X4 656(R9), Z9
-	VPCLMULQDQ      $0x10, Z16, Z3, Z23
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 656(R10), Z8
-	VPCLMULQDQ      $0x00, Z17, Z5, Z24
-	VAESENC         Z8, Z4, Z4
-	VPTERNLOGQ      $0x96, Z20, Z24, Z12
-	VBROADCASTI32X4 656(R11), Z9
-	VPCLMULQDQ      $0x01, Z17, Z5, Z25
-	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z23, Z25, Z13
-	VBROADCASTI32X4 672(R8), Z8
-	VPCLMULQDQ      $0x11, Z17, Z5, Z26
-	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z22, Z26, Z14
-	VBROADCASTI32X4 672(R9), Z9
-	VPCLMULQDQ      $0x10, Z17, Z5, Z27
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x00, Z18, Z7, Z28
-	VBROADCASTI32X4 672(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x01, Z18, Z7, Z29
-	VBROADCASTI32X4 672(R11), Z9
-	VPTERNLOGQ      $0x96, Z27, Z29, Z13
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x11, Z18, Z7, Z30
-	VBROADCASTI32X4 688(R8), Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x11, Z20, Z5, Z26
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y13
+	VPCLMULQDQ      $0x10, Z20, Z5, Z27
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x00, Z21, Z8, Z28
+	VBROADCASTI32X4 656(R10), Y12
+	VPTERNLOGQ      $0x96, Z24, Z28, Z16
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPCLMULQDQ      $0x01, Z21, Z8, Z29
+	VBROADCASTI32X4 656(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPTERNLOGQ      $0x96, Z27, Z29, Z17
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x11, Z21, Z8, Z30
+	VBROADCASTI32X4 672(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPTERNLOGQ      $0x96, Z26, Z30, Z18
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y13
+	VPCLMULQDQ      $0x10, Z21, Z8, Z31
+	VAESENC         Y13, Y3, Y3
+	VPCLMULQDQ      $0x00, Z22, Z11, Z2
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y12
+	VPCLMULQDQ      $0x01, Z22, Z11, Z23
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPTERNLOGQ      $0x96, Z31, Z23, Z17
+	VBROADCASTI32X4 672(R11), Y13
+	VPCLMULQDQ      $0x11, Z22, Z11, Z25
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x10, Z22, Z11, Z5
+	VBROADCASTI32X4 688(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	MOVWLZX         2(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x10, Z18, Z7, Z31
-	VBROADCASTI32X4 688(R9), Z9
-	VPXORQ          Z28, Z12, Z12
-	VAESENC         Z9, Z2, Z2
-	VPXORQ          Z31, Z13, Z13
-	VBROADCASTI32X4 688(R10), Z8
-	VPXORQ          Z30, Z14, Z14
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 688(R11), Z9
-	VMOVDQU64       (SP), Z15
-	VAESENC         Z9, Z6, Z6
-	VPSHUFB         spread<>+0(SB), Z15, Z15
-	VBROADCASTI32X4 704(R8), Z8
-	VPADDQ          aadBits<>+0(SB), Z15, Z15
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x00, Z11, Z15, Z16
-	VBROADCASTI32X4 704(R9), Z9
-	VPCLMULQDQ      $0x01, Z11, Z15, Z17
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, Z11, Z15, Z18
-	VBROADCASTI32X4 704(R10), Z8
-	VPCLMULQDQ      $0x10, Z11, Z15, Z19
-	VAESENC         Z8, Z4, Z4
-	VPTERNLOGQ      $0x96, Z17, Z19, Z13
-	VBROADCASTI32X4 704(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPXORQ          Z16, Z12, Z12
-	VBROADCASTI32X4 720(R8), Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y12, Y1, Y1
+	VPXORQ          Z2, Z16, Z16
+	VBROADCASTI32X4 688(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPXORQ          Z5, Z17, Z17
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y12
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Y12, Y6, Y6
+	VMOVDQU64       (SP), Z19
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y13
+	VPSHUFB         spread<>+0(SB), Z19, Z19
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPSLLQ          $0x03, Z19, Z19
+	VBROADCASTI32X4 704(R8), Y12
+	VPADDQ          toBits<>+0(SB), Z19, Z19
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPCLMULQDQ      $0x00, Z15, Z19, Z20
+	VBROADCASTI32X4 704(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPCLMULQDQ      $0x01, Z15, Z19, Z21
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x11, Z15, Z19, Z22
+	VBROADCASTI32X4 704(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x10, Z15, Z19, Z23
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y13
+	VPTERNLOGQ      $0x96, Z21, Z23, Z17
+	VAESENC         Y13, Y9, Y9
+	VPXORQ          Z20, Z16, Z16
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y12
+	MOVWLZX         4(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z8, Z0, Z0
-	VPXORQ          Z18, Z14, Z14
-	VBROADCASTI32X4 720(R9), Z9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
-	VAESENC         Z9, Z2, Z2
-	VPSHUFD         $0x4e, Z12, Z12
-	VBROADCASTI32X4 720(R10), Z8
-	VPTERNLOGQ      $0x96, Z20, Z12, Z13
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
-	VBROADCASTI32X4 720(R11), Z9
-	VPSHUFD         $0x4e, Z13, Z13
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 736(R8), Z8
-	VPTERNLOGQ      $0x96, Z20, Z13, Z14
-	VAESENCLAST     Z8, Z0, Z0
-	VPSHUFB         reverse<>+0(SB), Z14, Z14
-	VBROADCASTI32X4 736(R9), Z9
-	VPXORQ          Z10, Z14, Z14
-	VAESENCLAST     Z9, Z2, Z2
-	MOVQ            72(SP), AX
-	MOVWLZX         (AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x00, Z14, -16(BX)
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPXORQ          Z22, Z18, Z18
+	VBROADCASTI32X4 720(R9), Y13
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPSHUFD         $0x4e, Z16, Z16
+	VBROADCASTI32X4 720(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPTERNLOGQ      $0x96, Z24, Z16, Z17
+	VAESENC         Y12, Y7, Y7
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
+	VBROADCASTI32X4 720(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPSHUFD         $0x4e, Z17, Z17
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 736(R8), Y12
+	VPTERNLOGQ      $0x96, Z24, Z17, Z18
+	VAESENCLAST     Y12, Y0, Y0
+	VPSHUFB         reverse<>+0(SB), Z18, Z18
+	VAESENCLAST     Y12, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y13
+	VPXORQ          Z14, Z18, Z18
+	VAESENCLAST     Y13, Y3, Y3
+	VAESENCLAST     Y13, Y4, Y4
+	MOVWLZX         -8(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x00, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 736(R10), Z8
-	MOVQ            72(SP), AX
-	MOVWLZX         2(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x01, Z14, -16(BX)
+	VBROADCASTI32X4 736(R10), Y12
+	MOVWLZX         -6(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x01, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Z8, Z4, Z4
-	MOVQ            72(SP), AX
-	MOVWLZX         4(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x02, Z14, -16(BX)
+	VAESENCLAST     Y12, Y6, Y6
+	VAESENCLAST     Y12, Y7, Y7
+	MOVWLZX         -4(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x02, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 736(R11), Z9
-	MOVQ            72(SP), AX
-	MOVWLZX         6(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x03, Z14, -16(BX)
+	VBROADCASTI32X4 736(R11), Y13
+	VAESENCLAST     Y13, Y9, Y9
+	MOVWLZX         -2(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x03, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Z9, Z6, Z6
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	VAESENCLAST     Y13, Y10, Y10
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VMOVDQU8.Z      (R12), K1, Z12
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VMOVDQU8.Z      (R12), K1, Z16
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X10
-	VMOVDQU64       560(R8), X11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X0, X14
+	VMOVDQU64       560(R8), X15
 	MOVQ            CX, (SP)
-	VMOVDQU8.Z      (R13), K2, Z13
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
+	VMOVDQU8.Z      (R13), K2, Z17
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X2, Z10, Z10
-	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X3, Y14, Y14
+	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
 	MOVQ            CX, 16(SP)
-	VMOVDQU8.Z      (R14), K3, Z14
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
+	VMOVDQU8.Z      (R14), K3, Z18
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x02, X4, Z10, Z10
-	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X6, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
-	VMOVDQU8.Z      (R15), K4, Z15
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
+	VMOVDQU8.Z      (R15), K4, Z19
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x03, X6, Z10, Z10
-	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X9, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z14, Z14
+	VINSERTI64X4    $0x01, Y30, Z15, Z15
 	MOVQ            CX, 48(SP)
-	VPXORQ          Z0, Z12, K5, Z12
-	VMOVDQU8        Z12, K1, (R12)
-	VMOVDQU8.Z      Z12, K1, Z12
-	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
+	VINSERTI64X4    $0x01, Y1, Z0, Z0
+	VPXORQ          Z0, Z16, K5, Z16
+	VMOVDQU8        Z16, K1, (R12)
+	VMOVDQU8.Z      Z16, K1, Z16
+	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
 	MOVWLZX         (SI), AX
 	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z2, Z13, K5, Z13
-	VMOVDQU8   Z13, K2, (R13)
-	VMOVDQU8.Z Z13, K2, Z13
-	VPSHUFB    reverseFirst<>+0(SB), Z13, Z3
-	MOVWLZX    2(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn1
+	VINSERTI64X4 $0x01, Y4, Z3, Z3
+	VPXORQ       Z3, Z17, K5, Z17
+	VMOVDQU8     Z17, K2, (R13)
+	VMOVDQU8.Z   Z17, K2, Z17
+	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
+	MOVWLZX      2(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn1
 
 aad1:
-	VPXORQ     Z4, Z14, K5, Z14
-	VMOVDQU8   Z14, K3, (R14)
-	VMOVDQU8.Z Z14, K3, Z14
-	VPSHUFB    reverseFirst<>+0(SB), Z14, Z5
-	MOVWLZX    4(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn2
+	VINSERTI64X4 $0x01, Y7, Z6, Z6
+	VPXORQ       Z6, Z18, K5, Z18
+	VMOVDQU8     Z18, K3, (R14)
+	VMOVDQU8.Z   Z18, K3, Z18
+	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
+	MOVWLZX      4(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPXORQ     Z6, Z15, K5, Z15
-	VMOVDQU8   Z15, K4, (R15)
-	VMOVDQU8.Z Z15, K4, Z15
-	VPSHUFB    reverseFirst<>+0(SB), Z15, Z7
-	MOVWLZX    6(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn3
+	VINSERTI64X4 $0x01, Y10, Z9, Z9
+	VPXORQ       Z9, Z19, K5, Z19
+	VMOVDQU8     Z19, K4, (R15)
+	VMOVDQU8.Z   Z19, K4, Z19
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
+	MOVWLZX      6(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
+	ADDQ          $0x08, SI
+	MOVQ          80(SP), AX
+	VMOVDQU64     (AX), Z19
 	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z15
+	VMOVDQU64     (AX), Z20
 	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z16
+	VMOVDQU64     (AX), Z21
 	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z17
-	MOVQ          144(SP), AX
-	VMOVDQU64     (AX), Z18
-	VSHUFI64X2    $0x44, Z16, Z15, Z19
-	VSHUFI64X2    $0x44, Z18, Z17, Z20
-	VSHUFI64X2    $0xee, Z16, Z15, Z21
-	VSHUFI64X2    $0xee, Z18, Z17, Z22
-	VSHUFI64X2    $0x88, Z20, Z19, Z15
-	VSHUFI64X2    $0xdd, Z20, Z19, Z16
-	VSHUFI64X2    $0x88, Z22, Z21, Z17
-	VSHUFI64X2    $0xdd, Z22, Z21, Z18
-	VSHUFI64X2    $0x44, Z3, Z1, Z19
-	VSHUFI64X2    $0x44, Z7, Z5, Z20
-	VSHUFI64X2    $0xee, Z3, Z1, Z21
-	VSHUFI64X2    $0xee, Z7, Z5, Z22
-	VSHUFI64X2    $0x88, Z20, Z19, Z1
-	VSHUFI64X2    $0xdd, Z20, Z19, Z3
-	VSHUFI64X2    $0x88, Z22, Z21, Z5
-	VSHUFI64X2    $0xdd, Z22, Z21, Z7
-	VPCLMULQDQ    $0x00, Z15, Z1, Z12
-	VPCLMULQDQ    $0x01, Z15, Z1, Z13
-	VPCLMULQDQ    $0x11, Z15, Z1, Z14
-	VPCLMULQDQ    $0x10, Z15, Z1, Z19
-	VPCLMULQDQ    $0x00, Z16, Z3, Z20
-	VPCLMULQDQ    $0x01, Z16, Z3, Z21
-	VPTERNLOGQ    $0x96, Z19, Z21, Z13
-	VPCLMULQDQ    $0x11, Z16, Z3, Z22
-	VPCLMULQDQ    $0x10, Z16, Z3, Z23
-	VPCLMULQDQ    $0x00, Z17, Z5, Z24
-	VPTERNLOGQ    $0x96, Z20, Z24, Z12
-	VPCLMULQDQ    $0x01, Z17, Z5, Z25
-	VPTERNLOGQ    $0x96, Z23, Z25, Z13
-	VPCLMULQDQ    $0x11, Z17, Z5, Z26
-	VPTERNLOGQ    $0x96, Z22, Z26, Z14
-	VPCLMULQDQ    $0x10, Z17, Z5, Z27
-	VPCLMULQDQ    $0x00, Z18, Z7, Z28
-	VPCLMULQDQ    $0x01, Z18, Z7, Z29
-	VPTERNLOGQ    $0x96, Z27, Z29, Z13
-	VPCLMULQDQ    $0x11, Z18, Z7, Z30
-	VPCLMULQDQ    $0x10, Z18, Z7, Z31
-	VPXORQ        Z28, Z12, Z12
-	VPXORQ        Z31, Z13, Z13
-	VPXORQ        Z30, Z14, Z14
-	VMOVDQU64     (SP), Z15
-	VPSHUFB       spread<>+0(SB), Z15, Z15
-	VPADDQ        aadBits<>+0(SB), Z15, Z15
-	VPCLMULQDQ    $0x00, Z11, Z15, Z16
-	VPCLMULQDQ    $0x01, Z11, Z15, Z17
-	VPCLMULQDQ    $0x11, Z11, Z15, Z18
-	VPCLMULQDQ    $0x10, Z11, Z15, Z19
-	VPTERNLOGQ    $0x96, Z17, Z19, Z13
-	VPXORQ        Z16, Z12, Z12
-	VPXORQ        Z18, Z14, Z14
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z20
-	VPSHUFD       $0x4e, Z12, Z12
-	VPTERNLOGQ    $0x96, Z20, Z12, Z13
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z20
-	VPSHUFD       $0x4e, Z13, Z13
-	VPTERNLOGQ    $0x96, Z20, Z13, Z14
-	VPSHUFB       reverse<>+0(SB), Z14, Z14
-	VPXORQ        Z10, Z14, Z14
-	MOVQ          72(SP), AX
-	MOVWLZX       (AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x00, Z14, -16(BX)
+	VMOVDQU64     (AX), Z22
+	VSHUFI64X2    $0x44, Z20, Z19, Z23
+	VSHUFI64X2    $0x44, Z22, Z21, Z24
+	VSHUFI64X2    $0xee, Z20, Z19, Z25
+	VSHUFI64X2    $0xee, Z22, Z21, Z26
+	VSHUFI64X2    $0x88, Z24, Z23, Z19
+	VSHUFI64X2    $0xdd, Z24, Z23, Z20
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x44, Z5, Z2, Z23
+	VSHUFI64X2    $0x44, Z11, Z8, Z24
+	VSHUFI64X2    $0xee, Z5, Z2, Z25
+	VSHUFI64X2    $0xee, Z11, Z8, Z26
+	VSHUFI64X2    $0x88, Z24, Z23, Z2
+	VSHUFI64X2    $0xdd, Z24, Z23, Z5
+	VSHUFI64X2    $0x88, Z26, Z25, Z8
+	VSHUFI64X2    $0xdd, Z26, Z25, Z11
+	VPCLMULQDQ    $0x00, Z19, Z2, Z16
+	VPCLMULQDQ    $0x01, Z19, Z2, Z17
+	VPCLMULQDQ    $0x11, Z19, Z2, Z18
+	VPCLMULQDQ    $0x10, Z19, Z2, Z23
+	VPCLMULQDQ    $0x00, Z20, Z5, Z24
+	VPCLMULQDQ    $0x01, Z20, Z5, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z17
+	VPCLMULQDQ    $0x11, Z20, Z5, Z26
+	VPCLMULQDQ    $0x10, Z20, Z5, Z27
+	VPCLMULQDQ    $0x00, Z21, Z8, Z28
+	VPTERNLOGQ    $0x96, Z24, Z28, Z16
+	VPCLMULQDQ    $0x01, Z21, Z8, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z17
+	VPCLMULQDQ    $0x11, Z21, Z8, Z30
+	VPTERNLOGQ    $0x96, Z26, Z30, Z18
+	VPCLMULQDQ    $0x10, Z21, Z8, Z31
+	VPCLMULQDQ    $0x00, Z22, Z11, Z2
+	VPCLMULQDQ    $0x01, Z22, Z11, Z23
+	VPTERNLOGQ    $0x96, Z31, Z23, Z17
+	VPCLMULQDQ    $0x11, Z22, Z11, Z25
+	VPCLMULQDQ    $0x10, Z22, Z11, Z5
+	VPXORQ        Z2, Z16, Z16
+	VPXORQ        Z5, Z17, Z17
+	VPXORQ        Z25, Z18, Z18
+	VMOVDQU64     (SP), Z19
+	VPSHUFB       spread<>+0(SB), Z19, Z19
+	VPSLLQ        $0x03, Z19, Z19
+	VPADDQ        toBits<>+0(SB), Z19, Z19
+	VPCLMULQDQ    $0x00, Z15, Z19, Z20
+	VPCLMULQDQ    $0x01, Z15, Z19, Z21
+	VPCLMULQDQ    $0x11, Z15, Z19, Z22
+	VPCLMULQDQ    $0x10, Z15, Z19, Z23
+	VPTERNLOGQ    $0x96, Z21, Z23, Z17
+	VPXORQ        Z20, Z16, Z16
+	VPXORQ        Z22, Z18, Z18
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z16, Z24
+	VPSHUFD       $0x4e, Z16, Z16
+	VPTERNLOGQ    $0x96, Z24, Z16, Z17
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z17, Z24
+	VPSHUFD       $0x4e, Z17, Z17
+	VPTERNLOGQ    $0x96, Z24, Z17, Z18
+	VPSHUFB       reverse<>+0(SB), Z18, Z18
+	VPXORQ        Z14, Z18, Z18
+	MOVWLZX       -8(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x00, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       2(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x01, Z14, -16(BX)
+	MOVWLZX       -6(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x01, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       4(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x02, Z14, -16(BX)
+	MOVWLZX       -4(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x02, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       6(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x03, Z14, -16(BX)
+	MOVWLZX       -2(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x03, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
-	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVB         $0x20, 2(SP)
+	VPSHUFD      $0xe8, X2, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z2, Z2
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVB         $0x20, 18(SP)
+	VPSHUFD      $0xe8, X5, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z5, Z5
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVB         $0x20, 34(SP)
+	VPSHUFD      $0xe8, X8, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z8, Z8
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVB         $0x20, 50(SP)
+	VPSHUFD      $0xe8, X11, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z11, Z11
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmSeal128vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of6(SB), NOSPLIT, $152-40
+TEXT ·gcmSeal128vaes512of6(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), BX
+	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R12)
-	VMOVQ           BX, X0
+	SHLQ            $0x20, R8
+	ORQ             R8, AX
+	MOVQ            AX, 8(R12)
+	VMOVQ           AX, X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), BX
+	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R13)
-	VMOVQ           BX, X4
+	SHLQ            $0x20, R9
+	ORQ             R9, AX
+	MOVQ            AX, 8(R13)
+	VMOVQ           AX, X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), BX
+	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R14)
-	VMOVQ           BX, X8
+	SHLQ            $0x20, R10
+	ORQ             R10, AX
+	MOVQ            AX, 8(R14)
+	VMOVQ           AX, X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), BX
+	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R15)
-	VMOVQ           BX, X12
+	SHLQ            $0x20, R11
+	ORQ             R11, AX
+	MOVQ            AX, 8(R15)
+	VMOVQ           AX, X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Y16, Y1, Y1
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
+	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 592(R10), Z16
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
@@ -4260,8 +4257,8 @@ loop:
 	VAESENC         Y16, Y9, Y9
 	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VBROADCASTI32X4 592(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xee, Z26, Z25, Z30
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 608(R8), Z16
@@ -4269,8 +4266,8 @@ loop:
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Z17
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Y17, Y5, Y5
@@ -4278,211 +4275,199 @@ loop:
 	VBROADCASTI32X4 608(R10), Z16
 	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VSHUFI64X2      $0xee, Z14, Z10, Z30
+	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 608(R11), Z17
 	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Y17, Y13, Y13
-	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z30, Z29, Z10
+	VBROADCASTI32X4 624(R8), Z16
+	LEAQ            8(SI), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
 	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VBROADCASTI32X4 624(R9), Z17
 	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
+	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Y16, Y9, Y9
 	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VAESENC         Y17, Y13, Y13
+	VAESENC         Z17, Z12, Z12
 	VPTERNLOGQ      $0x96, Z27, Z29, Z21
+	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 640(R8), Z16
 	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Z17
 	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VAESENC         Z17, Z4, Z4
+	VBROADCASTI32X4 640(R9), Z17
 	VPTERNLOGQ      $0x96, Z28, Z2, Z20
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VBROADCASTI32X4 640(R10), Z16
 	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Y16, Y9, Y9
 	VPTERNLOGQ      $0x96, Z30, Z29, Z22
+	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VAESENC         Y17, Y13, Y13
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R8), Z16
+	MOVWLZX         (BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x01, Z26, Z14, Z2
+	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 656(R9), Z17
 	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VBROADCASTI32X4 656(R10), Z16
+	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VAESENC         Z16, Z8, Z8
+	VBROADCASTI32X4 656(R10), Z16
 	VPXORQ          Z28, Z20, Z20
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
 	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VPXORQ          Z31, Z22, Z22
+	VAESENC         Z17, Z12, Z12
+	MOVQ            80(SP), AX
+	VMOVDQU64       64(AX), Y23
 	VAESENC         Y17, Y13, Y13
 	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), Y23
-	VBROADCASTI32X4 672(R8), Z16
-	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Y24
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Y25
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Z17
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       64(AX), Y26
-	VAESENC         Z17, Z4, Z4
+	VBROADCASTI32X4 672(R9), Z17
 	VINSERTI64X4    $0x01, Y24, Z23, Z27
-	VAESENC         Y17, Y5, Y5
+	VAESENC         Z17, Z4, Z4
 	VINSERTI64X4    $0x01, Y26, Z25, Z28
+	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 672(R10), Z16
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
-	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Y16, Y9, Y9
 	VINSERTI64X4    $0x01, Y7, Z3, Z27
-	VAESENC         Z17, Z12, Z12
+	VBROADCASTI32X4 672(R11), Z17
 	VINSERTI64X4    $0x01, Y15, Z11, Z28
-	VAESENC         Y17, Y13, Y13
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z28, Z27, Z3
-	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0xdd, Z28, Z27, Z7
-	VBROADCASTI32X4 688(R9), Z17
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VBROADCASTI32X4 688(R10), Z16
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VAESENC         Y16, Y9, Y9
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Y17, Y13, Y13
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VBROADCASTI32X4 704(R8), Z16
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
+	VBROADCASTI32X4 688(R8), Z16
+	MOVWLZX         2(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 704(R9), Z17
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
+	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
-	VBROADCASTI32X4 704(R10), Z16
-	VMOVDQU64       (SP), Z23
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
+	VBROADCASTI32X4 688(R10), Z16
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 688(R11), Z17
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
+	VBROADCASTI32X4 704(R8), Z16
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
+	VBROADCASTI32X4 704(R9), Z17
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	VAESENC         Y17, Y5, Y5
+	VMOVDQU64       (SP), Z23
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
 	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         Y16, Y9, Y9
+	VPSLLQ          $0x03, Z23, Z23
 	VBROADCASTI32X4 704(R11), Z17
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
+	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Y17, Y13, Y13
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
 	VBROADCASTI32X4 720(R8), Z16
+	MOVWLZX         4(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Y16, Y1, Y1
@@ -4515,112 +4500,94 @@ loop:
 	VAESENCLAST     Y17, Y5, Y5
 	VPXORQ          Z18, Z22, Z22
 	VBROADCASTI32X4 736(R10), Z16
-	MOVQ            72(SP), AX
-	MOVWLZX         (AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x00, Z22, -16(BX)
+	MOVWLZX         -8(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x00, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Y16, Y9, Y9
-	MOVQ            72(SP), AX
-	MOVWLZX         2(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVWLZX         -6(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x01, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 736(R11), Z17
-	MOVQ            72(SP), AX
-	MOVWLZX         4(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVWLZX         -4(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x02, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            72(SP), AX
-	MOVWLZX         6(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVWLZX         -2(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x03, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Y21
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VMOVDQA64       X0, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Y23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X4, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Y25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x02, X8, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X8, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Y27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x03, X12, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X12, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
@@ -4669,20 +4636,20 @@ aad2:
 	JNE        esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          96(SP), AX
+	ADDQ          $0x08, SI
+	MOVQ          80(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     (AX), Z26
 	VSHUFI64X2    $0x44, Z24, Z23, Z27
 	VSHUFI64X2    $0x44, Z26, Z25, Z28
@@ -4724,13 +4691,13 @@ last:
 	VPXORQ        Z28, Z20, Z20
 	VPXORQ        Z27, Z21, Z21
 	VPXORQ        Z31, Z22, Z22
-	MOVQ          96(SP), AX
+	MOVQ          80(SP), AX
 	VMOVDQU64     64(AX), Y23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Y24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Y25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     64(AX), Y26
 	VINSERTI64X4  $0x01, Y24, Z23, Z27
 	VINSERTI64X4  $0x01, Y26, Z25, Z28
@@ -4754,7 +4721,8 @@ last:
 	VPTERNLOGQ    $0x96, Z28, Z3, Z21
 	VMOVDQU64     (SP), Z23
 	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPSLLQ        $0x03, Z23, Z23
+	VPADDQ        toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ    $0x00, Z19, Z23, Z24
 	VPCLMULQDQ    $0x01, Z19, Z23, Z25
 	VPCLMULQDQ    $0x11, Z19, Z23, Z26
@@ -4770,35 +4738,31 @@ last:
 	VPTERNLOGQ    $0x96, Z28, Z21, Z22
 	VPSHUFB       reverse<>+0(SB), Z22, Z22
 	VPXORQ        Z18, Z22, Z22
-	MOVQ          72(SP), AX
-	MOVWLZX       (AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVWLZX       -8(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x00, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       2(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVWLZX       -6(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x01, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       4(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVWLZX       -4(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x02, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       6(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVWLZX       -2(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x03, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -4806,236 +4770,216 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmSeal128vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $152-40
+TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), BX
+	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R12)
-	VMOVQ           BX, X0
+	SHLQ            $0x20, R8
+	ORQ             R8, AX
+	MOVQ            AX, 8(R12)
+	VMOVQ           AX, X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), BX
+	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R13)
-	VMOVQ           BX, X4
+	SHLQ            $0x20, R9
+	ORQ             R9, AX
+	MOVQ            AX, 8(R13)
+	VMOVQ           AX, X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), BX
+	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R14)
-	VMOVQ           BX, X8
+	SHLQ            $0x20, R10
+	ORQ             R10, AX
+	MOVQ            AX, 8(R14)
+	VMOVQ           AX, X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), BX
+	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R15)
-	VMOVQ           BX, X12
+	SHLQ            $0x20, R11
+	ORQ             R11, AX
+	MOVQ            AX, 8(R15)
+	VMOVQ           AX, X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Z16, Z1, Z1
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z4, Z4
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
@@ -5074,23 +5018,22 @@ loop:
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VAESENC         Z17, Z13, Z13
-	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 624(R8), Z16
+	LEAQ            8(SI), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x10, Z23, Z2, Z27
-	VBROADCASTI32X4 624(R9), Z17
+	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VAESENC         Z17, Z4, Z4
+	VBROADCASTI32X4 624(R9), Z17
 	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VAESENC         Z17, Z5, Z5
+	VAESENC         Z17, Z4, Z4
 	VPTERNLOGQ      $0x96, Z27, Z29, Z21
-	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z17, Z5, Z5
 	VPCLMULQDQ      $0x11, Z24, Z6, Z30
+	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Z16, Z9, Z9
@@ -5124,56 +5067,52 @@ loop:
 	VAESENC         Z17, Z12, Z12
 	VPXORQ          Z31, Z22, Z22
 	VAESENC         Z17, Z13, Z13
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
+	MOVQ            80(SP), AX
+	VMOVDQU64       64(AX), Z23
 	VBROADCASTI32X4 656(R8), Z16
+	MOVWLZX         (BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Z16, Z0, Z0
 	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), Z23
+	VMOVDQU64       64(AX), Z24
 	VAESENC         Z16, Z1, Z1
 	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), Z24
+	VMOVDQU64       64(AX), Z25
 	VBROADCASTI32X4 656(R9), Z17
 	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), Z25
-	VAESENC         Z17, Z4, Z4
-	MOVQ            144(SP), AX
 	VMOVDQU64       64(AX), Z26
-	VAESENC         Z17, Z5, Z5
+	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
-	VBROADCASTI32X4 656(R10), Z16
+	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0x44, Z26, Z25, Z28
-	VAESENC         Z16, Z8, Z8
+	VBROADCASTI32X4 656(R10), Z16
 	VSHUFI64X2      $0xee, Z24, Z23, Z29
-	VAESENC         Z16, Z9, Z9
+	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0xee, Z26, Z25, Z30
-	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VAESENC         Z17, Z12, Z12
+	VBROADCASTI32X4 656(R11), Z17
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
-	VAESENC         Z17, Z13, Z13
+	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
-	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VAESENC         Z16, Z1, Z1
@@ -5195,64 +5134,60 @@ loop:
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VAESENC         Z17, Z13, Z13
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VBROADCASTI32X4 688(R9), Z17
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VBROADCASTI32X4 688(R10), Z16
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VAESENC         Z16, Z9, Z9
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VBROADCASTI32X4 688(R11), Z17
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
-	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, Z25, Z11, Z27
-	VBROADCASTI32X4 704(R8), Z16
-	VPCLMULQDQ      $0x01, Z25, Z11, Z31
+	VBROADCASTI32X4 688(R8), Z16
+	MOVWLZX         2(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z25, Z11, Z29
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x10, Z25, Z11, Z30
-	VBROADCASTI32X4 704(R9), Z17
-	VPTERNLOGQ      $0x96, Z31, Z30, Z21
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
+	VBROADCASTI32X4 688(R9), Z17
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z26, Z15, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
+	VBROADCASTI32X4 688(R10), Z16
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
+	VAESENC         Z16, Z8, Z8
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
+	VBROADCASTI32X4 688(R11), Z17
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z25, Z11, Z27
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x01, Z25, Z11, Z31
+	VBROADCASTI32X4 704(R8), Z16
+	VPCLMULQDQ      $0x11, Z25, Z11, Z29
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, Z25, Z11, Z30
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z31, Z30, Z21
+	VBROADCASTI32X4 704(R9), Z17
+	VPCLMULQDQ      $0x00, Z26, Z15, Z28
+	VAESENC         Z17, Z4, Z4
 	VPTERNLOGQ      $0x96, Z27, Z28, Z20
-	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z17, Z5, Z5
 	VPCLMULQDQ      $0x01, Z26, Z15, Z3
+	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x11, Z26, Z15, Z7
 	VAESENC         Z16, Z9, Z9
@@ -5262,34 +5197,31 @@ loop:
 	VAESENC         Z17, Z12, Z12
 	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VAESENC         Z17, Z13, Z13
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 720(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VMOVDQU64       (SP), Z23
-	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 720(R8), Z16
+	MOVWLZX         4(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Z16, Z0, Z0
 	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         Z16, Z1, Z1
+	VPSLLQ          $0x03, Z23, Z23
 	VBROADCASTI32X4 720(R9), Z17
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
+	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Z17, Z5, Z5
@@ -5321,111 +5253,93 @@ loop:
 	VBROADCASTI32X4 736(R10), Z16
 	VPXORQ          Z18, Z22, Z22
 	VAESENCLAST     Z16, Z8, Z8
-	MOVQ            72(SP), AX
-	MOVWLZX         (AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x00, Z22, -16(BX)
+	MOVWLZX         -8(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x00, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z9, Z9
-	MOVQ            72(SP), AX
-	MOVWLZX         2(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVWLZX         -6(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x01, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 736(R11), Z17
-	MOVQ            72(SP), AX
-	MOVWLZX         4(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVWLZX         -4(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x02, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            72(SP), AX
-	MOVWLZX         6(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVWLZX         -2(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x03, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Z21
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VMOVDQA64       X0, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Z23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X4, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Z25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x02, X8, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X8, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Z27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x03, X12, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X12, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
@@ -5474,20 +5388,20 @@ aad2:
 	JNE        esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          96(SP), AX
+	ADDQ          $0x08, SI
+	MOVQ          80(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     (AX), Z26
 	VSHUFI64X2    $0x44, Z24, Z23, Z27
 	VSHUFI64X2    $0x44, Z26, Z25, Z28
@@ -5529,13 +5443,13 @@ last:
 	VPXORQ        Z28, Z20, Z20
 	VPXORQ        Z27, Z21, Z21
 	VPXORQ        Z31, Z22, Z22
-	MOVQ          96(SP), AX
+	MOVQ          80(SP), AX
 	VMOVDQU64     64(AX), Z23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Z24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Z25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     64(AX), Z26
 	VSHUFI64X2    $0x44, Z24, Z23, Z27
 	VSHUFI64X2    $0x44, Z26, Z25, Z28
@@ -5579,7 +5493,8 @@ last:
 	VPTERNLOGQ    $0x96, Z3, Z31, Z21
 	VMOVDQU64     (SP), Z23
 	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPSLLQ        $0x03, Z23, Z23
+	VPADDQ        toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ    $0x00, Z19, Z23, Z24
 	VPCLMULQDQ    $0x01, Z19, Z23, Z25
 	VPCLMULQDQ    $0x11, Z19, Z23, Z26
@@ -5595,35 +5510,31 @@ last:
 	VPTERNLOGQ    $0x96, Z28, Z21, Z22
 	VPSHUFB       reverse<>+0(SB), Z22, Z22
 	VPXORQ        Z18, Z22, Z22
-	MOVQ          72(SP), AX
-	MOVWLZX       (AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVWLZX       -8(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x00, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       2(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVWLZX       -6(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x01, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       4(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVWLZX       -4(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x02, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       6(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVWLZX       -2(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x03, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -5631,28 +5542,28 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmSeal192vaes512(jobs *byte, group *byte, n int)
@@ -7921,1142 +7832,1113 @@ lengths:
 
 // func gcmSeal192vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $152-40
+TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 80(SP)
+	VPXORQ  Z2, Z2, Z2
 	MOVQ    AX, 96(SP)
-	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 144(SP)
-	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 112(SP)
+	VPXORQ  Z8, Z8, Z8
+	MOVQ    AX, 128(SP)
+	VPXORQ  Z11, Z11, Z11
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), BX
+	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R12)
-	VMOVQ           BX, X0
+	SHLQ            $0x20, R8
+	ORQ             R8, AX
+	MOVQ            AX, 8(R12)
+	VMOVQ           AX, X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+0(SB), Z0, Z0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), BX
+	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R13)
-	VMOVQ           BX, X2
-	VPSLLDQ         $0x04, X2, X2
-	VPXORQ          576(R9), X2, X2
-	VSHUFI64X2      $0x00, Z2, Z2, Z2
-	VPXORQ          counters<>+0(SB), Z2, Z2
+	SHLQ            $0x20, R9
+	ORQ             R9, AX
+	MOVQ            AX, 8(R13)
+	VMOVQ           AX, X3
+	MOVQ            88(SP), R9
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          576(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), BX
+	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R14)
-	VMOVQ           BX, X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R10), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+0(SB), Z4, Z4
+	SHLQ            $0x20, R10
+	ORQ             R10, AX
+	MOVQ            AX, 8(R14)
+	VMOVQ           AX, X6
+	MOVQ            104(SP), R10
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), BX
+	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R15)
-	VMOVQ           BX, X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R11), X6, X6
-	VSHUFI64X2      $0x00, Z6, Z6, Z6
-	VPXORQ          counters<>+0(SB), Z6, Z6
+	SHLQ            $0x20, R11
+	ORQ             R11, AX
+	MOVQ            AX, 8(R15)
+	VMOVQ           AX, X9
+	MOVQ            120(SP), R11
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          576(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z8
-	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 592(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	MOVQ            80(SP), AX
+	VMOVDQU64       (AX), Z19
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 592(R9), Y13
 	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z15
-	VBROADCASTI32X4 592(R9), Z9
+	VMOVDQU64       (AX), Z20
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
 	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z16
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 592(R10), Z8
+	VMOVDQU64       (AX), Z21
+	VBROADCASTI32X4 592(R10), Y12
+	VAESENC         Y12, Y6, Y6
 	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z17
-	VAESENC         Z8, Z4, Z4
-	MOVQ            144(SP), AX
-	VMOVDQU64       (AX), Z18
-	VBROADCASTI32X4 592(R11), Z9
-	VSHUFI64X2      $0x44, Z16, Z15, Z19
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 608(R8), Z8
-	VSHUFI64X2      $0x44, Z18, Z17, Z20
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xee, Z16, Z15, Z21
-	VBROADCASTI32X4 608(R9), Z9
-	VSHUFI64X2      $0xee, Z18, Z17, Z22
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 608(R10), Z8
-	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xdd, Z20, Z19, Z16
-	VBROADCASTI32X4 608(R11), Z9
-	VSHUFI64X2      $0x88, Z22, Z21, Z17
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 624(R8), Z8
-	VSHUFI64X2      $0xdd, Z22, Z21, Z18
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x44, Z3, Z1, Z19
-	VBROADCASTI32X4 624(R9), Z9
-	VSHUFI64X2      $0x44, Z7, Z5, Z20
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 624(R10), Z8
+	VMOVDQU64       (AX), Z22
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 592(R11), Y13
+	VSHUFI64X2      $0x44, Z20, Z19, Z23
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0x44, Z22, Z21, Z24
+	VBROADCASTI32X4 608(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VSHUFI64X2      $0xee, Z20, Z19, Z25
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y13
+	VSHUFI64X2      $0xee, Z22, Z21, Z26
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VSHUFI64X2      $0x88, Z24, Z23, Z19
+	VBROADCASTI32X4 608(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VSHUFI64X2      $0xdd, Z24, Z23, Z20
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y13
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 624(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VSHUFI64X2      $0x44, Z5, Z2, Z23
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y13
+	VSHUFI64X2      $0x44, Z11, Z8, Z24
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xee, Z3, Z1, Z21
-	VBROADCASTI32X4 624(R11), Z9
-	VSHUFI64X2      $0xee, Z7, Z5, Z22
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 640(R8), Z8
-	VSHUFI64X2      $0x88, Z20, Z19, Z1
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xdd, Z20, Z19, Z3
-	VBROADCASTI32X4 640(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0x88, Z22, Z21, Z5
-	VBROADCASTI32X4 640(R10), Z8
-	VSHUFI64X2      $0xdd, Z22, Z21, Z7
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x00, Z15, Z1, Z12
-	VBROADCASTI32X4 640(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z15, Z1, Z13
-	VBROADCASTI32X4 656(R8), Z8
-	VPCLMULQDQ      $0x11, Z15, Z1, Z14
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x10, Z15, Z1, Z19
-	VBROADCASTI32X4 656(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x00, Z16, Z3, Z20
-	VBROADCASTI32X4 656(R10), Z8
-	VPCLMULQDQ      $0x01, Z16, Z3, Z21
-	VAESENC         Z8, Z4, Z4
-	VPTERNLOGQ      $0x96, Z19, Z21, Z13
-	VBROADCASTI32X4 656(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VBROADCASTI32X4 624(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VSHUFI64X2      $0xee, Z5, Z2, Z25
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y13
+	VSHUFI64X2      $0xee, Z11, Z8, Z26
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0x88, Z24, Z23, Z2
+	VBROADCASTI32X4 640(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VSHUFI64X2      $0xdd, Z24, Z23, Z5
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y13
+	VSHUFI64X2      $0x88, Z26, Z25, Z8
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VSHUFI64X2      $0xdd, Z26, Z25, Z11
+	VBROADCASTI32X4 640(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x00, Z19, Z2, Z16
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y13
+	VPCLMULQDQ      $0x01, Z19, Z2, Z17
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x11, Z19, Z2, Z18
+	VBROADCASTI32X4 656(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x10, Z19, Z2, Z23
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y13
+	VPCLMULQDQ      $0x00, Z20, Z5, Z24
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x01, Z20, Z5, Z25
+	VBROADCASTI32X4 656(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPTERNLOGQ      $0x96, Z23, Z25, Z17
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y13
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 672(R8), Z8
-	VPCLMULQDQ      $0x11, Z16, Z3, Z22
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x10, Z16, Z3, Z23
-	VBROADCASTI32X4 672(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x00, Z17, Z5, Z24
-	VBROADCASTI32X4 672(R10), Z8
-	VPTERNLOGQ      $0x96, Z20, Z24, Z12
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x01, Z17, Z5, Z25
-	VBROADCASTI32X4 672(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z23, Z25, Z13
-	VBROADCASTI32X4 688(R8), Z8
-	VPCLMULQDQ      $0x11, Z17, Z5, Z26
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z9
-	VPTERNLOGQ      $0x96, Z22, Z26, Z14
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z17, Z5, Z27
-	VBROADCASTI32X4 688(R10), Z8
-	VPCLMULQDQ      $0x00, Z18, Z7, Z28
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 688(R11), Z9
-	VPCLMULQDQ      $0x01, Z18, Z7, Z29
-	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z27, Z29, Z13
-	VBROADCASTI32X4 704(R8), Z8
-	VPCLMULQDQ      $0x11, Z18, Z7, Z30
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z9
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x11, Z20, Z5, Z26
+	VBROADCASTI32X4 672(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x10, Z20, Z5, Z27
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y13
+	VPCLMULQDQ      $0x00, Z21, Z8, Z28
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPTERNLOGQ      $0x96, Z24, Z28, Z16
+	VBROADCASTI32X4 672(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x01, Z21, Z8, Z29
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y13
+	VPTERNLOGQ      $0x96, Z27, Z29, Z17
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x11, Z21, Z8, Z30
+	VBROADCASTI32X4 688(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPTERNLOGQ      $0x96, Z26, Z30, Z18
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y13
+	VPCLMULQDQ      $0x10, Z21, Z8, Z31
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x00, Z22, Z11, Z2
+	VBROADCASTI32X4 688(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x01, Z22, Z11, Z23
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y13
+	VPTERNLOGQ      $0x96, Z31, Z23, Z17
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x11, Z22, Z11, Z25
+	VBROADCASTI32X4 704(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x10, Z22, Z11, Z5
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y13
+	MOVWLZX         2(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z18, Z7, Z31
-	VBROADCASTI32X4 704(R10), Z8
-	VPXORQ          Z28, Z12, Z12
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 704(R11), Z9
-	VPXORQ          Z31, Z13, Z13
-	VAESENC         Z9, Z6, Z6
-	VPXORQ          Z30, Z14, Z14
-	VBROADCASTI32X4 720(R8), Z8
-	VMOVDQU64       (SP), Z15
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z9
-	VPSHUFB         spread<>+0(SB), Z15, Z15
-	VAESENC         Z9, Z2, Z2
-	VPADDQ          aadBits<>+0(SB), Z15, Z15
-	VBROADCASTI32X4 720(R10), Z8
-	VPCLMULQDQ      $0x00, Z11, Z15, Z16
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 720(R11), Z9
-	VPCLMULQDQ      $0x01, Z11, Z15, Z17
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x11, Z11, Z15, Z18
-	VBROADCASTI32X4 736(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x10, Z11, Z15, Z19
-	VBROADCASTI32X4 736(R9), Z9
-	VPTERNLOGQ      $0x96, Z17, Z19, Z13
-	VAESENC         Z9, Z2, Z2
-	VPXORQ          Z16, Z12, Z12
-	VBROADCASTI32X4 736(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPXORQ          Z2, Z16, Z16
+	VBROADCASTI32X4 704(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPXORQ          Z5, Z17, Z17
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y13
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VMOVDQU64       (SP), Z19
+	VBROADCASTI32X4 720(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPSHUFB         spread<>+0(SB), Z19, Z19
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y13
+	VPSLLQ          $0x03, Z19, Z19
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPADDQ          toBits<>+0(SB), Z19, Z19
+	VBROADCASTI32X4 720(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x00, Z15, Z19, Z20
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y13
+	VPCLMULQDQ      $0x01, Z15, Z19, Z21
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x11, Z15, Z19, Z22
+	VBROADCASTI32X4 736(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x10, Z15, Z19, Z23
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y13
+	VPTERNLOGQ      $0x96, Z21, Z23, Z17
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPXORQ          Z20, Z16, Z16
+	VBROADCASTI32X4 736(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	MOVWLZX         4(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 736(R11), Z9
-	VPXORQ          Z18, Z14, Z14
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
-	VBROADCASTI32X4 752(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VPSHUFD         $0x4e, Z12, Z12
-	VBROADCASTI32X4 752(R9), Z9
-	VPTERNLOGQ      $0x96, Z20, Z12, Z13
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
-	VBROADCASTI32X4 752(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPSHUFD         $0x4e, Z13, Z13
-	VBROADCASTI32X4 752(R11), Z9
-	VPTERNLOGQ      $0x96, Z20, Z13, Z14
-	VAESENC         Z9, Z6, Z6
-	VPSHUFB         reverse<>+0(SB), Z14, Z14
-	VBROADCASTI32X4 768(R8), Z8
-	VAESENCLAST     Z8, Z0, Z0
-	VPXORQ          Z10, Z14, Z14
-	VBROADCASTI32X4 768(R9), Z9
-	MOVQ            72(SP), AX
-	MOVWLZX         (AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x00, Z14, -16(BX)
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y13
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
+	VBROADCASTI32X4 752(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPSHUFD         $0x4e, Z16, Z16
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y13
+	VPTERNLOGQ      $0x96, Z24, Z16, Z17
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
+	VBROADCASTI32X4 752(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPSHUFD         $0x4e, Z17, Z17
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y13
+	VPTERNLOGQ      $0x96, Z24, Z17, Z18
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPSHUFB         reverse<>+0(SB), Z18, Z18
+	VBROADCASTI32X4 768(R8), Y12
+	VAESENCLAST     Y12, Y0, Y0
+	VPXORQ          Z14, Z18, Z18
+	VAESENCLAST     Y12, Y1, Y1
+	VBROADCASTI32X4 768(R9), Y13
+	MOVWLZX         -8(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x00, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Z9, Z2, Z2
-	MOVQ            72(SP), AX
-	MOVWLZX         2(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x01, Z14, -16(BX)
+	VAESENCLAST     Y13, Y3, Y3
+	VAESENCLAST     Y13, Y4, Y4
+	MOVWLZX         -6(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x01, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 768(R10), Z8
-	VAESENCLAST     Z8, Z4, Z4
-	MOVQ            72(SP), AX
-	MOVWLZX         4(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x02, Z14, -16(BX)
+	VBROADCASTI32X4 768(R10), Y12
+	VAESENCLAST     Y12, Y6, Y6
+	MOVWLZX         -4(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x02, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 768(R11), Z9
-	MOVQ            72(SP), AX
-	MOVWLZX         6(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x03, Z14, -16(BX)
+	VAESENCLAST     Y12, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y13
+	MOVWLZX         -2(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x03, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Z9, Z6, Z6
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	VAESENCLAST     Y13, Y9, Y9
+	VAESENCLAST     Y13, Y10, Y10
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VMOVDQU8.Z      (R12), K1, Z12
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VMOVDQU8.Z      (R12), K1, Z16
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X10
-	VMOVDQU64       560(R8), X11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X0, X14
+	VMOVDQU64       560(R8), X15
 	MOVQ            CX, (SP)
-	VMOVDQU8.Z      (R13), K2, Z13
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
+	VMOVDQU8.Z      (R13), K2, Z17
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X2, Z10, Z10
-	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X3, Y14, Y14
+	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
 	MOVQ            CX, 16(SP)
-	VMOVDQU8.Z      (R14), K3, Z14
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
+	VMOVDQU8.Z      (R14), K3, Z18
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x02, X4, Z10, Z10
-	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X6, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
-	VMOVDQU8.Z      (R15), K4, Z15
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
+	VMOVDQU8.Z      (R15), K4, Z19
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x03, X6, Z10, Z10
-	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X9, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z14, Z14
+	VINSERTI64X4    $0x01, Y30, Z15, Z15
 	MOVQ            CX, 48(SP)
-	VPXORQ          Z0, Z12, K5, Z12
-	VMOVDQU8        Z12, K1, (R12)
-	VMOVDQU8.Z      Z12, K1, Z12
-	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
+	VINSERTI64X4    $0x01, Y1, Z0, Z0
+	VPXORQ          Z0, Z16, K5, Z16
+	VMOVDQU8        Z16, K1, (R12)
+	VMOVDQU8.Z      Z16, K1, Z16
+	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
 	MOVWLZX         (SI), AX
 	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z2, Z13, K5, Z13
-	VMOVDQU8   Z13, K2, (R13)
-	VMOVDQU8.Z Z13, K2, Z13
-	VPSHUFB    reverseFirst<>+0(SB), Z13, Z3
-	MOVWLZX    2(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn1
+	VINSERTI64X4 $0x01, Y4, Z3, Z3
+	VPXORQ       Z3, Z17, K5, Z17
+	VMOVDQU8     Z17, K2, (R13)
+	VMOVDQU8.Z   Z17, K2, Z17
+	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
+	MOVWLZX      2(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn1
 
 aad1:
-	VPXORQ     Z4, Z14, K5, Z14
-	VMOVDQU8   Z14, K3, (R14)
-	VMOVDQU8.Z Z14, K3, Z14
-	VPSHUFB    reverseFirst<>+0(SB), Z14, Z5
-	MOVWLZX    4(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn2
+	VINSERTI64X4 $0x01, Y7, Z6, Z6
+	VPXORQ       Z6, Z18, K5, Z18
+	VMOVDQU8     Z18, K3, (R14)
+	VMOVDQU8.Z   Z18, K3, Z18
+	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
+	MOVWLZX      4(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPXORQ     Z6, Z15, K5, Z15
-	VMOVDQU8   Z15, K4, (R15)
-	VMOVDQU8.Z Z15, K4, Z15
-	VPSHUFB    reverseFirst<>+0(SB), Z15, Z7
-	MOVWLZX    6(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn3
+	VINSERTI64X4 $0x01, Y10, Z9, Z9
+	VPXORQ       Z9, Z19, K5, Z19
+	VMOVDQU8     Z19, K4, (R15)
+	VMOVDQU8.Z   Z19, K4, Z19
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
+	MOVWLZX      6(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
+	ADDQ          $0x08, SI
+	MOVQ          80(SP), AX
+	VMOVDQU64     (AX), Z19
 	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z15
+	VMOVDQU64     (AX), Z20
 	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z16
+	VMOVDQU64     (AX), Z21
 	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z17
-	MOVQ          144(SP), AX
-	VMOVDQU64     (AX), Z18
-	VSHUFI64X2    $0x44, Z16, Z15, Z19
-	VSHUFI64X2    $0x44, Z18, Z17, Z20
-	VSHUFI64X2    $0xee, Z16, Z15, Z21
-	VSHUFI64X2    $0xee, Z18, Z17, Z22
-	VSHUFI64X2    $0x88, Z20, Z19, Z15
-	VSHUFI64X2    $0xdd, Z20, Z19, Z16
-	VSHUFI64X2    $0x88, Z22, Z21, Z17
-	VSHUFI64X2    $0xdd, Z22, Z21, Z18
-	VSHUFI64X2    $0x44, Z3, Z1, Z19
-	VSHUFI64X2    $0x44, Z7, Z5, Z20
-	VSHUFI64X2    $0xee, Z3, Z1, Z21
-	VSHUFI64X2    $0xee, Z7, Z5, Z22
-	VSHUFI64X2    $0x88, Z20, Z19, Z1
-	VSHUFI64X2    $0xdd, Z20, Z19, Z3
-	VSHUFI64X2    $0x88, Z22, Z21, Z5
-	VSHUFI64X2    $0xdd, Z22, Z21, Z7
-	VPCLMULQDQ    $0x00, Z15, Z1, Z12
-	VPCLMULQDQ    $0x01, Z15, Z1, Z13
-	VPCLMULQDQ    $0x11, Z15, Z1, Z14
-	VPCLMULQDQ    $0x10, Z15, Z1, Z19
-	VPCLMULQDQ    $0x00, Z16, Z3, Z20
-	VPCLMULQDQ    $0x01, Z16, Z3, Z21
-	VPTERNLOGQ    $0x96, Z19, Z21, Z13
-	VPCLMULQDQ    $0x11, Z16, Z3, Z22
-	VPCLMULQDQ    $0x10, Z16, Z3, Z23
-	VPCLMULQDQ    $0x00, Z17, Z5, Z24
-	VPTERNLOGQ    $0x96, Z20, Z24, Z12
-	VPCLMULQDQ    $0x01, Z17, Z5, Z25
-	VPTERNLOGQ    $0x96, Z23, Z25, Z13
-	VPCLMULQDQ    $0x11, Z17, Z5, Z26
-	VPTERNLOGQ    $0x96, Z22, Z26, Z14
-	VPCLMULQDQ    $0x10, Z17, Z5, Z27
-	VPCLMULQDQ    $0x00, Z18, Z7, Z28
-	VPCLMULQDQ    $0x01, Z18, Z7, Z29
-	VPTERNLOGQ    $0x96, Z27, Z29, Z13
-	VPCLMULQDQ    $0x11, Z18, Z7, Z30
-	VPCLMULQDQ    $0x10, Z18, Z7, Z31
-	VPXORQ        Z28, Z12, Z12
-	VPXORQ        Z31, Z13, Z13
-	VPXORQ        Z30, Z14, Z14
-	VMOVDQU64     (SP), Z15
-	VPSHUFB       spread<>+0(SB), Z15, Z15
-	VPADDQ        aadBits<>+0(SB), Z15, Z15
-	VPCLMULQDQ    $0x00, Z11, Z15, Z16
-	VPCLMULQDQ    $0x01, Z11, Z15, Z17
-	VPCLMULQDQ    $0x11, Z11, Z15, Z18
-	VPCLMULQDQ    $0x10, Z11, Z15, Z19
-	VPTERNLOGQ    $0x96, Z17, Z19, Z13
-	VPXORQ        Z16, Z12, Z12
-	VPXORQ        Z18, Z14, Z14
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z20
-	VPSHUFD       $0x4e, Z12, Z12
-	VPTERNLOGQ    $0x96, Z20, Z12, Z13
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z20
-	VPSHUFD       $0x4e, Z13, Z13
-	VPTERNLOGQ    $0x96, Z20, Z13, Z14
-	VPSHUFB       reverse<>+0(SB), Z14, Z14
-	VPXORQ        Z10, Z14, Z14
-	MOVQ          72(SP), AX
-	MOVWLZX       (AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x00, Z14, -16(BX)
+	VMOVDQU64     (AX), Z22
+	VSHUFI64X2    $0x44, Z20, Z19, Z23
+	VSHUFI64X2    $0x44, Z22, Z21, Z24
+	VSHUFI64X2    $0xee, Z20, Z19, Z25
+	VSHUFI64X2    $0xee, Z22, Z21, Z26
+	VSHUFI64X2    $0x88, Z24, Z23, Z19
+	VSHUFI64X2    $0xdd, Z24, Z23, Z20
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x44, Z5, Z2, Z23
+	VSHUFI64X2    $0x44, Z11, Z8, Z24
+	VSHUFI64X2    $0xee, Z5, Z2, Z25
+	VSHUFI64X2    $0xee, Z11, Z8, Z26
+	VSHUFI64X2    $0x88, Z24, Z23, Z2
+	VSHUFI64X2    $0xdd, Z24, Z23, Z5
+	VSHUFI64X2    $0x88, Z26, Z25, Z8
+	VSHUFI64X2    $0xdd, Z26, Z25, Z11
+	VPCLMULQDQ    $0x00, Z19, Z2, Z16
+	VPCLMULQDQ    $0x01, Z19, Z2, Z17
+	VPCLMULQDQ    $0x11, Z19, Z2, Z18
+	VPCLMULQDQ    $0x10, Z19, Z2, Z23
+	VPCLMULQDQ    $0x00, Z20, Z5, Z24
+	VPCLMULQDQ    $0x01, Z20, Z5, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z17
+	VPCLMULQDQ    $0x11, Z20, Z5, Z26
+	VPCLMULQDQ    $0x10, Z20, Z5, Z27
+	VPCLMULQDQ    $0x00, Z21, Z8, Z28
+	VPTERNLOGQ    $0x96, Z24, Z28, Z16
+	VPCLMULQDQ    $0x01, Z21, Z8, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z17
+	VPCLMULQDQ    $0x11, Z21, Z8, Z30
+	VPTERNLOGQ    $0x96, Z26, Z30, Z18
+	VPCLMULQDQ    $0x10, Z21, Z8, Z31
+	VPCLMULQDQ    $0x00, Z22, Z11, Z2
+	VPCLMULQDQ    $0x01, Z22, Z11, Z23
+	VPTERNLOGQ    $0x96, Z31, Z23, Z17
+	VPCLMULQDQ    $0x11, Z22, Z11, Z25
+	VPCLMULQDQ    $0x10, Z22, Z11, Z5
+	VPXORQ        Z2, Z16, Z16
+	VPXORQ        Z5, Z17, Z17
+	VPXORQ        Z25, Z18, Z18
+	VMOVDQU64     (SP), Z19
+	VPSHUFB       spread<>+0(SB), Z19, Z19
+	VPSLLQ        $0x03, Z19, Z19
+	VPADDQ        toBits<>+0(SB), Z19, Z19
+	VPCLMULQDQ    $0x00, Z15, Z19, Z20
+	VPCLMULQDQ    $0x01, Z15, Z19, Z21
+	VPCLMULQDQ    $0x11, Z15, Z19, Z22
+	VPCLMULQDQ    $0x10, Z15, Z19, Z23
+	VPTERNLOGQ    $0x96, Z21, Z23, Z17
+	VPXORQ        Z20, Z16, Z16
+	VPXORQ        Z22, Z18, Z18
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z16, Z24
+	VPSHUFD       $0x4e, Z16, Z16
+	VPTERNLOGQ    $0x96, Z24, Z16, Z17
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z17, Z24
+	VPSHUFD       $0x4e, Z17, Z17
+	VPTERNLOGQ    $0x96, Z24, Z17, Z18
+	VPSHUFB       reverse<>+0(SB), Z18, Z18
+	VPXORQ        Z14, Z18, Z18
+	MOVWLZX       -8(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x00, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       2(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x01, Z14, -16(BX)
+	MOVWLZX       -6(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x01, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       4(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x02, Z14, -16(BX)
+	MOVWLZX       -4(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x02, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       6(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x03, Z14, -16(BX)
+	MOVWLZX       -2(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x03, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
-	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVB         $0x20, 2(SP)
+	VPSHUFD      $0xe8, X2, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z2, Z2
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVB         $0x20, 18(SP)
+	VPSHUFD      $0xe8, X5, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z5, Z5
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVB         $0x20, 34(SP)
+	VPSHUFD      $0xe8, X8, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z8, Z8
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVB         $0x20, 50(SP)
+	VPSHUFD      $0xe8, X11, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z11, Z11
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmSeal192vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of6(SB), NOSPLIT, $152-40
+TEXT ·gcmSeal192vaes512of6(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), BX
+	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R12)
-	VMOVQ           BX, X0
+	SHLQ            $0x20, R8
+	ORQ             R8, AX
+	MOVQ            AX, 8(R12)
+	VMOVQ           AX, X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), BX
+	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R13)
-	VMOVQ           BX, X4
+	SHLQ            $0x20, R9
+	ORQ             R9, AX
+	MOVQ            AX, 8(R13)
+	VMOVQ           AX, X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), BX
+	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R14)
-	VMOVQ           BX, X8
+	SHLQ            $0x20, R10
+	ORQ             R10, AX
+	MOVQ            AX, 8(R14)
+	VMOVQ           AX, X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), BX
+	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R15)
-	VMOVQ           BX, X12
+	SHLQ            $0x20, R11
+	ORQ             R11, AX
+	MOVQ            AX, 8(R15)
+	VMOVQ           AX, X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 592(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 592(R10), Z16
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
+	VBROADCASTI32X4 592(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 592(R11), Z17
 	VSHUFI64X2      $0x44, Z26, Z25, Z28
+	VBROADCASTI32X4 592(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 608(R8), Z16
 	VSHUFI64X2      $0xee, Z26, Z25, Z30
+	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Z17
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 608(R10), Z16
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VBROADCASTI32X4 608(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 608(R11), Z17
 	VSHUFI64X2      $0x44, Z14, Z10, Z28
+	VBROADCASTI32X4 608(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 624(R8), Z16
 	VSHUFI64X2      $0xee, Z14, Z10, Z30
+	VBROADCASTI32X4 624(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Z17
 	VSHUFI64X2      $0xdd, Z28, Z27, Z6
+	VBROADCASTI32X4 624(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 624(R10), Z16
 	VSHUFI64X2      $0x88, Z30, Z29, Z10
+	VAESENC         Y17, Y5, Y5
+	LEAQ            8(SI), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 624(R11), Z17
 	VPCLMULQDQ      $0x00, Z23, Z2, Z20
+	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 640(R8), Z16
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
+	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Z17
 	VPCLMULQDQ      $0x00, Z24, Z6, Z28
+	VBROADCASTI32X4 640(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 640(R10), Z16
 	VPTERNLOGQ      $0x96, Z27, Z29, Z21
+	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 640(R11), Z17
 	VPCLMULQDQ      $0x10, Z24, Z6, Z31
+	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 656(R8), Z16
 	VPTERNLOGQ      $0x96, Z28, Z2, Z20
+	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Y16, Y1, Y1
 	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VBROADCASTI32X4 656(R9), Z17
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VBROADCASTI32X4 656(R10), Z16
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VBROADCASTI32X4 656(R11), Z17
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VBROADCASTI32X4 672(R8), Z16
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
-	VBROADCASTI32X4 672(R9), Z17
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
+	VPTERNLOGQ      $0x96, Z31, Z27, Z21
+	VBROADCASTI32X4 656(R9), Z17
 	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VBROADCASTI32X4 672(R10), Z16
-	VPXORQ          Z28, Z20, Z20
+	VPTERNLOGQ      $0x96, Z30, Z29, Z22
+	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VAESENC         Y16, Y9, Y9
-	VPXORQ          Z27, Z21, Z21
-	VBROADCASTI32X4 672(R11), Z17
-	VPXORQ          Z31, Z22, Z22
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
+	VBROADCASTI32X4 656(R11), Z17
 	VAESENC         Z17, Z12, Z12
+	MOVWLZX         (BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
+	VBROADCASTI32X4 672(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
+	VAESENC         Y17, Y5, Y5
+	VPXORQ          Z28, Z20, Z20
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z27, Z21, Z21
+	VAESENC         Y16, Y9, Y9
+	VPXORQ          Z31, Z22, Z22
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVQ            80(SP), AX
+	VMOVDQU64       64(AX), Y23
 	VAESENC         Y17, Y13, Y13
 	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), Y23
-	VBROADCASTI32X4 688(R8), Z16
-	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Y24
+	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
+	MOVQ            112(SP), AX
+	VMOVDQU64       64(AX), Y25
 	VAESENC         Y16, Y1, Y1
 	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), Y25
-	VBROADCASTI32X4 688(R9), Z17
-	MOVQ            144(SP), AX
 	VMOVDQU64       64(AX), Y26
+	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
 	VINSERTI64X4    $0x01, Y24, Z23, Z27
-	VBROADCASTI32X4 688(R10), Z16
-	VINSERTI64X4    $0x01, Y26, Z25, Z28
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VBROADCASTI32X4 688(R11), Z17
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Y17, Y13, Y13
-	VINSERTI64X4    $0x01, Y7, Z3, Z27
-	VBROADCASTI32X4 704(R8), Z16
-	VINSERTI64X4    $0x01, Y15, Z11, Z28
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Y16, Y1, Y1
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 704(R9), Z17
-	VSHUFI64X2      $0x88, Z28, Z27, Z3
-	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VSHUFI64X2      $0xdd, Z28, Z27, Z7
-	VBROADCASTI32X4 704(R10), Z16
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
+	VINSERTI64X4    $0x01, Y26, Z25, Z28
+	VBROADCASTI32X4 688(R10), Z16
 	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VBROADCASTI32X4 704(R11), Z17
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
+	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
+	VINSERTI64X4    $0x01, Y7, Z3, Z27
 	VAESENC         Y17, Y13, Y13
+	VINSERTI64X4    $0x01, Y15, Z11, Z28
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
+	VAESENC         Y16, Y1, Y1
+	MOVWLZX         2(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x10, Z23, Z3, Z30
+	VAESENC         Y17, Y13, Y13
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VAESENC         Y16, Y1, Y1
 	VPCLMULQDQ      $0x00, Z24, Z7, Z31
+	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x01, Z24, Z7, Z28
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VAESENC         Y16, Y9, Y9
 	VPTERNLOGQ      $0x96, Z29, Z30, Z22
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VAESENC         Y17, Y13, Y13
 	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	VAESENC         Y17, Y13, Y13
+	VMOVDQU64       (SP), Z23
 	VBROADCASTI32X4 736(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VMOVDQU64       (SP), Z23
-	VAESENC         Y16, Y1, Y1
 	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         Y16, Y1, Y1
+	VPSLLQ          $0x03, Z23, Z23
 	VBROADCASTI32X4 736(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
+	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
+	MOVWLZX         4(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Y16, Y9, Y9
 	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VBROADCASTI32X4 736(R11), Z17
@@ -9093,113 +8975,95 @@ loop:
 	VAESENCLAST     Z17, Z4, Z4
 	VPXORQ          Z18, Z22, Z22
 	VAESENCLAST     Y17, Y5, Y5
-	MOVQ            72(SP), AX
-	MOVWLZX         (AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x00, Z22, -16(BX)
+	MOVWLZX         -8(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x00, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 768(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
-	MOVQ            72(SP), AX
-	MOVWLZX         2(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVWLZX         -6(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x01, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y16, Y9, Y9
-	MOVQ            72(SP), AX
-	MOVWLZX         4(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVWLZX         -4(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x02, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 768(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            72(SP), AX
-	MOVWLZX         6(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVWLZX         -2(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x03, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Y21
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VMOVDQA64       X0, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Y23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X4, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Y25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x02, X8, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X8, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Y27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x03, X12, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X12, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
@@ -9248,20 +9112,20 @@ aad2:
 	JNE        esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          96(SP), AX
+	ADDQ          $0x08, SI
+	MOVQ          80(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     (AX), Z26
 	VSHUFI64X2    $0x44, Z24, Z23, Z27
 	VSHUFI64X2    $0x44, Z26, Z25, Z28
@@ -9303,13 +9167,13 @@ last:
 	VPXORQ        Z28, Z20, Z20
 	VPXORQ        Z27, Z21, Z21
 	VPXORQ        Z31, Z22, Z22
-	MOVQ          96(SP), AX
+	MOVQ          80(SP), AX
 	VMOVDQU64     64(AX), Y23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Y24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Y25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     64(AX), Y26
 	VINSERTI64X4  $0x01, Y24, Z23, Z27
 	VINSERTI64X4  $0x01, Y26, Z25, Z28
@@ -9333,7 +9197,8 @@ last:
 	VPTERNLOGQ    $0x96, Z28, Z3, Z21
 	VMOVDQU64     (SP), Z23
 	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPSLLQ        $0x03, Z23, Z23
+	VPADDQ        toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ    $0x00, Z19, Z23, Z24
 	VPCLMULQDQ    $0x01, Z19, Z23, Z25
 	VPCLMULQDQ    $0x11, Z19, Z23, Z26
@@ -9349,35 +9214,31 @@ last:
 	VPTERNLOGQ    $0x96, Z28, Z21, Z22
 	VPSHUFB       reverse<>+0(SB), Z22, Z22
 	VPXORQ        Z18, Z22, Z22
-	MOVQ          72(SP), AX
-	MOVWLZX       (AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVWLZX       -8(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x00, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       2(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVWLZX       -6(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x01, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       4(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVWLZX       -4(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x02, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       6(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVWLZX       -2(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x03, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -9385,238 +9246,218 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmSeal192vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $152-40
+TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), BX
+	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R12)
-	VMOVQ           BX, X0
+	SHLQ            $0x20, R8
+	ORQ             R8, AX
+	MOVQ            AX, 8(R12)
+	VMOVQ           AX, X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), BX
+	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R13)
-	VMOVQ           BX, X4
+	SHLQ            $0x20, R9
+	ORQ             R9, AX
+	MOVQ            AX, 8(R13)
+	VMOVQ           AX, X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), BX
+	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R14)
-	VMOVQ           BX, X8
+	SHLQ            $0x20, R10
+	ORQ             R10, AX
+	MOVQ            AX, 8(R14)
+	VMOVQ           AX, X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), BX
+	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R15)
-	VMOVQ           BX, X12
+	SHLQ            $0x20, R11
+	ORQ             R11, AX
+	MOVQ            AX, 8(R15)
+	VMOVQ           AX, X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Z16, Z1, Z1
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
+	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 592(R10), Z16
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
@@ -9624,8 +9465,8 @@ loop:
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VBROADCASTI32X4 592(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xee, Z26, Z25, Z30
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 608(R8), Z16
@@ -9633,8 +9474,8 @@ loop:
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z17
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Z17, Z5, Z5
@@ -9642,8 +9483,8 @@ loop:
 	VBROADCASTI32X4 608(R10), Z16
 	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xee, Z14, Z10, Z30
+	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 608(R11), Z17
 	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z17, Z12, Z12
@@ -9651,20 +9492,19 @@ loop:
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z30, Z29, Z14
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VBROADCASTI32X4 624(R9), Z17
 	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VAESENC         Z17, Z4, Z4
-	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 624(R10), Z16
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
+	VAESENC         Z17, Z5, Z5
+	LEAQ            8(SI), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z16, Z9, Z9
@@ -9672,223 +9512,212 @@ loop:
 	VBROADCASTI32X4 624(R11), Z17
 	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VPTERNLOGQ      $0x96, Z27, Z29, Z21
-	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x11, Z24, Z6, Z30
+	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VAESENC         Z17, Z5, Z5
+	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x01, Z25, Z10, Z27
+	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 640(R10), Z16
 	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 640(R11), Z17
 	VPTERNLOGQ      $0x96, Z30, Z29, Z22
-	VAESENC         Z17, Z12, Z12
+	VBROADCASTI32X4 640(R11), Z17
 	VPCLMULQDQ      $0x10, Z25, Z10, Z6
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VBROADCASTI32X4 656(R8), Z16
 	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
 	VPTERNLOGQ      $0x96, Z6, Z2, Z21
-	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x11, Z26, Z14, Z31
+	VBROADCASTI32X4 656(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VAESENC         Z17, Z5, Z5
 	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VPXORQ          Z27, Z21, Z21
-	VAESENC         Z16, Z9, Z9
+	VAESENC         Z16, Z8, Z8
 	VPXORQ          Z31, Z22, Z22
+	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 656(R11), Z17
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z17, Z12, Z12
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       64(AX), Z23
+	VAESENC         Z17, Z12, Z12
+	MOVWLZX         (BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Z17, Z13, Z13
+	MOVQ            96(SP), AX
+	VMOVDQU64       64(AX), Z24
 	VBROADCASTI32X4 672(R8), Z16
 	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), Z24
-	VAESENC         Z16, Z0, Z0
-	MOVQ            128(SP), AX
 	VMOVDQU64       64(AX), Z25
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       64(AX), Z26
 	VBROADCASTI32X4 672(R9), Z17
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0x44, Z26, Z25, Z28
-	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xee, Z24, Z23, Z29
+	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
-	VAESENC         Z17, Z13, Z13
+	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
-	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z17
 	VSHUFI64X2      $0x44, Z15, Z11, Z28
-	VAESENC         Z17, Z4, Z4
+	VBROADCASTI32X4 688(R9), Z17
 	VSHUFI64X2      $0xee, Z7, Z3, Z29
-	VAESENC         Z17, Z5, Z5
+	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xee, Z15, Z11, Z30
+	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 688(R10), Z16
 	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xdd, Z28, Z27, Z7
-	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x88, Z30, Z29, Z11
-	VAESENC         Z17, Z12, Z12
+	VBROADCASTI32X4 688(R11), Z17
 	VSHUFI64X2      $0xdd, Z30, Z29, Z15
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VAESENC         Z16, Z1, Z1
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x11, Z23, Z3, Z29
+	VAESENC         Z16, Z1, Z1
+	MOVWLZX         2(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 704(R10), Z16
 	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VAESENC         Z16, Z8, Z8
+	VBROADCASTI32X4 704(R10), Z16
 	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VAESENC         Z16, Z9, Z9
+	VAESENC         Z16, Z8, Z8
 	VPTERNLOGQ      $0x96, Z27, Z31, Z20
+	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 704(R11), Z17
 	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VAESENC         Z16, Z0, Z0
+	VBROADCASTI32X4 720(R8), Z16
 	VPCLMULQDQ      $0x10, Z24, Z7, Z3
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VBROADCASTI32X4 720(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x00, Z25, Z11, Z27
-	VAESENC         Z17, Z5, Z5
+	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x01, Z25, Z11, Z31
-	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z17, Z5, Z5
 	VPCLMULQDQ      $0x11, Z25, Z11, Z29
+	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x10, Z25, Z11, Z30
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 720(R11), Z17
 	VPTERNLOGQ      $0x96, Z31, Z30, Z21
-	VAESENC         Z17, Z12, Z12
+	VBROADCASTI32X4 720(R11), Z17
 	VPCLMULQDQ      $0x00, Z26, Z15, Z28
-	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z27, Z28, Z20
-	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x01, Z26, Z15, Z3
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x11, Z26, Z15, Z7
-	VBROADCASTI32X4 736(R9), Z17
-	VPTERNLOGQ      $0x96, Z29, Z7, Z22
-	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, Z26, Z15, Z31
-	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z3, Z31, Z21
-	VBROADCASTI32X4 736(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z16, Z9, Z9
-	VMOVDQU64       (SP), Z23
-	VBROADCASTI32X4 736(R11), Z17
-	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z12, Z12
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
+	VPTERNLOGQ      $0x96, Z27, Z28, Z20
 	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x01, Z26, Z15, Z3
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z26, Z15, Z7
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z29, Z7, Z22
+	VBROADCASTI32X4 736(R9), Z17
+	VPCLMULQDQ      $0x10, Z26, Z15, Z31
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z3, Z31, Z21
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 736(R10), Z16
+	VMOVDQU64       (SP), Z23
+	VAESENC         Z16, Z8, Z8
+	MOVWLZX         4(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Z16, Z9, Z9
+	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VBROADCASTI32X4 736(R11), Z17
+	VPSLLQ          $0x03, Z23, Z23
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 752(R8), Z16
 	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Z16, Z0, Z0
@@ -9896,8 +9725,8 @@ loop:
 	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VBROADCASTI32X4 752(R9), Z17
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Z17, Z5, Z5
 	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VBROADCASTI32X4 752(R10), Z16
@@ -9905,8 +9734,8 @@ loop:
 	VAESENC         Z16, Z8, Z8
 	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 752(R11), Z17
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z17, Z12, Z12
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z17, Z13, Z13
@@ -9914,8 +9743,8 @@ loop:
 	VBROADCASTI32X4 768(R8), Z16
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENCLAST     Z16, Z0, Z0
-	VPSHUFD         $0x4e, Z21, Z21
 	VAESENCLAST     Z16, Z1, Z1
+	VPSHUFD         $0x4e, Z21, Z21
 	VBROADCASTI32X4 768(R9), Z17
 	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VAESENCLAST     Z17, Z4, Z4
@@ -9923,112 +9752,94 @@ loop:
 	VAESENCLAST     Z17, Z5, Z5
 	VPXORQ          Z18, Z22, Z22
 	VBROADCASTI32X4 768(R10), Z16
-	MOVQ            72(SP), AX
-	MOVWLZX         (AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x00, Z22, -16(BX)
-	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z8, Z8
+	MOVWLZX         -8(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x00, Z22, -16(CX)
+	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z9, Z9
-	MOVQ            72(SP), AX
-	MOVWLZX         2(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVWLZX         -6(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x01, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 768(R11), Z17
-	MOVQ            72(SP), AX
-	MOVWLZX         4(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVWLZX         -4(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x02, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            72(SP), AX
-	MOVWLZX         6(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVWLZX         -2(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x03, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Z21
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VMOVDQA64       X0, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Z23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X4, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Z25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x02, X8, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X8, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Z27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x03, X12, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X12, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
@@ -10077,20 +9888,20 @@ aad2:
 	JNE        esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          96(SP), AX
+	ADDQ          $0x08, SI
+	MOVQ          80(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     (AX), Z26
 	VSHUFI64X2    $0x44, Z24, Z23, Z27
 	VSHUFI64X2    $0x44, Z26, Z25, Z28
@@ -10132,13 +9943,13 @@ last:
 	VPXORQ        Z28, Z20, Z20
 	VPXORQ        Z27, Z21, Z21
 	VPXORQ        Z31, Z22, Z22
-	MOVQ          96(SP), AX
+	MOVQ          80(SP), AX
 	VMOVDQU64     64(AX), Z23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Z24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Z25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     64(AX), Z26
 	VSHUFI64X2    $0x44, Z24, Z23, Z27
 	VSHUFI64X2    $0x44, Z26, Z25, Z28
@@ -10182,7 +9993,8 @@ last:
 	VPTERNLOGQ    $0x96, Z3, Z31, Z21
 	VMOVDQU64     (SP), Z23
 	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPSLLQ        $0x03, Z23, Z23
+	VPADDQ        toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ    $0x00, Z19, Z23, Z24
 	VPCLMULQDQ    $0x01, Z19, Z23, Z25
 	VPCLMULQDQ    $0x11, Z19, Z23, Z26
@@ -10198,35 +10010,31 @@ last:
 	VPTERNLOGQ    $0x96, Z28, Z21, Z22
 	VPSHUFB       reverse<>+0(SB), Z22, Z22
 	VPXORQ        Z18, Z22, Z22
-	MOVQ          72(SP), AX
-	MOVWLZX       (AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVWLZX       -8(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x00, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       2(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVWLZX       -6(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x01, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       4(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVWLZX       -4(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x02, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       6(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVWLZX       -2(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x03, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -10234,28 +10042,28 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmSeal256vaes512(jobs *byte, group *byte, n int)
@@ -12656,911 +12464,902 @@ lengths:
 
 // func gcmSeal256vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $152-40
+TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 80(SP)
+	VPXORQ  Z2, Z2, Z2
 	MOVQ    AX, 96(SP)
-	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 144(SP)
-	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 112(SP)
+	VPXORQ  Z8, Z8, Z8
+	MOVQ    AX, 128(SP)
+	VPXORQ  Z11, Z11, Z11
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), BX
+	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R12)
-	VMOVQ           BX, X0
+	SHLQ            $0x20, R8
+	ORQ             R8, AX
+	MOVQ            AX, 8(R12)
+	VMOVQ           AX, X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+0(SB), Z0, Z0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), BX
+	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R13)
-	VMOVQ           BX, X2
-	VPSLLDQ         $0x04, X2, X2
-	VPXORQ          576(R9), X2, X2
-	VSHUFI64X2      $0x00, Z2, Z2, Z2
-	VPXORQ          counters<>+0(SB), Z2, Z2
+	SHLQ            $0x20, R9
+	ORQ             R9, AX
+	MOVQ            AX, 8(R13)
+	VMOVQ           AX, X3
+	MOVQ            88(SP), R9
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          576(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), BX
+	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R14)
-	VMOVQ           BX, X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R10), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+0(SB), Z4, Z4
+	SHLQ            $0x20, R10
+	ORQ             R10, AX
+	MOVQ            AX, 8(R14)
+	VMOVQ           AX, X6
+	MOVQ            104(SP), R10
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), BX
+	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R15)
-	VMOVQ           BX, X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R11), X6, X6
-	VSHUFI64X2      $0x00, Z6, Z6, Z6
-	VPXORQ          counters<>+0(SB), Z6, Z6
+	SHLQ            $0x20, R11
+	ORQ             R11, AX
+	MOVQ            AX, 8(R15)
+	VMOVQ           AX, X9
+	MOVQ            120(SP), R11
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          576(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z8
-	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 592(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	MOVQ            80(SP), AX
+	VMOVDQU64       (AX), Z19
+	VBROADCASTI32X4 592(R9), Y13
+	VAESENC         Y13, Y3, Y3
 	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z15
-	VBROADCASTI32X4 592(R9), Z9
-	VAESENC         Z9, Z2, Z2
+	VMOVDQU64       (AX), Z20
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 592(R10), Y12
 	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z16
-	VBROADCASTI32X4 592(R10), Z8
+	VMOVDQU64       (AX), Z21
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 592(R11), Y13
 	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z17
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 592(R11), Z9
-	MOVQ            144(SP), AX
-	VMOVDQU64       (AX), Z18
-	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x44, Z16, Z15, Z19
-	VBROADCASTI32X4 608(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x44, Z18, Z17, Z20
-	VBROADCASTI32X4 608(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z16, Z15, Z21
-	VBROADCASTI32X4 608(R10), Z8
-	VSHUFI64X2      $0xee, Z18, Z17, Z22
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 608(R11), Z9
-	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0xdd, Z20, Z19, Z16
-	VBROADCASTI32X4 624(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x88, Z22, Z21, Z17
-	VBROADCASTI32X4 624(R9), Z9
-	VSHUFI64X2      $0xdd, Z22, Z21, Z18
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 624(R10), Z8
-	VSHUFI64X2      $0x44, Z3, Z1, Z19
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 624(R11), Z9
-	VSHUFI64X2      $0x44, Z7, Z5, Z20
-	VAESENC         Z9, Z6, Z6
+	VMOVDQU64       (AX), Z22
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0x44, Z20, Z19, Z23
+	VBROADCASTI32X4 608(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VSHUFI64X2      $0x44, Z22, Z21, Z24
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VSHUFI64X2      $0xee, Z20, Z19, Z25
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y12
+	VSHUFI64X2      $0xee, Z22, Z21, Z26
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VSHUFI64X2      $0x88, Z24, Z23, Z19
+	VBROADCASTI32X4 608(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0xdd, Z24, Z23, Z20
+	VBROADCASTI32X4 624(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y13
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y12
+	VSHUFI64X2      $0x44, Z5, Z2, Z23
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VSHUFI64X2      $0x44, Z11, Z8, Z24
+	VBROADCASTI32X4 624(R11), Y13
+	VAESENC         Y13, Y9, Y9
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VBROADCASTI32X4 640(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xee, Z3, Z1, Z21
-	VBROADCASTI32X4 640(R9), Z9
-	VSHUFI64X2      $0xee, Z7, Z5, Z22
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 640(R10), Z8
-	VSHUFI64X2      $0x88, Z20, Z19, Z1
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xdd, Z20, Z19, Z3
-	VBROADCASTI32X4 640(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x88, Z22, Z21, Z5
-	VBROADCASTI32X4 656(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xdd, Z22, Z21, Z7
-	VBROADCASTI32X4 656(R9), Z9
-	VPCLMULQDQ      $0x00, Z15, Z1, Z12
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 656(R10), Z8
-	VPCLMULQDQ      $0x01, Z15, Z1, Z13
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x11, Z15, Z1, Z14
-	VBROADCASTI32X4 656(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x10, Z15, Z1, Z19
-	VBROADCASTI32X4 672(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x00, Z16, Z3, Z20
-	VBROADCASTI32X4 672(R9), Z9
-	VPCLMULQDQ      $0x01, Z16, Z3, Z21
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 672(R10), Z8
-	VPTERNLOGQ      $0x96, Z19, Z21, Z13
-	VAESENC         Z8, Z4, Z4
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VSHUFI64X2      $0xee, Z5, Z2, Z25
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y13
+	VSHUFI64X2      $0xee, Z11, Z8, Z26
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VSHUFI64X2      $0x88, Z24, Z23, Z2
+	VBROADCASTI32X4 640(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VSHUFI64X2      $0xdd, Z24, Z23, Z5
+	VBROADCASTI32X4 640(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VSHUFI64X2      $0x88, Z26, Z25, Z8
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y12
+	VSHUFI64X2      $0xdd, Z26, Z25, Z11
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y13
+	VPCLMULQDQ      $0x00, Z19, Z2, Z16
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x01, Z19, Z2, Z17
+	VBROADCASTI32X4 656(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x11, Z19, Z2, Z18
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPCLMULQDQ      $0x10, Z19, Z2, Z23
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 672(R8), Y12
+	VPCLMULQDQ      $0x00, Z20, Z5, Z24
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPCLMULQDQ      $0x01, Z20, Z5, Z25
+	VBROADCASTI32X4 672(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPTERNLOGQ      $0x96, Z23, Z25, Z17
+	VBROADCASTI32X4 672(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 672(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x11, Z16, Z3, Z22
-	VBROADCASTI32X4 688(R8), Z8
-	VPCLMULQDQ      $0x10, Z16, Z3, Z23
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z9
-	VPCLMULQDQ      $0x00, Z17, Z5, Z24
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 688(R10), Z8
-	VPTERNLOGQ      $0x96, Z20, Z24, Z12
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x01, Z17, Z5, Z25
-	VBROADCASTI32X4 688(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z23, Z25, Z13
-	VBROADCASTI32X4 704(R8), Z8
-	VPCLMULQDQ      $0x11, Z17, Z5, Z26
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z9
-	VPTERNLOGQ      $0x96, Z22, Z26, Z14
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z17, Z5, Z27
-	VBROADCASTI32X4 704(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x00, Z18, Z7, Z28
-	VBROADCASTI32X4 704(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z18, Z7, Z29
-	VBROADCASTI32X4 720(R8), Z8
-	VPTERNLOGQ      $0x96, Z27, Z29, Z13
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z9
-	VPCLMULQDQ      $0x11, Z18, Z7, Z30
-	VAESENC         Z9, Z2, Z2
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y13
+	VPCLMULQDQ      $0x11, Z20, Z5, Z26
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 688(R8), Y12
+	VPCLMULQDQ      $0x10, Z20, Z5, Z27
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPCLMULQDQ      $0x00, Z21, Z8, Z28
+	VBROADCASTI32X4 688(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPTERNLOGQ      $0x96, Z24, Z28, Z16
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x01, Z21, Z8, Z29
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y13
+	VPTERNLOGQ      $0x96, Z27, Z29, Z17
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x11, Z21, Z8, Z30
+	VBROADCASTI32X4 704(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPTERNLOGQ      $0x96, Z26, Z30, Z18
+	VBROADCASTI32X4 704(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPCLMULQDQ      $0x10, Z21, Z8, Z31
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 704(R10), Y12
+	VPCLMULQDQ      $0x00, Z22, Z11, Z2
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y13
+	VPCLMULQDQ      $0x01, Z22, Z11, Z23
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPTERNLOGQ      $0x96, Z31, Z23, Z17
+	VBROADCASTI32X4 720(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x11, Z22, Z11, Z25
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPCLMULQDQ      $0x10, Z22, Z11, Z5
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y12
+	MOVWLZX         2(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 720(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, Z18, Z7, Z31
-	VBROADCASTI32X4 720(R11), Z9
-	VPXORQ          Z28, Z12, Z12
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 736(R8), Z8
-	VPXORQ          Z31, Z13, Z13
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z9
-	VPXORQ          Z30, Z14, Z14
-	VAESENC         Z9, Z2, Z2
-	VMOVDQU64       (SP), Z15
-	VBROADCASTI32X4 736(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPSHUFB         spread<>+0(SB), Z15, Z15
-	VBROADCASTI32X4 736(R11), Z9
-	VPADDQ          aadBits<>+0(SB), Z15, Z15
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 752(R8), Z8
-	VPCLMULQDQ      $0x00, Z11, Z15, Z16
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z9
-	VPCLMULQDQ      $0x01, Z11, Z15, Z17
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, Z11, Z15, Z18
-	VBROADCASTI32X4 752(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, Z11, Z15, Z19
-	VBROADCASTI32X4 752(R11), Z9
-	VPTERNLOGQ      $0x96, Z17, Z19, Z13
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 768(R8), Z8
-	VPXORQ          Z16, Z12, Z12
-	VAESENC         Z8, Z0, Z0
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPXORQ          Z2, Z16, Z16
+	VBROADCASTI32X4 720(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPXORQ          Z5, Z17, Z17
+	VBROADCASTI32X4 736(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y13
+	VMOVDQU64       (SP), Z19
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y12
+	VPSHUFB         spread<>+0(SB), Z19, Z19
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPSLLQ          $0x03, Z19, Z19
+	VBROADCASTI32X4 736(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPADDQ          toBits<>+0(SB), Z19, Z19
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 752(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x00, Z15, Z19, Z20
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y13
+	VPCLMULQDQ      $0x01, Z15, Z19, Z21
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x11, Z15, Z19, Z22
+	VBROADCASTI32X4 752(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPCLMULQDQ      $0x10, Z15, Z19, Z23
+	VBROADCASTI32X4 752(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPTERNLOGQ      $0x96, Z21, Z23, Z17
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 768(R8), Y12
+	VPXORQ          Z20, Z16, Z16
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 768(R9), Y13
+	MOVWLZX         4(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 768(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VPXORQ          Z18, Z14, Z14
-	VBROADCASTI32X4 768(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
-	VBROADCASTI32X4 768(R11), Z9
-	VPSHUFD         $0x4e, Z12, Z12
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 784(R8), Z8
-	VPTERNLOGQ      $0x96, Z20, Z12, Z13
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
-	VBROADCASTI32X4 784(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VPSHUFD         $0x4e, Z13, Z13
-	VBROADCASTI32X4 784(R10), Z8
-	VPTERNLOGQ      $0x96, Z20, Z13, Z14
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 784(R11), Z9
-	VPSHUFB         reverse<>+0(SB), Z14, Z14
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 800(R8), Z8
-	VPXORQ          Z10, Z14, Z14
-	VAESENCLAST     Z8, Z0, Z0
-	MOVQ            72(SP), AX
-	MOVWLZX         (AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x00, Z14, -16(BX)
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPXORQ          Z22, Z18, Z18
+	VBROADCASTI32X4 768(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPSHUFD         $0x4e, Z16, Z16
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 784(R8), Y12
+	VPTERNLOGQ      $0x96, Z24, Z16, Z17
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
+	VBROADCASTI32X4 784(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPSHUFD         $0x4e, Z17, Z17
+	VBROADCASTI32X4 784(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPTERNLOGQ      $0x96, Z24, Z17, Z18
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 784(R11), Y13
+	VPSHUFB         reverse<>+0(SB), Z18, Z18
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 800(R8), Y12
+	VPXORQ          Z14, Z18, Z18
+	VAESENCLAST     Y12, Y0, Y0
+	VAESENCLAST     Y12, Y1, Y1
+	MOVWLZX         -8(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x00, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 800(R9), Z9
-	VAESENCLAST     Z9, Z2, Z2
-	MOVQ            72(SP), AX
-	MOVWLZX         2(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x01, Z14, -16(BX)
+	VBROADCASTI32X4 800(R9), Y13
+	VAESENCLAST     Y13, Y3, Y3
+	MOVWLZX         -6(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x01, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 800(R10), Z8
-	MOVQ            72(SP), AX
-	MOVWLZX         4(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x02, Z14, -16(BX)
+	VAESENCLAST     Y13, Y4, Y4
+	VBROADCASTI32X4 800(R10), Y12
+	VAESENCLAST     Y12, Y6, Y6
+	MOVWLZX         -4(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x02, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Z8, Z4, Z4
-	VBROADCASTI32X4 800(R11), Z9
-	MOVQ            72(SP), AX
-	MOVWLZX         6(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x03, Z14, -16(BX)
+	VAESENCLAST     Y12, Y7, Y7
+	VBROADCASTI32X4 800(R11), Y13
+	MOVWLZX         -2(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x03, Z18, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Z9, Z6, Z6
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	VAESENCLAST     Y13, Y9, Y9
+	VAESENCLAST     Y13, Y10, Y10
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VMOVDQU8.Z      (R12), K1, Z12
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VMOVDQU8.Z      (R12), K1, Z16
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X10
-	VMOVDQU64       560(R8), X11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X0, X14
+	VMOVDQU64       560(R8), X15
 	MOVQ            CX, (SP)
-	VMOVDQU8.Z      (R13), K2, Z13
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
+	VMOVDQU8.Z      (R13), K2, Z17
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X2, Z10, Z10
-	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X3, Y14, Y14
+	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
 	MOVQ            CX, 16(SP)
-	VMOVDQU8.Z      (R14), K3, Z14
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
+	VMOVDQU8.Z      (R14), K3, Z18
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x02, X4, Z10, Z10
-	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X6, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
-	VMOVDQU8.Z      (R15), K4, Z15
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
+	VMOVDQU8.Z      (R15), K4, Z19
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x03, X6, Z10, Z10
-	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X9, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z14, Z14
+	VINSERTI64X4    $0x01, Y30, Z15, Z15
 	MOVQ            CX, 48(SP)
-	VPXORQ          Z0, Z12, K5, Z12
-	VMOVDQU8        Z12, K1, (R12)
-	VMOVDQU8.Z      Z12, K1, Z12
-	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
+	VINSERTI64X4    $0x01, Y1, Z0, Z0
+	VPXORQ          Z0, Z16, K5, Z16
+	VMOVDQU8        Z16, K1, (R12)
+	VMOVDQU8.Z      Z16, K1, Z16
+	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
 	MOVWLZX         (SI), AX
 	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPXORQ     Z2, Z13, K5, Z13
-	VMOVDQU8   Z13, K2, (R13)
-	VMOVDQU8.Z Z13, K2, Z13
-	VPSHUFB    reverseFirst<>+0(SB), Z13, Z3
-	MOVWLZX    2(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn1
+	VINSERTI64X4 $0x01, Y4, Z3, Z3
+	VPXORQ       Z3, Z17, K5, Z17
+	VMOVDQU8     Z17, K2, (R13)
+	VMOVDQU8.Z   Z17, K2, Z17
+	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
+	MOVWLZX      2(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn1
 
 aad1:
-	VPXORQ     Z4, Z14, K5, Z14
-	VMOVDQU8   Z14, K3, (R14)
-	VMOVDQU8.Z Z14, K3, Z14
-	VPSHUFB    reverseFirst<>+0(SB), Z14, Z5
-	MOVWLZX    4(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn2
+	VINSERTI64X4 $0x01, Y7, Z6, Z6
+	VPXORQ       Z6, Z18, K5, Z18
+	VMOVDQU8     Z18, K3, (R14)
+	VMOVDQU8.Z   Z18, K3, Z18
+	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
+	MOVWLZX      4(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPXORQ     Z6, Z15, K5, Z15
-	VMOVDQU8   Z15, K4, (R15)
-	VMOVDQU8.Z Z15, K4, Z15
-	VPSHUFB    reverseFirst<>+0(SB), Z15, Z7
-	MOVWLZX    6(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn3
+	VINSERTI64X4 $0x01, Y10, Z9, Z9
+	VPXORQ       Z9, Z19, K5, Z19
+	VMOVDQU8     Z19, K4, (R15)
+	VMOVDQU8.Z   Z19, K4, Z19
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
+	MOVWLZX      6(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
+	ADDQ          $0x08, SI
+	MOVQ          80(SP), AX
+	VMOVDQU64     (AX), Z19
 	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z15
+	VMOVDQU64     (AX), Z20
 	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z16
+	VMOVDQU64     (AX), Z21
 	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z17
-	MOVQ          144(SP), AX
-	VMOVDQU64     (AX), Z18
-	VSHUFI64X2    $0x44, Z16, Z15, Z19
-	VSHUFI64X2    $0x44, Z18, Z17, Z20
-	VSHUFI64X2    $0xee, Z16, Z15, Z21
-	VSHUFI64X2    $0xee, Z18, Z17, Z22
-	VSHUFI64X2    $0x88, Z20, Z19, Z15
-	VSHUFI64X2    $0xdd, Z20, Z19, Z16
-	VSHUFI64X2    $0x88, Z22, Z21, Z17
-	VSHUFI64X2    $0xdd, Z22, Z21, Z18
-	VSHUFI64X2    $0x44, Z3, Z1, Z19
-	VSHUFI64X2    $0x44, Z7, Z5, Z20
-	VSHUFI64X2    $0xee, Z3, Z1, Z21
-	VSHUFI64X2    $0xee, Z7, Z5, Z22
-	VSHUFI64X2    $0x88, Z20, Z19, Z1
-	VSHUFI64X2    $0xdd, Z20, Z19, Z3
-	VSHUFI64X2    $0x88, Z22, Z21, Z5
-	VSHUFI64X2    $0xdd, Z22, Z21, Z7
-	VPCLMULQDQ    $0x00, Z15, Z1, Z12
-	VPCLMULQDQ    $0x01, Z15, Z1, Z13
-	VPCLMULQDQ    $0x11, Z15, Z1, Z14
-	VPCLMULQDQ    $0x10, Z15, Z1, Z19
-	VPCLMULQDQ    $0x00, Z16, Z3, Z20
-	VPCLMULQDQ    $0x01, Z16, Z3, Z21
-	VPTERNLOGQ    $0x96, Z19, Z21, Z13
-	VPCLMULQDQ    $0x11, Z16, Z3, Z22
-	VPCLMULQDQ    $0x10, Z16, Z3, Z23
-	VPCLMULQDQ    $0x00, Z17, Z5, Z24
-	VPTERNLOGQ    $0x96, Z20, Z24, Z12
-	VPCLMULQDQ    $0x01, Z17, Z5, Z25
-	VPTERNLOGQ    $0x96, Z23, Z25, Z13
-	VPCLMULQDQ    $0x11, Z17, Z5, Z26
-	VPTERNLOGQ    $0x96, Z22, Z26, Z14
-	VPCLMULQDQ    $0x10, Z17, Z5, Z27
-	VPCLMULQDQ    $0x00, Z18, Z7, Z28
-	VPCLMULQDQ    $0x01, Z18, Z7, Z29
-	VPTERNLOGQ    $0x96, Z27, Z29, Z13
-	VPCLMULQDQ    $0x11, Z18, Z7, Z30
-	VPCLMULQDQ    $0x10, Z18, Z7, Z31
-	VPXORQ        Z28, Z12, Z12
-	VPXORQ        Z31, Z13, Z13
-	VPXORQ        Z30, Z14, Z14
-	VMOVDQU64     (SP), Z15
-	VPSHUFB       spread<>+0(SB), Z15, Z15
-	VPADDQ        aadBits<>+0(SB), Z15, Z15
-	VPCLMULQDQ    $0x00, Z11, Z15, Z16
-	VPCLMULQDQ    $0x01, Z11, Z15, Z17
-	VPCLMULQDQ    $0x11, Z11, Z15, Z18
-	VPCLMULQDQ    $0x10, Z11, Z15, Z19
-	VPTERNLOGQ    $0x96, Z17, Z19, Z13
-	VPXORQ        Z16, Z12, Z12
-	VPXORQ        Z18, Z14, Z14
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z12, Z20
-	VPSHUFD       $0x4e, Z12, Z12
-	VPTERNLOGQ    $0x96, Z20, Z12, Z13
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z13, Z20
-	VPSHUFD       $0x4e, Z13, Z13
-	VPTERNLOGQ    $0x96, Z20, Z13, Z14
-	VPSHUFB       reverse<>+0(SB), Z14, Z14
-	VPXORQ        Z10, Z14, Z14
-	MOVQ          72(SP), AX
-	MOVWLZX       (AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x00, Z14, -16(BX)
+	VMOVDQU64     (AX), Z22
+	VSHUFI64X2    $0x44, Z20, Z19, Z23
+	VSHUFI64X2    $0x44, Z22, Z21, Z24
+	VSHUFI64X2    $0xee, Z20, Z19, Z25
+	VSHUFI64X2    $0xee, Z22, Z21, Z26
+	VSHUFI64X2    $0x88, Z24, Z23, Z19
+	VSHUFI64X2    $0xdd, Z24, Z23, Z20
+	VSHUFI64X2    $0x88, Z26, Z25, Z21
+	VSHUFI64X2    $0xdd, Z26, Z25, Z22
+	VSHUFI64X2    $0x44, Z5, Z2, Z23
+	VSHUFI64X2    $0x44, Z11, Z8, Z24
+	VSHUFI64X2    $0xee, Z5, Z2, Z25
+	VSHUFI64X2    $0xee, Z11, Z8, Z26
+	VSHUFI64X2    $0x88, Z24, Z23, Z2
+	VSHUFI64X2    $0xdd, Z24, Z23, Z5
+	VSHUFI64X2    $0x88, Z26, Z25, Z8
+	VSHUFI64X2    $0xdd, Z26, Z25, Z11
+	VPCLMULQDQ    $0x00, Z19, Z2, Z16
+	VPCLMULQDQ    $0x01, Z19, Z2, Z17
+	VPCLMULQDQ    $0x11, Z19, Z2, Z18
+	VPCLMULQDQ    $0x10, Z19, Z2, Z23
+	VPCLMULQDQ    $0x00, Z20, Z5, Z24
+	VPCLMULQDQ    $0x01, Z20, Z5, Z25
+	VPTERNLOGQ    $0x96, Z23, Z25, Z17
+	VPCLMULQDQ    $0x11, Z20, Z5, Z26
+	VPCLMULQDQ    $0x10, Z20, Z5, Z27
+	VPCLMULQDQ    $0x00, Z21, Z8, Z28
+	VPTERNLOGQ    $0x96, Z24, Z28, Z16
+	VPCLMULQDQ    $0x01, Z21, Z8, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z17
+	VPCLMULQDQ    $0x11, Z21, Z8, Z30
+	VPTERNLOGQ    $0x96, Z26, Z30, Z18
+	VPCLMULQDQ    $0x10, Z21, Z8, Z31
+	VPCLMULQDQ    $0x00, Z22, Z11, Z2
+	VPCLMULQDQ    $0x01, Z22, Z11, Z23
+	VPTERNLOGQ    $0x96, Z31, Z23, Z17
+	VPCLMULQDQ    $0x11, Z22, Z11, Z25
+	VPCLMULQDQ    $0x10, Z22, Z11, Z5
+	VPXORQ        Z2, Z16, Z16
+	VPXORQ        Z5, Z17, Z17
+	VPXORQ        Z25, Z18, Z18
+	VMOVDQU64     (SP), Z19
+	VPSHUFB       spread<>+0(SB), Z19, Z19
+	VPSLLQ        $0x03, Z19, Z19
+	VPADDQ        toBits<>+0(SB), Z19, Z19
+	VPCLMULQDQ    $0x00, Z15, Z19, Z20
+	VPCLMULQDQ    $0x01, Z15, Z19, Z21
+	VPCLMULQDQ    $0x11, Z15, Z19, Z22
+	VPCLMULQDQ    $0x10, Z15, Z19, Z23
+	VPTERNLOGQ    $0x96, Z21, Z23, Z17
+	VPXORQ        Z20, Z16, Z16
+	VPXORQ        Z22, Z18, Z18
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z16, Z24
+	VPSHUFD       $0x4e, Z16, Z16
+	VPTERNLOGQ    $0x96, Z24, Z16, Z17
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z17, Z24
+	VPSHUFD       $0x4e, Z17, Z17
+	VPTERNLOGQ    $0x96, Z24, Z17, Z18
+	VPSHUFB       reverse<>+0(SB), Z18, Z18
+	VPXORQ        Z14, Z18, Z18
+	MOVWLZX       -8(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x00, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       2(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x01, Z14, -16(BX)
+	MOVWLZX       -6(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x01, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       4(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x02, Z14, -16(BX)
+	MOVWLZX       -4(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x02, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       6(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x03, Z14, -16(BX)
+	MOVWLZX       -2(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x03, Z18, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
-	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVB         $0x20, 2(SP)
+	VPSHUFD      $0xe8, X2, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z2, Z2
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVB         $0x20, 18(SP)
+	VPSHUFD      $0xe8, X5, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z5, Z5
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVB         $0x20, 34(SP)
+	VPSHUFD      $0xe8, X8, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z8, Z8
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVB         $0x20, 50(SP)
+	VPSHUFD      $0xe8, X11, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z11, Z11
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmSeal256vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of6(SB), NOSPLIT, $152-40
+TEXT ·gcmSeal256vaes512of6(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), BX
+	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R12)
-	VMOVQ           BX, X0
+	SHLQ            $0x20, R8
+	ORQ             R8, AX
+	MOVQ            AX, 8(R12)
+	VMOVQ           AX, X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), BX
+	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R13)
-	VMOVQ           BX, X4
+	SHLQ            $0x20, R9
+	ORQ             R9, AX
+	MOVQ            AX, 8(R13)
+	VMOVQ           AX, X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), BX
+	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R14)
-	VMOVQ           BX, X8
+	SHLQ            $0x20, R10
+	ORQ             R10, AX
+	MOVQ            AX, 8(R14)
+	VMOVQ           AX, X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), BX
+	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R15)
-	VMOVQ           BX, X12
+	SHLQ            $0x20, R11
+	ORQ             R11, AX
+	MOVQ            AX, 8(R15)
+	VMOVQ           AX, X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VBROADCASTI32X4 592(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VBROADCASTI32X4 592(R11), Z17
@@ -13570,8 +13369,8 @@ loop:
 	VBROADCASTI32X4 608(R8), Z16
 	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Y16, Y1, Y1
 	VSHUFI64X2      $0xee, Z26, Z25, Z30
+	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 608(R9), Z17
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Z17, Z4, Z4
@@ -13581,8 +13380,8 @@ loop:
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 608(R11), Z17
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VBROADCASTI32X4 608(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Y17, Y13, Y13
@@ -13592,247 +13391,235 @@ loop:
 	VAESENC         Y16, Y1, Y1
 	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xee, Z14, Z10, Z30
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 624(R10), Z16
 	VSHUFI64X2      $0x88, Z28, Z27, Z2
+	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 624(R11), Z17
-	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Y17, Y13, Y13
 	VSHUFI64X2      $0x88, Z30, Z29, Z10
+	VAESENC         Z17, Z12, Z12
+	LEAQ            8(SI), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z30, Z29, Z14
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
 	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VBROADCASTI32X4 640(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 640(R10), Z16
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
+	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VPCLMULQDQ      $0x10, Z23, Z2, Z27
+	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 640(R11), Z17
 	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
 	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VPTERNLOGQ      $0x96, Z27, Z29, Z21
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 656(R9), Z17
 	VPCLMULQDQ      $0x11, Z24, Z6, Z30
+	VBROADCASTI32X4 656(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x10, Z24, Z6, Z31
+	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 656(R10), Z16
 	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VPTERNLOGQ      $0x96, Z28, Z2, Z20
+	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x01, Z25, Z10, Z27
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 672(R8), Z16
 	VPTERNLOGQ      $0x96, Z31, Z27, Z21
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Z17
 	VPTERNLOGQ      $0x96, Z30, Z29, Z22
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 688(R8), Z16
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VBROADCASTI32X4 688(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VAESENC         Y17, Y5, Y5
-	VPXORQ          Z28, Z20, Z20
-	VBROADCASTI32X4 688(R10), Z16
+	VBROADCASTI32X4 672(R10), Z16
+	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VAESENC         Z16, Z8, Z8
-	VPXORQ          Z27, Z21, Z21
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 688(R11), Z17
-	VPXORQ          Z31, Z22, Z22
+	MOVWLZX         (BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 672(R11), Z17
+	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPTERNLOGQ      $0x96, Z6, Z2, Z21
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z26, Z14, Z31
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Z17
+	VPCLMULQDQ      $0x10, Z26, Z14, Z27
+	VAESENC         Z17, Z4, Z4
+	VPXORQ          Z28, Z20, Z20
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 688(R10), Z16
+	VPXORQ          Z27, Z21, Z21
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPXORQ          Z31, Z22, Z22
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVQ            80(SP), AX
+	VMOVDQU64       64(AX), Y23
 	VAESENC         Y17, Y13, Y13
 	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), Y23
-	VBROADCASTI32X4 704(R8), Z16
-	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Y24
+	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Y16, Y1, Y1
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Y25
+	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 704(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       64(AX), Y26
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 704(R10), Z16
 	VINSERTI64X4    $0x01, Y24, Z23, Z27
-	VAESENC         Z16, Z8, Z8
+	VBROADCASTI32X4 704(R10), Z16
 	VINSERTI64X4    $0x01, Y26, Z25, Z28
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 704(R11), Z17
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Y17, Y13, Y13
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 720(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VINSERTI64X4    $0x01, Y7, Z3, Z27
+	VAESENC         Z16, Z0, Z0
+	VINSERTI64X4    $0x01, Y15, Z11, Z28
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 720(R9), Z17
-	VINSERTI64X4    $0x01, Y15, Z11, Z28
-	VAESENC         Z17, Z4, Z4
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 720(R10), Z16
 	VSHUFI64X2      $0x88, Z28, Z27, Z3
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	MOVWLZX         2(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VSHUFI64X2      $0xdd, Z28, Z27, Z7
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VAESENC         Y17, Y13, Y13
 	VPCLMULQDQ      $0x01, Z23, Z3, Z28
+	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 736(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x11, Z23, Z3, Z29
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 736(R9), Z17
 	VPCLMULQDQ      $0x10, Z23, Z3, Z30
+	VBROADCASTI32X4 736(R9), Z17
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VBROADCASTI32X4 736(R10), Z16
 	VPCLMULQDQ      $0x00, Z24, Z7, Z31
+	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VPTERNLOGQ      $0x96, Z27, Z31, Z20
+	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 736(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x01, Z24, Z7, Z28
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 752(R8), Z16
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VBROADCASTI32X4 752(R9), Z17
 	VPCLMULQDQ      $0x10, Z24, Z7, Z3
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
 	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	VAESENC         Y17, Y5, Y5
+	VMOVDQU64       (SP), Z23
 	VBROADCASTI32X4 752(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VMOVDQU64       (SP), Z23
+	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 752(R11), Z17
-	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VPSLLQ          $0x03, Z23, Z23
 	VAESENC         Z17, Z12, Z12
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Y17, Y13, Y13
+	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 768(R8), Z16
 	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
+	MOVWLZX         4(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VBROADCASTI32X4 768(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VBROADCASTI32X4 768(R10), Z16
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Y16, Y9, Y9
@@ -13867,114 +13654,96 @@ loop:
 	VBROADCASTI32X4 800(R9), Z17
 	VPXORQ          Z18, Z22, Z22
 	VAESENCLAST     Z17, Z4, Z4
-	MOVQ            72(SP), AX
-	MOVWLZX         (AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x00, Z22, -16(BX)
+	MOVWLZX         -8(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x00, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y17, Y5, Y5
 	VBROADCASTI32X4 800(R10), Z16
-	MOVQ            72(SP), AX
-	MOVWLZX         2(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVWLZX         -6(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x01, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Y16, Y9, Y9
-	MOVQ            72(SP), AX
-	MOVWLZX         4(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVWLZX         -4(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x02, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VBROADCASTI32X4 800(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            72(SP), AX
-	MOVWLZX         6(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVWLZX         -2(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x03, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Y21
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VMOVDQA64       X0, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Y23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X4, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Y25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x02, X8, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X8, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Y27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x03, X12, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X12, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
@@ -14023,20 +13792,20 @@ aad2:
 	JNE        esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          96(SP), AX
+	ADDQ          $0x08, SI
+	MOVQ          80(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     (AX), Z26
 	VSHUFI64X2    $0x44, Z24, Z23, Z27
 	VSHUFI64X2    $0x44, Z26, Z25, Z28
@@ -14078,13 +13847,13 @@ last:
 	VPXORQ        Z28, Z20, Z20
 	VPXORQ        Z27, Z21, Z21
 	VPXORQ        Z31, Z22, Z22
-	MOVQ          96(SP), AX
+	MOVQ          80(SP), AX
 	VMOVDQU64     64(AX), Y23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Y24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Y25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     64(AX), Y26
 	VINSERTI64X4  $0x01, Y24, Z23, Z27
 	VINSERTI64X4  $0x01, Y26, Z25, Z28
@@ -14108,7 +13877,8 @@ last:
 	VPTERNLOGQ    $0x96, Z28, Z3, Z21
 	VMOVDQU64     (SP), Z23
 	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPSLLQ        $0x03, Z23, Z23
+	VPADDQ        toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ    $0x00, Z19, Z23, Z24
 	VPCLMULQDQ    $0x01, Z19, Z23, Z25
 	VPCLMULQDQ    $0x11, Z19, Z23, Z26
@@ -14124,35 +13894,31 @@ last:
 	VPTERNLOGQ    $0x96, Z28, Z21, Z22
 	VPSHUFB       reverse<>+0(SB), Z22, Z22
 	VPXORQ        Z18, Z22, Z22
-	MOVQ          72(SP), AX
-	MOVWLZX       (AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVWLZX       -8(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x00, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       2(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVWLZX       -6(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x01, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       4(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVWLZX       -4(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x02, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       6(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVWLZX       -2(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x03, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -14160,237 +13926,217 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmSeal256vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $152-40
+TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), BX
+	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R12)
-	VMOVQ           BX, X0
+	SHLQ            $0x20, R8
+	ORQ             R8, AX
+	MOVQ            AX, 8(R12)
+	VMOVQ           AX, X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), BX
+	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R13)
-	VMOVQ           BX, X4
+	SHLQ            $0x20, R9
+	ORQ             R9, AX
+	MOVQ            AX, 8(R13)
+	VMOVQ           AX, X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), BX
+	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R14)
-	VMOVQ           BX, X8
+	SHLQ            $0x20, R10
+	ORQ             R10, AX
+	MOVQ            AX, 8(R14)
+	VMOVQ           AX, X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), BX
+	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, BX
-	ORQ             AX, BX
-	MOVQ            BX, 8(R15)
-	VMOVQ           BX, X12
+	SHLQ            $0x20, R11
+	ORQ             R11, AX
+	MOVQ            AX, 8(R15)
+	VMOVQ           AX, X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Z16, Z1, Z1
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
 	VBROADCASTI32X4 592(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z5, Z5
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
 	VBROADCASTI32X4 592(R10), Z16
 	VAESENC         Z16, Z8, Z8
@@ -14408,8 +14154,8 @@ loop:
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VBROADCASTI32X4 608(R10), Z16
@@ -14430,21 +14176,20 @@ loop:
 	VBROADCASTI32X4 624(R9), Z17
 	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xdd, Z30, Z29, Z14
+	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 624(R10), Z16
 	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
 	VPCLMULQDQ      $0x01, Z23, Z2, Z21
+	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 624(R11), Z17
-	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
+	VAESENC         Z17, Z12, Z12
+	LEAQ            8(SI), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 640(R8), Z16
 	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z16, Z0, Z0
@@ -14455,235 +14200,224 @@ loop:
 	VAESENC         Z17, Z4, Z4
 	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
 	VPCLMULQDQ      $0x11, Z24, Z6, Z30
+	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 640(R11), Z17
 	VPCLMULQDQ      $0x00, Z25, Z10, Z2
+	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 656(R8), Z16
 	VPCLMULQDQ      $0x01, Z25, Z10, Z27
+	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z17
 	VPCLMULQDQ      $0x11, Z25, Z10, Z29
+	VBROADCASTI32X4 656(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 656(R10), Z16
 	VPCLMULQDQ      $0x10, Z25, Z10, Z6
+	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x00, Z26, Z14, Z28
 	VAESENC         Z16, Z9, Z9
 	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VPTERNLOGQ      $0x96, Z6, Z2, Z21
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x10, Z26, Z14, Z27
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 672(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VPXORQ          Z27, Z21, Z21
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VPXORQ          Z31, Z22, Z22
 	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z16, Z9, Z9
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       64(AX), Z23
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	MOVWLZX         (BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VBROADCASTI32X4 672(R11), Z17
+	MOVQ            96(SP), AX
+	VMOVDQU64       64(AX), Z24
 	VAESENC         Z17, Z12, Z12
 	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), Z24
-	VAESENC         Z17, Z13, Z13
-	MOVQ            128(SP), AX
 	VMOVDQU64       64(AX), Z25
+	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       64(AX), Z26
-	VAESENC         Z16, Z1, Z1
+	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
+	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 688(R9), Z17
 	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xee, Z24, Z23, Z29
+	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 688(R10), Z16
 	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 688(R11), Z17
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
-	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0x44, Z7, Z3, Z27
-	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0x44, Z15, Z11, Z28
+	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xee, Z7, Z3, Z29
-	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xee, Z15, Z11, Z30
+	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x88, Z28, Z27, Z3
-	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xdd, Z28, Z27, Z7
+	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 720(R8), Z16
 	VSHUFI64X2      $0xdd, Z30, Z29, Z15
+	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z17
 	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VAESENC         Z17, Z4, Z4
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 720(R9), Z17
 	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VAESENC         Z16, Z8, Z8
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVWLZX         2(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 720(R10), Z16
 	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 720(R11), Z17
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 736(R8), Z16
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z17
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x00, Z25, Z11, Z27
-	VBROADCASTI32X4 736(R11), Z17
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
+	VBROADCASTI32X4 720(R11), Z17
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x01, Z25, Z11, Z31
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x11, Z25, Z11, Z29
-	VBROADCASTI32X4 752(R8), Z16
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
+	VBROADCASTI32X4 736(R8), Z16
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, Z25, Z11, Z30
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z31, Z30, Z21
-	VBROADCASTI32X4 752(R9), Z17
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
+	VBROADCASTI32X4 736(R9), Z17
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z26, Z15, Z28
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
 	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 736(R10), Z16
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z25, Z11, Z27
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 736(R11), Z17
+	VPCLMULQDQ      $0x01, Z25, Z11, Z31
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x11, Z25, Z11, Z29
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 752(R8), Z16
+	VPCLMULQDQ      $0x10, Z25, Z11, Z30
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z31, Z30, Z21
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z17
+	VPCLMULQDQ      $0x00, Z26, Z15, Z28
+	VAESENC         Z17, Z4, Z4
 	VPTERNLOGQ      $0x96, Z27, Z28, Z20
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x01, Z26, Z15, Z3
 	VBROADCASTI32X4 752(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x01, Z26, Z15, Z3
-	VAESENC         Z16, Z9, Z9
 	VPCLMULQDQ      $0x11, Z26, Z15, Z7
+	VAESENC         Z16, Z9, Z9
+	VPTERNLOGQ      $0x96, Z29, Z7, Z22
 	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z29, Z7, Z22
-	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x10, Z26, Z15, Z31
-	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VPTERNLOGQ      $0x96, Z3, Z31, Z21
+	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 768(R9), Z17
 	VMOVDQU64       (SP), Z23
+	VAESENC         Z16, Z1, Z1
+	MOVWLZX         4(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 768(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
 	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         Z17, Z5, Z5
+	VPSLLQ          $0x03, Z23, Z23
 	VBROADCASTI32X4 768(R10), Z16
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Z16, Z8, Z8
+	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z16, Z9, Z9
 	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VBROADCASTI32X4 768(R11), Z17
@@ -14704,8 +14438,8 @@ loop:
 	VBROADCASTI32X4 784(R10), Z16
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z16, Z8, Z8
-	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z16, Z9, Z9
+	VPSHUFD         $0x4e, Z20, Z20
 	VBROADCASTI32X4 784(R11), Z17
 	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENC         Z17, Z12, Z12
@@ -14722,112 +14456,94 @@ loop:
 	VPXORQ          Z18, Z22, Z22
 	VAESENCLAST     Z17, Z5, Z5
 	VBROADCASTI32X4 800(R10), Z16
-	MOVQ            72(SP), AX
-	MOVWLZX         (AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x00, Z22, -16(BX)
+	MOVWLZX         -8(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x00, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z8, Z8
-	MOVQ            72(SP), AX
-	MOVWLZX         2(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x01, Z22, -16(BX)
+	MOVWLZX         -6(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x01, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z9, Z9
 	VBROADCASTI32X4 800(R11), Z17
-	MOVQ            72(SP), AX
-	MOVWLZX         4(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x02, Z22, -16(BX)
+	MOVWLZX         -4(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x02, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z12, Z12
-	MOVQ            72(SP), AX
-	MOVWLZX         6(AX), AX
-	MOVQ            8(DI)(AX*1), BX
-	ADDQ            16(DI)(AX*1), BX
-	VEXTRACTI64X2   $0x03, Z22, -16(BX)
+	MOVWLZX         -2(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x03, Z22, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Z21
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VMOVDQA64       X0, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Z23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X4, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Z25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x02, X8, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X8, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Z27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x03, X12, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X12, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
@@ -14876,20 +14592,20 @@ aad2:
 	JNE        esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ          96(SP), AX
+	ADDQ          $0x08, SI
+	MOVQ          80(SP), AX
 	VMOVDQU64     (AX), Z23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     (AX), Z24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     (AX), Z25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     (AX), Z26
 	VSHUFI64X2    $0x44, Z24, Z23, Z27
 	VSHUFI64X2    $0x44, Z26, Z25, Z28
@@ -14931,13 +14647,13 @@ last:
 	VPXORQ        Z28, Z20, Z20
 	VPXORQ        Z27, Z21, Z21
 	VPXORQ        Z31, Z22, Z22
-	MOVQ          96(SP), AX
+	MOVQ          80(SP), AX
 	VMOVDQU64     64(AX), Z23
-	MOVQ          112(SP), AX
+	MOVQ          96(SP), AX
 	VMOVDQU64     64(AX), Z24
-	MOVQ          128(SP), AX
+	MOVQ          112(SP), AX
 	VMOVDQU64     64(AX), Z25
-	MOVQ          144(SP), AX
+	MOVQ          128(SP), AX
 	VMOVDQU64     64(AX), Z26
 	VSHUFI64X2    $0x44, Z24, Z23, Z27
 	VSHUFI64X2    $0x44, Z26, Z25, Z28
@@ -14981,7 +14697,8 @@ last:
 	VPTERNLOGQ    $0x96, Z3, Z31, Z21
 	VMOVDQU64     (SP), Z23
 	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPADDQ        aadBits<>+0(SB), Z23, Z23
+	VPSLLQ        $0x03, Z23, Z23
+	VPADDQ        toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ    $0x00, Z19, Z23, Z24
 	VPCLMULQDQ    $0x01, Z19, Z23, Z25
 	VPCLMULQDQ    $0x11, Z19, Z23, Z26
@@ -14997,35 +14714,31 @@ last:
 	VPTERNLOGQ    $0x96, Z28, Z21, Z22
 	VPSHUFB       reverse<>+0(SB), Z22, Z22
 	VPXORQ        Z18, Z22, Z22
-	MOVQ          72(SP), AX
-	MOVWLZX       (AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x00, Z22, -16(BX)
+	MOVWLZX       -8(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x00, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       2(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x01, Z22, -16(BX)
+	MOVWLZX       -6(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x01, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       4(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x02, Z22, -16(BX)
+	MOVWLZX       -4(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x02, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	MOVQ          72(SP), AX
-	MOVWLZX       6(AX), AX
-	MOVQ          8(DI)(AX*1), BX
-	ADDQ          16(DI)(AX*1), BX
-	VEXTRACTI64X2 $0x03, Z22, -16(BX)
+	MOVWLZX       -2(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x03, Z22, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -15033,28 +14746,28 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmOpen128vaes512(jobs *byte, group *byte, n int)
@@ -16934,824 +16647,805 @@ lengths:
 
 // func gcmOpen128vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $152-40
+TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 80(SP)
+	VPXORQ  Z2, Z2, Z2
 	MOVQ    AX, 96(SP)
-	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 144(SP)
-	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 112(SP)
+	VPXORQ  Z8, Z8, Z8
+	MOVQ    AX, 128(SP)
+	VPXORQ  Z11, Z11, Z11
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R12), X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+0(SB), Z0, Z0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
-	VMOVQ           8(R13), X2
-	VPSLLDQ         $0x04, X2, X2
-	VPXORQ          576(R9), X2, X2
-	VSHUFI64X2      $0x00, Z2, Z2, Z2
-	VPXORQ          counters<>+0(SB), Z2, Z2
+	VMOVQ           8(R13), X3
+	MOVQ            88(SP), R9
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          576(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
-	VMOVQ           8(R14), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R10), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+0(SB), Z4, Z4
+	VMOVQ           8(R14), X6
+	MOVQ            104(SP), R10
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
-	VMOVQ           8(R15), X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R11), X6, X6
-	VSHUFI64X2      $0x00, Z6, Z6, Z6
-	VPXORQ          counters<>+0(SB), Z6, Z6
+	VMOVQ           8(R15), X9
+	MOVQ            120(SP), R11
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          576(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z8
-	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 592(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	MOVQ            80(SP), AX
+	VMOVDQU64       (AX), Z19
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 592(R9), Y13
 	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z15
-	VBROADCASTI32X4 592(R9), Z9
+	VMOVDQU64       (AX), Z20
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
 	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z16
-	VAESENC         Z9, Z2, Z2
+	VMOVDQU64       (AX), Z21
+	VBROADCASTI32X4 592(R10), Y12
 	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z17
-	VBROADCASTI32X4 592(R10), Z8
-	MOVQ            144(SP), AX
-	VMOVDQU64       (AX), Z18
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x44, Z16, Z15, Z19
-	VBROADCASTI32X4 592(R11), Z9
-	VSHUFI64X2      $0x44, Z18, Z17, Z20
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 608(R8), Z8
-	VSHUFI64X2      $0xee, Z16, Z15, Z21
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xee, Z18, Z17, Z22
-	VBROADCASTI32X4 608(R9), Z9
-	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xdd, Z20, Z19, Z16
-	VBROADCASTI32X4 608(R10), Z8
-	VSHUFI64X2      $0x88, Z22, Z21, Z17
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xdd, Z22, Z21, Z18
-	VBROADCASTI32X4 608(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x44, Z3, Z1, Z19
-	VBROADCASTI32X4 624(R8), Z8
+	VMOVDQU64       (AX), Z22
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VSHUFI64X2      $0x44, Z20, Z19, Z23
+	VBROADCASTI32X4 592(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VSHUFI64X2      $0x44, Z22, Z21, Z24
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0xee, Z20, Z19, Z25
+	VBROADCASTI32X4 608(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VSHUFI64X2      $0xee, Z22, Z21, Z26
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y13
+	VSHUFI64X2      $0x88, Z24, Z23, Z19
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VSHUFI64X2      $0xdd, Z24, Z23, Z20
+	VBROADCASTI32X4 608(R10), Y12
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VBROADCASTI32X4 608(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VSHUFI64X2      $0x44, Z5, Z2, Z23
+	VAESENC         Y13, Y10, Y10
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x44, Z7, Z5, Z20
-	VBROADCASTI32X4 624(R9), Z9
-	VSHUFI64X2      $0xee, Z3, Z1, Z21
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z7, Z5, Z22
-	VBROADCASTI32X4 624(R10), Z8
-	VSHUFI64X2      $0x88, Z20, Z19, Z1
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 624(R11), Z9
-	VSHUFI64X2      $0xdd, Z20, Z19, Z3
-	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x88, Z22, Z21, Z5
-	VBROADCASTI32X4 640(R8), Z8
-	VSHUFI64X2      $0xdd, Z22, Z21, Z7
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x00, Z15, Z1, Z12
-	VBROADCASTI32X4 640(R9), Z9
-	VPCLMULQDQ      $0x01, Z15, Z1, Z13
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, Z15, Z1, Z14
-	VBROADCASTI32X4 640(R10), Z8
-	VPCLMULQDQ      $0x10, Z15, Z1, Z19
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 640(R11), Z9
-	VPCLMULQDQ      $0x00, Z16, Z3, Z20
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z16, Z3, Z21
-	VBROADCASTI32X4 656(R8), Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VBROADCASTI32X4 624(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VSHUFI64X2      $0x44, Z11, Z8, Z24
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y13
+	VSHUFI64X2      $0xee, Z5, Z2, Z25
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VSHUFI64X2      $0xee, Z11, Z8, Z26
+	VBROADCASTI32X4 624(R10), Y12
+	VSHUFI64X2      $0x88, Z24, Z23, Z2
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VSHUFI64X2      $0xdd, Z24, Z23, Z5
+	VBROADCASTI32X4 624(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VSHUFI64X2      $0x88, Z26, Z25, Z8
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0xdd, Z26, Z25, Z11
+	VBROADCASTI32X4 640(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x00, Z19, Z2, Z16
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y13
+	VPCLMULQDQ      $0x01, Z19, Z2, Z17
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x11, Z19, Z2, Z18
+	VBROADCASTI32X4 640(R10), Y12
+	VPCLMULQDQ      $0x10, Z19, Z2, Z23
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPCLMULQDQ      $0x00, Z20, Z5, Z24
+	VBROADCASTI32X4 640(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPCLMULQDQ      $0x01, Z20, Z5, Z25
+	VAESENC         Y13, Y10, Y10
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z19, Z21, Z13
-	VBROADCASTI32X4 656(R9), Z9
-	VPCLMULQDQ      $0x11, Z16, Z3, Z22
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z16, Z3, Z23
-	VBROADCASTI32X4 656(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x00, Z17, Z5, Z24
-	VBROADCASTI32X4 656(R11), Z9
-	VPTERNLOGQ      $0x96, Z20, Z24, Z12
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z17, Z5, Z25
-	VBROADCASTI32X4 672(R8), Z8
-	VPTERNLOGQ      $0x96, Z23, Z25, Z13
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z17, Z5, Z26
-	VBROADCASTI32X4 672(R9), Z9
-	VPTERNLOGQ      $0x96, Z22, Z26, Z14
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 672(R10), Z8
-	VPCLMULQDQ      $0x10, Z17, Z5, Z27
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x00, Z18, Z7, Z28
-	VBROADCASTI32X4 672(R11), Z9
-	VPCLMULQDQ      $0x01, Z18, Z7, Z29
-	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z27, Z29, Z13
-	VBROADCASTI32X4 688(R8), Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 656(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPTERNLOGQ      $0x96, Z23, Z25, Z17
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y13
+	VPCLMULQDQ      $0x11, Z20, Z5, Z26
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x10, Z20, Z5, Z27
+	VBROADCASTI32X4 656(R10), Y12
+	VPCLMULQDQ      $0x00, Z21, Z8, Z28
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPTERNLOGQ      $0x96, Z24, Z28, Z16
+	VBROADCASTI32X4 656(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPCLMULQDQ      $0x01, Z21, Z8, Z29
+	VAESENC         Y13, Y10, Y10
+	VPTERNLOGQ      $0x96, Z27, Z29, Z17
+	VBROADCASTI32X4 672(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x11, Z21, Z8, Z30
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y13
+	VPTERNLOGQ      $0x96, Z26, Z30, Z18
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x10, Z21, Z8, Z31
+	VBROADCASTI32X4 672(R10), Y12
+	VPCLMULQDQ      $0x00, Z22, Z11, Z2
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPCLMULQDQ      $0x01, Z22, Z11, Z23
+	VBROADCASTI32X4 672(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPTERNLOGQ      $0x96, Z31, Z23, Z17
+	VAESENC         Y13, Y10, Y10
+	MOVWLZX         2(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z18, Z7, Z30
-	VBROADCASTI32X4 688(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z18, Z7, Z31
-	VBROADCASTI32X4 688(R10), Z8
-	VPXORQ          Z28, Z12, Z12
-	VAESENC         Z8, Z4, Z4
-	VPXORQ          Z31, Z13, Z13
-	VBROADCASTI32X4 688(R11), Z9
-	VPXORQ          Z30, Z14, Z14
-	VAESENC         Z9, Z6, Z6
-	VMOVDQU64       (SP), Z15
-	VBROADCASTI32X4 704(R8), Z8
-	VPSHUFB         spread<>+0(SB), Z15, Z15
-	VAESENC         Z8, Z0, Z0
-	VPADDQ          aadBits<>+0(SB), Z15, Z15
-	VBROADCASTI32X4 704(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x00, Z11, Z15, Z16
-	VBROADCASTI32X4 704(R10), Z8
-	VPCLMULQDQ      $0x01, Z11, Z15, Z17
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x11, Z11, Z15, Z18
-	VBROADCASTI32X4 704(R11), Z9
-	VPCLMULQDQ      $0x10, Z11, Z15, Z19
-	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z17, Z19, Z13
-	VBROADCASTI32X4 720(R8), Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 688(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x11, Z22, Z11, Z25
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y13
+	VPCLMULQDQ      $0x10, Z22, Z11, Z5
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPXORQ          Z2, Z16, Z16
+	VBROADCASTI32X4 688(R10), Y12
+	VPXORQ          Z5, Z17, Z17
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPXORQ          Z25, Z18, Z18
+	VBROADCASTI32X4 688(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VMOVDQU64       (SP), Z19
+	VAESENC         Y13, Y10, Y10
+	VPSHUFB         spread<>+0(SB), Z19, Z19
+	VBROADCASTI32X4 704(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPSLLQ          $0x03, Z19, Z19
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y13
+	VPADDQ          toBits<>+0(SB), Z19, Z19
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x00, Z15, Z19, Z20
+	VBROADCASTI32X4 704(R10), Y12
+	VPCLMULQDQ      $0x01, Z15, Z19, Z21
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPCLMULQDQ      $0x11, Z15, Z19, Z22
+	VBROADCASTI32X4 704(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPCLMULQDQ      $0x10, Z15, Z19, Z23
+	VAESENC         Y13, Y10, Y10
+	MOVWLZX         4(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z9
-	VPXORQ          Z16, Z12, Z12
-	VAESENC         Z9, Z2, Z2
-	VPXORQ          Z18, Z14, Z14
-	VBROADCASTI32X4 720(R10), Z8
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
-	VAESENC         Z8, Z4, Z4
-	VPSHUFD         $0x4e, Z12, Z12
-	VBROADCASTI32X4 720(R11), Z9
-	VPTERNLOGQ      $0x96, Z20, Z12, Z13
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
-	VBROADCASTI32X4 736(R8), Z8
-	VAESENCLAST     Z8, Z0, Z0
-	VPSHUFD         $0x4e, Z13, Z13
-	VBROADCASTI32X4 736(R9), Z9
-	VPTERNLOGQ      $0x96, Z20, Z13, Z14
-	VAESENCLAST     Z9, Z2, Z2
-	VPSHUFB         reverse<>+0(SB), Z14, Z14
-	VBROADCASTI32X4 736(R10), Z8
-	VPXORQ          Z10, Z14, Z14
-	VAESENCLAST     Z8, Z4, Z4
-	VPTESTNMQ       Z14, Z14, K6
-	VBROADCASTI32X4 736(R11), Z9
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 720(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPTERNLOGQ      $0x96, Z21, Z23, Z17
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y13
+	VPXORQ          Z20, Z16, Z16
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPXORQ          Z22, Z18, Z18
+	VBROADCASTI32X4 720(R10), Y12
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPSHUFD         $0x4e, Z16, Z16
+	VBROADCASTI32X4 720(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPTERNLOGQ      $0x96, Z24, Z16, Z17
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
+	VBROADCASTI32X4 736(R8), Y12
+	VAESENCLAST     Y12, Y0, Y0
+	VPSHUFD         $0x4e, Z17, Z17
+	VAESENCLAST     Y12, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y13
+	VPTERNLOGQ      $0x96, Z24, Z17, Z18
+	VAESENCLAST     Y13, Y3, Y3
+	VAESENCLAST     Y13, Y4, Y4
+	VPSHUFB         reverse<>+0(SB), Z18, Z18
+	VBROADCASTI32X4 736(R10), Y12
+	VPXORQ          Z14, Z18, Z18
+	VAESENCLAST     Y12, Y6, Y6
+	VAESENCLAST     Y12, Y7, Y7
+	VPTESTNMQ       Z18, Z18, K6
+	VBROADCASTI32X4 736(R11), Y13
+	VAESENCLAST     Y13, Y9, Y9
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
 	ANDL            AX, CX
-	MOVQ            72(SP), BX
-	MOVWLZX         (BX), AX
+	MOVWLZX         -8(SI), AX
 	BTL             $0x00, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         2(BX), AX
+	MOVWLZX         -6(SI), AX
 	BTL             $0x02, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         4(BX), AX
+	MOVWLZX         -4(SI), AX
 	BTL             $0x04, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         6(BX), AX
+	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
-	VAESENCLAST     Z9, Z6, Z6
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	VAESENCLAST     Y13, Y10, Y10
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VMOVDQU8.Z      (R12), K1, Z12
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VMOVDQU8.Z      (R12), K1, Z16
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X8
-	VMOVDQA64       X8, X10
-	VMOVDQU64       560(R8), X11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R12)(CX*1), X0, X12
+	VMOVDQA64       X12, X14
+	VMOVDQU64       560(R8), X15
 	MOVQ            CX, (SP)
-	VMOVDQU8.Z      (R13), K2, Z13
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
+	VMOVDQU8.Z      (R13), K2, Z17
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X2, X8
-	VINSERTI64X2    $0x01, X8, Z10, Z10
-	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R13)(CX*1), X3, X12
+	VINSERTI64X2    $0x01, X12, Y14, Y14
+	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
 	MOVQ            CX, 16(SP)
-	VMOVDQU8.Z      (R14), K3, Z14
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
+	VMOVDQU8.Z      (R14), K3, Z18
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X4, X8
-	VINSERTI64X2    $0x02, X8, Z10, Z10
-	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R14)(CX*1), X6, X12
+	VMOVDQA64       X12, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
-	VMOVDQU8.Z      (R15), K4, Z15
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
+	VMOVDQU8.Z      (R15), K4, Z19
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X6, X8
-	VINSERTI64X2    $0x03, X8, Z10, Z10
-	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R15)(CX*1), X9, X12
+	VINSERTI64X2    $0x01, X12, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z14, Z14
+	VINSERTI64X4    $0x01, Y30, Z15, Z15
 	MOVQ            CX, 48(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
-	VPXORQ          Z0, Z12, K5, Z12
-	VMOVDQU8        Z12, K1, (R12)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
+	VINSERTI64X4    $0x01, Y1, Z0, Z0
+	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
+	VPXORQ          Z0, Z16, K5, Z16
+	VMOVDQU8        Z16, K1, (R12)
 	MOVWLZX         (SI), AX
 	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB  reverseFirst<>+0(SB), Z13, Z3
-	VPXORQ   Z2, Z13, K5, Z13
-	VMOVDQU8 Z13, K2, (R13)
-	MOVWLZX  2(SI), AX
-	CMPB     38(DI)(AX*1), $0x00
-	JNE      esn1
+	VINSERTI64X4 $0x01, Y4, Z3, Z3
+	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
+	VPXORQ       Z3, Z17, K5, Z17
+	VMOVDQU8     Z17, K2, (R13)
+	MOVWLZX      2(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn1
 
 aad1:
-	VPSHUFB  reverseFirst<>+0(SB), Z14, Z5
-	VPXORQ   Z4, Z14, K5, Z14
-	VMOVDQU8 Z14, K3, (R14)
-	MOVWLZX  4(SI), AX
-	CMPB     38(DI)(AX*1), $0x00
-	JNE      esn2
+	VINSERTI64X4 $0x01, Y7, Z6, Z6
+	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
+	VPXORQ       Z6, Z18, K5, Z18
+	VMOVDQU8     Z18, K3, (R14)
+	MOVWLZX      4(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPSHUFB  reverseFirst<>+0(SB), Z15, Z7
-	VPXORQ   Z6, Z15, K5, Z15
-	VMOVDQU8 Z15, K4, (R15)
-	MOVWLZX  6(SI), AX
-	CMPB     38(DI)(AX*1), $0x00
-	JNE      esn3
+	VINSERTI64X4 $0x01, Y10, Z9, Z9
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
+	VPXORQ       Z9, Z19, K5, Z19
+	VMOVDQU8     Z19, K4, (R15)
+	MOVWLZX      6(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
+	ADDQ       $0x08, SI
+	MOVQ       80(SP), AX
+	VMOVDQU64  (AX), Z19
 	MOVQ       96(SP), AX
-	VMOVDQU64  (AX), Z15
+	VMOVDQU64  (AX), Z20
 	MOVQ       112(SP), AX
-	VMOVDQU64  (AX), Z16
+	VMOVDQU64  (AX), Z21
 	MOVQ       128(SP), AX
-	VMOVDQU64  (AX), Z17
-	MOVQ       144(SP), AX
-	VMOVDQU64  (AX), Z18
-	VSHUFI64X2 $0x44, Z16, Z15, Z19
-	VSHUFI64X2 $0x44, Z18, Z17, Z20
-	VSHUFI64X2 $0xee, Z16, Z15, Z21
-	VSHUFI64X2 $0xee, Z18, Z17, Z22
-	VSHUFI64X2 $0x88, Z20, Z19, Z15
-	VSHUFI64X2 $0xdd, Z20, Z19, Z16
-	VSHUFI64X2 $0x88, Z22, Z21, Z17
-	VSHUFI64X2 $0xdd, Z22, Z21, Z18
-	VSHUFI64X2 $0x44, Z3, Z1, Z19
-	VSHUFI64X2 $0x44, Z7, Z5, Z20
-	VSHUFI64X2 $0xee, Z3, Z1, Z21
-	VSHUFI64X2 $0xee, Z7, Z5, Z22
-	VSHUFI64X2 $0x88, Z20, Z19, Z1
-	VSHUFI64X2 $0xdd, Z20, Z19, Z3
-	VSHUFI64X2 $0x88, Z22, Z21, Z5
-	VSHUFI64X2 $0xdd, Z22, Z21, Z7
-	VPCLMULQDQ $0x00, Z15, Z1, Z12
-	VPCLMULQDQ $0x01, Z15, Z1, Z13
-	VPCLMULQDQ $0x11, Z15, Z1, Z14
-	VPCLMULQDQ $0x10, Z15, Z1, Z19
-	VPCLMULQDQ $0x00, Z16, Z3, Z20
-	VPCLMULQDQ $0x01, Z16, Z3, Z21
-	VPTERNLOGQ $0x96, Z19, Z21, Z13
-	VPCLMULQDQ $0x11, Z16, Z3, Z22
-	VPCLMULQDQ $0x10, Z16, Z3, Z23
-	VPCLMULQDQ $0x00, Z17, Z5, Z24
-	VPTERNLOGQ $0x96, Z20, Z24, Z12
-	VPCLMULQDQ $0x01, Z17, Z5, Z25
-	VPTERNLOGQ $0x96, Z23, Z25, Z13
-	VPCLMULQDQ $0x11, Z17, Z5, Z26
-	VPTERNLOGQ $0x96, Z22, Z26, Z14
-	VPCLMULQDQ $0x10, Z17, Z5, Z27
-	VPCLMULQDQ $0x00, Z18, Z7, Z28
-	VPCLMULQDQ $0x01, Z18, Z7, Z29
-	VPTERNLOGQ $0x96, Z27, Z29, Z13
-	VPCLMULQDQ $0x11, Z18, Z7, Z30
-	VPCLMULQDQ $0x10, Z18, Z7, Z31
-	VPXORQ     Z28, Z12, Z12
-	VPXORQ     Z31, Z13, Z13
-	VPXORQ     Z30, Z14, Z14
-	VMOVDQU64  (SP), Z15
-	VPSHUFB    spread<>+0(SB), Z15, Z15
-	VPADDQ     aadBits<>+0(SB), Z15, Z15
-	VPCLMULQDQ $0x00, Z11, Z15, Z16
-	VPCLMULQDQ $0x01, Z11, Z15, Z17
-	VPCLMULQDQ $0x11, Z11, Z15, Z18
-	VPCLMULQDQ $0x10, Z11, Z15, Z19
-	VPTERNLOGQ $0x96, Z17, Z19, Z13
-	VPXORQ     Z16, Z12, Z12
-	VPXORQ     Z18, Z14, Z14
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z12, Z20
-	VPSHUFD    $0x4e, Z12, Z12
-	VPTERNLOGQ $0x96, Z20, Z12, Z13
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z13, Z20
-	VPSHUFD    $0x4e, Z13, Z13
-	VPTERNLOGQ $0x96, Z20, Z13, Z14
-	VPSHUFB    reverse<>+0(SB), Z14, Z14
-	VPXORQ     Z10, Z14, Z14
-	VPTESTNMQ  Z14, Z14, K6
+	VMOVDQU64  (AX), Z22
+	VSHUFI64X2 $0x44, Z20, Z19, Z23
+	VSHUFI64X2 $0x44, Z22, Z21, Z24
+	VSHUFI64X2 $0xee, Z20, Z19, Z25
+	VSHUFI64X2 $0xee, Z22, Z21, Z26
+	VSHUFI64X2 $0x88, Z24, Z23, Z19
+	VSHUFI64X2 $0xdd, Z24, Z23, Z20
+	VSHUFI64X2 $0x88, Z26, Z25, Z21
+	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	VSHUFI64X2 $0x44, Z5, Z2, Z23
+	VSHUFI64X2 $0x44, Z11, Z8, Z24
+	VSHUFI64X2 $0xee, Z5, Z2, Z25
+	VSHUFI64X2 $0xee, Z11, Z8, Z26
+	VSHUFI64X2 $0x88, Z24, Z23, Z2
+	VSHUFI64X2 $0xdd, Z24, Z23, Z5
+	VSHUFI64X2 $0x88, Z26, Z25, Z8
+	VSHUFI64X2 $0xdd, Z26, Z25, Z11
+	VPCLMULQDQ $0x00, Z19, Z2, Z16
+	VPCLMULQDQ $0x01, Z19, Z2, Z17
+	VPCLMULQDQ $0x11, Z19, Z2, Z18
+	VPCLMULQDQ $0x10, Z19, Z2, Z23
+	VPCLMULQDQ $0x00, Z20, Z5, Z24
+	VPCLMULQDQ $0x01, Z20, Z5, Z25
+	VPTERNLOGQ $0x96, Z23, Z25, Z17
+	VPCLMULQDQ $0x11, Z20, Z5, Z26
+	VPCLMULQDQ $0x10, Z20, Z5, Z27
+	VPCLMULQDQ $0x00, Z21, Z8, Z28
+	VPTERNLOGQ $0x96, Z24, Z28, Z16
+	VPCLMULQDQ $0x01, Z21, Z8, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z17
+	VPCLMULQDQ $0x11, Z21, Z8, Z30
+	VPTERNLOGQ $0x96, Z26, Z30, Z18
+	VPCLMULQDQ $0x10, Z21, Z8, Z31
+	VPCLMULQDQ $0x00, Z22, Z11, Z2
+	VPCLMULQDQ $0x01, Z22, Z11, Z23
+	VPTERNLOGQ $0x96, Z31, Z23, Z17
+	VPCLMULQDQ $0x11, Z22, Z11, Z25
+	VPCLMULQDQ $0x10, Z22, Z11, Z5
+	VPXORQ     Z2, Z16, Z16
+	VPXORQ     Z5, Z17, Z17
+	VPXORQ     Z25, Z18, Z18
+	VMOVDQU64  (SP), Z19
+	VPSHUFB    spread<>+0(SB), Z19, Z19
+	VPSLLQ     $0x03, Z19, Z19
+	VPADDQ     toBits<>+0(SB), Z19, Z19
+	VPCLMULQDQ $0x00, Z15, Z19, Z20
+	VPCLMULQDQ $0x01, Z15, Z19, Z21
+	VPCLMULQDQ $0x11, Z15, Z19, Z22
+	VPCLMULQDQ $0x10, Z15, Z19, Z23
+	VPTERNLOGQ $0x96, Z21, Z23, Z17
+	VPXORQ     Z20, Z16, Z16
+	VPXORQ     Z22, Z18, Z18
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z16, Z24
+	VPSHUFD    $0x4e, Z16, Z16
+	VPTERNLOGQ $0x96, Z24, Z16, Z17
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z17, Z24
+	VPSHUFD    $0x4e, Z17, Z17
+	VPTERNLOGQ $0x96, Z24, Z17, Z18
+	VPSHUFB    reverse<>+0(SB), Z18, Z18
+	VPXORQ     Z14, Z18, Z18
+	VPTESTNMQ  Z18, Z18, K6
 	KMOVB      K6, CX
 	MOVL       CX, AX
 	SHRL       $0x01, AX
 	ANDL       AX, CX
-	MOVQ       72(SP), BX
-	MOVWLZX    (BX), AX
+	MOVWLZX    -8(SI), AX
 	BTL        $0x00, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    2(BX), AX
+	MOVWLZX    -6(SI), AX
 	BTL        $0x02, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    4(BX), AX
+	MOVWLZX    -4(SI), AX
 	BTL        $0x04, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    6(BX), AX
+	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
-	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVB         $0x20, 2(SP)
+	VPSHUFD      $0xe8, X2, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z2, Z2
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVB         $0x20, 18(SP)
+	VPSHUFD      $0xe8, X5, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z5, Z5
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVB         $0x20, 34(SP)
+	VPSHUFD      $0xe8, X8, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z8, Z8
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVB         $0x20, 50(SP)
+	VPSHUFD      $0xe8, X11, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z11, Z11
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmOpen128vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of6(SB), NOSPLIT, $152-40
+TEXT ·gcmOpen128vaes512of6(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R12), X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R13), X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R14), X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R15), X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Y16, Y1, Y1
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
 	VBROADCASTI32X4 592(R10), Z16
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 592(R11), Z17
 	VSHUFI64X2      $0xee, Z24, Z23, Z29
+	VBROADCASTI32X4 592(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Y17, Y13, Y13
@@ -17766,8 +17460,8 @@ loop:
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 608(R10), Z16
 	VSHUFI64X2      $0x44, Z14, Z10, Z28
+	VBROADCASTI32X4 608(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Y16, Y9, Y9
@@ -17775,18 +17469,17 @@ loop:
 	VBROADCASTI32X4 608(R11), Z17
 	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Y17, Y13, Y13
 	VSHUFI64X2      $0xdd, Z28, Z27, Z6
+	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 624(R8), Z16
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Z17
 	VSHUFI64X2      $0xdd, Z30, Z29, Z14
+	VBROADCASTI32X4 624(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VAESENC         Y17, Y5, Y5
@@ -17794,15 +17487,15 @@ loop:
 	VBROADCASTI32X4 624(R10), Z16
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VPCLMULQDQ      $0x10, Z23, Z2, Z27
+	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 624(R11), Z17
 	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 640(R8), Z16
 	VPTERNLOGQ      $0x96, Z27, Z29, Z21
+	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Y16, Y1, Y1
@@ -17810,171 +17503,160 @@ loop:
 	VBROADCASTI32X4 640(R9), Z17
 	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
 	VPTERNLOGQ      $0x96, Z28, Z2, Z20
+	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 640(R10), Z16
 	VPCLMULQDQ      $0x01, Z25, Z10, Z27
 	VAESENC         Z16, Z8, Z8
 	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 640(R11), Z17
 	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VAESENC         Z17, Z12, Z12
+	VBROADCASTI32X4 640(R11), Z17
 	VPTERNLOGQ      $0x96, Z30, Z29, Z22
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
 	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Y16, Y1, Y1
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x00, Z26, Z14, Z28
+	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 656(R9), Z17
 	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z17, Z4, Z4
 	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 656(R10), Z16
 	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VAESENC         Z16, Z8, Z8
+	VBROADCASTI32X4 656(R10), Z16
 	VPCLMULQDQ      $0x10, Z26, Z14, Z27
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
 	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VPXORQ          Z27, Z21, Z21
-	VAESENC         Y17, Y13, Y13
+	VAESENC         Z17, Z12, Z12
 	VPXORQ          Z31, Z22, Z22
-	VBROADCASTI32X4 672(R8), Z16
-	MOVQ            96(SP), AX
+	VAESENC         Y17, Y13, Y13
+	MOVQ            80(SP), AX
 	VMOVDQU64       64(AX), Y23
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Y24
 	VAESENC         Y16, Y1, Y1
+	MOVQ            112(SP), AX
+	VMOVDQU64       64(AX), Y25
 	VBROADCASTI32X4 672(R9), Z17
 	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), Y25
-	VAESENC         Z17, Z4, Z4
-	MOVQ            144(SP), AX
 	VMOVDQU64       64(AX), Y26
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
 	VINSERTI64X4    $0x01, Y24, Z23, Z27
 	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VINSERTI64X4    $0x01, Y26, Z25, Z28
-	VAESENC         Y16, Y9, Y9
+	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Y16, Y9, Y9
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VINSERTI64X4    $0x01, Y7, Z3, Z27
 	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 688(R8), Z16
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z16, Z0, Z0
 	VINSERTI64X4    $0x01, Y15, Z11, Z28
+	VBROADCASTI32X4 688(R8), Z16
+	MOVWLZX         2(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
 	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VBROADCASTI32X4 688(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xdd, Z28, Z27, Z7
-	VAESENC         Y17, Y5, Y5
+	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VBROADCASTI32X4 688(R10), Z16
+	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x01, Z23, Z3, Z28
+	VBROADCASTI32X4 688(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x11, Z23, Z3, Z29
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 688(R11), Z17
 	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VAESENC         Z17, Z12, Z12
+	VBROADCASTI32X4 688(R11), Z17
 	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VBROADCASTI32X4 704(R9), Z17
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VBROADCASTI32X4 704(R10), Z16
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
-	VAESENC         Y16, Y9, Y9
-	VMOVDQU64       (SP), Z23
-	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
 	VAESENC         Y17, Y13, Y13
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
-	VBROADCASTI32X4 720(R8), Z16
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	VBROADCASTI32X4 704(R8), Z16
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
+	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
+	VAESENC         Y17, Y5, Y5
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
+	VBROADCASTI32X4 704(R10), Z16
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	VAESENC         Z16, Z8, Z8
+	VMOVDQU64       (SP), Z23
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 704(R11), Z17
+	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         Z17, Z12, Z12
+	VPSLLQ          $0x03, Z23, Z23
+	VAESENC         Y17, Y13, Y13
+	VPADDQ          toBits<>+0(SB), Z23, Z23
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVWLZX         4(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Y16, Y1, Y1
 	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VBROADCASTI32X4 720(R9), Z17
@@ -17982,8 +17664,8 @@ loop:
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VBROADCASTI32X4 720(R10), Z16
+	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Z16, Z8, Z8
 	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Y16, Y9, Y9
@@ -17998,8 +17680,8 @@ loop:
 	VAESENCLAST     Z16, Z0, Z0
 	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENCLAST     Y16, Y1, Y1
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VBROADCASTI32X4 736(R9), Z17
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENCLAST     Z17, Z4, Z4
 	VPSHUFD         $0x4e, Z21, Z21
 	VAESENCLAST     Y17, Y5, Y5
@@ -18016,41 +17698,36 @@ loop:
 	MOVL            CX, AX
 	SHRL            $0x01, AX
 	ANDL            AX, CX
-	MOVQ            72(SP), BX
-	MOVWLZX         (BX), AX
+	MOVWLZX         -8(SI), AX
 	BTL             $0x00, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         2(BX), AX
+	MOVWLZX         -6(SI), AX
 	BTL             $0x02, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         4(BX), AX
+	MOVWLZX         -4(SI), AX
 	BTL             $0x04, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         6(BX), AX
+	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Y21
 	MOVWLZX         (SI), AX
@@ -18058,59 +17735,49 @@ loop:
 	VPXORQ          -16(R12)(CX*1), X0, X16
 	VMOVDQA64       X16, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Y23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Y25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R14)(CX*1), X8, X16
-	VINSERTI64X2    $0x02, X16, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X16, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Y27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x03, X16, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
@@ -18155,20 +17822,20 @@ aad2:
 	JNE       esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ         96(SP), AX
+	ADDQ         $0x08, SI
+	MOVQ         80(SP), AX
 	VMOVDQU64    (AX), Z23
-	MOVQ         112(SP), AX
+	MOVQ         96(SP), AX
 	VMOVDQU64    (AX), Z24
-	MOVQ         128(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    (AX), Z25
-	MOVQ         144(SP), AX
+	MOVQ         128(SP), AX
 	VMOVDQU64    (AX), Z26
 	VSHUFI64X2   $0x44, Z24, Z23, Z27
 	VSHUFI64X2   $0x44, Z26, Z25, Z28
@@ -18210,13 +17877,13 @@ last:
 	VPXORQ       Z28, Z20, Z20
 	VPXORQ       Z27, Z21, Z21
 	VPXORQ       Z31, Z22, Z22
-	MOVQ         96(SP), AX
+	MOVQ         80(SP), AX
 	VMOVDQU64    64(AX), Y23
-	MOVQ         112(SP), AX
+	MOVQ         96(SP), AX
 	VMOVDQU64    64(AX), Y24
-	MOVQ         128(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    64(AX), Y25
-	MOVQ         144(SP), AX
+	MOVQ         128(SP), AX
 	VMOVDQU64    64(AX), Y26
 	VINSERTI64X4 $0x01, Y24, Z23, Z27
 	VINSERTI64X4 $0x01, Y26, Z25, Z28
@@ -18240,7 +17907,8 @@ last:
 	VPTERNLOGQ   $0x96, Z28, Z3, Z21
 	VMOVDQU64    (SP), Z23
 	VPSHUFB      spread<>+0(SB), Z23, Z23
-	VPADDQ       aadBits<>+0(SB), Z23, Z23
+	VPSLLQ       $0x03, Z23, Z23
+	VPADDQ       toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ   $0x00, Z19, Z23, Z24
 	VPCLMULQDQ   $0x01, Z19, Z23, Z25
 	VPCLMULQDQ   $0x11, Z19, Z23, Z26
@@ -18261,24 +17929,23 @@ last:
 	MOVL         CX, AX
 	SHRL         $0x01, AX
 	ANDL         AX, CX
-	MOVQ         72(SP), BX
-	MOVWLZX      (BX), AX
+	MOVWLZX      -8(SI), AX
 	BTL          $0x00, CX
 	SETCS        36(DI)(AX*1)
-	MOVWLZX      2(BX), AX
+	MOVWLZX      -6(SI), AX
 	BTL          $0x02, CX
 	SETCS        36(DI)(AX*1)
-	MOVWLZX      4(BX), AX
+	MOVWLZX      -4(SI), AX
 	BTL          $0x04, CX
 	SETCS        36(DI)(AX*1)
-	MOVWLZX      6(BX), AX
+	MOVWLZX      -2(SI), AX
 	BTL          $0x06, CX
 	SETCS        36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -18286,212 +17953,192 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmOpen128vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $152-40
+TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R12), X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R13), X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R14), X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R15), X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Z16, Z1, Z1
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z4, Z4
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
@@ -18518,12 +18165,12 @@ loop:
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 608(R10), Z16
 	VSHUFI64X2      $0x88, Z28, Z27, Z2
-	VAESENC         Z16, Z8, Z8
+	VBROADCASTI32X4 608(R10), Z16
 	VSHUFI64X2      $0xdd, Z28, Z27, Z6
-	VAESENC         Z16, Z9, Z9
+	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z30, Z29, Z10
+	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 608(R11), Z17
 	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Z17, Z12, Z12
@@ -18532,9 +18179,8 @@ loop:
 	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VBROADCASTI32X4 624(R8), Z16
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Z16, Z1, Z1
@@ -18554,18 +18200,18 @@ loop:
 	VBROADCASTI32X4 624(R11), Z17
 	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VAESENC         Z16, Z0, Z0
+	VBROADCASTI32X4 640(R8), Z16
 	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VAESENC         Z16, Z1, Z1
+	VAESENC         Z16, Z0, Z0
 	VPTERNLOGQ      $0x96, Z30, Z29, Z22
-	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VAESENC         Z17, Z4, Z4
+	VBROADCASTI32X4 640(R9), Z17
 	VPCLMULQDQ      $0x00, Z26, Z14, Z28
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VBROADCASTI32X4 640(R10), Z16
@@ -18581,54 +18227,50 @@ loop:
 	VAESENC         Z17, Z13, Z13
 	VPXORQ          Z31, Z22, Z22
 	VBROADCASTI32X4 656(R8), Z16
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       64(AX), Z23
 	VAESENC         Z16, Z1, Z1
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Z24
 	VBROADCASTI32X4 656(R9), Z17
+	MOVQ            112(SP), AX
+	VMOVDQU64       64(AX), Z25
 	VAESENC         Z17, Z4, Z4
 	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), Z25
-	VAESENC         Z17, Z5, Z5
-	MOVQ            144(SP), AX
 	VMOVDQU64       64(AX), Z26
-	VBROADCASTI32X4 656(R10), Z16
+	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
-	VAESENC         Z16, Z8, Z8
+	VBROADCASTI32X4 656(R10), Z16
 	VSHUFI64X2      $0x44, Z26, Z25, Z28
-	VAESENC         Z16, Z9, Z9
+	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0xee, Z24, Z23, Z29
-	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xee, Z26, Z25, Z30
-	VAESENC         Z17, Z12, Z12
+	VBROADCASTI32X4 656(R11), Z17
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VAESENC         Z17, Z13, Z13
+	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
-	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z16, Z1, Z1
@@ -18644,50 +18286,46 @@ loop:
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 672(R11), Z17
 	VSHUFI64X2      $0x88, Z30, Z29, Z11
-	VAESENC         Z17, Z12, Z12
+	VBROADCASTI32X4 672(R11), Z17
 	VSHUFI64X2      $0xdd, Z30, Z29, Z15
-	VAESENC         Z17, Z13, Z13
+	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VBROADCASTI32X4 688(R8), Z16
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z16, Z0, Z0
+	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 688(R8), Z16
+	MOVWLZX         2(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VAESENC         Z17, Z4, Z4
+	VBROADCASTI32X4 688(R9), Z17
 	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VAESENC         Z17, Z5, Z5
+	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VBROADCASTI32X4 688(R10), Z16
+	VAESENC         Z17, Z5, Z5
 	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VAESENC         Z16, Z8, Z8
+	VBROADCASTI32X4 688(R10), Z16
 	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VAESENC         Z16, Z9, Z9
+	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x11, Z24, Z7, Z30
+	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 688(R11), Z17
 	VPTERNLOGQ      $0x96, Z29, Z30, Z22
 	VAESENC         Z17, Z12, Z12
@@ -18697,59 +18335,56 @@ loop:
 	VBROADCASTI32X4 704(R8), Z16
 	VPCLMULQDQ      $0x00, Z25, Z11, Z27
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x01, Z25, Z11, Z31
-	VBROADCASTI32X4 704(R9), Z17
-	VPCLMULQDQ      $0x11, Z25, Z11, Z29
-	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, Z25, Z11, Z30
-	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z31, Z30, Z21
-	VBROADCASTI32X4 704(R10), Z16
-	VPCLMULQDQ      $0x00, Z26, Z15, Z28
-	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z27, Z28, Z20
-	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x01, Z26, Z15, Z3
-	VBROADCASTI32X4 704(R11), Z17
-	VPCLMULQDQ      $0x11, Z26, Z15, Z7
-	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z29, Z7, Z22
-	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x10, Z26, Z15, Z31
-	VBROADCASTI32X4 720(R8), Z16
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VAESENC         Z16, Z1, Z1
-	VMOVDQU64       (SP), Z23
-	VBROADCASTI32X4 720(R9), Z17
-	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VPCLMULQDQ      $0x11, Z25, Z11, Z29
+	VBROADCASTI32X4 704(R9), Z17
+	VPCLMULQDQ      $0x10, Z25, Z11, Z30
 	VAESENC         Z17, Z4, Z4
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
+	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
+	VPCLMULQDQ      $0x00, Z26, Z15, Z28
+	VBROADCASTI32X4 704(R10), Z16
+	VPTERNLOGQ      $0x96, Z27, Z28, Z20
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z26, Z15, Z3
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x11, Z26, Z15, Z7
+	VBROADCASTI32X4 704(R11), Z17
+	VPTERNLOGQ      $0x96, Z29, Z7, Z22
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, Z26, Z15, Z31
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z3, Z31, Z21
+	VBROADCASTI32X4 720(R8), Z16
+	MOVWLZX         4(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Z16, Z0, Z0
+	VMOVDQU64       (SP), Z23
+	VAESENC         Z16, Z1, Z1
+	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VBROADCASTI32X4 720(R9), Z17
+	VPSLLQ          $0x03, Z23, Z23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 720(R10), Z16
+	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Z16, Z9, Z9
@@ -18785,41 +18420,36 @@ loop:
 	MOVL            CX, AX
 	SHRL            $0x01, AX
 	ANDL            AX, CX
-	MOVQ            72(SP), BX
-	MOVWLZX         (BX), AX
+	MOVWLZX         -8(SI), AX
 	BTL             $0x00, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         2(BX), AX
+	MOVWLZX         -6(SI), AX
 	BTL             $0x02, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         4(BX), AX
+	MOVWLZX         -4(SI), AX
 	BTL             $0x04, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         6(BX), AX
+	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Z21
 	MOVWLZX         (SI), AX
@@ -18827,59 +18457,49 @@ loop:
 	VPXORQ          -16(R12)(CX*1), X0, X16
 	VMOVDQA64       X16, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Z23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Z25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R14)(CX*1), X8, X16
-	VINSERTI64X2    $0x02, X16, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X16, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Z27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x03, X16, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
@@ -18924,20 +18544,20 @@ aad2:
 	JNE       esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ       96(SP), AX
+	ADDQ       $0x08, SI
+	MOVQ       80(SP), AX
 	VMOVDQU64  (AX), Z23
-	MOVQ       112(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  (AX), Z24
-	MOVQ       128(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  (AX), Z25
-	MOVQ       144(SP), AX
+	MOVQ       128(SP), AX
 	VMOVDQU64  (AX), Z26
 	VSHUFI64X2 $0x44, Z24, Z23, Z27
 	VSHUFI64X2 $0x44, Z26, Z25, Z28
@@ -18979,13 +18599,13 @@ last:
 	VPXORQ     Z28, Z20, Z20
 	VPXORQ     Z27, Z21, Z21
 	VPXORQ     Z31, Z22, Z22
-	MOVQ       96(SP), AX
+	MOVQ       80(SP), AX
 	VMOVDQU64  64(AX), Z23
-	MOVQ       112(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  64(AX), Z24
-	MOVQ       128(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  64(AX), Z25
-	MOVQ       144(SP), AX
+	MOVQ       128(SP), AX
 	VMOVDQU64  64(AX), Z26
 	VSHUFI64X2 $0x44, Z24, Z23, Z27
 	VSHUFI64X2 $0x44, Z26, Z25, Z28
@@ -19029,7 +18649,8 @@ last:
 	VPTERNLOGQ $0x96, Z3, Z31, Z21
 	VMOVDQU64  (SP), Z23
 	VPSHUFB    spread<>+0(SB), Z23, Z23
-	VPADDQ     aadBits<>+0(SB), Z23, Z23
+	VPSLLQ     $0x03, Z23, Z23
+	VPADDQ     toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ $0x00, Z19, Z23, Z24
 	VPCLMULQDQ $0x01, Z19, Z23, Z25
 	VPCLMULQDQ $0x11, Z19, Z23, Z26
@@ -19050,24 +18671,23 @@ last:
 	MOVL       CX, AX
 	SHRL       $0x01, AX
 	ANDL       AX, CX
-	MOVQ       72(SP), BX
-	MOVWLZX    (BX), AX
+	MOVWLZX    -8(SI), AX
 	BTL        $0x00, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    2(BX), AX
+	MOVWLZX    -6(SI), AX
 	BTL        $0x02, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    4(BX), AX
+	MOVWLZX    -4(SI), AX
 	BTL        $0x04, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    6(BX), AX
+	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -19075,28 +18695,28 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmOpen192vaes512(jobs *byte, group *byte, n int)
@@ -21093,833 +20713,822 @@ lengths:
 
 // func gcmOpen192vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $152-40
+TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 80(SP)
+	VPXORQ  Z2, Z2, Z2
 	MOVQ    AX, 96(SP)
-	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 144(SP)
-	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 112(SP)
+	VPXORQ  Z8, Z8, Z8
+	MOVQ    AX, 128(SP)
+	VPXORQ  Z11, Z11, Z11
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R12), X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+0(SB), Z0, Z0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
-	VMOVQ           8(R13), X2
-	VPSLLDQ         $0x04, X2, X2
-	VPXORQ          576(R9), X2, X2
-	VSHUFI64X2      $0x00, Z2, Z2, Z2
-	VPXORQ          counters<>+0(SB), Z2, Z2
+	VMOVQ           8(R13), X3
+	MOVQ            88(SP), R9
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          576(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
-	VMOVQ           8(R14), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R10), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+0(SB), Z4, Z4
+	VMOVQ           8(R14), X6
+	MOVQ            104(SP), R10
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
-	VMOVQ           8(R15), X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R11), X6, X6
-	VSHUFI64X2      $0x00, Z6, Z6, Z6
-	VPXORQ          counters<>+0(SB), Z6, Z6
+	VMOVQ           8(R15), X9
+	MOVQ            120(SP), R11
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          576(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z8
-	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 592(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	MOVQ            80(SP), AX
+	VMOVDQU64       (AX), Z19
+	VBROADCASTI32X4 592(R9), Y13
+	VAESENC         Y13, Y3, Y3
 	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z15
-	VBROADCASTI32X4 592(R9), Z9
+	VMOVDQU64       (AX), Z20
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 592(R10), Y12
 	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z16
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 592(R10), Z8
+	VMOVDQU64       (AX), Z21
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
 	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z17
-	VAESENC         Z8, Z4, Z4
-	MOVQ            144(SP), AX
-	VMOVDQU64       (AX), Z18
-	VBROADCASTI32X4 592(R11), Z9
-	VSHUFI64X2      $0x44, Z16, Z15, Z19
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 608(R8), Z8
-	VSHUFI64X2      $0x44, Z18, Z17, Z20
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xee, Z16, Z15, Z21
-	VBROADCASTI32X4 608(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z18, Z17, Z22
-	VBROADCASTI32X4 608(R10), Z8
-	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xdd, Z20, Z19, Z16
-	VBROADCASTI32X4 608(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0x88, Z22, Z21, Z17
-	VBROADCASTI32X4 624(R8), Z8
-	VSHUFI64X2      $0xdd, Z22, Z21, Z18
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z9
-	VSHUFI64X2      $0x44, Z3, Z1, Z19
-	VAESENC         Z9, Z2, Z2
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 592(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VSHUFI64X2      $0x44, Z20, Z19, Z23
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 608(R8), Y12
+	VSHUFI64X2      $0x44, Z22, Z21, Z24
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VSHUFI64X2      $0xee, Z20, Z19, Z25
+	VBROADCASTI32X4 608(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VSHUFI64X2      $0xee, Z22, Z21, Z26
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y12
+	VSHUFI64X2      $0x88, Z24, Z23, Z19
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VSHUFI64X2      $0xdd, Z24, Z23, Z20
+	VBROADCASTI32X4 608(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 624(R8), Y12
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VSHUFI64X2      $0x44, Z5, Z2, Z23
+	VBROADCASTI32X4 624(R9), Y13
+	VAESENC         Y13, Y3, Y3
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VBROADCASTI32X4 624(R10), Z8
-	VSHUFI64X2      $0x44, Z7, Z5, Z20
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 624(R11), Z9
-	VSHUFI64X2      $0xee, Z3, Z1, Z21
-	VAESENC         Z9, Z6, Z6
-	VSHUFI64X2      $0xee, Z7, Z5, Z22
-	VBROADCASTI32X4 640(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x88, Z20, Z19, Z1
-	VBROADCASTI32X4 640(R9), Z9
-	VSHUFI64X2      $0xdd, Z20, Z19, Z3
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0x88, Z22, Z21, Z5
-	VBROADCASTI32X4 640(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0xdd, Z22, Z21, Z7
-	VBROADCASTI32X4 640(R11), Z9
-	VPCLMULQDQ      $0x00, Z15, Z1, Z12
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z15, Z1, Z13
-	VBROADCASTI32X4 656(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z15, Z1, Z14
-	VBROADCASTI32X4 656(R9), Z9
-	VPCLMULQDQ      $0x10, Z15, Z1, Z19
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 656(R10), Z8
-	VPCLMULQDQ      $0x00, Z16, Z3, Z20
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x01, Z16, Z3, Z21
-	VBROADCASTI32X4 656(R11), Z9
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y12
+	VSHUFI64X2      $0x44, Z11, Z8, Z24
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VSHUFI64X2      $0xee, Z5, Z2, Z25
+	VBROADCASTI32X4 624(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VSHUFI64X2      $0xee, Z11, Z8, Z26
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VSHUFI64X2      $0x88, Z24, Z23, Z2
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y13
+	VSHUFI64X2      $0xdd, Z24, Z23, Z5
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VSHUFI64X2      $0x88, Z26, Z25, Z8
+	VBROADCASTI32X4 640(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VSHUFI64X2      $0xdd, Z26, Z25, Z11
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y13
+	VPCLMULQDQ      $0x00, Z19, Z2, Z16
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x01, Z19, Z2, Z17
+	VBROADCASTI32X4 656(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x11, Z19, Z2, Z18
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y13
+	VPCLMULQDQ      $0x10, Z19, Z2, Z23
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x00, Z20, Z5, Z24
+	VBROADCASTI32X4 656(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x01, Z20, Z5, Z25
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y13
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 672(R8), Z8
-	VPTERNLOGQ      $0x96, Z19, Z21, Z13
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z16, Z3, Z22
-	VBROADCASTI32X4 672(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z16, Z3, Z23
-	VBROADCASTI32X4 672(R10), Z8
-	VPCLMULQDQ      $0x00, Z17, Z5, Z24
-	VAESENC         Z8, Z4, Z4
-	VPTERNLOGQ      $0x96, Z20, Z24, Z12
-	VBROADCASTI32X4 672(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z17, Z5, Z25
-	VBROADCASTI32X4 688(R8), Z8
-	VPTERNLOGQ      $0x96, Z23, Z25, Z13
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z9
-	VPCLMULQDQ      $0x11, Z17, Z5, Z26
-	VAESENC         Z9, Z2, Z2
-	VPTERNLOGQ      $0x96, Z22, Z26, Z14
-	VBROADCASTI32X4 688(R10), Z8
-	VPCLMULQDQ      $0x10, Z17, Z5, Z27
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 688(R11), Z9
-	VPCLMULQDQ      $0x00, Z18, Z7, Z28
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z18, Z7, Z29
-	VBROADCASTI32X4 704(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z27, Z29, Z13
-	VBROADCASTI32X4 704(R9), Z9
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPTERNLOGQ      $0x96, Z23, Z25, Z17
+	VBROADCASTI32X4 672(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x11, Z20, Z5, Z26
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y13
+	VPCLMULQDQ      $0x10, Z20, Z5, Z27
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x00, Z21, Z8, Z28
+	VBROADCASTI32X4 672(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPTERNLOGQ      $0x96, Z24, Z28, Z16
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y13
+	VPCLMULQDQ      $0x01, Z21, Z8, Z29
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPTERNLOGQ      $0x96, Z27, Z29, Z17
+	VBROADCASTI32X4 688(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPCLMULQDQ      $0x11, Z21, Z8, Z30
+	VBROADCASTI32X4 688(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPTERNLOGQ      $0x96, Z26, Z30, Z18
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y12
+	VPCLMULQDQ      $0x10, Z21, Z8, Z31
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPCLMULQDQ      $0x00, Z22, Z11, Z2
+	VBROADCASTI32X4 688(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPCLMULQDQ      $0x01, Z22, Z11, Z23
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y12
+	VPTERNLOGQ      $0x96, Z31, Z23, Z17
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	MOVWLZX         2(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x11, Z18, Z7, Z30
-	VBROADCASTI32X4 704(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, Z18, Z7, Z31
-	VBROADCASTI32X4 704(R11), Z9
-	VPXORQ          Z28, Z12, Z12
-	VAESENC         Z9, Z6, Z6
-	VPXORQ          Z31, Z13, Z13
-	VBROADCASTI32X4 720(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VPXORQ          Z30, Z14, Z14
-	VBROADCASTI32X4 720(R9), Z9
-	VMOVDQU64       (SP), Z15
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 720(R10), Z8
-	VPSHUFB         spread<>+0(SB), Z15, Z15
-	VAESENC         Z8, Z4, Z4
-	VPADDQ          aadBits<>+0(SB), Z15, Z15
-	VBROADCASTI32X4 720(R11), Z9
-	VPCLMULQDQ      $0x00, Z11, Z15, Z16
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 736(R8), Z8
-	VPCLMULQDQ      $0x01, Z11, Z15, Z17
-	VAESENC         Z8, Z0, Z0
-	VPCLMULQDQ      $0x11, Z11, Z15, Z18
-	VBROADCASTI32X4 736(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x10, Z11, Z15, Z19
-	VBROADCASTI32X4 736(R10), Z8
-	VPTERNLOGQ      $0x96, Z17, Z19, Z13
-	VAESENC         Z8, Z4, Z4
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 704(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPCLMULQDQ      $0x11, Z22, Z11, Z25
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 704(R10), Y12
+	VPCLMULQDQ      $0x10, Z22, Z11, Z5
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPXORQ          Z2, Z16, Z16
+	VBROADCASTI32X4 704(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPXORQ          Z5, Z17, Z17
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y12
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VMOVDQU64       (SP), Z19
+	VBROADCASTI32X4 720(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPSHUFB         spread<>+0(SB), Z19, Z19
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y12
+	VPSLLQ          $0x03, Z19, Z19
+	VAESENC         Y12, Y6, Y6
+	VAESENC         Y12, Y7, Y7
+	VPADDQ          toBits<>+0(SB), Z19, Z19
+	VBROADCASTI32X4 720(R11), Y13
+	VAESENC         Y13, Y9, Y9
+	VPCLMULQDQ      $0x00, Z15, Z19, Z20
+	VAESENC         Y13, Y10, Y10
+	VBROADCASTI32X4 736(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPCLMULQDQ      $0x01, Z15, Z19, Z21
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y13
+	VPCLMULQDQ      $0x11, Z15, Z19, Z22
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPCLMULQDQ      $0x10, Z15, Z19, Z23
+	VBROADCASTI32X4 736(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	MOVWLZX         4(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 736(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPXORQ          Z16, Z12, Z12
-	VBROADCASTI32X4 752(R8), Z8
-	VPXORQ          Z18, Z14, Z14
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
-	VAESENC         Z9, Z2, Z2
-	VPSHUFD         $0x4e, Z12, Z12
-	VBROADCASTI32X4 752(R10), Z8
-	VPTERNLOGQ      $0x96, Z20, Z12, Z13
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 752(R11), Z9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
-	VAESENC         Z9, Z6, Z6
-	VPSHUFD         $0x4e, Z13, Z13
-	VBROADCASTI32X4 768(R8), Z8
-	VAESENCLAST     Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z20, Z13, Z14
-	VBROADCASTI32X4 768(R9), Z9
-	VPSHUFB         reverse<>+0(SB), Z14, Z14
-	VAESENCLAST     Z9, Z2, Z2
-	VPXORQ          Z10, Z14, Z14
-	VBROADCASTI32X4 768(R10), Z8
-	VAESENCLAST     Z8, Z4, Z4
-	VPTESTNMQ       Z14, Z14, K6
-	VBROADCASTI32X4 768(R11), Z9
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y13
+	VPTERNLOGQ      $0x96, Z21, Z23, Z17
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPXORQ          Z20, Z16, Z16
+	VBROADCASTI32X4 752(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Y12, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y13
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
+	VAESENC         Y13, Y3, Y3
+	VAESENC         Y13, Y4, Y4
+	VPSHUFD         $0x4e, Z16, Z16
+	VBROADCASTI32X4 752(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPTERNLOGQ      $0x96, Z24, Z16, Z17
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y13
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPSHUFD         $0x4e, Z17, Z17
+	VBROADCASTI32X4 768(R8), Y12
+	VAESENCLAST     Y12, Y0, Y0
+	VPTERNLOGQ      $0x96, Z24, Z17, Z18
+	VAESENCLAST     Y12, Y1, Y1
+	VBROADCASTI32X4 768(R9), Y13
+	VPSHUFB         reverse<>+0(SB), Z18, Z18
+	VAESENCLAST     Y13, Y3, Y3
+	VAESENCLAST     Y13, Y4, Y4
+	VPXORQ          Z14, Z18, Z18
+	VBROADCASTI32X4 768(R10), Y12
+	VAESENCLAST     Y12, Y6, Y6
+	VPTESTNMQ       Z18, Z18, K6
+	VAESENCLAST     Y12, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y13
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
 	ANDL            AX, CX
-	MOVQ            72(SP), BX
-	MOVWLZX         (BX), AX
+	MOVWLZX         -8(SI), AX
 	BTL             $0x00, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         2(BX), AX
+	MOVWLZX         -6(SI), AX
 	BTL             $0x02, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         4(BX), AX
+	MOVWLZX         -4(SI), AX
 	BTL             $0x04, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         6(BX), AX
+	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
-	VAESENCLAST     Z9, Z6, Z6
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	VAESENCLAST     Y13, Y9, Y9
+	VAESENCLAST     Y13, Y10, Y10
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VMOVDQU8.Z      (R12), K1, Z12
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VMOVDQU8.Z      (R12), K1, Z16
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X8
-	VMOVDQA64       X8, X10
-	VMOVDQU64       560(R8), X11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R12)(CX*1), X0, X12
+	VMOVDQA64       X12, X14
+	VMOVDQU64       560(R8), X15
 	MOVQ            CX, (SP)
-	VMOVDQU8.Z      (R13), K2, Z13
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
+	VMOVDQU8.Z      (R13), K2, Z17
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X2, X8
-	VINSERTI64X2    $0x01, X8, Z10, Z10
-	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R13)(CX*1), X3, X12
+	VINSERTI64X2    $0x01, X12, Y14, Y14
+	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
 	MOVQ            CX, 16(SP)
-	VMOVDQU8.Z      (R14), K3, Z14
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
+	VMOVDQU8.Z      (R14), K3, Z18
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X4, X8
-	VINSERTI64X2    $0x02, X8, Z10, Z10
-	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R14)(CX*1), X6, X12
+	VMOVDQA64       X12, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
-	VMOVDQU8.Z      (R15), K4, Z15
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
+	VMOVDQU8.Z      (R15), K4, Z19
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X6, X8
-	VINSERTI64X2    $0x03, X8, Z10, Z10
-	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R15)(CX*1), X9, X12
+	VINSERTI64X2    $0x01, X12, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z14, Z14
+	VINSERTI64X4    $0x01, Y30, Z15, Z15
 	MOVQ            CX, 48(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
-	VPXORQ          Z0, Z12, K5, Z12
-	VMOVDQU8        Z12, K1, (R12)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
+	VINSERTI64X4    $0x01, Y1, Z0, Z0
+	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
+	VPXORQ          Z0, Z16, K5, Z16
+	VMOVDQU8        Z16, K1, (R12)
 	MOVWLZX         (SI), AX
 	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB  reverseFirst<>+0(SB), Z13, Z3
-	VPXORQ   Z2, Z13, K5, Z13
-	VMOVDQU8 Z13, K2, (R13)
-	MOVWLZX  2(SI), AX
-	CMPB     38(DI)(AX*1), $0x00
-	JNE      esn1
+	VINSERTI64X4 $0x01, Y4, Z3, Z3
+	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
+	VPXORQ       Z3, Z17, K5, Z17
+	VMOVDQU8     Z17, K2, (R13)
+	MOVWLZX      2(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn1
 
 aad1:
-	VPSHUFB  reverseFirst<>+0(SB), Z14, Z5
-	VPXORQ   Z4, Z14, K5, Z14
-	VMOVDQU8 Z14, K3, (R14)
-	MOVWLZX  4(SI), AX
-	CMPB     38(DI)(AX*1), $0x00
-	JNE      esn2
+	VINSERTI64X4 $0x01, Y7, Z6, Z6
+	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
+	VPXORQ       Z6, Z18, K5, Z18
+	VMOVDQU8     Z18, K3, (R14)
+	MOVWLZX      4(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPSHUFB  reverseFirst<>+0(SB), Z15, Z7
-	VPXORQ   Z6, Z15, K5, Z15
-	VMOVDQU8 Z15, K4, (R15)
-	MOVWLZX  6(SI), AX
-	CMPB     38(DI)(AX*1), $0x00
-	JNE      esn3
+	VINSERTI64X4 $0x01, Y10, Z9, Z9
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
+	VPXORQ       Z9, Z19, K5, Z19
+	VMOVDQU8     Z19, K4, (R15)
+	MOVWLZX      6(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
+	ADDQ       $0x08, SI
+	MOVQ       80(SP), AX
+	VMOVDQU64  (AX), Z19
 	MOVQ       96(SP), AX
-	VMOVDQU64  (AX), Z15
+	VMOVDQU64  (AX), Z20
 	MOVQ       112(SP), AX
-	VMOVDQU64  (AX), Z16
+	VMOVDQU64  (AX), Z21
 	MOVQ       128(SP), AX
-	VMOVDQU64  (AX), Z17
-	MOVQ       144(SP), AX
-	VMOVDQU64  (AX), Z18
-	VSHUFI64X2 $0x44, Z16, Z15, Z19
-	VSHUFI64X2 $0x44, Z18, Z17, Z20
-	VSHUFI64X2 $0xee, Z16, Z15, Z21
-	VSHUFI64X2 $0xee, Z18, Z17, Z22
-	VSHUFI64X2 $0x88, Z20, Z19, Z15
-	VSHUFI64X2 $0xdd, Z20, Z19, Z16
-	VSHUFI64X2 $0x88, Z22, Z21, Z17
-	VSHUFI64X2 $0xdd, Z22, Z21, Z18
-	VSHUFI64X2 $0x44, Z3, Z1, Z19
-	VSHUFI64X2 $0x44, Z7, Z5, Z20
-	VSHUFI64X2 $0xee, Z3, Z1, Z21
-	VSHUFI64X2 $0xee, Z7, Z5, Z22
-	VSHUFI64X2 $0x88, Z20, Z19, Z1
-	VSHUFI64X2 $0xdd, Z20, Z19, Z3
-	VSHUFI64X2 $0x88, Z22, Z21, Z5
-	VSHUFI64X2 $0xdd, Z22, Z21, Z7
-	VPCLMULQDQ $0x00, Z15, Z1, Z12
-	VPCLMULQDQ $0x01, Z15, Z1, Z13
-	VPCLMULQDQ $0x11, Z15, Z1, Z14
-	VPCLMULQDQ $0x10, Z15, Z1, Z19
-	VPCLMULQDQ $0x00, Z16, Z3, Z20
-	VPCLMULQDQ $0x01, Z16, Z3, Z21
-	VPTERNLOGQ $0x96, Z19, Z21, Z13
-	VPCLMULQDQ $0x11, Z16, Z3, Z22
-	VPCLMULQDQ $0x10, Z16, Z3, Z23
-	VPCLMULQDQ $0x00, Z17, Z5, Z24
-	VPTERNLOGQ $0x96, Z20, Z24, Z12
-	VPCLMULQDQ $0x01, Z17, Z5, Z25
-	VPTERNLOGQ $0x96, Z23, Z25, Z13
-	VPCLMULQDQ $0x11, Z17, Z5, Z26
-	VPTERNLOGQ $0x96, Z22, Z26, Z14
-	VPCLMULQDQ $0x10, Z17, Z5, Z27
-	VPCLMULQDQ $0x00, Z18, Z7, Z28
-	VPCLMULQDQ $0x01, Z18, Z7, Z29
-	VPTERNLOGQ $0x96, Z27, Z29, Z13
-	VPCLMULQDQ $0x11, Z18, Z7, Z30
-	VPCLMULQDQ $0x10, Z18, Z7, Z31
-	VPXORQ     Z28, Z12, Z12
-	VPXORQ     Z31, Z13, Z13
-	VPXORQ     Z30, Z14, Z14
-	VMOVDQU64  (SP), Z15
-	VPSHUFB    spread<>+0(SB), Z15, Z15
-	VPADDQ     aadBits<>+0(SB), Z15, Z15
-	VPCLMULQDQ $0x00, Z11, Z15, Z16
-	VPCLMULQDQ $0x01, Z11, Z15, Z17
-	VPCLMULQDQ $0x11, Z11, Z15, Z18
-	VPCLMULQDQ $0x10, Z11, Z15, Z19
-	VPTERNLOGQ $0x96, Z17, Z19, Z13
-	VPXORQ     Z16, Z12, Z12
-	VPXORQ     Z18, Z14, Z14
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z12, Z20
-	VPSHUFD    $0x4e, Z12, Z12
-	VPTERNLOGQ $0x96, Z20, Z12, Z13
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z13, Z20
-	VPSHUFD    $0x4e, Z13, Z13
-	VPTERNLOGQ $0x96, Z20, Z13, Z14
-	VPSHUFB    reverse<>+0(SB), Z14, Z14
-	VPXORQ     Z10, Z14, Z14
-	VPTESTNMQ  Z14, Z14, K6
+	VMOVDQU64  (AX), Z22
+	VSHUFI64X2 $0x44, Z20, Z19, Z23
+	VSHUFI64X2 $0x44, Z22, Z21, Z24
+	VSHUFI64X2 $0xee, Z20, Z19, Z25
+	VSHUFI64X2 $0xee, Z22, Z21, Z26
+	VSHUFI64X2 $0x88, Z24, Z23, Z19
+	VSHUFI64X2 $0xdd, Z24, Z23, Z20
+	VSHUFI64X2 $0x88, Z26, Z25, Z21
+	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	VSHUFI64X2 $0x44, Z5, Z2, Z23
+	VSHUFI64X2 $0x44, Z11, Z8, Z24
+	VSHUFI64X2 $0xee, Z5, Z2, Z25
+	VSHUFI64X2 $0xee, Z11, Z8, Z26
+	VSHUFI64X2 $0x88, Z24, Z23, Z2
+	VSHUFI64X2 $0xdd, Z24, Z23, Z5
+	VSHUFI64X2 $0x88, Z26, Z25, Z8
+	VSHUFI64X2 $0xdd, Z26, Z25, Z11
+	VPCLMULQDQ $0x00, Z19, Z2, Z16
+	VPCLMULQDQ $0x01, Z19, Z2, Z17
+	VPCLMULQDQ $0x11, Z19, Z2, Z18
+	VPCLMULQDQ $0x10, Z19, Z2, Z23
+	VPCLMULQDQ $0x00, Z20, Z5, Z24
+	VPCLMULQDQ $0x01, Z20, Z5, Z25
+	VPTERNLOGQ $0x96, Z23, Z25, Z17
+	VPCLMULQDQ $0x11, Z20, Z5, Z26
+	VPCLMULQDQ $0x10, Z20, Z5, Z27
+	VPCLMULQDQ $0x00, Z21, Z8, Z28
+	VPTERNLOGQ $0x96, Z24, Z28, Z16
+	VPCLMULQDQ $0x01, Z21, Z8, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z17
+	VPCLMULQDQ $0x11, Z21, Z8, Z30
+	VPTERNLOGQ $0x96, Z26, Z30, Z18
+	VPCLMULQDQ $0x10, Z21, Z8, Z31
+	VPCLMULQDQ $0x00, Z22, Z11, Z2
+	VPCLMULQDQ $0x01, Z22, Z11, Z23
+	VPTERNLOGQ $0x96, Z31, Z23, Z17
+	VPCLMULQDQ $0x11, Z22, Z11, Z25
+	VPCLMULQDQ $0x10, Z22, Z11, Z5
+	VPXORQ     Z2, Z16, Z16
+	VPXORQ     Z5, Z17, Z17
+	VPXORQ     Z25, Z18, Z18
+	VMOVDQU64  (SP), Z19
+	VPSHUFB    spread<>+0(SB), Z19, Z19
+	VPSLLQ     $0x03, Z19, Z19
+	VPADDQ     toBits<>+0(SB), Z19, Z19
+	VPCLMULQDQ $0x00, Z15, Z19, Z20
+	VPCLMULQDQ $0x01, Z15, Z19, Z21
+	VPCLMULQDQ $0x11, Z15, Z19, Z22
+	VPCLMULQDQ $0x10, Z15, Z19, Z23
+	VPTERNLOGQ $0x96, Z21, Z23, Z17
+	VPXORQ     Z20, Z16, Z16
+	VPXORQ     Z22, Z18, Z18
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z16, Z24
+	VPSHUFD    $0x4e, Z16, Z16
+	VPTERNLOGQ $0x96, Z24, Z16, Z17
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z17, Z24
+	VPSHUFD    $0x4e, Z17, Z17
+	VPTERNLOGQ $0x96, Z24, Z17, Z18
+	VPSHUFB    reverse<>+0(SB), Z18, Z18
+	VPXORQ     Z14, Z18, Z18
+	VPTESTNMQ  Z18, Z18, K6
 	KMOVB      K6, CX
 	MOVL       CX, AX
 	SHRL       $0x01, AX
 	ANDL       AX, CX
-	MOVQ       72(SP), BX
-	MOVWLZX    (BX), AX
+	MOVWLZX    -8(SI), AX
 	BTL        $0x00, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    2(BX), AX
+	MOVWLZX    -6(SI), AX
 	BTL        $0x02, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    4(BX), AX
+	MOVWLZX    -4(SI), AX
 	BTL        $0x04, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    6(BX), AX
+	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
-	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVB         $0x20, 2(SP)
+	VPSHUFD      $0xe8, X2, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z2, Z2
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVB         $0x20, 18(SP)
+	VPSHUFD      $0xe8, X5, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z5, Z5
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVB         $0x20, 34(SP)
+	VPSHUFD      $0xe8, X8, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z8, Z8
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVB         $0x20, 50(SP)
+	VPSHUFD      $0xe8, X11, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z11, Z11
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmOpen192vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of6(SB), NOSPLIT, $152-40
+TEXT ·gcmOpen192vaes512of6(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R12), X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R13), X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R14), X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R15), X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
 	VAESENC         Z17, Z4, Z4
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 592(R10), Z16
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
@@ -21937,18 +21546,18 @@ loop:
 	VBROADCASTI32X4 608(R9), Z17
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 608(R10), Z16
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VSHUFI64X2      $0x44, Z6, Z2, Z27
+	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 608(R11), Z17
 	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Y17, Y13, Y13
 	VSHUFI64X2      $0xee, Z6, Z2, Z29
+	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 624(R8), Z16
 	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Z16, Z0, Z0
@@ -21959,234 +21568,222 @@ loop:
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
 	VBROADCASTI32X4 624(R10), Z16
 	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
 	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x00, Z23, Z2, Z20
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
 	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
 	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x00, Z24, Z6, Z28
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VPTERNLOGQ      $0x96, Z27, Z29, Z21
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
 	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x10, Z24, Z6, Z31
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
 	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 656(R9), Z17
 	VPCLMULQDQ      $0x01, Z25, Z10, Z27
+	VBROADCASTI32X4 656(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 656(R10), Z16
 	VPCLMULQDQ      $0x11, Z25, Z10, Z29
+	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 656(R11), Z17
 	VPCLMULQDQ      $0x10, Z25, Z10, Z6
+	VBROADCASTI32X4 656(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 672(R8), Z16
 	VPCLMULQDQ      $0x00, Z26, Z14, Z28
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Z17
 	VPTERNLOGQ      $0x96, Z6, Z2, Z21
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x10, Z26, Z14, Z27
+	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VPXORQ          Z28, Z20, Z20
-	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Y16, Y9, Y9
 	VPXORQ          Z27, Z21, Z21
+	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Y17, Y13, Y13
 	VPXORQ          Z31, Z22, Z22
-	VBROADCASTI32X4 688(R8), Z16
-	MOVQ            96(SP), AX
+	VAESENC         Y17, Y13, Y13
+	MOVQ            80(SP), AX
 	VMOVDQU64       64(AX), Y23
+	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Y16, Y1, Y1
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Y24
+	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 688(R9), Z17
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Y25
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       64(AX), Y26
+	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 688(R10), Z16
 	VINSERTI64X4    $0x01, Y24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VINSERTI64X4    $0x01, Y26, Z25, Z28
+	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 688(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VAESENC         Y17, Y13, Y13
+	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VINSERTI64X4    $0x01, Y7, Z3, Z27
-	VAESENC         Y16, Y1, Y1
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 704(R9), Z17
-	VAESENC         Z17, Z4, Z4
+	VAESENC         Z16, Z0, Z0
 	VINSERTI64X4    $0x01, Y15, Z11, Z28
-	VAESENC         Y17, Y5, Y5
-	VSHUFI64X2      $0x88, Z28, Z27, Z3
-	VBROADCASTI32X4 704(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z28, Z27, Z7
-	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VBROADCASTI32X4 704(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VAESENC         Y17, Y13, Y13
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VBROADCASTI32X4 720(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 720(R9), Z17
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 720(R10), Z16
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 720(R11), Z17
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 736(R9), Z17
-	VMOVDQU64       (SP), Z23
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	VPSHUFB         spread<>+0(SB), Z23, Z23
-	VBROADCASTI32X4 736(R10), Z16
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
+	VBROADCASTI32X4 704(R9), Z17
+	MOVWLZX         2(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 704(R10), Z16
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
+	VAESENC         Y16, Y9, Y9
+	VBROADCASTI32X4 704(R11), Z17
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
+	VAESENC         Y17, Y13, Y13
+	VBROADCASTI32X4 720(R8), Z16
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
+	VBROADCASTI32X4 720(R9), Z17
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
+	VBROADCASTI32X4 720(R10), Z16
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
+	VBROADCASTI32X4 720(R11), Z17
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
+	VBROADCASTI32X4 736(R8), Z16
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Y16, Y1, Y1
+	VMOVDQU64       (SP), Z23
+	VBROADCASTI32X4 736(R9), Z17
+	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Y17, Y5, Y5
+	VPSLLQ          $0x03, Z23, Z23
+	VBROADCASTI32X4 736(R10), Z16
+	VPADDQ          toBits<>+0(SB), Z23, Z23
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	MOVWLZX         4(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VBROADCASTI32X4 736(R11), Z17
 	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
 	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VBROADCASTI32X4 752(R8), Z16
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VAESENC         Y16, Y1, Y1
 	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VBROADCASTI32X4 752(R9), Z17
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Y17, Y5, Y5
 	VPXORQ          Z24, Z20, Z20
 	VBROADCASTI32X4 752(R10), Z16
-	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z26, Z22, Z22
 	VAESENC         Y16, Y9, Y9
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 752(R11), Z17
@@ -22215,41 +21812,36 @@ loop:
 	MOVL            CX, AX
 	SHRL            $0x01, AX
 	ANDL            AX, CX
-	MOVQ            72(SP), BX
-	MOVWLZX         (BX), AX
+	MOVWLZX         -8(SI), AX
 	BTL             $0x00, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         2(BX), AX
+	MOVWLZX         -6(SI), AX
 	BTL             $0x02, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         4(BX), AX
+	MOVWLZX         -4(SI), AX
 	BTL             $0x04, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         6(BX), AX
+	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Y21
 	MOVWLZX         (SI), AX
@@ -22257,59 +21849,49 @@ loop:
 	VPXORQ          -16(R12)(CX*1), X0, X16
 	VMOVDQA64       X16, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Y23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Y25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R14)(CX*1), X8, X16
-	VINSERTI64X2    $0x02, X16, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X16, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Y27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x03, X16, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
@@ -22354,20 +21936,20 @@ aad2:
 	JNE       esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ         96(SP), AX
+	ADDQ         $0x08, SI
+	MOVQ         80(SP), AX
 	VMOVDQU64    (AX), Z23
-	MOVQ         112(SP), AX
+	MOVQ         96(SP), AX
 	VMOVDQU64    (AX), Z24
-	MOVQ         128(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    (AX), Z25
-	MOVQ         144(SP), AX
+	MOVQ         128(SP), AX
 	VMOVDQU64    (AX), Z26
 	VSHUFI64X2   $0x44, Z24, Z23, Z27
 	VSHUFI64X2   $0x44, Z26, Z25, Z28
@@ -22409,13 +21991,13 @@ last:
 	VPXORQ       Z28, Z20, Z20
 	VPXORQ       Z27, Z21, Z21
 	VPXORQ       Z31, Z22, Z22
-	MOVQ         96(SP), AX
+	MOVQ         80(SP), AX
 	VMOVDQU64    64(AX), Y23
-	MOVQ         112(SP), AX
+	MOVQ         96(SP), AX
 	VMOVDQU64    64(AX), Y24
-	MOVQ         128(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    64(AX), Y25
-	MOVQ         144(SP), AX
+	MOVQ         128(SP), AX
 	VMOVDQU64    64(AX), Y26
 	VINSERTI64X4 $0x01, Y24, Z23, Z27
 	VINSERTI64X4 $0x01, Y26, Z25, Z28
@@ -22439,7 +22021,8 @@ last:
 	VPTERNLOGQ   $0x96, Z28, Z3, Z21
 	VMOVDQU64    (SP), Z23
 	VPSHUFB      spread<>+0(SB), Z23, Z23
-	VPADDQ       aadBits<>+0(SB), Z23, Z23
+	VPSLLQ       $0x03, Z23, Z23
+	VPADDQ       toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ   $0x00, Z19, Z23, Z24
 	VPCLMULQDQ   $0x01, Z19, Z23, Z25
 	VPCLMULQDQ   $0x11, Z19, Z23, Z26
@@ -22460,24 +22043,23 @@ last:
 	MOVL         CX, AX
 	SHRL         $0x01, AX
 	ANDL         AX, CX
-	MOVQ         72(SP), BX
-	MOVWLZX      (BX), AX
+	MOVWLZX      -8(SI), AX
 	BTL          $0x00, CX
 	SETCS        36(DI)(AX*1)
-	MOVWLZX      2(BX), AX
+	MOVWLZX      -6(SI), AX
 	BTL          $0x02, CX
 	SETCS        36(DI)(AX*1)
-	MOVWLZX      4(BX), AX
+	MOVWLZX      -4(SI), AX
 	BTL          $0x04, CX
 	SETCS        36(DI)(AX*1)
-	MOVWLZX      6(BX), AX
+	MOVWLZX      -2(SI), AX
 	BTL          $0x06, CX
 	SETCS        36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -22485,213 +22067,193 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmOpen192vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $152-40
+TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R12), X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R13), X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R14), X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R15), X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Z16, Z1, Z1
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
 	VBROADCASTI32X4 592(R10), Z16
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
@@ -22707,8 +22269,8 @@ loop:
 	VBROADCASTI32X4 608(R8), Z16
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 608(R9), Z17
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z17, Z4, Z4
@@ -22716,8 +22278,8 @@ loop:
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0xee, Z6, Z2, Z29
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VBROADCASTI32X4 608(R11), Z17
@@ -22725,27 +22287,26 @@ loop:
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 624(R8), Z16
 	VSHUFI64X2      $0x88, Z30, Z29, Z10
+	VBROADCASTI32X4 624(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x00, Z23, Z2, Z20
 	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x01, Z23, Z2, Z21
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
 	VBROADCASTI32X4 624(R10), Z16
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 624(R11), Z17
 	VPCLMULQDQ      $0x00, Z24, Z6, Z28
+	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x01, Z24, Z6, Z29
 	VAESENC         Z17, Z13, Z13
@@ -22753,227 +22314,216 @@ loop:
 	VBROADCASTI32X4 640(R8), Z16
 	VPCLMULQDQ      $0x11, Z24, Z6, Z30
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x10, Z24, Z6, Z31
+	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 640(R9), Z17
 	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Z17, Z4, Z4
 	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
 	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VAESENC         Z16, Z8, Z8
+	VBROADCASTI32X4 640(R10), Z16
 	VPTERNLOGQ      $0x96, Z31, Z27, Z21
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VPCLMULQDQ      $0x11, Z25, Z10, Z29
 	VBROADCASTI32X4 640(R11), Z17
 	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x00, Z26, Z14, Z28
+	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z16, Z1, Z1
 	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x11, Z26, Z14, Z31
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VPCLMULQDQ      $0x10, Z26, Z14, Z27
 	VBROADCASTI32X4 656(R10), Z16
 	VPXORQ          Z28, Z20, Z20
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
 	VPXORQ          Z27, Z21, Z21
-	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z16, Z9, Z9
 	VPXORQ          Z31, Z22, Z22
+	VBROADCASTI32X4 656(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Z17, Z13, Z13
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       64(AX), Z23
 	VBROADCASTI32X4 672(R8), Z16
+	MOVQ            96(SP), AX
+	VMOVDQU64       64(AX), Z24
 	VAESENC         Z16, Z0, Z0
 	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), Z24
-	VAESENC         Z16, Z1, Z1
-	MOVQ            128(SP), AX
 	VMOVDQU64       64(AX), Z25
+	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 672(R9), Z17
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       64(AX), Z26
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 672(R10), Z16
 	VSHUFI64X2      $0x44, Z26, Z25, Z28
-	VAESENC         Z16, Z8, Z8
+	VBROADCASTI32X4 672(R10), Z16
 	VSHUFI64X2      $0xee, Z24, Z23, Z29
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VAESENC         Z17, Z13, Z13
+	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
-	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z17
 	VSHUFI64X2      $0x44, Z7, Z3, Z27
-	VAESENC         Z17, Z4, Z4
+	VBROADCASTI32X4 688(R9), Z17
 	VSHUFI64X2      $0x44, Z15, Z11, Z28
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VBROADCASTI32X4 688(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0xee, Z15, Z11, Z30
-	VAESENC         Z16, Z9, Z9
+	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z28, Z27, Z3
-	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xdd, Z28, Z27, Z7
+	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 704(R8), Z16
 	VSHUFI64X2      $0xdd, Z30, Z29, Z15
-	VAESENC         Z16, Z0, Z0
+	VBROADCASTI32X4 704(R8), Z16
 	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VAESENC         Z16, Z1, Z1
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 704(R9), Z17
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VBROADCASTI32X4 704(R10), Z16
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 704(R11), Z17
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VBROADCASTI32X4 720(R8), Z16
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
 	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VBROADCASTI32X4 720(R9), Z17
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
+	VBROADCASTI32X4 704(R9), Z17
+	MOVWLZX         2(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
+	VBROADCASTI32X4 704(R10), Z16
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
+	VBROADCASTI32X4 704(R11), Z17
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
+	VBROADCASTI32X4 720(R9), Z17
 	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VPCLMULQDQ      $0x00, Z25, Z11, Z27
 	VBROADCASTI32X4 720(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x01, Z25, Z11, Z31
-	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x11, Z25, Z11, Z29
-	VBROADCASTI32X4 720(R11), Z17
-	VPCLMULQDQ      $0x10, Z25, Z11, Z30
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z31, Z30, Z21
-	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x00, Z26, Z15, Z28
-	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z27, Z28, Z20
-	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x01, Z26, Z15, Z3
-	VBROADCASTI32X4 736(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z26, Z15, Z7
-	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z29, Z7, Z22
-	VBROADCASTI32X4 736(R10), Z16
-	VPCLMULQDQ      $0x10, Z26, Z15, Z31
 	VAESENC         Z16, Z8, Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
+	VPCLMULQDQ      $0x11, Z25, Z11, Z29
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 736(R11), Z17
-	VPTERNLOGQ      $0x96, Z3, Z31, Z21
+	VPCLMULQDQ      $0x10, Z25, Z11, Z30
+	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VMOVDQU64       (SP), Z23
+	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, Z26, Z15, Z28
+	VBROADCASTI32X4 736(R8), Z16
+	VPTERNLOGQ      $0x96, Z27, Z28, Z20
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z26, Z15, Z3
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z17
+	VPCLMULQDQ      $0x11, Z26, Z15, Z7
+	VAESENC         Z17, Z4, Z4
+	VPTERNLOGQ      $0x96, Z29, Z7, Z22
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x10, Z26, Z15, Z31
+	VBROADCASTI32X4 736(R10), Z16
+	VPTERNLOGQ      $0x96, Z3, Z31, Z21
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	MOVWLZX         4(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 736(R11), Z17
+	VMOVDQU64       (SP), Z23
+	VAESENC         Z17, Z12, Z12
 	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         Z17, Z13, Z13
+	VPSLLQ          $0x03, Z23, Z23
 	VBROADCASTI32X4 752(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
+	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VBROADCASTI32X4 752(R9), Z17
 	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VBROADCASTI32X4 752(R10), Z16
 	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Z16, Z8, Z8
@@ -22981,8 +22531,8 @@ loop:
 	VAESENC         Z16, Z9, Z9
 	VPXORQ          Z24, Z20, Z20
 	VBROADCASTI32X4 752(R11), Z17
-	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 768(R8), Z16
@@ -23008,41 +22558,36 @@ loop:
 	MOVL            CX, AX
 	SHRL            $0x01, AX
 	ANDL            AX, CX
-	MOVQ            72(SP), BX
-	MOVWLZX         (BX), AX
+	MOVWLZX         -8(SI), AX
 	BTL             $0x00, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         2(BX), AX
+	MOVWLZX         -6(SI), AX
 	BTL             $0x02, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         4(BX), AX
+	MOVWLZX         -4(SI), AX
 	BTL             $0x04, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         6(BX), AX
+	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Z21
 	MOVWLZX         (SI), AX
@@ -23050,59 +22595,49 @@ loop:
 	VPXORQ          -16(R12)(CX*1), X0, X16
 	VMOVDQA64       X16, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Z23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Z25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R14)(CX*1), X8, X16
-	VINSERTI64X2    $0x02, X16, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X16, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Z27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x03, X16, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
@@ -23147,20 +22682,20 @@ aad2:
 	JNE       esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ       96(SP), AX
+	ADDQ       $0x08, SI
+	MOVQ       80(SP), AX
 	VMOVDQU64  (AX), Z23
-	MOVQ       112(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  (AX), Z24
-	MOVQ       128(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  (AX), Z25
-	MOVQ       144(SP), AX
+	MOVQ       128(SP), AX
 	VMOVDQU64  (AX), Z26
 	VSHUFI64X2 $0x44, Z24, Z23, Z27
 	VSHUFI64X2 $0x44, Z26, Z25, Z28
@@ -23202,13 +22737,13 @@ last:
 	VPXORQ     Z28, Z20, Z20
 	VPXORQ     Z27, Z21, Z21
 	VPXORQ     Z31, Z22, Z22
-	MOVQ       96(SP), AX
+	MOVQ       80(SP), AX
 	VMOVDQU64  64(AX), Z23
-	MOVQ       112(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  64(AX), Z24
-	MOVQ       128(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  64(AX), Z25
-	MOVQ       144(SP), AX
+	MOVQ       128(SP), AX
 	VMOVDQU64  64(AX), Z26
 	VSHUFI64X2 $0x44, Z24, Z23, Z27
 	VSHUFI64X2 $0x44, Z26, Z25, Z28
@@ -23252,7 +22787,8 @@ last:
 	VPTERNLOGQ $0x96, Z3, Z31, Z21
 	VMOVDQU64  (SP), Z23
 	VPSHUFB    spread<>+0(SB), Z23, Z23
-	VPADDQ     aadBits<>+0(SB), Z23, Z23
+	VPSLLQ     $0x03, Z23, Z23
+	VPADDQ     toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ $0x00, Z19, Z23, Z24
 	VPCLMULQDQ $0x01, Z19, Z23, Z25
 	VPCLMULQDQ $0x11, Z19, Z23, Z26
@@ -23273,24 +22809,23 @@ last:
 	MOVL       CX, AX
 	SHRL       $0x01, AX
 	ANDL       AX, CX
-	MOVQ       72(SP), BX
-	MOVWLZX    (BX), AX
+	MOVWLZX    -8(SI), AX
 	BTL        $0x00, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    2(BX), AX
+	MOVWLZX    -6(SI), AX
 	BTL        $0x02, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    4(BX), AX
+	MOVWLZX    -4(SI), AX
 	BTL        $0x04, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    6(BX), AX
+	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -23298,28 +22833,28 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmOpen256vaes512(jobs *byte, group *byte, n int)
@@ -25430,854 +24965,851 @@ lengths:
 
 // func gcmOpen256vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $152-40
+TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x24, CX
+	MOVQ    $0x00000023, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0b
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-12
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
+	MOVQ    AX, 80(SP)
+	VPXORQ  Z2, Z2, Z2
 	MOVQ    AX, 96(SP)
-	VPXORQ  Z1, Z1, Z1
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 128(SP)
 	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 144(SP)
-	VPXORQ  Z7, Z7, Z7
+	MOVQ    AX, 112(SP)
+	VPXORQ  Z8, Z8, Z8
+	MOVQ    AX, 128(SP)
+	VPXORQ  Z11, Z11, Z11
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R12), X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+0(SB), Z0, Z0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
-	VMOVQ           8(R13), X2
-	VPSLLDQ         $0x04, X2, X2
-	VPXORQ          576(R9), X2, X2
-	VSHUFI64X2      $0x00, Z2, Z2, Z2
-	VPXORQ          counters<>+0(SB), Z2, Z2
+	VMOVQ           8(R13), X3
+	MOVQ            88(SP), R9
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          576(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
-	VMOVQ           8(R14), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R10), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+0(SB), Z4, Z4
+	VMOVQ           8(R14), X6
+	MOVQ            104(SP), R10
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          576(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
-	VMOVQ           8(R15), X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R11), X6, X6
-	VSHUFI64X2      $0x00, Z6, Z6, Z6
-	VPXORQ          counters<>+0(SB), Z6, Z6
+	VMOVQ           8(R15), X9
+	MOVQ            120(SP), R11
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          576(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
 	SUBQ            $0x10, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z8
-	VAESENC         Z8, Z0, Z0
+	VBROADCASTI32X4 592(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	MOVQ            80(SP), AX
+	VMOVDQU64       (AX), Z19
+	VBROADCASTI32X4 592(R9), Y13
+	VAESENC         Y13, Y3, Y3
 	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z15
-	VBROADCASTI32X4 592(R9), Z9
-	VAESENC         Z9, Z2, Z2
+	VMOVDQU64       (AX), Z20
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 592(R10), Y12
+	VAESENC         Y12, Y6, Y6
 	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z16
-	VBROADCASTI32X4 592(R10), Z8
+	VMOVDQU64       (AX), Z21
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 592(R11), Y13
 	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z17
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 592(R11), Z9
-	MOVQ            144(SP), AX
-	VMOVDQU64       (AX), Z18
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 608(R8), Z8
-	VSHUFI64X2      $0x44, Z16, Z15, Z19
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x44, Z18, Z17, Z20
-	VBROADCASTI32X4 608(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z16, Z15, Z21
-	VBROADCASTI32X4 608(R10), Z8
-	VSHUFI64X2      $0xee, Z18, Z17, Z22
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 608(R11), Z9
-	VSHUFI64X2      $0x88, Z20, Z19, Z15
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 624(R8), Z8
-	VSHUFI64X2      $0xdd, Z20, Z19, Z16
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0x88, Z22, Z21, Z17
-	VBROADCASTI32X4 624(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xdd, Z22, Z21, Z18
-	VBROADCASTI32X4 624(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x44, Z3, Z1, Z19
-	VBROADCASTI32X4 624(R11), Z9
+	VMOVDQU64       (AX), Z22
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0x44, Z20, Z19, Z23
+	VBROADCASTI32X4 608(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VSHUFI64X2      $0x44, Z22, Z21, Z24
+	VBROADCASTI32X4 608(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VSHUFI64X2      $0xee, Z20, Z19, Z25
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VSHUFI64X2      $0xee, Z22, Z21, Z26
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y13
+	VSHUFI64X2      $0x88, Z24, Z23, Z19
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0xdd, Z24, Z23, Z20
+	VBROADCASTI32X4 624(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VSHUFI64X2      $0x88, Z26, Z25, Z21
+	VBROADCASTI32X4 624(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VSHUFI64X2      $0xdd, Z26, Z25, Z22
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VSHUFI64X2      $0x44, Z5, Z2, Z23
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y13
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 640(R8), Z8
-	VSHUFI64X2      $0x44, Z7, Z5, Z20
-	VAESENC         Z8, Z0, Z0
-	VSHUFI64X2      $0xee, Z3, Z1, Z21
-	VBROADCASTI32X4 640(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VSHUFI64X2      $0xee, Z7, Z5, Z22
-	VBROADCASTI32X4 640(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VSHUFI64X2      $0x88, Z20, Z19, Z1
-	VBROADCASTI32X4 640(R11), Z9
-	VSHUFI64X2      $0xdd, Z20, Z19, Z3
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 656(R8), Z8
-	VSHUFI64X2      $0x88, Z22, Z21, Z5
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z9
-	VSHUFI64X2      $0xdd, Z22, Z21, Z7
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x00, Z15, Z1, Z12
-	VBROADCASTI32X4 656(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x01, Z15, Z1, Z13
-	VBROADCASTI32X4 656(R11), Z9
-	VPCLMULQDQ      $0x11, Z15, Z1, Z14
-	VAESENC         Z9, Z6, Z6
-	VBROADCASTI32X4 672(R8), Z8
-	VPCLMULQDQ      $0x10, Z15, Z1, Z19
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z9
-	VPCLMULQDQ      $0x00, Z16, Z3, Z20
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x01, Z16, Z3, Z21
-	VBROADCASTI32X4 672(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0x44, Z11, Z8, Z24
+	VBROADCASTI32X4 640(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VSHUFI64X2      $0xee, Z5, Z2, Z25
+	VBROADCASTI32X4 640(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VSHUFI64X2      $0xee, Z11, Z8, Z26
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 640(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VSHUFI64X2      $0x88, Z24, Z23, Z2
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y13
+	VSHUFI64X2      $0xdd, Z24, Z23, Z5
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VSHUFI64X2      $0x88, Z26, Z25, Z8
+	VBROADCASTI32X4 656(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VSHUFI64X2      $0xdd, Z26, Z25, Z11
+	VBROADCASTI32X4 656(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPCLMULQDQ      $0x00, Z19, Z2, Z16
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x01, Z19, Z2, Z17
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y13
+	VPCLMULQDQ      $0x11, Z19, Z2, Z18
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x10, Z19, Z2, Z23
+	VBROADCASTI32X4 672(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPCLMULQDQ      $0x00, Z20, Z5, Z24
+	VBROADCASTI32X4 672(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPCLMULQDQ      $0x01, Z20, Z5, Z25
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 672(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z19, Z21, Z13
-	VBROADCASTI32X4 688(R8), Z8
-	VPCLMULQDQ      $0x11, Z16, Z3, Z22
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z9
-	VPCLMULQDQ      $0x10, Z16, Z3, Z23
-	VAESENC         Z9, Z2, Z2
-	VPCLMULQDQ      $0x00, Z17, Z5, Z24
-	VBROADCASTI32X4 688(R10), Z8
-	VAESENC         Z8, Z4, Z4
-	VPTERNLOGQ      $0x96, Z20, Z24, Z12
-	VBROADCASTI32X4 688(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x01, Z17, Z5, Z25
-	VBROADCASTI32X4 704(R8), Z8
-	VPTERNLOGQ      $0x96, Z23, Z25, Z13
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z9
-	VPCLMULQDQ      $0x11, Z17, Z5, Z26
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 704(R10), Z8
-	VPTERNLOGQ      $0x96, Z22, Z26, Z14
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x10, Z17, Z5, Z27
-	VBROADCASTI32X4 704(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x00, Z18, Z7, Z28
-	VBROADCASTI32X4 720(R8), Z8
-	VPCLMULQDQ      $0x01, Z18, Z7, Z29
-	VAESENC         Z8, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z9
-	VPTERNLOGQ      $0x96, Z27, Z29, Z13
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 720(R10), Z8
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y13
+	VPTERNLOGQ      $0x96, Z23, Z25, Z17
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x11, Z20, Z5, Z26
+	VBROADCASTI32X4 688(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPCLMULQDQ      $0x10, Z20, Z5, Z27
+	VBROADCASTI32X4 688(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPCLMULQDQ      $0x00, Z21, Z8, Z28
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPTERNLOGQ      $0x96, Z24, Z28, Z16
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y13
+	VPCLMULQDQ      $0x01, Z21, Z8, Z29
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPTERNLOGQ      $0x96, Z27, Z29, Z17
+	VBROADCASTI32X4 704(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPCLMULQDQ      $0x11, Z21, Z8, Z30
+	VBROADCASTI32X4 704(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPTERNLOGQ      $0x96, Z26, Z30, Z18
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 704(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x10, Z21, Z8, Z31
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y13
+	VPCLMULQDQ      $0x00, Z22, Z11, Z2
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x01, Z22, Z11, Z23
+	VBROADCASTI32X4 720(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPTERNLOGQ      $0x96, Z31, Z23, Z17
+	VBROADCASTI32X4 720(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	MOVWLZX         2(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z8, Z4, Z4
-	VPCLMULQDQ      $0x11, Z18, Z7, Z30
-	VBROADCASTI32X4 720(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x10, Z18, Z7, Z31
-	VBROADCASTI32X4 736(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VPXORQ          Z28, Z12, Z12
-	VBROADCASTI32X4 736(R9), Z9
-	VPXORQ          Z31, Z13, Z13
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 736(R10), Z8
-	VPXORQ          Z30, Z14, Z14
-	VAESENC         Z8, Z4, Z4
-	VMOVDQU64       (SP), Z15
-	VBROADCASTI32X4 736(R11), Z9
-	VAESENC         Z9, Z6, Z6
-	VPSHUFB         spread<>+0(SB), Z15, Z15
-	VBROADCASTI32X4 752(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VPADDQ          aadBits<>+0(SB), Z15, Z15
-	VBROADCASTI32X4 752(R9), Z9
-	VPCLMULQDQ      $0x00, Z11, Z15, Z16
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 752(R10), Z8
-	VPCLMULQDQ      $0x01, Z11, Z15, Z17
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 752(R11), Z9
-	VPCLMULQDQ      $0x11, Z11, Z15, Z18
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x10, Z11, Z15, Z19
-	VBROADCASTI32X4 768(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VPTERNLOGQ      $0x96, Z17, Z19, Z13
-	VBROADCASTI32X4 768(R9), Z9
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x11, Z22, Z11, Z25
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y13
+	VPCLMULQDQ      $0x10, Z22, Z11, Z5
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPXORQ          Z2, Z16, Z16
+	VBROADCASTI32X4 736(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPXORQ          Z5, Z17, Z17
+	VBROADCASTI32X4 736(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPXORQ          Z25, Z18, Z18
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VMOVDQU64       (SP), Z19
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y13
+	VPSHUFB         spread<>+0(SB), Z19, Z19
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPSLLQ          $0x03, Z19, Z19
+	VBROADCASTI32X4 752(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPADDQ          toBits<>+0(SB), Z19, Z19
+	VBROADCASTI32X4 752(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPCLMULQDQ      $0x00, Z15, Z19, Z20
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 752(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x01, Z15, Z19, Z21
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y13
+	VPCLMULQDQ      $0x11, Z15, Z19, Z22
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x10, Z15, Z19, Z23
+	VBROADCASTI32X4 768(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	MOVWLZX         4(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z9, Z2, Z2
-	VBROADCASTI32X4 768(R10), Z8
-	VPXORQ          Z16, Z12, Z12
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 768(R11), Z9
-	VPXORQ          Z18, Z14, Z14
-	VAESENC         Z9, Z6, Z6
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z12, Z20
-	VBROADCASTI32X4 784(R8), Z8
-	VAESENC         Z8, Z0, Z0
-	VPSHUFD         $0x4e, Z12, Z12
-	VBROADCASTI32X4 784(R9), Z9
-	VAESENC         Z9, Z2, Z2
-	VPTERNLOGQ      $0x96, Z20, Z12, Z13
-	VBROADCASTI32X4 784(R10), Z8
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z13, Z20
-	VAESENC         Z8, Z4, Z4
-	VBROADCASTI32X4 784(R11), Z9
-	VPSHUFD         $0x4e, Z13, Z13
-	VAESENC         Z9, Z6, Z6
-	VPTERNLOGQ      $0x96, Z20, Z13, Z14
-	VBROADCASTI32X4 800(R8), Z8
-	VAESENCLAST     Z8, Z0, Z0
-	VPSHUFB         reverse<>+0(SB), Z14, Z14
-	VBROADCASTI32X4 800(R9), Z9
-	VAESENCLAST     Z9, Z2, Z2
-	VPXORQ          Z10, Z14, Z14
-	VBROADCASTI32X4 800(R10), Z8
-	VPTESTNMQ       Z14, Z14, K6
-	VAESENCLAST     Z8, Z4, Z4
-	VBROADCASTI32X4 800(R11), Z9
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 768(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPTERNLOGQ      $0x96, Z21, Z23, Z17
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 768(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPXORQ          Z20, Z16, Z16
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y13
+	VPXORQ          Z22, Z18, Z18
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
+	VBROADCASTI32X4 784(R8), Y12
+	VAESENC         Y12, Y0, Y0
+	VAESENC         Y12, Y1, Y1
+	VPSHUFD         $0x4e, Z16, Z16
+	VBROADCASTI32X4 784(R9), Y13
+	VAESENC         Y13, Y3, Y3
+	VPTERNLOGQ      $0x96, Z24, Z16, Z17
+	VAESENC         Y13, Y4, Y4
+	VBROADCASTI32X4 784(R10), Y12
+	VAESENC         Y12, Y6, Y6
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
+	VAESENC         Y12, Y7, Y7
+	VBROADCASTI32X4 784(R11), Y13
+	VPSHUFD         $0x4e, Z17, Z17
+	VAESENC         Y13, Y9, Y9
+	VAESENC         Y13, Y10, Y10
+	VPTERNLOGQ      $0x96, Z24, Z17, Z18
+	VBROADCASTI32X4 800(R8), Y12
+	VAESENCLAST     Y12, Y0, Y0
+	VAESENCLAST     Y12, Y1, Y1
+	VPSHUFB         reverse<>+0(SB), Z18, Z18
+	VBROADCASTI32X4 800(R9), Y13
+	VAESENCLAST     Y13, Y3, Y3
+	VPXORQ          Z14, Z18, Z18
+	VAESENCLAST     Y13, Y4, Y4
+	VBROADCASTI32X4 800(R10), Y12
+	VAESENCLAST     Y12, Y6, Y6
+	VPTESTNMQ       Z18, Z18, K6
+	VAESENCLAST     Y12, Y7, Y7
+	VBROADCASTI32X4 800(R11), Y13
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
 	ANDL            AX, CX
-	MOVQ            72(SP), BX
-	MOVWLZX         (BX), AX
+	MOVWLZX         -8(SI), AX
 	BTL             $0x00, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         2(BX), AX
+	MOVWLZX         -6(SI), AX
 	BTL             $0x02, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         4(BX), AX
+	MOVWLZX         -4(SI), AX
 	BTL             $0x04, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         6(BX), AX
+	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
-	VAESENCLAST     Z9, Z6, Z6
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	VAESENCLAST     Y13, Y9, Y9
+	VAESENCLAST     Y13, Y10, Y10
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x24, CX
+	MOVQ            $0x00000023, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0b
-	SETHI           CL
-	ORB             CL, DL
-	VMOVDQU8.Z      (R12), K1, Z12
+	CMPQ            CX, $-12
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VMOVDQU8.Z      (R12), K1, Z16
 	MOVWLZX         (SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X8
-	VMOVDQA64       X8, X10
-	VMOVDQU64       560(R8), X11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R12)(CX*1), X0, X12
+	VMOVDQA64       X12, X14
+	VMOVDQU64       560(R8), X15
 	MOVQ            CX, (SP)
-	VMOVDQU8.Z      (R13), K2, Z13
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
+	VMOVDQU8.Z      (R13), K2, Z17
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X2, X8
-	VINSERTI64X2    $0x01, X8, Z10, Z10
-	VINSERTI64X2    $0x01, 560(R9), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R13)(CX*1), X3, X12
+	VINSERTI64X2    $0x01, X12, Y14, Y14
+	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
 	MOVQ            CX, 16(SP)
-	VMOVDQU8.Z      (R14), K3, Z14
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
+	VMOVDQU8.Z      (R14), K3, Z18
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X4, X8
-	VINSERTI64X2    $0x02, X8, Z10, Z10
-	VINSERTI64X2    $0x02, 560(R10), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R14)(CX*1), X6, X12
+	VMOVDQA64       X12, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
-	VMOVDQU8.Z      (R15), K4, Z15
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
+	VMOVDQU8.Z      (R15), K4, Z19
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X6, X8
-	VINSERTI64X2    $0x03, X8, Z10, Z10
-	VINSERTI64X2    $0x03, 560(R11), Z11, Z11
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VPXORQ          -16(R15)(CX*1), X9, X12
+	VINSERTI64X2    $0x01, X12, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z14, Z14
+	VINSERTI64X4    $0x01, Y30, Z15, Z15
 	MOVQ            CX, 48(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z12, Z1
-	VPXORQ          Z0, Z12, K5, Z12
-	VMOVDQU8        Z12, K1, (R12)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
+	VINSERTI64X4    $0x01, Y1, Z0, Z0
+	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
+	VPXORQ          Z0, Z16, K5, Z16
+	VMOVDQU8        Z16, K1, (R12)
 	MOVWLZX         (SI), AX
 	CMPB            38(DI)(AX*1), $0x00
 	JNE             esn0
 
 aad0:
-	VPSHUFB  reverseFirst<>+0(SB), Z13, Z3
-	VPXORQ   Z2, Z13, K5, Z13
-	VMOVDQU8 Z13, K2, (R13)
-	MOVWLZX  2(SI), AX
-	CMPB     38(DI)(AX*1), $0x00
-	JNE      esn1
+	VINSERTI64X4 $0x01, Y4, Z3, Z3
+	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
+	VPXORQ       Z3, Z17, K5, Z17
+	VMOVDQU8     Z17, K2, (R13)
+	MOVWLZX      2(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn1
 
 aad1:
-	VPSHUFB  reverseFirst<>+0(SB), Z14, Z5
-	VPXORQ   Z4, Z14, K5, Z14
-	VMOVDQU8 Z14, K3, (R14)
-	MOVWLZX  4(SI), AX
-	CMPB     38(DI)(AX*1), $0x00
-	JNE      esn2
+	VINSERTI64X4 $0x01, Y7, Z6, Z6
+	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
+	VPXORQ       Z6, Z18, K5, Z18
+	VMOVDQU8     Z18, K3, (R14)
+	MOVWLZX      4(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPSHUFB  reverseFirst<>+0(SB), Z15, Z7
-	VPXORQ   Z6, Z15, K5, Z15
-	VMOVDQU8 Z15, K4, (R15)
-	MOVWLZX  6(SI), AX
-	CMPB     38(DI)(AX*1), $0x00
-	JNE      esn3
+	VINSERTI64X4 $0x01, Y10, Z9, Z9
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
+	VPXORQ       Z9, Z19, K5, Z19
+	VMOVDQU8     Z19, K4, (R15)
+	MOVWLZX      6(SI), AX
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
+	ADDQ       $0x08, SI
+	MOVQ       80(SP), AX
+	VMOVDQU64  (AX), Z19
 	MOVQ       96(SP), AX
-	VMOVDQU64  (AX), Z15
+	VMOVDQU64  (AX), Z20
 	MOVQ       112(SP), AX
-	VMOVDQU64  (AX), Z16
+	VMOVDQU64  (AX), Z21
 	MOVQ       128(SP), AX
-	VMOVDQU64  (AX), Z17
-	MOVQ       144(SP), AX
-	VMOVDQU64  (AX), Z18
-	VSHUFI64X2 $0x44, Z16, Z15, Z19
-	VSHUFI64X2 $0x44, Z18, Z17, Z20
-	VSHUFI64X2 $0xee, Z16, Z15, Z21
-	VSHUFI64X2 $0xee, Z18, Z17, Z22
-	VSHUFI64X2 $0x88, Z20, Z19, Z15
-	VSHUFI64X2 $0xdd, Z20, Z19, Z16
-	VSHUFI64X2 $0x88, Z22, Z21, Z17
-	VSHUFI64X2 $0xdd, Z22, Z21, Z18
-	VSHUFI64X2 $0x44, Z3, Z1, Z19
-	VSHUFI64X2 $0x44, Z7, Z5, Z20
-	VSHUFI64X2 $0xee, Z3, Z1, Z21
-	VSHUFI64X2 $0xee, Z7, Z5, Z22
-	VSHUFI64X2 $0x88, Z20, Z19, Z1
-	VSHUFI64X2 $0xdd, Z20, Z19, Z3
-	VSHUFI64X2 $0x88, Z22, Z21, Z5
-	VSHUFI64X2 $0xdd, Z22, Z21, Z7
-	VPCLMULQDQ $0x00, Z15, Z1, Z12
-	VPCLMULQDQ $0x01, Z15, Z1, Z13
-	VPCLMULQDQ $0x11, Z15, Z1, Z14
-	VPCLMULQDQ $0x10, Z15, Z1, Z19
-	VPCLMULQDQ $0x00, Z16, Z3, Z20
-	VPCLMULQDQ $0x01, Z16, Z3, Z21
-	VPTERNLOGQ $0x96, Z19, Z21, Z13
-	VPCLMULQDQ $0x11, Z16, Z3, Z22
-	VPCLMULQDQ $0x10, Z16, Z3, Z23
-	VPCLMULQDQ $0x00, Z17, Z5, Z24
-	VPTERNLOGQ $0x96, Z20, Z24, Z12
-	VPCLMULQDQ $0x01, Z17, Z5, Z25
-	VPTERNLOGQ $0x96, Z23, Z25, Z13
-	VPCLMULQDQ $0x11, Z17, Z5, Z26
-	VPTERNLOGQ $0x96, Z22, Z26, Z14
-	VPCLMULQDQ $0x10, Z17, Z5, Z27
-	VPCLMULQDQ $0x00, Z18, Z7, Z28
-	VPCLMULQDQ $0x01, Z18, Z7, Z29
-	VPTERNLOGQ $0x96, Z27, Z29, Z13
-	VPCLMULQDQ $0x11, Z18, Z7, Z30
-	VPCLMULQDQ $0x10, Z18, Z7, Z31
-	VPXORQ     Z28, Z12, Z12
-	VPXORQ     Z31, Z13, Z13
-	VPXORQ     Z30, Z14, Z14
-	VMOVDQU64  (SP), Z15
-	VPSHUFB    spread<>+0(SB), Z15, Z15
-	VPADDQ     aadBits<>+0(SB), Z15, Z15
-	VPCLMULQDQ $0x00, Z11, Z15, Z16
-	VPCLMULQDQ $0x01, Z11, Z15, Z17
-	VPCLMULQDQ $0x11, Z11, Z15, Z18
-	VPCLMULQDQ $0x10, Z11, Z15, Z19
-	VPTERNLOGQ $0x96, Z17, Z19, Z13
-	VPXORQ     Z16, Z12, Z12
-	VPXORQ     Z18, Z14, Z14
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z12, Z20
-	VPSHUFD    $0x4e, Z12, Z12
-	VPTERNLOGQ $0x96, Z20, Z12, Z13
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z13, Z20
-	VPSHUFD    $0x4e, Z13, Z13
-	VPTERNLOGQ $0x96, Z20, Z13, Z14
-	VPSHUFB    reverse<>+0(SB), Z14, Z14
-	VPXORQ     Z10, Z14, Z14
-	VPTESTNMQ  Z14, Z14, K6
+	VMOVDQU64  (AX), Z22
+	VSHUFI64X2 $0x44, Z20, Z19, Z23
+	VSHUFI64X2 $0x44, Z22, Z21, Z24
+	VSHUFI64X2 $0xee, Z20, Z19, Z25
+	VSHUFI64X2 $0xee, Z22, Z21, Z26
+	VSHUFI64X2 $0x88, Z24, Z23, Z19
+	VSHUFI64X2 $0xdd, Z24, Z23, Z20
+	VSHUFI64X2 $0x88, Z26, Z25, Z21
+	VSHUFI64X2 $0xdd, Z26, Z25, Z22
+	VSHUFI64X2 $0x44, Z5, Z2, Z23
+	VSHUFI64X2 $0x44, Z11, Z8, Z24
+	VSHUFI64X2 $0xee, Z5, Z2, Z25
+	VSHUFI64X2 $0xee, Z11, Z8, Z26
+	VSHUFI64X2 $0x88, Z24, Z23, Z2
+	VSHUFI64X2 $0xdd, Z24, Z23, Z5
+	VSHUFI64X2 $0x88, Z26, Z25, Z8
+	VSHUFI64X2 $0xdd, Z26, Z25, Z11
+	VPCLMULQDQ $0x00, Z19, Z2, Z16
+	VPCLMULQDQ $0x01, Z19, Z2, Z17
+	VPCLMULQDQ $0x11, Z19, Z2, Z18
+	VPCLMULQDQ $0x10, Z19, Z2, Z23
+	VPCLMULQDQ $0x00, Z20, Z5, Z24
+	VPCLMULQDQ $0x01, Z20, Z5, Z25
+	VPTERNLOGQ $0x96, Z23, Z25, Z17
+	VPCLMULQDQ $0x11, Z20, Z5, Z26
+	VPCLMULQDQ $0x10, Z20, Z5, Z27
+	VPCLMULQDQ $0x00, Z21, Z8, Z28
+	VPTERNLOGQ $0x96, Z24, Z28, Z16
+	VPCLMULQDQ $0x01, Z21, Z8, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z17
+	VPCLMULQDQ $0x11, Z21, Z8, Z30
+	VPTERNLOGQ $0x96, Z26, Z30, Z18
+	VPCLMULQDQ $0x10, Z21, Z8, Z31
+	VPCLMULQDQ $0x00, Z22, Z11, Z2
+	VPCLMULQDQ $0x01, Z22, Z11, Z23
+	VPTERNLOGQ $0x96, Z31, Z23, Z17
+	VPCLMULQDQ $0x11, Z22, Z11, Z25
+	VPCLMULQDQ $0x10, Z22, Z11, Z5
+	VPXORQ     Z2, Z16, Z16
+	VPXORQ     Z5, Z17, Z17
+	VPXORQ     Z25, Z18, Z18
+	VMOVDQU64  (SP), Z19
+	VPSHUFB    spread<>+0(SB), Z19, Z19
+	VPSLLQ     $0x03, Z19, Z19
+	VPADDQ     toBits<>+0(SB), Z19, Z19
+	VPCLMULQDQ $0x00, Z15, Z19, Z20
+	VPCLMULQDQ $0x01, Z15, Z19, Z21
+	VPCLMULQDQ $0x11, Z15, Z19, Z22
+	VPCLMULQDQ $0x10, Z15, Z19, Z23
+	VPTERNLOGQ $0x96, Z21, Z23, Z17
+	VPXORQ     Z20, Z16, Z16
+	VPXORQ     Z22, Z18, Z18
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z16, Z24
+	VPSHUFD    $0x4e, Z16, Z16
+	VPTERNLOGQ $0x96, Z24, Z16, Z17
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z17, Z24
+	VPSHUFD    $0x4e, Z17, Z17
+	VPTERNLOGQ $0x96, Z24, Z17, Z18
+	VPSHUFB    reverse<>+0(SB), Z18, Z18
+	VPXORQ     Z14, Z18, Z18
+	VPTESTNMQ  Z18, Z18, K6
 	KMOVB      K6, CX
 	MOVL       CX, AX
 	SHRL       $0x01, AX
 	ANDL       AX, CX
-	MOVQ       72(SP), BX
-	MOVWLZX    (BX), AX
+	MOVWLZX    -8(SI), AX
 	BTL        $0x00, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    2(BX), AX
+	MOVWLZX    -6(SI), AX
 	BTL        $0x02, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    4(BX), AX
+	MOVWLZX    -4(SI), AX
 	BTL        $0x04, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    6(BX), AX
+	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
 esn0:
-	VPSHUFD      $0xe8, X1, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z1, Z1
-	MOVB         $0x20, 2(SP)
+	VPSHUFD      $0xe8, X2, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z2, Z2
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X3, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z3, Z3
-	MOVB         $0x20, 18(SP)
+	VPSHUFD      $0xe8, X5, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z5, Z5
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X5, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z5, Z5
-	MOVB         $0x20, 34(SP)
+	VPSHUFD      $0xe8, X8, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z8, Z8
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X7, X8
-	VPINSRD      $0x02, 32(DI)(AX*1), X8, X8
-	VINSERTI64X2 $0x00, X8, Z7, Z7
-	MOVB         $0x20, 50(SP)
+	VPSHUFD      $0xe8, X11, X12
+	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
+	VINSERTI64X2 $0x00, X12, Z11, Z11
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmOpen256vaes512of6(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of6(SB), NOSPLIT, $152-40
+TEXT ·gcmOpen256vaes512of6(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x07
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-8
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R12), X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R13), X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Y4, Y5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R14), X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Y8, Y9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R15), X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Y12, Y13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VBROADCASTI32X4 592(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 592(R11), Z17
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
+	VBROADCASTI32X4 592(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Y17, Y13, Y13
@@ -26290,8 +25822,8 @@ loop:
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 608(R10), Z16
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VBROADCASTI32X4 608(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Y16, Y9, Y9
@@ -26304,8 +25836,8 @@ loop:
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Z17
 	VSHUFI64X2      $0xee, Z6, Z2, Z29
+	VBROADCASTI32X4 624(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Y17, Y5, Y5
@@ -26315,14 +25847,13 @@ loop:
 	VAESENC         Y16, Y9, Y9
 	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 640(R8), Z16
 	VSHUFI64X2      $0x88, Z30, Z29, Z10
+	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Y16, Y1, Y1
@@ -26332,11 +25863,11 @@ loop:
 	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 640(R11), Z17
 	VPCLMULQDQ      $0x10, Z23, Z2, Z27
+	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VAESENC         Y17, Y13, Y13
@@ -26346,201 +25877,190 @@ loop:
 	VAESENC         Y16, Y1, Y1
 	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x11, Z24, Z6, Z30
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 656(R10), Z16
 	VPCLMULQDQ      $0x10, Z24, Z6, Z31
+	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x00, Z25, Z10, Z2
 	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 656(R11), Z17
 	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Y17, Y13, Y13
 	VPCLMULQDQ      $0x01, Z25, Z10, Z27
+	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VPTERNLOGQ      $0x96, Z31, Z27, Z21
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Z17
 	VPCLMULQDQ      $0x11, Z25, Z10, Z29
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
 	VPTERNLOGQ      $0x96, Z30, Z29, Z22
+	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 672(R10), Z16
 	VPCLMULQDQ      $0x10, Z25, Z10, Z6
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Y16, Y9, Y9
 	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x00, Z26, Z14, Z28
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 688(R8), Z16
 	VPCLMULQDQ      $0x01, Z26, Z14, Z2
+	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Y16, Y1, Y1
 	VPTERNLOGQ      $0x96, Z6, Z2, Z21
+	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 688(R9), Z17
 	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x10, Z26, Z14, Z27
+	VAESENC         Y17, Y5, Y5
 	VBROADCASTI32X4 688(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VPXORQ          Z28, Z20, Z20
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 688(R11), Z17
 	VPXORQ          Z27, Z21, Z21
+	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Y17, Y13, Y13
 	VPXORQ          Z31, Z22, Z22
-	VBROADCASTI32X4 704(R8), Z16
-	MOVQ            96(SP), AX
+	VAESENC         Y17, Y13, Y13
+	MOVQ            80(SP), AX
 	VMOVDQU64       64(AX), Y23
+	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Y16, Y1, Y1
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Y24
+	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 704(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Y25
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 704(R10), Z16
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       64(AX), Y26
+	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
 	VINSERTI64X4    $0x01, Y24, Z23, Z27
-	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Y16, Y9, Y9
 	VINSERTI64X4    $0x01, Y26, Z25, Z28
+	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Y17, Y13, Y13
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 720(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 720(R9), Z17
-	VINSERTI64X4    $0x01, Y7, Z3, Z27
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Y17, Y5, Y5
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 720(R10), Z16
-	VINSERTI64X4    $0x01, Y15, Z11, Z28
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Y16, Y9, Y9
-	VSHUFI64X2      $0x88, Z28, Z27, Z3
-	VBROADCASTI32X4 720(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z28, Z27, Z7
-	VAESENC         Y17, Y13, Y13
-	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VBROADCASTI32X4 736(R9), Z17
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
+	VINSERTI64X4    $0x01, Y7, Z3, Z27
+	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
+	VINSERTI64X4    $0x01, Y15, Z11, Z28
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VBROADCASTI32X4 736(R10), Z16
+	MOVWLZX         2(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
+	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Y16, Y9, Y9
-	VBROADCASTI32X4 736(R11), Z17
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
+	VBROADCASTI32X4 720(R11), Z17
+	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x00, Z23, Z3, Z27
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x01, Z23, Z3, Z28
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
+	VAESENC         Y17, Y5, Y5
+	VBROADCASTI32X4 736(R10), Z16
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Y16, Y9, Y9
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
+	VBROADCASTI32X4 736(R11), Z17
 	VPTERNLOGQ      $0x96, Z27, Z31, Z20
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Y17, Y13, Y13
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
 	VBROADCASTI32X4 752(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VAESENC         Y16, Y1, Y1
 	VPCLMULQDQ      $0x11, Z24, Z7, Z30
+	VAESENC         Y16, Y1, Y1
 	VBROADCASTI32X4 752(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VPTERNLOGQ      $0x96, Z29, Z30, Z22
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
-	VBROADCASTI32X4 752(R10), Z16
 	VPCLMULQDQ      $0x10, Z24, Z7, Z3
+	VBROADCASTI32X4 752(R10), Z16
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Y16, Y9, Y9
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	VMOVDQU64       (SP), Z23
 	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VMOVDQU64       (SP), Z23
-	VAESENC         Y17, Y13, Y13
 	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         Y17, Y13, Y13
 	VBROADCASTI32X4 768(R8), Z16
+	VPSLLQ          $0x03, Z23, Z23
 	VAESENC         Z16, Z0, Z0
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
 	VAESENC         Y16, Y1, Y1
+	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 768(R9), Z17
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
+	MOVWLZX         4(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Y17, Y5, Y5
 	VPCLMULQDQ      $0x00, Z19, Z23, Z24
@@ -26548,8 +26068,8 @@ loop:
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x01, Z19, Z23, Z25
 	VAESENC         Y16, Y9, Y9
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VBROADCASTI32X4 768(R11), Z17
+	VPCLMULQDQ      $0x11, Z19, Z23, Z26
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x10, Z19, Z23, Z27
 	VAESENC         Y17, Y13, Y13
@@ -26562,8 +26082,8 @@ loop:
 	VAESENC         Z17, Z4, Z4
 	VPXORQ          Z26, Z22, Z22
 	VAESENC         Y17, Y5, Y5
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 784(R10), Z16
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z16, Z8, Z8
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Y16, Y9, Y9
@@ -26576,8 +26096,8 @@ loop:
 	VAESENCLAST     Z16, Z0, Z0
 	VPSHUFD         $0x4e, Z21, Z21
 	VAESENCLAST     Y16, Y1, Y1
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VBROADCASTI32X4 800(R9), Z17
+	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VAESENCLAST     Z17, Z4, Z4
 	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENCLAST     Y17, Y5, Y5
@@ -26592,41 +26112,36 @@ loop:
 	MOVL            CX, AX
 	SHRL            $0x01, AX
 	ANDL            AX, CX
-	MOVQ            72(SP), BX
-	MOVWLZX         (BX), AX
+	MOVWLZX         -8(SI), AX
 	BTL             $0x00, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         2(BX), AX
+	MOVWLZX         -6(SI), AX
 	BTL             $0x02, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         4(BX), AX
+	MOVWLZX         -4(SI), AX
 	BTL             $0x04, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         6(BX), AX
+	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Y17, Y13, Y13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x07
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-8
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Y21
 	MOVWLZX         (SI), AX
@@ -26634,59 +26149,49 @@ loop:
 	VPXORQ          -16(R12)(CX*1), X0, X16
 	VMOVDQA64       X16, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Y23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Y25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R14)(CX*1), X8, X16
-	VINSERTI64X2    $0x02, X16, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X16, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Y27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x03, X16, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
@@ -26731,20 +26236,20 @@ aad2:
 	JNE       esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ         96(SP), AX
+	ADDQ         $0x08, SI
+	MOVQ         80(SP), AX
 	VMOVDQU64    (AX), Z23
-	MOVQ         112(SP), AX
+	MOVQ         96(SP), AX
 	VMOVDQU64    (AX), Z24
-	MOVQ         128(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    (AX), Z25
-	MOVQ         144(SP), AX
+	MOVQ         128(SP), AX
 	VMOVDQU64    (AX), Z26
 	VSHUFI64X2   $0x44, Z24, Z23, Z27
 	VSHUFI64X2   $0x44, Z26, Z25, Z28
@@ -26786,13 +26291,13 @@ last:
 	VPXORQ       Z28, Z20, Z20
 	VPXORQ       Z27, Z21, Z21
 	VPXORQ       Z31, Z22, Z22
-	MOVQ         96(SP), AX
+	MOVQ         80(SP), AX
 	VMOVDQU64    64(AX), Y23
-	MOVQ         112(SP), AX
+	MOVQ         96(SP), AX
 	VMOVDQU64    64(AX), Y24
-	MOVQ         128(SP), AX
+	MOVQ         112(SP), AX
 	VMOVDQU64    64(AX), Y25
-	MOVQ         144(SP), AX
+	MOVQ         128(SP), AX
 	VMOVDQU64    64(AX), Y26
 	VINSERTI64X4 $0x01, Y24, Z23, Z27
 	VINSERTI64X4 $0x01, Y26, Z25, Z28
@@ -26816,7 +26321,8 @@ last:
 	VPTERNLOGQ   $0x96, Z28, Z3, Z21
 	VMOVDQU64    (SP), Z23
 	VPSHUFB      spread<>+0(SB), Z23, Z23
-	VPADDQ       aadBits<>+0(SB), Z23, Z23
+	VPSLLQ       $0x03, Z23, Z23
+	VPADDQ       toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ   $0x00, Z19, Z23, Z24
 	VPCLMULQDQ   $0x01, Z19, Z23, Z25
 	VPCLMULQDQ   $0x11, Z19, Z23, Z26
@@ -26837,24 +26343,23 @@ last:
 	MOVL         CX, AX
 	SHRL         $0x01, AX
 	ANDL         AX, CX
-	MOVQ         72(SP), BX
-	MOVWLZX      (BX), AX
+	MOVWLZX      -8(SI), AX
 	BTL          $0x00, CX
 	SETCS        36(DI)(AX*1)
-	MOVWLZX      2(BX), AX
+	MOVWLZX      -6(SI), AX
 	BTL          $0x02, CX
 	SETCS        36(DI)(AX*1)
-	MOVWLZX      4(BX), AX
+	MOVWLZX      -4(SI), AX
 	BTL          $0x04, CX
 	SETCS        36(DI)(AX*1)
-	MOVWLZX      6(BX), AX
+	MOVWLZX      -2(SI), AX
 	BTL          $0x06, CX
 	SETCS        36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -26862,213 +26367,193 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3
 
 // func gcmOpen256vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $152-40
+TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $136-40
 	MOVQ    jobs+0(FP), DI
 	MOVQ    group+8(FP), SI
+	ADDQ    $0x08, SI
 	MOVQ    n+16(FP), AX
-	MOVQ    AX, 80(SP)
-	MOVQ    SI, 64(SP)
+	MOVQ    AX, 64(SP)
+	MOVQ    SI, BX
 	XORL    DX, DX
-	MOVQ    64(SP), AX
-	MOVWLZX (AX), AX
+	MOVWLZX (BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 88(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 2(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 72(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 2(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 104(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 4(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 88(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 4(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 120(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	MOVQ    64(SP), AX
-	MOVWLZX 6(AX), AX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 104(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	MOVWLZX 6(BX), AX
 	ADDQ    DI, AX
-	MOVQ    (AX), BX
-	TESTQ   BX, BX
-	CMOVQEQ AX, BX
-	MOVQ    (BX), CX
-	CMPQ    CX, suite+24(FP)
-	SETNE   CL
-	ORB     CL, DL
-	MOVQ    8(BX), BX
-	MOVQ    BX, 136(SP)
-	TESTQ   BX, BX
-	SETEQ   CL
-	ORB     CL, DL
-	MOVQ    16(AX), CX
-	SUBQ    $0x54, CX
+	MOVQ    $0x00000053, CX
+	SUBQ    16(AX), CX
 	RORQ    $0x02, CX
-	CMPQ    CX, $0x0f
-	SETHI   CL
-	ORB     CL, DL
-	TESTL   DX, DX
+	CMPQ    CX, $-16
+	ADCQ    $+0, DX
+	MOVQ    (AX), CX
+	TESTQ   CX, CX
+	CMOVQEQ AX, CX
+	MOVQ    8(CX), AX
+	MOVQ    AX, 120(SP)
+	CMPQ    AX, $0x01
+	ADCQ    $+0, DX
+	MOVQ    (CX), CX
+	XORQ    suite+24(FP), CX
+	ORQ     CX, DX
+	TESTQ   DX, DX
 	JNE     none
 	MOVL    $0x000000fc, AX
 	KMOVW   AX, K5
-	MOVQ    SI, 72(SP)
 	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 96(SP)
+	MOVQ    AX, 80(SP)
 	VPXORQ  Z2, Z2, Z2
 	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 112(SP)
+	MOVQ    AX, 96(SP)
 	VPXORQ  Z6, Z6, Z6
 	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 128(SP)
+	MOVQ    AX, 112(SP)
 	VPXORQ  Z10, Z10, Z10
 	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 144(SP)
+	MOVQ    AX, 128(SP)
 	VPXORQ  Z14, Z14, Z14
 	VPXORQ  Z15, Z15, Z15
 
 loop:
-	MOVQ            64(SP), SI
+	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
-	MOVQ            88(SP), R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R12), X0
+	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
 	VPXORQ          576(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
-	MOVQ            104(SP), R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R13), X4
+	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
 	VPXORQ          576(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
-	MOVQ            120(SP), R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R14), X8
+	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
 	VPXORQ          576(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
-	MOVQ            136(SP), R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	VMOVQ           8(R15), X12
+	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
 	VPXORQ          576(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
 	SUBQ            $0x50, CX
-	MOVQ            $-1, AX
-	BZHIQ           CX, AX, CX
+	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
 	VBROADCASTI32X4 592(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Z16, Z1, Z1
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       (AX), Z24
 	VBROADCASTI32X4 592(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z5, Z5
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       (AX), Z26
 	VBROADCASTI32X4 592(R10), Z16
 	VAESENC         Z16, Z8, Z8
@@ -27106,264 +26591,252 @@ loop:
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x88, Z30, Z29, Z10
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x00, Z23, Z2, Z20
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VPCLMULQDQ      $0x01, Z23, Z2, Z21
 	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	LEAQ            8(SI), AX
-	CMPQ            80(SP), $0x04
-	CMOVQLS         SI, AX
-	MOVQ            AX, 64(SP)
+	CMPQ            64(SP), $0x04
+	CMOVQHI         AX, BX
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x11, Z23, Z2, Z22
 	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x10, Z23, Z2, Z27
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x00, Z24, Z6, Z28
 	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x01, Z24, Z6, Z29
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x11, Z24, Z6, Z30
+	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VPCLMULQDQ      $0x10, Z24, Z6, Z31
 	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x00, Z25, Z10, Z2
+	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VPTERNLOGQ      $0x96, Z28, Z2, Z20
 	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x01, Z25, Z10, Z27
+	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VPTERNLOGQ      $0x96, Z31, Z27, Z21
 	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x11, Z25, Z10, Z29
+	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VAESENC         Z16, Z9, Z9
+	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x00, Z26, Z14, Z28
+	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 656(R11), Z17
 	VPCLMULQDQ      $0x01, Z26, Z14, Z2
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VPTERNLOGQ      $0x96, Z6, Z2, Z21
+	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 672(R8), Z16
 	VPCLMULQDQ      $0x11, Z26, Z14, Z31
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x10, Z26, Z14, Z27
+	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 672(R9), Z17
 	VPXORQ          Z28, Z20, Z20
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
 	VPXORQ          Z27, Z21, Z21
+	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 672(R10), Z16
 	VPXORQ          Z31, Z22, Z22
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	MOVQ            64(SP), AX
-	MOVWLZX         (AX), AX
+	MOVWLZX         (BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 88(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 72(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 672(R11), Z17
-	MOVQ            96(SP), AX
+	MOVQ            80(SP), AX
 	VMOVDQU64       64(AX), Z23
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	MOVQ            112(SP), AX
+	MOVQ            96(SP), AX
 	VMOVDQU64       64(AX), Z24
+	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 688(R8), Z16
-	MOVQ            128(SP), AX
+	MOVQ            112(SP), AX
 	VMOVDQU64       64(AX), Z25
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	MOVQ            144(SP), AX
+	MOVQ            128(SP), AX
 	VMOVDQU64       64(AX), Z26
+	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 688(R9), Z17
 	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0x44, Z26, Z25, Z28
+	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 688(R10), Z16
 	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xee, Z26, Z25, Z30
+	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 688(R11), Z17
 	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xdd, Z28, Z27, Z24
-	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0xdd, Z30, Z29, Z26
-	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0x44, Z7, Z3, Z27
+	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0x44, Z15, Z11, Z28
-	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xee, Z7, Z3, Z29
+	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xee, Z15, Z11, Z30
-	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x88, Z28, Z27, Z3
+	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xdd, Z28, Z27, Z7
-	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z30, Z29, Z11
+	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0xdd, Z30, Z29, Z15
-	VBROADCASTI32X4 720(R9), Z17
+	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x00, Z23, Z3, Z27
+	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	MOVQ            64(SP), AX
-	MOVWLZX         2(AX), AX
-	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 104(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VBROADCASTI32X4 720(R10), Z16
 	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VBROADCASTI32X4 720(R11), Z17
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VBROADCASTI32X4 736(R9), Z17
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 736(R10), Z16
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 736(R11), Z17
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
-	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z25, Z11, Z27
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 752(R8), Z16
-	VPCLMULQDQ      $0x01, Z25, Z11, Z31
-	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x11, Z25, Z11, Z29
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z17
-	VPCLMULQDQ      $0x10, Z25, Z11, Z30
-	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z31, Z30, Z21
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 752(R10), Z16
-	VPCLMULQDQ      $0x00, Z26, Z15, Z28
-	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z27, Z28, Z20
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 752(R11), Z17
-	VPCLMULQDQ      $0x01, Z26, Z15, Z3
-	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x11, Z26, Z15, Z7
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 768(R8), Z16
-	VPTERNLOGQ      $0x96, Z29, Z7, Z22
-	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, Z26, Z15, Z31
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z17
-	MOVQ            64(SP), AX
-	MOVWLZX         4(AX), AX
+	MOVWLZX         2(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 120(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
-	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z3, Z31, Z21
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 768(R10), Z16
-	VMOVDQU64       (SP), Z23
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 88(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x11, Z23, Z3, Z29
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, Z23, Z3, Z30
+	VBROADCASTI32X4 720(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z28, Z30, Z21
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, Z24, Z7, Z31
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPTERNLOGQ      $0x96, Z27, Z31, Z20
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x01, Z24, Z7, Z28
+	VBROADCASTI32X4 736(R9), Z17
+	VPCLMULQDQ      $0x11, Z24, Z7, Z30
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPTERNLOGQ      $0x96, Z29, Z30, Z22
+	VBROADCASTI32X4 736(R10), Z16
+	VPCLMULQDQ      $0x10, Z24, Z7, Z3
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	VBROADCASTI32X4 736(R11), Z17
+	VPCLMULQDQ      $0x00, Z25, Z11, Z27
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x01, Z25, Z11, Z31
+	VBROADCASTI32X4 752(R8), Z16
+	VPCLMULQDQ      $0x11, Z25, Z11, Z29
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x10, Z25, Z11, Z30
+	VBROADCASTI32X4 752(R9), Z17
+	VPTERNLOGQ      $0x96, Z31, Z30, Z21
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x00, Z26, Z15, Z28
+	VBROADCASTI32X4 752(R10), Z16
+	VPTERNLOGQ      $0x96, Z27, Z28, Z20
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x01, Z26, Z15, Z3
+	VBROADCASTI32X4 752(R11), Z17
+	VPCLMULQDQ      $0x11, Z26, Z15, Z7
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z29, Z7, Z22
+	VBROADCASTI32X4 768(R8), Z16
+	VPCLMULQDQ      $0x10, Z26, Z15, Z31
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z3, Z31, Z21
+	VBROADCASTI32X4 768(R9), Z17
+	MOVWLZX         4(BX), AX
+	ADDQ            DI, AX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
+	RORQ            $0x02, CX
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 104(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VMOVDQU64       (SP), Z23
+	VBROADCASTI32X4 768(R10), Z16
 	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         Z16, Z8, Z8
+	VPSLLQ          $0x03, Z23, Z23
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 768(R11), Z17
-	VPADDQ          aadBits<>+0(SB), Z23, Z23
+	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x00, Z19, Z23, Z24
 	VAESENC         Z17, Z13, Z13
@@ -27409,41 +26882,36 @@ loop:
 	MOVL            CX, AX
 	SHRL            $0x01, AX
 	ANDL            AX, CX
-	MOVQ            72(SP), BX
-	MOVWLZX         (BX), AX
+	MOVWLZX         -8(SI), AX
 	BTL             $0x00, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         2(BX), AX
+	MOVWLZX         -6(SI), AX
 	BTL             $0x02, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         4(BX), AX
+	MOVWLZX         -4(SI), AX
 	BTL             $0x04, CX
 	SETCS           36(DI)(AX*1)
-	MOVWLZX         6(BX), AX
+	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVQ            64(SP), AX
-	MOVWLZX         6(AX), AX
+	MOVWLZX         6(BX), AX
 	ADDQ            DI, AX
-	MOVQ            (AX), BX
-	TESTQ           BX, BX
-	CMOVQEQ         AX, BX
-	MOVQ            (BX), CX
-	CMPQ            CX, suite+24(FP)
-	SETNE           CL
-	ORB             CL, DL
-	MOVQ            8(BX), BX
-	MOVQ            BX, 136(SP)
-	TESTQ           BX, BX
-	SETEQ           CL
-	ORB             CL, DL
-	MOVQ            16(AX), CX
-	SUBQ            $0x54, CX
+	MOVQ            $0x00000053, CX
+	SUBQ            16(AX), CX
 	RORQ            $0x02, CX
-	CMPQ            CX, $0x0f
-	SETHI           CL
-	ORB             CL, DL
+	CMPQ            CX, $-16
+	ADCQ            $+0, DX
+	MOVQ            (AX), CX
+	TESTQ           CX, CX
+	CMOVQEQ         AX, CX
+	MOVQ            8(CX), AX
+	MOVQ            AX, 120(SP)
+	CMPQ            AX, $0x01
+	ADCQ            $+0, DX
+	MOVQ            (CX), CX
+	XORQ            suite+24(FP), CX
+	ORQ             CX, DX
 	VMOVDQU64       (R12), Z20
 	VMOVDQU8.Z      64(R12), K1, Z21
 	MOVWLZX         (SI), AX
@@ -27451,59 +26919,49 @@ loop:
 	VPXORQ          -16(R12)(CX*1), X0, X16
 	VMOVDQA64       X16, X18
 	VMOVDQU64       560(R8), X19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R8)(AX*1), AX
-	MOVQ            AX, 96(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
 	MOVQ            CX, (SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R8)(CX*1), AX
+	MOVQ            AX, 80(SP)
 	VMOVDQU64       (R13), Z22
 	VMOVDQU8.Z      64(R13), K2, Z23
 	MOVWLZX         2(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Z18, Z18
-	VINSERTI64X2    $0x01, 560(R9), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R9)(AX*1), AX
-	MOVQ            AX, 112(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y18, Y18
+	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
 	MOVQ            CX, 16(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R9)(CX*1), AX
+	MOVQ            AX, 96(SP)
 	VMOVDQU64       (R14), Z24
 	VMOVDQU8.Z      64(R14), K3, Z25
 	MOVWLZX         4(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R14)(CX*1), X8, X16
-	VINSERTI64X2    $0x02, X16, Z18, Z18
-	VINSERTI64X2    $0x02, 560(R10), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R10)(AX*1), AX
-	MOVQ            AX, 128(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VMOVDQA64       X16, X31
+	VMOVDQU64       560(R10), X30
 	MOVQ            CX, 32(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R10)(CX*1), AX
+	MOVQ            AX, 112(SP)
 	VMOVDQU64       (R15), Z26
 	VMOVDQU8.Z      64(R15), K4, Z27
 	MOVWLZX         6(SI), AX
 	MOVQ            16(DI)(AX*1), CX
 	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x03, X16, Z18, Z18
-	VINSERTI64X2    $0x03, 560(R11), Z19, Z19
-	LEAQ            15(CX), AX
-	ANDQ            $-16, AX
-	NEGQ            AX
-	LEAQ            576(R11)(AX*1), AX
-	MOVQ            AX, 144(SP)
-	SUBQ            $0x20, CX
-	SHLQ            $0x03, CX
+	VINSERTI64X2    $0x01, X16, Y31, Y31
+	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
+	VINSERTI64X4    $0x01, Y31, Z18, Z18
+	VINSERTI64X4    $0x01, Y30, Z19, Z19
 	MOVQ            CX, 48(SP)
+	NEGQ            CX
+	ANDQ            $-16, CX
+	LEAQ            576(R11)(CX*1), AX
+	MOVQ            AX, 128(SP)
 	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
 	VPXORQ          Z0, Z20, K5, Z20
 	VMOVDQU64       Z20, (R12)
@@ -27548,20 +27006,20 @@ aad2:
 	JNE       esn3
 
 aad3:
-	MOVQ  SI, 72(SP)
-	SUBQ  $0x04, 80(SP)
+	SUBQ  $0x04, 64(SP)
 	JEQ   last
-	TESTL DX, DX
+	TESTQ DX, DX
 	JEQ   loop
 
 last:
-	MOVQ       96(SP), AX
+	ADDQ       $0x08, SI
+	MOVQ       80(SP), AX
 	VMOVDQU64  (AX), Z23
-	MOVQ       112(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  (AX), Z24
-	MOVQ       128(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  (AX), Z25
-	MOVQ       144(SP), AX
+	MOVQ       128(SP), AX
 	VMOVDQU64  (AX), Z26
 	VSHUFI64X2 $0x44, Z24, Z23, Z27
 	VSHUFI64X2 $0x44, Z26, Z25, Z28
@@ -27603,13 +27061,13 @@ last:
 	VPXORQ     Z28, Z20, Z20
 	VPXORQ     Z27, Z21, Z21
 	VPXORQ     Z31, Z22, Z22
-	MOVQ       96(SP), AX
+	MOVQ       80(SP), AX
 	VMOVDQU64  64(AX), Z23
-	MOVQ       112(SP), AX
+	MOVQ       96(SP), AX
 	VMOVDQU64  64(AX), Z24
-	MOVQ       128(SP), AX
+	MOVQ       112(SP), AX
 	VMOVDQU64  64(AX), Z25
-	MOVQ       144(SP), AX
+	MOVQ       128(SP), AX
 	VMOVDQU64  64(AX), Z26
 	VSHUFI64X2 $0x44, Z24, Z23, Z27
 	VSHUFI64X2 $0x44, Z26, Z25, Z28
@@ -27653,7 +27111,8 @@ last:
 	VPTERNLOGQ $0x96, Z3, Z31, Z21
 	VMOVDQU64  (SP), Z23
 	VPSHUFB    spread<>+0(SB), Z23, Z23
-	VPADDQ     aadBits<>+0(SB), Z23, Z23
+	VPSLLQ     $0x03, Z23, Z23
+	VPADDQ     toBits<>+0(SB), Z23, Z23
 	VPCLMULQDQ $0x00, Z19, Z23, Z24
 	VPCLMULQDQ $0x01, Z19, Z23, Z25
 	VPCLMULQDQ $0x11, Z19, Z23, Z26
@@ -27674,24 +27133,23 @@ last:
 	MOVL       CX, AX
 	SHRL       $0x01, AX
 	ANDL       AX, CX
-	MOVQ       72(SP), BX
-	MOVWLZX    (BX), AX
+	MOVWLZX    -8(SI), AX
 	BTL        $0x00, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    2(BX), AX
+	MOVWLZX    -6(SI), AX
 	BTL        $0x02, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    4(BX), AX
+	MOVWLZX    -4(SI), AX
 	BTL        $0x04, CX
 	SETCS      36(DI)(AX*1)
-	MOVWLZX    6(BX), AX
+	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
 	VZEROUPPER
 
 none:
 	MOVQ n+16(FP), AX
-	SUBQ 80(SP), AX
+	SUBQ 64(SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
@@ -27699,26 +27157,26 @@ esn0:
 	VPSHUFD      $0xe8, X2, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x20, 2(SP)
+	MOVB         $0x04, 2(SP)
 	JMP          aad0
 
 esn1:
 	VPSHUFD      $0xe8, X6, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x20, 18(SP)
+	MOVB         $0x04, 18(SP)
 	JMP          aad1
 
 esn2:
 	VPSHUFD      $0xe8, X10, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x20, 34(SP)
+	MOVB         $0x04, 34(SP)
 	JMP          aad2
 
 esn3:
 	VPSHUFD      $0xe8, X14, X16
 	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
 	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x20, 50(SP)
+	MOVB         $0x04, 50(SP)
 	JMP          aad3

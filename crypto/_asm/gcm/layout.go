@@ -109,8 +109,11 @@ var (
 	counters = table("counters", lowBytes()...)
 	// How long the AAD is, in the block of lengths, bytes reversed; and how much longer with ESN.
 	aadBits = table("aadBits", repeat(4, 0, 0, 64, 0)...)
-	// Takes the text's bits, two bytes, and the AAD's, one, to the halves of the block.
+	// Takes a packet's length, two bytes, and what ESN adds to the AAD, one, to the
+	// halves of the block; and makes of them, in bits, what the block has.
 	spread  = table("spread", repeat(4, 0x80800100, 0x80808080, 0x80808002, 0x80808080)...)
+	toBits  = table("toBits", repeat(4, 1<<32-8*(blockLen+tagLen), 1<<32-1, 64, 0)...)
+	ones    = table("ones", repeat(2, 1<<32-1)...)
 	esnBits = table("esnBits", repeat(4, 0, 0, 32, 0)...)
 	// The field's polynomial x^128 + x^7 + x^2 + x + 1, bits reversed: its high
 	// half reduces, all of it takes up the bit that a shift by one pushes out.

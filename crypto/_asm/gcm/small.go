@@ -31,18 +31,17 @@ type small struct {
 	// processor's store queue bounds how far it looks ahead.
 	nextKey     [wide]operand.Mem // of the four that is looked up
 	firstPower  [wide]operand.Mem // of the four in GHASH
-	lengths     operand.Mem       // bits of text of the four in GHASH, a lane a packet; in the third byte what ESN adds to the AAD
-	ahead, past operand.Mem       // the places in group of the four that is looked up, and of that in GHASH
+	lengths     operand.Mem       // of the four in GHASH, a lane a packet; in the third byte what ESN adds to the AAD
 	left, suite operand.Mem
 }
 
-// Registers of the small kernels. What is woven keeps nothing in the first three
+// Registers of the small kernels. What is woven keeps nothing in the first two
 // from one step to the next.
 var (
 	smallA = reg.RAX
-	smallB = reg.RBX
 	smallC = reg.RCX
-	unfit  = reg.RDX // whether one of the next four is
+	ahead  = reg.RBX // the place in group of the four that is looked up
+	unfit  = reg.RDX // not 0 if one of those is
 	textK  = reg.K5  // quadwords of a packet's first register but the header
 	flagK  = reg.K6
 )
@@ -67,7 +66,7 @@ func small512(seal bool, rounds, blocks int) {
 		bytesK: [wide]reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4},
 	}
 	for i := range wide {
-		s.aes[i], s.cipher[i] = take(s.size()), take(s.size())
+		s.aes[i], s.cipher[i] = take(max(s.size(), 2)), take(s.size())
 	}
 	s.key, s.mask, s.power = [2]reg.VecPhysical(take(2)), take(1)[0], take(1)[0]
 	s.pool = z
@@ -81,9 +80,10 @@ func small512(seal bool, rounds, blocks int) {
 	s.text()
 	SUBQ(operand.U8(wide), s.left)
 	JEQ(operand.LabelRef("last"))
-	TESTL(unfit.As32(), unfit.As32())
+	TESTQ(unfit, unfit)
 	JEQ(operand.LabelRef("loop"))
 	Label("last")
+	ADDQ(operand.U8(2*wide), group)
 	emit(s.hash())
 	VZEROUPPER()
 	Label("none")
@@ -109,11 +109,23 @@ func (s *small) part(v int, r reg.VecPhysical) reg.VecPhysical {
 	return r
 }
 
+// halves tells whether AES takes half registers, of which there are enough for
+// the smallest packets: to bring round keys to two lanes costs half as much.
+func (s *small) halves() bool { return s.blocks == 4 }
+
+// stream is r, or its lower half, as register v of a packet in AES.
+func (s *small) stream(v int, r reg.VecPhysical) reg.VecPhysical {
+	if s.halves() {
+		return r.AsY().(reg.VecPhysical)
+	}
+	return s.part(v, r)
+}
+
 // frame lays out what is in memory.
 func (s *small) frame() {
-	local := AllocLocal(laneLen + 8*(2*wide+3))
+	local := AllocLocal(laneLen + 8*(2*wide+1))
 	s.lengths = local
-	slots := []*operand.Mem{&s.ahead, &s.past, &s.left}
+	slots := []*operand.Mem{&s.left}
 	for i := range wide {
 		slots = append(slots, &s.nextKey[i], &s.firstPower[i])
 	}
@@ -128,18 +140,18 @@ func (s *small) frame() {
 func (s *small) enter() {
 	Load(Param("jobs"), jobs)
 	Load(Param("group"), group)
+	ADDQ(operand.U8(2*wide), group) // before it are the first four again
 	Load(Param("n"), smallA)
 	MOVQ(smallA, s.left)
-	MOVQ(group, s.ahead)
+	MOVQ(group, ahead)
 	XORL(unfit.As32(), unfit.As32())
 	for i := range wide {
 		s.check(i)
 	}
-	TESTL(unfit.As32(), unfit.As32())
+	TESTQ(unfit, unfit)
 	JNE(operand.LabelRef("none"))
 	MOVL(operand.U32(0xfc), smallA.As32())
 	KMOVW(smallA.As32(), textK)
-	MOVQ(group, s.past)
 	LEAQ(counters, smallA)
 	for i := range wide {
 		MOVQ(smallA, s.firstPower[i])
@@ -154,8 +166,7 @@ func (s *small) lookup() []step {
 	list := []step{func() {
 		LEAQ(mem(group, 2*wide), smallA)
 		CMPQ(s.left, operand.U8(wide))
-		CMOVQLS(group, smallA)
-		MOVQ(smallA, s.ahead)
+		CMOVQHI(smallA, ahead)
 	}}
 	for i := range wide {
 		list = append(list, func() { s.check(i) })
@@ -166,65 +177,63 @@ func (s *small) lookup() []step {
 // check looks job i of the next four up, and tells whether it has a living key
 // of the suite and a packet of a length for this kernel.
 func (s *small) check(i int) {
-	job, key, length := smallA, smallB, smallC
-	bad := func(set func(operand.Op)) {
-		set(smallC.As8())
-		ORB(smallC.As8(), unfit.As8())
-	}
-	MOVQ(s.ahead, job)
-	s.at(job, i, job)
-	ADDQ(jobs, job)
-	MOVQ(mem(job, jobKey), key)
-	TESTQ(key, key)
-	CMOVQEQ(job, key) // without a key, the job passes for one whose suite is nil
-	MOVQ(mem(key, keySuite), smallC)
-	CMPQ(smallC, s.suite)
-	bad(SETNE)
-	MOVQ(mem(key, keyGCM), key)
-	MOVQ(key, s.nextKey[i])
-	TESTQ(key, key)
-	bad(SETEQ)
+	job, length, key := smallA, smallC, smallC
 	least := 4*(s.size()-1)*blockLen + 4 // without ICV
 	if s.size() == 1 {
 		least += blockLen
 	}
-	MOVQ(mem(job, jobLen), length)
-	SUBQ(operand.U8(least+tagLen), length)
-	RORQ(operand.U8(2), length) // of a multiple of four
-	CMPQ(length, operand.U8((s.blocks*blockLen-least)/4))
-	bad(SETHI)
+	s.at(ahead, i, job)
+	ADDQ(jobs, job)
+	MOVQ(operand.U32(least+tagLen-1), length)
+	SUBQ(mem(job, jobLen), length)
+	RORQ(operand.U8(2), length) // the complement of how many words there are above the least
+	CMPQ(length, operand.I8(^((s.blocks*blockLen - least) / 4)))
+	ADCQ(operand.I8(0), unfit)
+	MOVQ(mem(job, jobKey), key)
+	TESTQ(key, key)
+	CMOVQEQ(job, key) // without a key, the job passes for one whose suite is nil
+	MOVQ(mem(key, keyGCM), smallA)
+	MOVQ(smallA, s.nextKey[i])
+	CMPQ(smallA, operand.U8(1))
+	ADCQ(operand.I8(0), unfit)
+	MOVQ(mem(key, keySuite), smallC)
+	XORQ(s.suite, smallC)
+	ORQ(smallC, unfit)
 }
 
 // counters goes on to the next four and makes their counter blocks. To seal, it
 // writes the IV: the sequence number, high half first.
 func (s *small) counters() {
-	MOVQ(s.ahead, group)
+	MOVQ(ahead, group)
 	for i, a := range s.aes {
 		key, ptr, x := s.keys[i], s.ptr[i], a[0].AsX()
 		s.at(group, i, smallA)
-		MOVQ(s.nextKey[i], key)
 		MOVQ(field(smallA, jobPkt), ptr)
 		MOVQ(field(smallA, jobLen), smallC)
 		if s.seal {
 			MOVL(field(smallA, jobSeqHi), smallA.As32())
-			MOVL(mem(ptr, 4), smallB.As32())
+			MOVL(mem(ptr, 4), key.As32())
 			BSWAPL(smallA.As32())
-			SHLQ(operand.U8(32), smallB)
-			ORQ(smallA, smallB)
-			MOVQ(smallB, mem(ptr, 8))
-			VMOVQ(smallB, x)
+			SHLQ(operand.U8(32), key)
+			ORQ(key, smallA)
+			MOVQ(smallA, mem(ptr, 8))
+			VMOVQ(smallA, x)
 		} else {
 			VMOVQ(mem(ptr, 8), x)
 		}
+		MOVQ(s.nextKey[i], key)
 		VPSLLDQ(operand.U8(4), x, x)
 		VPXORQ(roundKey(key, 0), x, x)
-		VSHUFI64X2(operand.U8(0), a[0], a[0], a[0])
-		for v := s.size() - 1; v >= 0; v-- {
-			VPXORQ(counters.Offset(vecLen*v), s.part(v, a[0]), s.part(v, a[v]))
+		VSHUFI64X2(operand.U8(0), s.stream(0, a[0]), s.stream(0, a[0]), s.stream(0, a[0]))
+		for v := len(a) - 1; v >= 0; v-- {
+			at := vecLen * v
+			if s.halves() {
+				at = vecLen / 2 * v
+			}
+			VPXORQ(counters.Offset(at), s.stream(v, a[0]), s.stream(v, a[v]))
 		}
 		SUBQ(operand.U8(tagLen+vecLen*(s.size()-1)), smallC)
-		MOVQ(operand.I32(-1), smallA)
-		BZHIQ(smallC, smallA, smallC)
+		BZHIQ(smallC, ones, smallC)
 		KMOVQ(smallC, s.bytesK[i])
 	}
 }
@@ -234,9 +243,9 @@ func (s *small) encrypt() (list []step) {
 	for r := 1; r <= s.rounds; r++ {
 		for i := range wide {
 			k := s.key[i%len(s.key)]
-			list = append(list, func() { VBROADCASTI32X4(roundKey(s.keys[i], r), k) })
+			list = append(list, func() { VBROADCASTI32X4(roundKey(s.keys[i], r), s.stream(0, k)) })
 			for v, a := range s.aes[i] {
-				k, a := s.part(v, k), s.part(v, a)
+				k, a := s.stream(v, k), s.stream(v, a)
 				list = append(list, func() {
 					if r < s.rounds {
 						VAESENC(k, a, a)
@@ -266,15 +275,17 @@ func (s *small) text() {
 		s.lanes(i)
 	}
 	for i := range wide {
-		for v, a := range s.aes[i] {
-			s.crypt(i, v, s.part(v, a), in(i, v))
+		if a := s.aes[i]; s.halves() {
+			VINSERTI64X4(operand.U8(1), a[1].AsY(), a[0], a[0])
+		}
+		for v := range s.size() {
+			s.crypt(i, v, s.part(v, s.aes[i][v]), in(i, v))
 		}
 		s.at(group, i, smallA)
 		CMPB(field(smallA, jobESN), operand.U8(0))
 		JNE(operand.LabelRef(label("esn%d", i)))
 		Label(label("aad%d", i))
 	}
-	MOVQ(group, s.past)
 }
 
 // lanes leaves all of packet i that hash takes but ciphertext.
@@ -288,21 +299,26 @@ func (s *small) lanes(i int) {
 		mask = x
 	}
 	h := mem(s.keys[i], keyPowers+blockLen*(powers-1))
-	if i == 0 {
-		VMOVDQA64(mask, s.mask.AsX())
-		VMOVDQU64(h, s.power.AsX())
-	} else {
-		VINSERTI64X2(operand.U8(i), mask, s.mask, s.mask)
-		VINSERTI64X2(operand.U8(i), h, s.power, s.power)
+	masks, hs := s.mask, s.power
+	if i >= wide/2 { // the upper half of a register is filled by itself: that takes half the time
+		masks, hs = s.pool[len(s.pool)-1], s.pool[len(s.pool)-2]
 	}
-	LEAQ(operand.Mem{Base: length, Disp: blockLen - 1}, smallA)
-	ANDQ(operand.I8(-blockLen), smallA) // a block for the tag is one for the lengths
-	NEGQ(smallA)
-	LEAQ(operand.Mem{Base: s.keys[i], Index: smallA, Scale: 1, Disp: keyPowers + blockLen*powers}, smallA)
-	MOVQ(smallA, s.firstPower[i])
-	SUBQ(operand.U8(blockLen+tagLen), length)
-	SHLQ(operand.U8(3), length)
+	if i%2 == 0 {
+		VMOVDQA64(mask, masks.AsX())
+		VMOVDQU64(h, hs.AsX())
+	} else {
+		VINSERTI64X2(operand.U8(1), mask, masks.AsY(), masks.AsY())
+		VINSERTI64X2(operand.U8(1), h, hs.AsY(), hs.AsY())
+	}
+	if i == wide-1 {
+		VINSERTI64X4(operand.U8(1), masks.AsY(), s.mask, s.mask)
+		VINSERTI64X4(operand.U8(1), hs.AsY(), s.power, s.power)
+	}
 	MOVQ(length, s.lengths.Offset(blockLen*i))
+	NEGQ(length)
+	ANDQ(operand.I8(-blockLen), length) // blocks, of which one for the tag: there is one for the lengths
+	LEAQ(operand.Mem{Base: s.keys[i], Index: length, Scale: 1, Disp: keyPowers + blockLen*powers}, smallA)
+	MOVQ(smallA, s.firstPower[i])
 }
 
 // crypt adds key stream a to text c, register v of packet i. Block 0 is the
@@ -343,7 +359,7 @@ func (s *small) esn(i int) {
 	VPSHUFD(operand.U8(3<<6|2<<4|2<<2|0), a.AsX(), x)
 	VPINSRD(operand.U8(2), field(smallA, jobSeqHi), x, x)
 	VINSERTI64X2(operand.U8(0), x, a, a)
-	MOVB(operand.U8(32), s.lengths.Offset(blockLen*i+2))
+	MOVB(operand.U8(4), s.lengths.Offset(blockLen*i+2))
 	JMP(operand.LabelRef(label("aad%d", i)))
 }
 
@@ -381,7 +397,8 @@ func (s *small) hash() (list []step) {
 	l := p.take()
 	add(func() { VMOVDQU64(s.lengths, l) })
 	add(func() { VPSHUFB(spread, l, l) })
-	add(func() { VPADDQ(aadBits, l, l) })
+	add(func() { VPSLLQ(operand.U8(3), l, l) })
+	add(func() { VPADDQ(toBits, l, l) })
 	list = append(list, p.schoolbook(l, s.power)...)
 	list = append(list, p.reduce()...)
 	return append(list, s.finish(high)...)
@@ -420,9 +437,8 @@ func (s *small) finish(sum reg.VecPhysical) (list []step) {
 	if s.seal {
 		for i := range wide {
 			add(func() {
-				job, end := smallA, smallB
-				MOVQ(s.past, job)
-				s.at(job, i, job)
+				job, end := smallA, smallC
+				s.at(group, i-wide, job)
 				MOVQ(field(job, jobPkt), end)
 				ADDQ(field(job, jobLen), end)
 				VEXTRACTI64X2(operand.U8(i), sum, mem(end, -tagLen))
@@ -438,9 +454,8 @@ func (s *small) finish(sum reg.VecPhysical) (list []step) {
 		MOVL(equal.As32(), half.As32())
 		SHRL(operand.U8(1), half.As32())
 		ANDL(half.As32(), equal.As32()) // bit 2i: both halves of tag i are equal
-		MOVQ(s.past, smallB)
 		for i := range wide {
-			s.at(smallB, i, smallA)
+			s.at(group, i-wide, smallA)
 			BTL(operand.U8(2*i), equal.As32())
 			SETCS(field(smallA, jobOK))
 		}
