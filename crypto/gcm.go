@@ -21,7 +21,7 @@ type gcmKernel struct {
 	seal, open [3]gcmFuncs
 }
 
-// gcmFuncs are the functions for packets of up to 64, 96 and 128 bytes without
+// gcmFuncs are the functions for packets of up to 64, 80 and 128 bytes without
 // ICV, and for those of any size. Those for small ones may be nil.
 type gcmFuncs struct {
 	small [gcmAny]gcmSmall
@@ -156,7 +156,7 @@ func gcmSize(n int) int {
 	switch {
 	case n <= 64+aeadTagLen:
 		return 0
-	case n <= 96+aeadTagLen:
+	case n <= 80+aeadTagLen:
 		return 1
 	case n <= 128+aeadTagLen:
 		return 2

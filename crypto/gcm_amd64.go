@@ -21,14 +21,14 @@ var gcmKernels = [numTiers]gcmKernel{
 	VAES512: {
 		expand: expandGCM,
 		seal: [3]gcmFuncs{
-			{small: [3]gcmSmall{gcmSeal128vaes512of4, gcmSeal128vaes512of6, gcmSeal128vaes512of8}, any: gcmSeal128vaes512},
-			{small: [3]gcmSmall{gcmSeal192vaes512of4, gcmSeal192vaes512of6, gcmSeal192vaes512of8}, any: gcmSeal192vaes512},
-			{small: [3]gcmSmall{gcmSeal256vaes512of4, gcmSeal256vaes512of6, gcmSeal256vaes512of8}, any: gcmSeal256vaes512},
+			{small: [3]gcmSmall{gcmSeal128vaes512of4, gcmSeal128vaes512of5, gcmSeal128vaes512of8}, any: gcmSeal128vaes512},
+			{small: [3]gcmSmall{gcmSeal192vaes512of4, gcmSeal192vaes512of5, gcmSeal192vaes512of8}, any: gcmSeal192vaes512},
+			{small: [3]gcmSmall{gcmSeal256vaes512of4, gcmSeal256vaes512of5, gcmSeal256vaes512of8}, any: gcmSeal256vaes512},
 		},
 		open: [3]gcmFuncs{
-			{small: [3]gcmSmall{gcmOpen128vaes512of4, gcmOpen128vaes512of6, gcmOpen128vaes512of8}, any: gcmOpen128vaes512},
-			{small: [3]gcmSmall{gcmOpen192vaes512of4, gcmOpen192vaes512of6, gcmOpen192vaes512of8}, any: gcmOpen192vaes512},
-			{small: [3]gcmSmall{gcmOpen256vaes512of4, gcmOpen256vaes512of6, gcmOpen256vaes512of8}, any: gcmOpen256vaes512},
+			{small: [3]gcmSmall{gcmOpen128vaes512of4, gcmOpen128vaes512of5, gcmOpen128vaes512of8}, any: gcmOpen128vaes512},
+			{small: [3]gcmSmall{gcmOpen192vaes512of4, gcmOpen192vaes512of5, gcmOpen192vaes512of8}, any: gcmOpen192vaes512},
+			{small: [3]gcmSmall{gcmOpen256vaes512of4, gcmOpen256vaes512of5, gcmOpen256vaes512of8}, any: gcmOpen256vaes512},
 		},
 	},
 }
@@ -51,13 +51,13 @@ func gcmSetup(powers *[gcmPowers][16]byte, keys *aesSchedule, rounds int)
 
 // The kernels seal or open the jobs at the offsets of group, n of them, and set OK.
 // The IV is in the packet; Seal writes the ICV. Open leaves the text of a
-// refused packet as garbage. Those called of4, of6 and of8 are a gcmSmall.
+// refused packet as garbage. Those called of4, of5 and of8 are a gcmSmall.
 
 //go:noescape
 func gcmSeal128vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal128vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
+func gcmSeal128vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmSeal128vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
@@ -69,7 +69,7 @@ func gcmSeal128vaes512(jobs *Job, group *uint16, n int)
 func gcmOpen128vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen128vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
+func gcmOpen128vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmOpen128vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
@@ -81,7 +81,7 @@ func gcmOpen128vaes512(jobs *Job, group *uint16, n int)
 func gcmSeal192vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal192vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
+func gcmSeal192vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmSeal192vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
@@ -93,7 +93,7 @@ func gcmSeal192vaes512(jobs *Job, group *uint16, n int)
 func gcmOpen192vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen192vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
+func gcmOpen192vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmOpen192vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
@@ -105,7 +105,7 @@ func gcmOpen192vaes512(jobs *Job, group *uint16, n int)
 func gcmSeal256vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal256vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
+func gcmSeal256vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmSeal256vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
@@ -117,7 +117,7 @@ func gcmSeal256vaes512(jobs *Job, group *uint16, n int)
 func gcmOpen256vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen256vaes512of6(jobs *Job, group *gcmList, n int, suite *Suite) int
+func gcmOpen256vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
 func gcmOpen256vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int

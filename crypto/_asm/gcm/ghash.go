@@ -109,14 +109,23 @@ func (p *product) add(x reg.VecPhysical, y operand.Op) (list []step) {
 	return list
 }
 
-// schoolbook does what add does with four products. That is faster where the
-// halves' sums would be made up for few products.
-func (p *product) schoolbook(x reg.VecPhysical, y operand.Op) (list []step) {
+// schoolbook does what add does with four products, in one step: that is faster
+// where the halves' sums would be made up for few products. VPCLMULQDQ comes from
+// the microcode sequencer, and next to each other they switch to it once.
+func (p *product) schoolbook(x reg.VecPhysical, y operand.Op) []step {
 	p.whole = true
-	list = append(list, p.multiply(&p.low, 0x00, x, y)...)
-	list = append(list, p.multiply(&p.mid, 0x01, x, y)...)
-	list = append(list, p.multiply(&p.high, 0x11, x, y)...)
-	return append(list, p.multiply(&p.mid, 0x10, x, y)...)
+	if len(p.free) < 4 {
+		panic("too few registers: a product would take one that a sum still needs")
+	}
+	var products, sums []step
+	for _, half := range []struct {
+		to  *sum
+		imm uint8
+	}{{&p.low, 0x00}, {&p.mid, 0x01}, {&p.high, 0x11}, {&p.mid, 0x10}} {
+		list := p.multiply(half.to, half.imm, x, y)
+		products, sums = append(products, list[0]), append(sums, list[1:]...)
+	}
+	return []step{func() { emit(products); emit(sums) }}
 }
 
 // flush adds what is pending.

@@ -17,7 +17,7 @@ func main() {
 		for _, rounds := range []int{10, 12, 14} {
 			stream512(seal, rounds)
 			stream256(seal, rounds)
-			for _, blocks := range []int{4, 6, 8} {
+			for _, blocks := range []int{4, 5, 8} {
 				small512(seal, rounds, blocks)
 			}
 		}

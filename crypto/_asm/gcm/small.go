@@ -16,7 +16,7 @@ const wide = 4
 type small struct {
 	seal      bool
 	rounds    int
-	blocks    int // 4, 6 or 8: a register, one and a half, or two
+	blocks    int // 4, 5 or 8: a register, one and a quarter, or two
 	keys, ptr [wide]reg.GPPhysical
 	aes       [wide][]reg.VecPhysical // counter blocks, then key stream
 	cipher    [wide][]reg.VecPhysical // ciphertext with its bytes reversed
@@ -100,11 +100,11 @@ func small512(seal bool, rounds, blocks int) {
 // size is how many registers a packet takes.
 func (s *small) size() int { return (s.blocks + 3) / 4 }
 
-// part is r, or its lower half if it is a packet's register v of which no more
+// part is r, or its lowest lane if it is a packet's register v of which no more
 // is needed: AES of that takes half the time.
 func (s *small) part(v int, r reg.VecPhysical) reg.VecPhysical {
-	if s.blocks == 6 && v == 1 {
-		return r.AsY().(reg.VecPhysical)
+	if s.blocks == 5 && v == 1 {
+		return r.AsX().(reg.VecPhysical)
 	}
 	return r
 }
@@ -381,7 +381,7 @@ func (s *small) hash() (list []step) {
 		t := free[wide : 2*wide]
 		n := wide
 		if s.part(v, low) != low {
-			n = 2
+			n = 1
 		}
 		list = append(list, transpose(h, t, n)...)
 		list = append(list, transpose(c, t, n)...)
@@ -404,27 +404,27 @@ func (s *small) hash() (list []step) {
 	return append(list, s.finish(high)...)
 }
 
-// transpose makes r[j] what was in lane j of each, for the first n lanes. If
-// those are two, each of r is half a register.
+// transpose makes r[j] what was in lane j of each, for the first n lanes: all
+// four or one, and if one, each of r is that lane.
 func transpose(r [wide]reg.VecPhysical, t []reg.VecPhysical, n int) (list []step) {
-	z := func(i int) reg.VecPhysical { return r[i].AsZ().(reg.VecPhysical) }
+	if n == 1 {
+		to := r[0].AsZ()
+		return []step{
+			func() { VINSERTI64X2(operand.U8(1), r[1], r[0].AsY(), t[0].AsY()) },
+			func() { VINSERTI64X2(operand.U8(1), r[3], r[2].AsY(), t[1].AsY()) },
+			func() { VINSERTI64X4(operand.U8(1), t[1].AsY(), t[0], to) },
+		}
+	}
 	lanes := func(imm uint8, x, y, to reg.VecPhysical) {
 		list = append(list, func() { VSHUFI64X2(operand.U8(imm), y, x, to) })
 	}
-	if n == 2 {
-		list = append(list,
-			func() { VINSERTI64X4(operand.U8(1), r[1], z(0), t[0]) },
-			func() { VINSERTI64X4(operand.U8(1), r[3], z(2), t[1]) },
-		)
-	} else {
-		lanes(0x44, z(0), z(1), t[0])
-		lanes(0x44, z(2), z(3), t[1])
-		lanes(0xee, z(0), z(1), t[2])
-		lanes(0xee, z(2), z(3), t[3])
-	}
-	for j := 0; j < n; j += 2 {
-		lanes(0x88, t[j], t[j+1], z(j))
-		lanes(0xdd, t[j], t[j+1], z(j+1))
+	lanes(0x44, r[0], r[1], t[0])
+	lanes(0x44, r[2], r[3], t[1])
+	lanes(0xee, r[0], r[1], t[2])
+	lanes(0xee, r[2], r[3], t[3])
+	for j := 0; j < wide; j += 2 {
+		lanes(0x88, t[j], t[j+1], r[j])
+		lanes(0xdd, t[j], t[j+1], r[j+1])
 	}
 	return list
 }
