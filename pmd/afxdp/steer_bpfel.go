@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type steerDatagram struct {
+	_   structs.HostLayout
+	Src steerIn6
+	Dst steerIn6
+	Id  uint32
+}
+
 type steerIn6 struct {
 	_ structs.HostLayout
 	B [16]uint8
@@ -26,6 +33,7 @@ const (
 	steerMapLocal4     = "local4"
 	steerMapLocal6     = "local6"
 	steerMapSockets    = "sockets"
+	steerMapUdpesp     = "udpesp"
 	steerProgGenerator = "generator"
 	steerProgSteer     = "steer"
 	steerVarGuard      = "guard"
@@ -87,6 +95,7 @@ type steerMapSpecs struct {
 	Local4  *ebpf.MapSpec `ebpf:"local4"`
 	Local6  *ebpf.MapSpec `ebpf:"local6"`
 	Sockets *ebpf.MapSpec `ebpf:"sockets"`
+	Udpesp  *ebpf.MapSpec `ebpf:"udpesp"`
 }
 
 // steerVariableSpecs contains global variables before they are loaded into the kernel.
@@ -122,6 +131,7 @@ type steerMaps struct {
 	Local4  *ebpf.Map `ebpf:"local4"`
 	Local6  *ebpf.Map `ebpf:"local6"`
 	Sockets *ebpf.Map `ebpf:"sockets"`
+	Udpesp  *ebpf.Map `ebpf:"udpesp"`
 }
 
 func (m *steerMaps) Close() error {
@@ -130,6 +140,7 @@ func (m *steerMaps) Close() error {
 		m.Local4,
 		m.Local6,
 		m.Sockets,
+		m.Udpesp,
 	)
 }
 

@@ -116,6 +116,12 @@ func group(frame []byte) []byte {
 	return frame
 }
 
+// withID is an Ethernet frame with an IPv4 packet that has this ID.
+func withID(id byte, ip []byte) []byte {
+	ip[5] = id
+	return eth(0x0800, ip)
+}
+
 // cut leaves the first n bytes behind the Ethernet header.
 func cut(frame []byte, n int) []byte { return frame[:14+n] }
 
@@ -203,12 +209,22 @@ var (
 		{"v6 AH, hop-by-hop", frame6(0, here6, ext(51, 0, make([]byte, 24))), RedirectAH},
 		{"v6 AH, later fragment", frame6(44, here6, frag6(51, 0x0100, bytes8)), RedirectAH},
 
-		{"v4 first UDP fragment", eth(0x0800, ip4(17, here4, 0x2000, 0, udp(4500, spi))), PassFragment},
-		{"v4 last UDP fragment", eth(0x0800, ip4(17, here4, 0x0003, 0, bytes8)), PassFragment},
+		// In this order: what the first fragment is the later ones are.
+		{"v4 later UDP fragment that overtook the first", eth(0x0800, ip4(17, here4, 0x2003, 0, bytes8)), PassFragment},
+		{"v4 first fragment of ESP in UDP", eth(0x0800, ip4(17, here4, 0x2000, 0, udp(4500, spi))), RedirectUDPESP},
+		{"v4 last fragment of ESP in UDP", eth(0x0800, ip4(17, here4, 0x0003, 0, bytes8)), RedirectUDPESP},
+		{"v4 last UDP fragment of another datagram", withID(7, ip4(17, here4, 0x0003, 0, bytes8)), PassFragment},
+		{"v4 first fragment of IKE", eth(0x0800, ip4(17, here4, 0x2000, 0, udp(4500, marker))), PassFragment},
+		{"v4 last fragment of IKE", eth(0x0800, ip4(17, here4, 0x0003, 0, bytes8)), PassFragment},
+		{"v4 first fragment of DNS", eth(0x0800, ip4(17, here4, 0x2000, 0, udp(53, spi))), PassFragment},
+		{"v4 first fragment without the SPI", eth(0x0800, ip4(17, here4, 0x2000, 0, udp(4500, nil))), PassFragment},
 		{"v4 don't fragment is no fragment", eth(0x0800, ip4(17, here4, 0x4000, 0, udp(4500, spi))), RedirectUDPESP},
 		{"v4 TCP fragment", eth(0x0800, ip4(6, here4, 0x2003, 0, bytes8)), PassFragment},
-		{"v6 first UDP fragment", frame6(44, here6, frag6(17, 1, udp(4500, spi))), PassFragment},
-		{"v6 last UDP fragment", frame6(44, here6, frag6(17, 0x0100, bytes8)), PassFragment},
+		{"v6 later UDP fragment that overtook the first", frame6(44, here6, frag6(17, 0x0101, bytes8)), PassFragment},
+		{"v6 first fragment of ESP in UDP", frame6(44, here6, frag6(17, 1, udp(4500, spi))), RedirectUDPESP},
+		{"v6 last fragment of ESP in UDP", frame6(44, here6, frag6(17, 0x0100, bytes8)), RedirectUDPESP},
+		{"v6 first fragment of IKE", frame6(44, here6, frag6(17, 1, udp(500, spi))), PassFragment},
+		{"v6 last fragment of IKE", frame6(44, here6, frag6(17, 0x0100, bytes8)), PassFragment},
 		{"v6 last fragment that looks like a header", frame6(44, here6, frag6(60, 0x0100, bytes8)), PassFragment},
 		{"v6 atomic fragment is none (RFC 6946)", frame6(44, here6, frag6(17, 0, udp(500, bytes8))), PassIKE},
 

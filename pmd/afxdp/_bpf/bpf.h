@@ -16,7 +16,7 @@ typedef unsigned long long u64;
 #define ATTR(name, val) int(*name)[val]
 
 // enum bpf_map_type
-enum { MAP_HASH = 1, MAP_PERCPU_ARRAY = 6, MAP_XSKMAP = 17 };
+enum { MAP_HASH = 1, MAP_PERCPU_ARRAY = 6, MAP_LRU_HASH = 9, MAP_XSKMAP = 17 };
 
 // enum xdp_action
 enum { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT };
@@ -33,6 +33,8 @@ struct xdp_md {
 
 // Helper functions by their number in enum bpf_func_id.
 static void *(*map_lookup)(void *map, const void *key) = (void *)1;
+static long (*map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
+static long (*map_delete)(void *map, const void *key) = (void *)3;
 static long (*redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
 
 // Network byte order on the little-endian machines that this is built for.

@@ -18,7 +18,7 @@ enum verdict {
 	PASS_ARP,         // RFC 826
 	PASS_GROUP,       // multicast or broadcast, by MAC or by IP address
 	PASS_ND,          // RFC 4861, and MLD (RFC 3810), for this host
-	PASS_FRAGMENT,    // for this host: the kernel reassembles
+	PASS_FRAGMENT,    // for this host, but not IPsec: the kernel reassembles
 	PASS_IKE,         // UDP 500, and 4500 with the non-ESP marker (RFC 3948)
 	PASS_LOCAL,       // anything else for this host
 	PASS_JUDGED,      // guarded: what came back from the gateway, which has judged it
@@ -63,6 +63,19 @@ struct {
 	struct in6 *key;
 	u8 *value;
 } local6 SEC(".maps"); // this host's IPv6 addresses
+
+// datagram names one that came in fragments. IPv4 addresses lie in the first word.
+struct datagram {
+	struct in6 src, dst;
+	u32 id;
+};
+
+struct {
+	ATTR(type, MAP_LRU_HASH);
+	ATTR(max_entries, 4096);
+	struct datagram *key;
+	u8 *value;
+} udpesp SEC(".maps"); // ESP in UDP whose first fragment was seen
 
 struct {
 	ATTR(type, MAP_PERCPU_ARRAY);
@@ -141,6 +154,22 @@ INLINE enum verdict local_udp(void *p, void *end)
 	return *spi == 0 ? PASS_IKE : REDIRECT_UDPESP;
 }
 
+// local_fragment judges a fragment of a datagram to this host; p is behind the IP
+// headers. Only the first fragment says whether it is ESP in UDP, and it has to
+// come first: those that overtake it are the kernel's, which will not miss it.
+INLINE enum verdict local_fragment(struct datagram *d, int first, void *p, void *end)
+{
+	u8 yes = 1;
+	if (!first)
+		return map_lookup(&udpesp, d) ? REDIRECT_UDPESP : PASS_FRAGMENT;
+	if (local_udp(p, end) != REDIRECT_UDPESP) {
+		map_delete(&udpesp, d); // another datagram had this number
+		return PASS_FRAGMENT;
+	}
+	map_update(&udpesp, d, &yes, 0);
+	return REDIRECT_UDPESP;
+}
+
 // ipsec_quoted says whether an ICMP error's quote is of IPsec's: ESP, AH, or ESP in
 // UDP, as far as it can be seen. p is behind the quoted IP header.
 INLINE int ipsec_quoted(u8 proto, void *p, void *end)
@@ -199,8 +228,15 @@ INLINE enum verdict steer4(void *p, void *end)
 		return REDIRECT_ESP;
 	if (ip->proto == P_AH)
 		return REDIRECT_AH;
-	if (ip->frag & BE16(0x3fff)) // more fragments, or not the first
-		return PASS_FRAGMENT;
+	if (ip->frag & BE16(0x3fff)) { // more fragments, or not the first
+		struct datagram d = {};
+		*(u32 *)&d.src = ip->src;
+		*(u32 *)&d.dst = dst;
+		d.id = ip->id;
+		if (ip->proto != P_UDP)
+			return PASS_FRAGMENT;
+		return local_fragment(&d, !(ip->frag & BE16(0x1fff)), p + ihl, end);
+	}
 	if (ip->proto == P_UDP)
 		return local_udp(p + ihl, end);
 	if (ip->proto == P_ICMP)
@@ -231,7 +267,8 @@ INLINE enum verdict steer6(void *p, void *end)
 		return REDIRECT_TRANSIT;
 
 	enum verdict other = local ? PASS_LOCAL : REDIRECT_TRANSIT;
-	int fragment = 0;
+	int fragment = 0, first = 1;
+	struct datagram d = {.src = ip->src, .dst = dst};
 	u8 next = ip->next;
 	p = ip + 1;
 	for (int i = 0; i < MAX_EXT; i++) {
@@ -244,9 +281,12 @@ INLINE enum verdict steer6(void *p, void *end)
 			u16 off = *(u16 *)(h + 2);
 			p += 8;
 			fragment |= (off & BE16(0xfff9)) != 0;
+			d.id = *(u32 *)(h + 4);
 			next = h[0];
-			if (off & BE16(0xfff8)) // what follows is no header
+			if (off & BE16(0xfff8)) { // what follows is no header
+				first = 0;
 				break;
+			}
 		} else {
 			next = h[0];
 			p += 8 + 8 * (u32)h[1];
@@ -256,6 +296,8 @@ INLINE enum verdict steer6(void *p, void *end)
 		return REDIRECT_ESP;
 	if (local && next == P_AH)
 		return REDIRECT_AH;
+	if (fragment && local && next == P_UDP)
+		return local_fragment(&d, first, p, end);
 	if (fragment)
 		return local ? PASS_FRAGMENT : REDIRECT_TRANSIT;
 	if (next == P_ICMP6) {
