@@ -18,9 +18,11 @@ const (
 
 // Acquire asks a key daemon for an SA (RFC 2367, section 3.1.6).
 type Acquire struct {
-	Seq    uint32     // unique; the daemon's answer names it
-	Policy *Policy    // as it was
-	Flow   flow.Tuple // of the packet that found no SA
+	Seq    uint32  // unique; the daemon's answer names it
+	Policy *Policy // as it was
+	// Template is of the SA that is missing: of a bundle, the first.
+	Template spd.Template
+	Flow     flow.Tuple // of the packet that found no SA
 	// Sel is what the SA is to carry: the policy's selector, with the fields that
 	// it takes from packets as Flow has them.
 	Sel  flow.Selector
@@ -96,7 +98,7 @@ func (c *Controller) acquire(req *spd.AcquireRequest, now time.Time) {
 	if p.flows[f] != nil {
 		return
 	}
-	t := &p.rule.Template
+	t := c.missing(p)
 	peer := t.Dst
 	if peer.IsZero() {
 		peer = req.Flow.Dst
@@ -115,7 +117,7 @@ func (c *Controller) acquire(req *spd.AcquireRequest, now time.Time) {
 	v := c.policyOf(p)
 	c.asks.lastSeq++
 	a := Acquire{
-		Seq: c.asks.lastSeq &^ flowSeq, Policy: &v, Flow: req.Flow, Sel: p.rule.Narrowed(&req.Flow),
+		Seq: c.asks.lastSeq &^ flowSeq, Policy: &v, Template: t, Flow: req.Flow, Sel: p.rule.Narrowed(&req.Flow),
 		Src: t.Src, Peer: peer, Time: now,
 	}
 	if p.rule.PFP != 0 {
@@ -132,6 +134,17 @@ func (c *Controller) acquire(req *spd.AcquireRequest, now time.Time) {
 	c.tellEvent(Event{Kind: EventAcquire, Acquire: &a})
 }
 
+// missing returns the template of p that has no SA; of a bundle, the first.
+func (c *Controller) missing(p *policy) spd.Template {
+	templates := p.rule.Templates()
+	if all := p.wanted(); len(all) > 1 {
+		if _, i := c.choose(p, all); i >= 0 {
+			return templates[i]
+		}
+	}
+	return templates[0]
+}
+
 // forgetAsks drops what is no reason to be quiet any more.
 func (c *Controller) forgetAsks(now time.Time) {
 	for _, q := range c.asks.byAsk {
@@ -145,7 +158,7 @@ func (c *Controller) forgetAsks(now time.Time) {
 // listens.
 func (c *Controller) forgetUnheard(i *Interest) {
 	for _, q := range c.asks.byAsk {
-		if !q.heard && i.wants(EventAcquire, q.acquire.Policy.Template.Proto) {
+		if !q.heard && i.wants(EventAcquire, q.acquire.Template.Proto) {
 			c.asks.remove(q)
 		}
 	}

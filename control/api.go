@@ -109,7 +109,7 @@ type SAInfo struct {
 	SPI        uint32   `json:"spi"`
 	Src        string   `json:"src"`
 	Dst        string   `json:"dst"`
-	Proto      string   `json:"proto"` // "esp"
+	Proto      string   `json:"proto"` // "esp" or "ah"
 	Mode       string   `json:"mode"`  // "tunnel" or "transport"
 	Suite      string   `json:"suite"`
 	Reqid      uint32   `json:"reqid"`
@@ -137,21 +137,23 @@ type Lifetime struct {
 
 // PolicyInfo is one SPD entry.
 type PolicyInfo struct {
-	ID       uint32        `json:"id"`
-	Dir      string        `json:"dir"`
-	Priority uint32        `json:"priority"`
-	Src      string        `json:"src"` // a prefix, or "low-high"
-	Dst      string        `json:"dst"`
-	Proto    string        `json:"proto"`    // "any", or the number
-	SrcPort  string        `json:"src_port"` // "any", "n" or "low-high"
-	DstPort  string        `json:"dst_port"`
-	Action   string        `json:"action"`             // "discard", "bypass" or "protect"
-	Level    string        `json:"level,omitempty"`    // of protect: "require", "acquire", "use" or "dontacq"
-	Template *TemplateInfo `json:"template,omitempty"` // of protect
-	PFP      []string      `json:"pfp,omitempty"`      // what each flow's SA has of its own: "src", "dst", "proto", "ports"
-	BoundSPI uint32        `json:"bound_spi"`          // outbound protect: the SA in use; 0: none, or one for each flow
-	Static   bool          `json:"static"`             // from the configuration
-	Name     string        `json:"name"`
+	ID        uint32         `json:"id"`
+	Dir       string         `json:"dir"`
+	Priority  uint32         `json:"priority"`
+	Src       string         `json:"src"` // a prefix, or "low-high"
+	Dst       string         `json:"dst"`
+	Proto     string         `json:"proto"`    // "any", or the number
+	SrcPort   string         `json:"src_port"` // "any", "n" or "low-high"
+	DstPort   string         `json:"dst_port"`
+	Action    string         `json:"action"`               // "discard", "bypass" or "protect"
+	Level     string         `json:"level,omitempty"`      // of protect: "require", "acquire", "use" or "dontacq"
+	Template  *TemplateInfo  `json:"template,omitempty"`   // of protect; of a bundle, the innermost
+	Outer     []TemplateInfo `json:"outer,omitempty"`      // of a bundle, what goes around it, the inner first
+	PFP       []string       `json:"pfp,omitempty"`        // what each flow's SA has of its own: "src", "dst", "proto", "ports"
+	BoundSPI  uint32         `json:"bound_spi"`            // outbound protect: the SA in use; 0: none, or one for each flow
+	OuterSPIs []uint32       `json:"outer_spis,omitempty"` // of a bundle, beside BoundSPI, in the order of Outer
+	Static    bool           `json:"static"`               // from the configuration
+	Name      string         `json:"name"`
 }
 
 // TemplateInfo names the SA that a policy wants.

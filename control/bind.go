@@ -80,15 +80,35 @@ func wantedOf(sa *sad.SA) [16]wanted {
 	return all
 }
 
-// want returns what p asks of an SA. A template that names neither a reqid nor
-// a peer is met by no SA, since whom to send to would depend on the packet: ok
-// is false, as it is for policies that need no SA.
-func (p *policy) wanted() (w wanted, ok bool) {
-	t := &p.rule.Template
-	if p.rule.Dir != spd.Out || p.rule.Action != spd.Protect || t.Reqid == 0 && t.Dst.IsZero() {
-		return wanted{}, false
+// wanted returns what p asks of its SAs, the innermost first. A template that
+// names neither a reqid nor a peer is met by no SA, since whom to send to would
+// depend on the packet: there is nothing then, as for policies that need no SA.
+func (p *policy) wanted() []wanted {
+	if p.rule.Dir != spd.Out || p.rule.Action != spd.Protect {
+		return nil
 	}
-	return wanted{t.Reqid, t.SPI, t.Proto, t.Mode == spd.Tunnel, t.Src, t.Dst}, true
+	templates := p.rule.Templates()
+	all := make([]wanted, len(templates))
+	for i := range templates {
+		t := &templates[i]
+		w := wanted{t.Reqid, t.SPI, t.Proto, t.Mode == spd.Tunnel, t.Src, t.Dst}
+		if i == 0 && !w.tunnel {
+			w.betweenHosts(&p.rule.Sel)
+		}
+		if w.reqid == 0 && w.dst.IsZero() {
+			return nil
+		}
+		all[i] = w
+	}
+	return all
+}
+
+// betweenHosts gives w, which is in transport mode, the peer that it leaves open:
+// the packet's destination, where s has but one.
+func (w *wanted) betweenHosts(s *flow.Selector) {
+	if w.dst.IsZero() && s.Dst.Lo == s.Dst.Hi {
+		w.dst = s.Dst.Lo
+	}
 }
 
 // offer lets policies use r.
@@ -163,79 +183,118 @@ func drop[K comparable](lists map[K][]*record, key K, r *record) {
 	}
 }
 
-// seek gives p, which is new or another one under its ID, its SA.
+// seek gives p, which is new or another one under its ID, its SAs.
 func (c *Controller) seek(p *policy) {
-	k, ok := p.wanted()
-	if !ok { // an update may have changed that
+	all := p.wanted()
+	if len(all) == 0 { // an update may have changed that
 		_ = c.db.Bind(p.rule.ID, nil) // cannot fail: it names no SA
 		return
 	}
-	o := &c.offers
-	w := o.wants[k]
-	if w == nil {
-		w = &want{policies: map[uint32]*policy{}, perFlow: map[uint32]*policy{}}
-		list := o.peers[k.dst]
-		if k.reqid != 0 {
-			list = o.reqids[k.reqid]
-		}
-		for _, r := range list {
-			if all := wantedOf(r.sa()); slices.Contains(all[:], k) {
-				w.add(r)
-			}
-		}
-		o.wants[k] = w
-	}
 	if p.rule.PFP == 0 {
-		w.policies[p.rule.ID] = p
-		c.bind(p, w)
+		for _, k := range all {
+			c.offers.want(k).policies[p.rule.ID] = p
+		}
+		c.bind(p, all)
 		return
 	}
 	_ = c.db.Bind(p.rule.ID, nil) // cannot fail: it names no SA
+	w := c.offers.want(all[0])
 	w.perFlow[p.rule.ID] = p
 	for _, r := range w.sas {
 		c.bindFlow(p, r)
 	}
 }
 
+// want returns the want of k, which may be new.
+func (o *offers) want(k wanted) *want {
+	w := o.wants[k]
+	if w != nil {
+		return w
+	}
+	w = &want{policies: map[uint32]*policy{}, perFlow: map[uint32]*policy{}}
+	list := o.peers[k.dst]
+	if k.reqid != 0 {
+		list = o.reqids[k.reqid]
+	}
+	for _, r := range list {
+		if all := wantedOf(r.sa()); slices.Contains(all[:], k) {
+			w.add(r)
+		}
+	}
+	o.wants[k] = w
+	return w
+}
+
 // forsake undoes seek. The policy stays bound until compile makes the tables
 // without it.
 func (c *Controller) forsake(p *policy) {
-	k, ok := p.wanted()
-	if !ok {
-		return
-	}
-	w := c.offers.wants[k]
-	delete(w.policies, p.rule.ID)
-	delete(w.perFlow, p.rule.ID)
-	if len(w.policies)+len(w.perFlow) == 0 {
-		delete(c.offers.wants, k)
-		delete(c.offers.stale, w)
+	for _, k := range p.wanted() {
+		w := c.offers.wants[k]
+		if w == nil {
+			continue // a bundle may want the same twice
+		}
+		delete(w.policies, p.rule.ID)
+		delete(w.perFlow, p.rule.ID)
+		if len(w.policies)+len(w.perFlow) == 0 {
+			delete(c.offers.wants, k)
+			delete(c.offers.stale, w)
+		}
 	}
 }
 
-// bind gives p the newest usable SA of w, so that a rekeyed SA takes over
-// before the old one leaves (make before break).
-func (c *Controller) bind(p *policy, w *want) {
-	var sa *sad.Outbound
-	for i := len(w.sas) - 1; i >= 0; i-- {
-		if r := w.sas[i]; usable(r.out) && r.covers(&p.rule.Sel) {
-			sa = r.out
-			break
-		}
-	}
-	if sa != nil {
+// bind gives p the newest usable SA of each that it wants, so that a rekeyed SA
+// takes over before the old one leaves (make before break). While one is missing
+// it has none.
+func (c *Controller) bind(p *policy, all []wanted) {
+	sas, missing := c.choose(p, all)
+	var err error
+	if missing >= 0 {
+		err = c.db.Bind(p.rule.ID, nil)
+	} else {
 		c.asks.answered(p.rule.ID)
+		err = c.db.BindBundle(p.rule.ID, sas)
 	}
-	if err := c.db.Bind(p.rule.ID, sa); err != nil {
+	if err != nil {
 		c.log.Error("bind a policy to its SA", "policy", p.rule.ID, "name", p.rule.Name, "err", err)
 	}
+}
+
+// choose returns the SAs for p, or which of those that it wants is missing; -1
+// if none is.
+func (c *Controller) choose(p *policy, all []wanted) (sas []*sad.Outbound, missing int) {
+	carried := p.rule.Sel
+	for i, k := range all {
+		sa := c.offers.wants[k].newest(&carried)
+		if sa == nil {
+			return nil, i
+		}
+		sas = append(sas, sa)
+		if sa.Tunnel { // what the next one carries is between its ends
+			carried = flow.Selector{
+				Src: flow.AddrRange{Lo: sa.Src, Hi: sa.Src}, Dst: flow.AddrRange{Lo: sa.Dst, Hi: sa.Dst},
+				SrcPort: flow.AnyPort, DstPort: flow.AnyPort, Proto: sa.Proto,
+			}
+		}
+	}
+	return sas, -1
+}
+
+// newest returns the newest usable SA of w that may carry all that s selects, or
+// nil.
+func (w *want) newest(s *flow.Selector) *sad.Outbound {
+	for _, r := range slices.Backward(w.sas) {
+		if usable(r.out) && r.covers(s) {
+			return r.out
+		}
+	}
+	return nil
 }
 
 // rebind binds anew the policies whose SAs have changed.
 func (c *Controller) rebind() {
 	for w := range c.offers.stale {
 		for _, p := range w.policies {
-			c.bind(p, w)
+			c.bind(p, p.wanted())
 		}
 	}
 	clear(c.offers.stale)

@@ -207,7 +207,7 @@ func (e *Event) proto() uint8 {
 	case e.SA != nil:
 		return e.SA.Proto
 	case e.Acquire != nil:
-		return e.Acquire.Policy.Template.Proto
+		return e.Acquire.Template.Proto
 	}
 	return 0
 }

@@ -119,11 +119,10 @@ func (c *Controller) draftSA(d *draft, p *sad.Params, have map[digest]*manual) (
 // draftPolicies numbers and checks the policies. One that is in force keeps its
 // number, and with it what workers have cached.
 func (c *Controller) draftPolicies(d *draft, rules []*spd.Policy) error {
-	have := make(map[spd.Policy][]*policy)
+	have := make(map[asWritten][]*policy)
 	for _, p := range c.spds.byID {
 		if p.rule.Static {
-			key := *p.rule
-			key.ID, key.Name = 0, ""
+			key := written(p.rule)
 			have[key] = append(have[key], p)
 		}
 	}
@@ -132,9 +131,8 @@ func (c *Controller) draftPolicies(d *draft, rules []*spd.Policy) error {
 	}
 	for _, p := range rules {
 		q := *p
-		q.ID, q.Name, q.Static = 0, "", true
-		key := q
-		q.Name = p.Name // a line of a file: it may change without the policy
+		q.Static = true
+		key := written(&q)
 		created := time.Now()
 		if old := have[key]; len(old) > 0 {
 			q.ID, created, have[key] = old[0].rule.ID, old[0].created, old[1:]
@@ -148,6 +146,24 @@ func (c *Controller) draftPolicies(d *draft, rules []*spd.Policy) error {
 		d.policies = append(d.policies, &policy{rule: &q, params: PolicyParams{Policy: q}, created: created})
 	}
 	return nil
+}
+
+// asWritten is what makes a policy of the configuration the same one after a
+// reload.
+type asWritten struct {
+	rule   spd.Policy
+	bundle spd.Bundle
+}
+
+// written leaves out of p its number, and its name: a line of a file, which may
+// change without the policy.
+func written(p *spd.Policy) asWritten {
+	w := asWritten{rule: *p}
+	if p.Bundle != nil {
+		w.bundle = *p.Bundle
+	}
+	w.rule.ID, w.rule.Name, w.rule.Bundle = 0, "", nil
+	return w
 }
 
 // install puts d in force.

@@ -82,7 +82,7 @@ func (c *Controller) narrow(by Origin, p *SAParams, larva *record) {
 	if q == nil || by.Seq&flowSeq == 0 {
 		return
 	}
-	t := &q.acquire.Policy.Template
+	t := &q.acquire.Template
 	if t.Proto != p.Proto || (t.Mode == spd.Tunnel) != p.Tunnel {
 		return
 	}

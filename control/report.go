@@ -162,16 +162,8 @@ func (c *Controller) reportPolicies() []PolicyInfo {
 				info.Proto = strconv.Itoa(int(p.Sel.Proto))
 			}
 			if p.Action == spd.Protect {
-				t := &p.Template
-				info.Level = levelNames[p.Level]
-				info.Template = &TemplateInfo{
-					Proto: nameOfProto(t.Proto), Mode: nameOfMode(t.Mode == spd.Tunnel),
-					Src: nameOfAddr(t.Src), Dst: nameOfAddr(t.Dst), Reqid: t.Reqid,
-				}
-				info.PFP = namesOf(p.PFP)
-				if sa := sas.Outbound(p.ID); sa != nil {
-					info.BoundSPI = sa.SPI
-				}
+				info.Level, info.PFP = levelNames[p.Level], namesOf(p.PFP)
+				info.wants(p.Templates(), sas.Outbound(p.ID))
 			}
 			all = append(all, info)
 		}
@@ -258,4 +250,28 @@ func namesOf(p spd.PFP) (names []string) {
 		}
 	}
 	return names
+}
+
+// wants says which SAs a policy wants, the innermost first, and what it is bound
+// to, which may be nil.
+func (i *PolicyInfo) wants(templates []spd.Template, sa *sad.Outbound) {
+	all := make([]TemplateInfo, len(templates))
+	for k := range templates {
+		t := &templates[k]
+		all[k] = TemplateInfo{
+			Proto: nameOfProto(t.Proto), Mode: nameOfMode(t.Mode == spd.Tunnel),
+			Src: nameOfAddr(t.Src), Dst: nameOfAddr(t.Dst), Reqid: t.Reqid,
+		}
+	}
+	i.Template, i.Outer = &all[0], all[1:]
+	switch {
+	case sa == nil:
+	case sa.Bundle == nil:
+		i.BoundSPI = sa.SPI
+	default:
+		i.BoundSPI = sa.Bundle[0].SPI
+		for _, one := range sa.Bundle[1:] {
+			i.OuterSPIs = append(i.OuterSPIs, one.SPI)
+		}
+	}
 }

@@ -99,6 +99,12 @@ var answers = map[string]any{
 			Action: "protect", Level: "use", Template: &control.TemplateInfo{Proto: "esp", Mode: "transport", Src: "any", Dst: "any"},
 			PFP: []string{"src", "dst"},
 		},
+		{
+			ID: 4, Dir: "out", Src: "10.3.0.1/32", Dst: "10.3.0.2/32", Proto: "any", SrcPort: "any", DstPort: "any", Action: "protect",
+			Level: "require", Template: &control.TemplateInfo{Proto: "esp", Mode: "transport", Src: "any", Dst: "any", Reqid: 7},
+			Outer:    []control.TemplateInfo{{Proto: "ah", Mode: "transport", Src: "any", Dst: "any", Reqid: 8}},
+			BoundSPI: 0x1234, OuterSPIs: []uint32{0x1235},
+		},
 		{ID: 2, Dir: "in", Src: "::/0", Dst: "::/0", Proto: "58", SrcPort: "any", DstPort: "any", Action: "bypass"},
 	},
 	control.PathDrops: []control.DropInfo{

@@ -67,7 +67,7 @@ func policyTable(_ *showOptions, policies []control.PolicyInfo, w io.Writer) {
 	fmt.Fprintln(w, "ID\tDIR\tPRIORITY\tSRC\tDST\tPROTO\tACTION\tLEVEL\tTEMPLATE\tSA\tNAME")
 	for _, p := range policies {
 		fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.ID, p.Dir, p.Priority, endpoint(p.Src, p.SrcPort),
-			endpoint(p.Dst, p.DstPort), p.Proto, p.Action, orDash(p.Level), template(p.Template), boundTo(p), orDash(p.Name))
+			endpoint(p.Dst, p.DstPort), p.Proto, p.Action, orDash(p.Level), templates(&p), boundTo(p), orDash(p.Name))
 	}
 }
 
@@ -79,10 +79,19 @@ func endpoint(addr, ports string) string {
 	return addr + "[" + ports + "]"
 }
 
-func template(t *control.TemplateInfo) string {
-	if t == nil {
+// templates names the SAs that a policy wants, the innermost first.
+func templates(p *control.PolicyInfo) string {
+	if p.Template == nil {
 		return "-"
 	}
+	text := template(p.Template)
+	for i := range p.Outer {
+		text += " in " + template(&p.Outer[i])
+	}
+	return text
+}
+
+func template(t *control.TemplateInfo) string {
 	text := fmt.Sprintf("%s/%s %s->%s", t.Proto, t.Mode, t.Src, t.Dst)
 	if t.Reqid != 0 {
 		text += fmt.Sprintf(" reqid %d", t.Reqid)
@@ -100,7 +109,11 @@ func boundTo(p control.PolicyInfo) string {
 	case p.BoundSPI == 0:
 		return "none"
 	}
-	return spi(p.BoundSPI)
+	text := spi(p.BoundSPI)
+	for _, n := range p.OuterSPIs {
+		text += " in " + spi(n)
+	}
+	return text
 }
 
 func dropsTable(o *showOptions, drops []control.DropInfo, w io.Writer) {

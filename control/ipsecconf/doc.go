@@ -30,6 +30,9 @@
 //     chacha20-poly1305-iiv, whose IVs are not sent (RFC 8750); aes-gmac; and for
 //     integrity aes-xcbc and aes-cmac, and of AH aes-gmac, whose key ends with a
 //     salt of 4 bytes;
+//   - "bundle { esp|ah [tunnel|transport] [local L] [peer R] [reqid N] .. }" on
+//     flows: SAs that go around the flow's own, the inner first, up to three; their
+//     ends are the flow's unless they say otherwise;
 //   - "align4" on SAs of AH over IPv4: their header is a multiple of 4 bytes, as RFC
 //     4302 has it, and not of 8 as Linux sends it. Received are both;
 //   - "esn", "replay N" (packets) and "lifetime soft|hard seconds N useseconds N

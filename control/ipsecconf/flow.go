@@ -28,6 +28,7 @@ type flowRule struct {
 	mode        spd.Mode
 	reqid       uint32
 	priority    uint32
+	around      []around
 	pfp         spd.PFP
 	pfpPos      Position
 	forSA       token // an option that makes sense with an SA only
@@ -94,7 +95,7 @@ func (r *flowRule) head(c *cursor) (err *Error) {
 	}
 }
 
-var flowOptions = []string{"local", "peer", "type", "mode", "reqid", "priority", "pfp"}
+var flowOptions = []string{"local", "peer", "type", "mode", "reqid", "bundle", "priority", "pfp"}
 
 // option reads the option t behind the hosts.
 func (r *flowRule) option(t token, c *cursor, given once) (err *Error) {
@@ -130,6 +131,9 @@ func (r *flowRule) option(t token, c *cursor, given once) (err *Error) {
 	case t.is("pfp"):
 		r.forSA, r.pfpPos = t, t.pos
 		r.pfp, err = c.pfp()
+	case t.is("bundle"):
+		r.forSA = t
+		err = r.bundle(c)
 	case t.is("priority"):
 		n, err = c.number("priority", 0, math.MaxUint32)
 		r.priority = uint32(n)
@@ -276,13 +280,16 @@ func (r *flowRule) policy(dir spd.Dir, sel flow.Selector, t spd.Template) *spd.P
 	if r.mirror && dir == spd.In {
 		sel = sel.Mirrored()
 	}
-	if dir == spd.In {
-		t.Src, t.Dst = t.Dst, t.Src
+	all := r.templates(t)
+	for i := range all {
+		if t := &all[i]; dir == spd.In {
+			t.Src, t.Dst = t.Dst, t.Src
+		}
 	}
 	p := &spd.Policy{
-		Dir: dir, Priority: r.priority, Sel: sel, Action: r.action, Level: r.level, Template: t,
-		Static: true, Name: r.pos.name(),
+		Dir: dir, Priority: r.priority, Sel: sel, Action: r.action, Level: r.level, Static: true, Name: r.pos.name(),
 	}
+	p.SetTemplates(all...)
 	if dir == spd.Out {
 		p.PFP = r.pfp
 	}

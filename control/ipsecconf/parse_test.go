@@ -36,11 +36,15 @@ func describe(p *spd.Policy) string {
 	case spd.Bypass:
 		b.WriteString(" bypass")
 	case spd.Protect:
-		t := p.Template
-		fmt.Fprintf(&b, " %s %d %s %v -> %v", [...]string{"require", "acquire", "use", "dontacq"}[p.Level],
-			t.Proto, [...]string{"tunnel", "transport"}[t.Mode], t.Src, t.Dst)
-		if t.Reqid != 0 {
-			fmt.Fprintf(&b, " reqid %d", t.Reqid)
+		b.WriteString(" " + [...]string{"require", "acquire", "use", "dontacq"}[p.Level])
+		for i, t := range p.Templates() {
+			if i > 0 {
+				b.WriteString(" in")
+			}
+			fmt.Fprintf(&b, " %d %s %v -> %v", t.Proto, [...]string{"tunnel", "transport"}[t.Mode], t.Src, t.Dst)
+			if t.Reqid != 0 {
+				fmt.Fprintf(&b, " reqid %d", t.Reqid)
+			}
 		}
 	}
 	if p.PFP != 0 {
@@ -63,6 +67,11 @@ func TestFlows(t *testing.T) {
 		{"one direction", "flow esp out from 10.1.0.0/16 to 10.2.0.0/16 peer 192.0.2.2\nflow ah in from 10.2.0.0/16 to 10.1.0.0/16 peer 192.0.2.2", []string{
 			"out t.conf:1 10.1.0.0/16 -> 10.2.0.0/16 require 50 tunnel :: -> 192.0.2.2",
 			"in t.conf:2 10.2.0.0/16 -> 10.1.0.0/16 require 51 tunnel 192.0.2.2 -> ::"}},
+		{"bundles", "flow esp from 10.3.0.1 to 10.3.0.2 local 10.3.0.1 mode transport reqid 7 bundle ah transport reqid 8\n" +
+			"flow out from 10.1.0.0/16 to 10.2.0.0/16 local 192.0.2.1 peer 192.0.2.2 bundle { esp tunnel local 192.0.2.1 peer 192.0.2.9 reqid 3, ah transport peer 192.0.2.9 }", []string{
+			"out t.conf:1 10.3.0.1/32 -> 10.3.0.2/32 require 50 transport 10.3.0.1 -> 10.3.0.2 reqid 7 in 51 transport 10.3.0.1 -> 10.3.0.2 reqid 8",
+			"in t.conf:1 10.3.0.2/32 -> 10.3.0.1/32 require 50 transport 10.3.0.2 -> 10.3.0.1 reqid 7 in 51 transport 10.3.0.2 -> 10.3.0.1 reqid 8",
+			"out t.conf:2 10.1.0.0/16 -> 10.2.0.0/16 require 50 tunnel 192.0.2.1 -> 192.0.2.2 in 50 tunnel 192.0.2.1 -> 192.0.2.9 reqid 3 in 51 transport :: -> 192.0.2.9"}},
 		{"esp is the default, to may come first, peer before local", "flow out to 10.2.0.0/16 from 10.1.0.0/16 peer 192.0.2.2 local 192.0.2.1", []string{
 			"out t.conf:1 10.1.0.0/16 -> 10.2.0.0/16 require 50 tunnel 192.0.2.1 -> 192.0.2.2"}},
 		{"a host is its own peer", "flow from 10.1.0.0/16 to 10.2.0.1", []string{

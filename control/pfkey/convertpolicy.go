@@ -77,26 +77,40 @@ func (m *Message) policyParams(fresh func() uint32) (p control.PolicyParams, err
 		p.Action = spd.Bypass
 	case PolicyIPsec:
 		p.Action = spd.Protect
-		err = m.Policy.template(&p, fresh)
+		err = m.Policy.templates(&p, fresh)
 	default:
 		err = errorf(errInvalid, "policy of type %d", m.Policy.Kind)
 	}
 	return p, err
 }
 
-// template reads what a policy asks of its SA.
-func (q *Policy) template(p *control.PolicyParams, fresh func() uint32) error {
-	switch len(q.Requests) {
-	case 0:
+// templates reads what a policy asks of its SAs, the innermost first.
+func (q *Policy) templates(p *control.PolicyParams, fresh func() uint32) error {
+	switch n := len(q.Requests); {
+	case n == 0:
 		return errorf(errInvalid, "an IPsec policy without a request")
-	case 1:
-	default:
-		return errorf(unix.EPROTONOSUPPORT, "a policy of %d SAs, one in another: only one is there", len(q.Requests))
+	case n > spd.MaxBundle:
+		return errorf(unix.EPROTONOSUPPORT, "a policy of %d SAs, one in another: %d at most", n, spd.MaxBundle)
 	}
-	r := &q.Requests[0]
-	t := &p.Template
+	all := make([]spd.Template, len(q.Requests))
+	for i := range q.Requests {
+		t, level, err := q.Requests[i].template(fresh)
+		switch {
+		case err != nil:
+			return err
+		case i > 0 && level != p.Level:
+			return errorf(errInvalid, "one SA of several that may be missing: of all of them, or of none")
+		}
+		all[i], p.Level = t, level
+	}
+	p.SetTemplates(all...)
+	return nil
+}
+
+// template reads one SA that a policy asks for, and how much it insists.
+func (r *Request) template(fresh func() uint32) (t spd.Template, level spd.Level, err error) {
 	if r.Proto > 255 {
-		return errorf(errInvalid, "request of protocol %d", r.Proto)
+		return t, 0, errorf(errInvalid, "request of protocol %d", r.Proto)
 	}
 	t.Proto = uint8(r.Proto)
 	switch r.Mode {
@@ -105,28 +119,26 @@ func (q *Policy) template(p *control.PolicyParams, fresh func() uint32) error {
 	case ModeTunnel:
 		t.Mode = spd.Tunnel
 		if !r.Src.IsValid() {
-			return errorf(errInvalid, "tunnel without its ends")
+			return t, 0, errorf(errInvalid, "tunnel without its ends")
 		}
 	default:
-		return errorf(errInvalid, "request of mode %d", r.Mode)
+		return t, 0, errorf(errInvalid, "request of mode %d", r.Mode)
 	}
 	if r.Src.IsValid() {
 		t.Src, t.Dst = endOf(r.Src), endOf(r.Dst)
 	}
 	switch r.Level {
 	case LevelDefault, LevelRequire: // which has no reqid, whatever stands there
-		p.Level = spd.Require
 	case LevelUse:
-		p.Level = spd.Use
+		level = spd.Use
 	case LevelUnique:
-		p.Level = spd.Require
 		if t.Reqid = r.Reqid; t.Reqid == 0 {
 			t.Reqid = fresh()
 		}
 	default:
-		return errorf(errInvalid, "request of level %d", r.Level)
+		return t, 0, errorf(errInvalid, "request of level %d", r.Level)
 	}
-	return nil
+	return t, level, nil
 }
 
 // endOf returns the end of a tunnel; zero, any, for an unspecified one.
@@ -161,7 +173,9 @@ func (m *Message) describePolicy(p *control.Policy) {
 		m.Policy.Kind = PolicyNone
 	case spd.Protect:
 		m.Policy.Kind = PolicyIPsec
-		m.Policy.Requests = []Request{requestOf(p)}
+		for _, t := range p.Templates() {
+			m.Policy.Requests = append(m.Policy.Requests, requestOf(p, &t))
+		}
 	}
 }
 
@@ -183,8 +197,8 @@ func dirOf(d spd.Dir) uint8 {
 	return DirFwd
 }
 
-func requestOf(p *control.Policy) Request {
-	t := &p.Template
+// requestOf writes t, a template of p.
+func requestOf(p *control.Policy, t *spd.Template) Request {
 	r := Request{Proto: uint16(t.Proto), Mode: ModeTransport, Level: LevelRequire, Reqid: t.Reqid}
 	switch {
 	case p.Level == spd.Use, p.Level == spd.Acquire:

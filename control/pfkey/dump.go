@@ -101,7 +101,7 @@ const askedLife = 30
 
 // larva returns the SA that a is to become.
 func larva(a *control.Acquire) control.SA {
-	t := &a.Policy.Template
+	t := &a.Template
 	sa := control.SA{State: control.Larval, Created: a.Time}
 	sa.Proto, sa.Src, sa.Dst, sa.Tunnel, sa.Reqid = t.Proto, a.Src, a.Peer, t.Mode == spd.Tunnel, t.Reqid
 	return sa

@@ -88,7 +88,7 @@ func lost(e *control.Event) *Message {
 func (s *Server) acquireMessage(a *control.Acquire) *Message {
 	p := a.Policy
 	return &Message{
-		Type: Acquire, SAType: SATypeOf(p.Template.Proto), Seq: a.Seq,
+		Type: Acquire, SAType: SATypeOf(a.Template.Proto), Seq: a.Seq,
 		Has:      addresses | 1<<ExtPolicy | 1<<ExtProposal,
 		Src:      hostOf(a.Src, a.Peer),
 		Dst:      hostOf(a.Peer, a.Peer),

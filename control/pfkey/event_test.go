@@ -37,7 +37,7 @@ func TestEvents(t *testing.T) {
 		state    uint8
 	}{
 		{"lost", control.Event{Kind: control.EventLost, Lost: 3}, Register, 0, 3, 0, 0, 0},
-		{"acquire", control.Event{Kind: control.EventAcquire, Acquire: &control.Acquire{Seq: 9, Policy: policy, Peer: flow.V4(0xc0000202)}},
+		{"acquire", control.Event{Kind: control.EventAcquire, Acquire: &control.Acquire{Seq: 9, Policy: policy, Template: policy.Template, Peer: flow.V4(0xc0000202)}},
 			Acquire, ESP, 9, 0, addresses | 1<<ExtPolicy | 1<<ExtProposal, 0},
 		{"soft", control.Event{Kind: control.EventExpire, SA: sa}, Expire, ESP, 0, 0, saAll &^ (1 << ExtHard), StateDying},
 		{"hard", control.Event{Kind: control.EventExpire, SA: sa, Hard: true}, Expire, ESP, 0, 0, saAll &^ (1 << ExtSoft), StateDead},

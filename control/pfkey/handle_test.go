@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,6 +71,24 @@ func TestAH(t *testing.T) {
 	}
 }
 
+// A policy of several SAs comes back with all of them, in their order.
+func TestBundles(t *testing.T) {
+	p := newRig(t).connect(t, 0)
+	ask := []Request{
+		{Proto: 50, Mode: ModeTransport, Level: LevelUnique, Reqid: 7},
+		{Proto: 51, Mode: ModeTransport, Level: LevelUnique, Reqid: 8},
+		{Proto: 50, Mode: ModeTunnel, Level: LevelRequire, Src: host("192.0.2.1").Addr, Dst: host("192.0.2.2").Addr},
+	}
+	for n := 2; n <= len(ask); n++ {
+		m := with(spdUpdate(), func(m *Message) { m.Policy.Requests = ask[:n] })
+		id := p.ok(m).Policy.ID
+		got := p.one(&Message{Type: SPDGet, Has: 1 << ExtPolicy, Policy: Policy{Dir: m.Policy.Dir, ID: id}})
+		if got.Errno != 0 || !slices.Equal(got.Policy.Requests, ask[:n]) {
+			t.Errorf("asked for %+v, got %v %+v", ask[:n], got.Errno, got.Policy.Requests)
+		}
+	}
+}
+
 func TestRequestsThatFail(t *testing.T) {
 	p := newRig(t).connect(t, 0)
 	p.ok(addSA(0x1000))
@@ -129,7 +148,11 @@ func TestRequestsThatFail(t *testing.T) {
 		{"X_SPDUPDATE of direction 4", pol(func(m *Message) { m.Policy.Dir = 4 }), unix.EINVAL},
 		{"X_SPDUPDATE of an entrusted one", pol(func(m *Message) { m.Policy.Kind = PolicyEntrust }), unix.EINVAL},
 		{"X_SPDUPDATE without a request", pol(func(m *Message) { m.Policy.Requests = nil }), unix.EINVAL},
-		{"X_SPDUPDATE of two SAs", pol(func(m *Message) { m.Policy.Requests = append(m.Policy.Requests, m.Policy.Requests[0]) }), unix.EPROTONOSUPPORT},
+		{"X_SPDUPDATE of five SAs", pol(func(m *Message) { m.Policy.Requests = slices.Repeat(m.Policy.Requests, 5) }), unix.EPROTONOSUPPORT},
+		{"X_SPDUPDATE of an SA and of one that may be missing", pol(func(m *Message) {
+			m.Policy.Requests = slices.Repeat(m.Policy.Requests, 2)
+			m.Policy.Requests[1].Level = LevelUse
+		}), unix.EINVAL},
 		{"X_SPDUPDATE of a tunnel without ends", pol(func(m *Message) { m.Policy.Requests[0].Src, m.Policy.Requests[0].Dst = netip.Addr{}, netip.Addr{} }), unix.EINVAL},
 		{"X_SPDUPDATE of mode 0", pol(func(m *Message) { m.Policy.Requests[0].Mode = 0 }), unix.EINVAL},
 		{"X_SPDUPDATE of level 9", pol(func(m *Message) { m.Policy.Requests[0].Level = 9 }), unix.EINVAL},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"spigot/control"
 	"spigot/sad"
@@ -69,7 +70,7 @@ func SPDAddOf(p *spd.Policy) (*Message, error) {
 		return nil, fmt.Errorf("%w: more than one port and less than all", ErrNoWord)
 	case q.Level != p.Level:
 		return nil, fmt.Errorf("%w: the types acquire and dontacq", ErrNoWord)
-	case q.Template != p.Template:
+	case !slices.Equal(q.Templates(), p.Templates()):
 		return nil, fmt.Errorf("%w: type use with a reqid", ErrNoWord)
 	}
 	return m, nil

@@ -151,7 +151,7 @@ func acquireEvent(a *control.Acquire) []byte {
 		sel = selectorOf(&a.Sel)
 	}
 	m := newMessage(nil, header{typ: msgAcquire}, &userAcquire{
-		id:  id{dst: addressOf(a.Peer), proto: a.Policy.Template.Proto},
+		id:  id{dst: addressOf(a.Peer), proto: a.Template.Proto},
 		src: addressOf(a.Src), sel: sel, policy: info,
 		aalgos: ^uint32(0), ealgos: ^uint32(0), calgos: ^uint32(0), seq: a.Seq,
 	})

@@ -138,6 +138,14 @@ const (
 	 00000000 00000000 
 `
 	addOut  = `xfrm policy add src 10.1.0.0/16 dst 10.2.0.0/16 proto tcp dport 80 dir out priority 5 tmpl src 192.0.2.1 dst 192.0.2.2 proto esp reqid 7 mode tunnel`
+	addTwo  = `xfrm policy add src 10.3.0.1 dst 10.3.0.2 dir out tmpl proto esp reqid 7 mode transport tmpl proto ah reqid 8 mode transport`
+	showTwo = `src 10.3.0.1/32 dst 10.3.0.2/32 
+	dir out priority 0 
+	tmpl src 0.0.0.0 dst 0.0.0.0
+		proto esp reqid 7 mode transport
+	tmpl src 0.0.0.0 dst 0.0.0.0
+		proto ah reqid 8 mode transport
+`
 	addFwd  = `xfrm policy add src fd01::/64 dst fd02::/64 dir fwd action block`
 	showOut = `src 10.1.0.0/16 dst 10.2.0.0/16 proto tcp dport 80 
 	dir out priority 5 
@@ -185,9 +193,12 @@ func TestIproute2(t *testing.T) {
 		{"xfrm state flush", 0, ""},
 		{"xfrm state", 0, ""},
 
+		{addTwo, 0, ""},
+		{"xfrm policy", 0, showTwo},
+		{"xfrm policy delete src 10.3.0.1 dst 10.3.0.2 dir out", 0, ""},
 		{addOut, 0, ""},
 		{addFwd, 0, ""},
-		{addFwd, 2, "Error: add policy: control: exists already: policy 2 has the same direction and selector: update it.\n"},
+		{addFwd, 2, "Error: add policy: control: exists already: policy 3 has the same direction and selector: update it.\n"},
 		{"xfrm policy", 0, showOut + showFwd},
 		{"xfrm policy get src fd01::/64 dst fd02::/64 dir fwd", 0, showFwd},
 		{"xfrm policy update src 10.1.0.0/16 dst 10.2.0.0/16 proto tcp dport 80 dir out priority 9", 0, ""},

@@ -97,22 +97,39 @@ func (r *request) policyParams(info *userpolicyInfo) (p control.PolicyParams, er
 	case len(tmpls) == 0:
 		p.Action = spd.Bypass
 	default:
-		p.Action = spd.Protect
-		if p.Template, err = tmpls[0].template(); err != nil {
+		if err := protect(&p, tmpls); err != nil {
 			return p, err
-		}
-		if p.Dir == spd.Out {
-			p.Template.SPI = tmpls[0].id.spi
-			if tmpls[0].share == shareSession {
-				p.PFP = spd.PFPAll
-			}
-		}
-		if tmpls[0].optional != 0 {
-			p.Level = spd.Use
 		}
 	}
 	p.Opaque = &policyExtra{*info, tmpls}
 	return p, nil
+}
+
+// protect reads what a policy wants of its SAs, the innermost first.
+func protect(p *control.PolicyParams, tmpls []tmpl) error {
+	p.Action = spd.Protect
+	all := make([]spd.Template, len(tmpls))
+	for i := range tmpls {
+		t := &tmpls[i]
+		var err error
+		if all[i], err = t.template(); err != nil {
+			return err
+		}
+		if p.Dir == spd.Out {
+			all[i].SPI = t.id.spi
+			if t.share == shareSession {
+				p.PFP = spd.PFPAll
+			}
+		}
+		if t.optional != tmpls[0].optional {
+			return refuse(eOPNOTSUPP, "one SA of several that is optional: make all of them so, or none")
+		}
+	}
+	if tmpls[0].optional != 0 {
+		p.Level = spd.Use
+	}
+	p.SetTemplates(all...)
+	return nil
 }
 
 // templates reads a policy's templates.
@@ -121,21 +138,23 @@ func (r *request) templates(info *userpolicyInfo) ([]tmpl, error) {
 	if n := len(b) / tmplLen; n > maxTemplates {
 		return nil, refuse(eINVAL, "%d templates: at most %d", n, maxTemplates)
 	}
-	if len(b)/tmplLen > 1 {
-		return nil, refuse(eOPNOTSUPP, "%d templates: a packet goes through one SA; leave the others out", len(b)/tmplLen)
+	if n := len(b) / tmplLen; n > spd.MaxBundle {
+		return nil, refuse(eOPNOTSUPP, "%d templates: a packet goes through %d SAs at most", n, spd.MaxBundle)
 	}
 	var all []tmpl
+	family := info.sel.family // of what the next SA is given
 	for ; len(b) >= tmplLen; b = b[tmplLen:] {
 		var t tmpl
 		if err := decode(b, &t); err != nil {
 			return nil, err
 		}
 		if t.family == afUnspec {
-			t.family = info.sel.family // as those who never heard of 4-in-6 leave it
+			t.family = family // as those who never heard of 4-in-6 leave it
 		}
-		if t.mode == modeTransport && t.family != info.sel.family {
-			return nil, refuse(eINVAL, "transport mode from family %d to family %d: the addresses stay the packet's own", info.sel.family, t.family)
+		if t.mode == modeTransport && t.family != family {
+			return nil, refuse(eINVAL, "transport mode from family %d to family %d: the addresses stay the packet's own", family, t.family)
 		}
+		family = t.family
 		if t.optional != 0 && t.mode == modeTunnel && info.dir == dirOut {
 			return nil, refuse(eINVAL, "optional tunnel of an outbound policy: leave optional to inbound ones")
 		}
@@ -237,14 +256,15 @@ func policyInfoOf(p *control.Policy) (info userpolicyInfo, tmpls []tmpl) {
 		info.action = actionBlock
 	}
 	if !mine && p.Action == spd.Protect {
-		tmpls = []tmpl{templateOf(p)}
+		for _, t := range p.Templates() {
+			tmpls = append(tmpls, templateOf(p, &t))
+		}
 	}
 	return info, tmpls
 }
 
-// templateOf writes the template of p, which no client of this dialect made.
-func templateOf(p *control.Policy) tmpl {
-	t := &p.Template
+// templateOf writes t, a template of p, which no client of this dialect made.
+func templateOf(p *control.Policy, t *spd.Template) tmpl {
 	out := tmpl{
 		id: id{dst: addressOf(t.Dst), proto: t.Proto}, src: addressOf(t.Src), family: familyOf(t.Dst), reqid: t.Reqid,
 		aalgos: ^uint32(0), ealgos: ^uint32(0), calgos: ^uint32(0),

@@ -120,7 +120,12 @@ func TestRefusedPolicies(t *testing.T) {
 		{"a port mask that is no range", func(p *userpolicyInfo) { p.sel.dportMask = 0x00ff }, plain, syscall.EOPNOTSUPP},
 		{"an ICMP code of any type", func(p *userpolicyInfo) { p.sel.proto, p.sel.dportMask = 1, 0xffff }, plain, syscall.EOPNOTSUPP},
 		{"a lifetime from the first use", func(p *userpolicyInfo) { p.lft.hardUse = 9 }, plain, syscall.EOPNOTSUPP},
-		{"two templates", none, with(nl.XFRMA_TMPL, &tmplList{{}, {}}), syscall.EOPNOTSUPP},
+		{"five templates", none, with(nl.XFRMA_TMPL, &tmplList{{}, {}, {}, {}, {}}), syscall.EOPNOTSUPP},
+		{"one of two that is optional", none, with(nl.XFRMA_TMPL, &tmplList{
+			{id: id{proto: 50}, reqid: 1, family: afInet}, {id: id{proto: 51}, reqid: 2, family: afInet, optional: 1}}), syscall.EOPNOTSUPP},
+		{"transport around a tunnel of another family", none, with(nl.XFRMA_TMPL, &tmplList{
+			{id: id{dst: addr("2001:db8::2"), proto: 50}, src: addr("2001:db8::1"), family: afInet6, mode: modeTunnel},
+			{id: id{proto: 51}, reqid: 2, family: afInet}}), syscall.EINVAL},
 		{"IPComp", none, edited(func(u *tmpl) { u.id.proto = 108 }), syscall.EPROTONOSUPPORT},
 		{"TCP", none, edited(func(u *tmpl) { u.id.proto = 6 }), syscall.EINVAL},
 		{"BEET", none, edited(func(u *tmpl) { u.mode = 4 }), syscall.EOPNOTSUPP},
