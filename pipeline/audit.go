@@ -12,7 +12,7 @@ import (
 // section 4, want to be events that can be audited, as bits by reason.
 const auditable uint64 = 1<<counter.Fragment | 1<<counter.SeqExhausted | 1<<counter.UnknownSPI | 1<<counter.ReservedSPI |
 	1<<counter.WrongSAMode | 1<<counter.ReplayOld | 1<<counter.ReplaySeen | 1<<counter.AuthFailed | 1<<counter.BadPadding |
-	1<<counter.BadInner | 1<<counter.SelectorMismatch | 1<<counter.InPolicyClear | 1<<counter.InPolicyMismatch
+	1<<counter.BadInner | 1<<counter.SelectorMismatch | 1<<counter.BadQuote | 1<<counter.InPolicyClear | 1<<counter.InPolicyMismatch
 
 // Reasons beyond 63 would need another word.
 const _ = uint(64 - counter.NumReasons)

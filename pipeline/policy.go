@@ -28,6 +28,9 @@ func (w *Worker) judge(b *Burst, i uint8, last *bound) {
 		return
 	}
 	pol := w.outCache.Lookup(w.spd.Out, &p.tuple)
+	if pol == nil {
+		pol = w.byQuote(p)
+	}
 	switch {
 	case pol == nil:
 		b.Drop(i, counter.NoPolicy)
@@ -71,8 +74,14 @@ func (w *Worker) policyBack(b *Burst) {
 		if p.info.Fragment && !w.portsOf(b, i, w.spd.In, laneOf(p)) {
 			continue
 		}
+		t := &p.tuple
 		if p.in != nil {
-			if !p.in.Admits(&p.tuple) {
+			if p.isICMP() {
+				if t = w.judgedBy(b, i); t == nil {
+					continue
+				}
+			}
+			if !p.in.Admits(t) {
 				b.Drop(i, counter.SelectorMismatch)
 				continue
 			}
@@ -80,7 +89,7 @@ func (w *Worker) policyBack(b *Burst) {
 				w.clampIn(p)
 			}
 		}
-		pol := w.inCache.Lookup(w.spd.In, &p.tuple)
+		pol := w.inCache.Lookup(w.spd.In, t)
 		switch {
 		case pol == nil:
 			b.Drop(i, counter.NoPolicy)

@@ -11,6 +11,7 @@ import (
 
 	"spigot/internal/counter"
 	"spigot/internal/fib"
+	"spigot/internal/flow"
 	"spigot/internal/tsc"
 	"spigot/pmd"
 	"spigot/sad"
@@ -62,6 +63,7 @@ type Worker struct {
 	acquired asked
 	resolved asked
 	located  asked
+	quote    flow.Tuple // what an ICMP error is about
 	audited  struct {
 		since uint64 // turn
 		n     int    // audits since then

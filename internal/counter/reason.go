@@ -39,6 +39,7 @@ const (
 	BadECN
 	NestedSAs
 	SelectorMismatch
+	BadQuote
 	InPolicyClear
 	InPolicyMismatch
 	NoRoute
@@ -85,6 +86,7 @@ var reasons = [NumReasons]struct{ name, text string }{
 	BadECN:           {"bad_ecn", "congestion mark on a tunnel header around a Not-ECT packet (RFC 6040, 4.2)"},
 	NestedSAs:        {"nested_sas", "came by more SAs, one in another, than a policy can name"},
 	SelectorMismatch: {"selector_mismatch", "the decrypted packet lies outside its SA's selectors (RFC 4301, 5.2)"},
+	BadQuote:         {"bad_quote", "an ICMP error in a tunnel that quotes no packet of whom it goes to (RFC 4301, 6.2)"},
 	InPolicyClear:    {"in_policy_clear", "came in clear where an SPD entry says protect"},
 	InPolicyMismatch: {"in_policy_mismatch", "came by an SA that its SPD entry does not name"},
 	NoRoute:          {"no_route", "no route, or a route out of no port of the gateway"},
