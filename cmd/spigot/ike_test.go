@@ -43,7 +43,7 @@ func TestKeyDaemons(t *testing.T) {
 		{"iked and charon", startIked, startCharon, "aes256-sha384", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newIKERig(t, bin) // one after the other: each has six busy processes
+			r := newIKERig(t, bin, false) // one after the other: each has six busy processes
 			defer r.explain()
 			r.esp, r.encap = tt.esp, tt.encap
 			tt.b(r, r.gateways[1])
@@ -182,14 +182,17 @@ type ikeRig struct {
 	spigot, ctl string
 	esp         string
 	encap       bool
+	nat         bool // between the gateways, in front of a: natNS
+	natNS       string
 	hosts       [2]string // namespaces
 	gateways    [2]*ikeGateway
 }
 
-// newIKERig starts two gateways without any policies; bin has the programs.
-func newIKERig(t *testing.T, bin string) *ikeRig {
+// newIKERig starts two gateways without any policies, with a NAT between them or
+// without one; bin has the programs.
+func newIKERig(t *testing.T, bin string, nat bool) *ikeRig {
 	t.Helper()
-	r := &ikeRig{T: t, ctl: filepath.Join(bin, "spigotctl"), spigot: filepath.Join(bin, "spigot")}
+	r := &ikeRig{T: t, nat: nat, ctl: filepath.Join(bin, "spigotctl"), spigot: filepath.Join(bin, "spigot")}
 	id := fmt.Sprintf("spigoti-%d-%d", os.Getpid(), networks.Add(1))
 	for _, side := range []string{"ha", "ga", "gb", "hb"} {
 		r.ip("netns add " + id + side)
@@ -200,7 +203,11 @@ func newIKERig(t *testing.T, bin string) *ikeRig {
 		})
 	}
 	r.hosts = [2]string{id + "ha", id + "hb"}
-	r.ip("link add wire0 netns " + id + "ga type veth peer name wire0 netns " + id + "gb")
+	if nat {
+		r.natBetween(id)
+	} else {
+		r.ip("link add wire0 netns " + id + "ga type veth peer name wire0 netns " + id + "gb")
+	}
 	for i, side := range []string{"a", "b"} {
 		g := &ikeGateway{r: r, ns: id + "g" + side, dir: t.TempDir(), me: i + 1, peer: 2 - i}
 		r.gateways[i] = g
@@ -227,7 +234,7 @@ ports:
   - {name: red0, side: protected}
   - {name: wire0, side: wire}
 workers: {cores: [%d]}
-control: {socket: %q}
+control: {socket: %q, nat_keepalive: 2}
 idle: {policy: adaptive, turns: 50}
 `, i%runtime.NumCPU(), g.path("control.sock")))
 		g.start(nil, r.spigot, "run", "--config", g.path("gw.yaml"))
@@ -260,7 +267,7 @@ swanctl { load = pem pkcs1 x509 pubkey openssl random }
 connections { net {
   version = 2
   local_addrs = 192.0.2.%[1]d
-  remote_addrs = 192.0.2.%[2]d
+  remote_addrs = %[5]s
   proposals = aes128-sha256-ecp256
   encap = %[4]v
   local { auth = psk
@@ -279,7 +286,7 @@ connections { net {
 secrets { ike-1 { id-1 = gw1
   id-2 = gw2
   secret = "no secret" } }
-`, g.me, g.peer, r.esp, r.encap))
+`, g.me, g.peer, r.esp, r.encap, r.remote(g)))
 	env := []string{"STRONGSWAN_CONF=" + g.path("strongswan.conf"), "SWANCTL_DIR=" + g.dir}
 	g.start(env, r.ctl, "--socket", g.path("control.sock"), "keyd", "--", g.copyOf("charon-systemd"))
 	swanctl := g.copyOf("swanctl")
