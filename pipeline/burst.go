@@ -42,6 +42,7 @@ type packet struct {
 	first  *sad.Outbound // cutFirst: the SA of its fragments
 	fate   fate
 	cut    cutMode
+	giant  bool // chunk is no frame's
 	local  bool // made by the gateway: its TTL stays
 	reason counter.Reason
 }
@@ -52,27 +53,29 @@ func (p *packet) ip() []byte { return p.chunk[p.l3 : p.l3+int(p.info.Len)] }
 // Burst is up to MaxBurst packets that go through the stages together. It
 // belongs to one worker, which uses it again and again.
 type Burst struct {
-	port  int // index of the port that received it
-	n     int
-	pkts  [MaxBurst]packet
-	live  [MaxBurst]uint8 // indices of the packets that are alive, in order
-	nlive int
-	cuts  bool // there are packets to be cut
-	holes bool // live lists packets that are not alive any more
-	more  bool // from the wire: there is AH in it, or what came out of ESP is AH or ESP
+	port   int // index of the port that received it
+	n      int
+	pkts   [MaxBurst]packet
+	live   [MaxBurst]uint8 // indices of the packets that are alive, in order
+	nlive  int
+	cuts   bool // there are packets to be cut, or giants
+	giants int  // buffers in use
+	holes  bool // live lists packets that are not alive any more
+	more   bool // from the wire: there is AH in it, or what came out of ESP is AH or ESP
 }
 
 // load starts a new burst with frames, which came in by port.
 func (b *Burst) load(port int, pool *pmd.Pool, frames []pmd.Frame) {
 	b.port, b.n, b.nlive = port, len(frames), len(frames)
 	b.holes, b.cuts, b.more = false, false, false
+	b.giants = 0
 	for i := range frames {
 		p := &b.pkts[i]
 		p.chunk = pool.ChunkOf(frames[i])
 		p.base = frames[i].Base
 		p.l2, p.size = int(frames[i].Off), int(frames[i].Len)
 		p.out, p.in, p.hop = nil, nil, nil
-		p.fate, p.cut, p.local, p.reason = alive, whole, false, counter.None
+		p.fate, p.cut, p.giant, p.local, p.reason = alive, whole, false, false, counter.None
 		b.live[i] = uint8(i)
 	}
 }

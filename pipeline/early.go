@@ -26,7 +26,7 @@ type early struct {
 func (w *Worker) hold(b *Burst, i uint8) bool {
 	p := &b.pkts[i]
 	esp := wire.ESP(p.chunk[p.esp:p.espEnd])
-	if !w.sad.Expected(esp.SPI(), &p.tuple.Dst, wire.ProtoESP) || w.early.n == maxEarly {
+	if !w.sad.Expected(esp.SPI(), &p.tuple.Dst, wire.ProtoESP) || w.early.n == maxEarly || p.giant {
 		return false
 	}
 	e := &w.early

@@ -29,13 +29,20 @@ func (b *Burst) hideFirst() {
 }
 
 // cut replaces each packet of b that is to be cut by its fragments, which leave
-// ahead of the rest of b, in a burst of their own.
+// ahead of the rest of b, in a burst of their own. What is whole it moves to a
+// frame, if it is in none.
 func (w *Worker) cut(b *Burst) {
 	f := &w.fragments
 	f.start(b.port)
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
 		if p.cut == whole {
+			if !p.giant {
+				continue
+			}
+			if r := w.shrink(p); r != counter.None {
+				b.Drop(i, r)
+			}
 			continue
 		}
 		if r := w.cutPacket(f, p); r != counter.None {
@@ -56,7 +63,10 @@ func (w *Worker) leave(f *Burst) {
 }
 
 // start empties b for packets that the worker makes itself.
-func (b *Burst) start(port int) { b.port, b.n, b.nlive, b.holes, b.cuts = port, 0, 0, false, false }
+func (b *Burst) start(port int) {
+	b.port, b.n, b.nlive, b.giants = port, 0, 0, 0
+	b.holes, b.cuts = false, false
+}
 
 // add appends a packet in the chunk at base, alive, to b, which has room.
 func (b *Burst) add(pool *pmd.Pool, base uint32) *packet {

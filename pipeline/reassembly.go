@@ -111,10 +111,9 @@ func (r *reassembler) allocate() {
 	}
 }
 
-// add takes f, which has come at now. It copies the datagram that f completes to
-// dst, and returns its length: 0 when others are still to come. On a reason, f is
-// to be dropped.
-func (r *reassembler) add(f *fragment, now time.Duration, dst []byte) (int, counter.Reason) {
+// add takes f, which has come at now. It returns the datagram that f completes,
+// for join, or 0 when others are still to come. On a reason, f is to be dropped.
+func (r *reassembler) add(f *fragment, now time.Duration) (done uint16, reason counter.Reason) {
 	if r.data == nil {
 		r.allocate()
 	}
@@ -128,7 +127,7 @@ func (r *reassembler) add(f *fragment, now time.Duration, dst []byte) (int, coun
 	if d.dead {
 		return 0, counter.BadFragment
 	}
-	if reason := d.judge(f, size, len(dst)); reason != counter.None {
+	if reason := d.judge(f, size); reason != counter.None {
 		if !d.repeats(f, size) {
 			r.kill(d, reason)
 		}
@@ -144,7 +143,27 @@ func (r *reassembler) add(f *fragment, now time.Duration, dst []byte) (int, coun
 	if d.got != d.total {
 		return 0, counter.None
 	}
-	n, reason := r.join(d, dst)
+	return at, counter.None
+}
+
+// length returns how long the datagram done is.
+func (r *reassembler) length(done uint16) int {
+	d := &r.data[done-1]
+	for i := range d.pieces[:d.n] {
+		if p := &d.pieces[i]; p.at == 0 {
+			return int(p.head) + d.total // or less: IPv6 has a fragment header in front
+		}
+	}
+	return d.total
+}
+
+// join copies the datagram done to dst, forgets it and returns its length. dst
+// may be too short; on a reason, the fragment that completed it is to be dropped.
+func (r *reassembler) join(done uint16, dst []byte) (n int, reason counter.Reason) {
+	d := &r.data[done-1]
+	if reason = counter.Giant; r.length(done) <= len(dst) {
+		n, reason = r.write(d, dst)
+	}
 	r.c.Waiting -= uint64(d.n)
 	if reason != counter.None {
 		r.c.Drops[reason] += uint64(d.n - 1)
@@ -152,20 +171,18 @@ func (r *reassembler) add(f *fragment, now time.Duration, dst []byte) (int, coun
 		r.c.Joined += uint64(d.n - 1)
 	}
 	d.n = r.release(d)
-	r.end(at)
+	r.end(done)
 	return n, reason
 }
 
-// judge says why f cannot be a piece of d, whose whole is to fit room bytes.
-func (d *datagram) judge(f *fragment, size, room int) counter.Reason {
+// judge says why f cannot be a piece of d.
+func (d *datagram) judge(f *fragment, size int) counter.Reason {
 	end := f.at + size
 	switch {
 	case size == 0, f.more && (size%8 != 0 || size < leastPiece), end+f.head > 0xffff, d.n == maxPieces:
 		return counter.BadFragment
 	case d.total >= 0 && (end > d.total || !f.more && end != d.total), !f.more && end < d.end:
 		return counter.BadFragment
-	case f.head+end > room:
-		return counter.Giant
 	}
 	for i := range d.pieces[:d.n] {
 		if p := &d.pieces[i]; f.at < int(p.at)+int(p.size) && int(p.at) < end {
@@ -197,9 +214,9 @@ func (d *datagram) keep(f *fragment, size int, block uint16) {
 	}
 }
 
-// join copies d, which is complete, to dst: the first fragment's header, and the
+// write copies d, which is complete, to dst: the first fragment's header, and the
 // payloads of all.
-func (r *reassembler) join(d *datagram, dst []byte) (n int, reason counter.Reason) {
+func (r *reassembler) write(d *datagram, dst []byte) (n int, reason counter.Reason) {
 	head := 0
 	for i := range d.pieces[:d.n] {
 		if p := &d.pieces[i]; p.at == 0 {

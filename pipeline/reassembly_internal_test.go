@@ -25,6 +25,15 @@ func part(id uint16, body []byte, at, end int) *fragment {
 	}
 }
 
+// give adds f and joins what that completes.
+func (r *reassembler) give(f *fragment, now time.Duration, dst []byte) (int, counter.Reason) {
+	done, reason := r.add(f, now)
+	if done == 0 {
+		return 0, reason
+	}
+	return r.join(done, dst)
+}
+
 func newTestReassembler() (*reassembler, *counter.Worker) {
 	c := new(counter.Worker)
 	return newReassembler(c, 1, 2048), c
@@ -60,7 +69,7 @@ func TestReassemblerAgainstPlainBytes(t *testing.T) {
 			if at > 0 && rapid.IntRange(0, 30).Draw(t, "overlap") == 0 {
 				at -= 8
 			}
-			n, reason := r.add(part(id, body, at, end), 0, dst)
+			n, reason := r.give(part(id, body, at, end), 0, dst)
 			fed++
 			again, overlap := o.ends[[2]int{at, end}], false
 			for i := at; i < end; i++ {
@@ -106,10 +115,10 @@ func TestReassemblerAgainstPlainBytes(t *testing.T) {
 func TestReassemblyEnds(t *testing.T) {
 	r, c := newTestReassembler()
 	body, dst := make([]byte, 300), make([]byte, 2048)
-	r.add(part(1, body, 0, 96), 0, dst)
-	r.add(part(2, body, 0, 96), 10*time.Second, dst)
-	r.add(part(1, body, 96, 192), 14*time.Second, dst)
-	n, _ := r.add(part(1, body, 192, 300), 15*time.Second, dst)
+	r.give(part(1, body, 0, 96), 0, dst)
+	r.give(part(2, body, 0, 96), 10*time.Second, dst)
+	r.give(part(1, body, 96, 192), 14*time.Second, dst)
+	n, _ := r.give(part(1, body, 192, 300), 15*time.Second, dst)
 	if n != 0 || c.Drops[counter.FragmentTimeout] != 2 || c.Waiting != 2 {
 		t.Errorf("%d bytes; %d timed out, %d wait", n, c.Drops[counter.FragmentTimeout], c.Waiting)
 	}
@@ -123,15 +132,15 @@ func TestReassemblyEnds(t *testing.T) {
 func TestReassemblyOfTheDead(t *testing.T) {
 	r, _ := newTestReassembler()
 	body, dst := make([]byte, 192), make([]byte, 2048)
-	r.add(part(1, body, 0, 96), 0, dst)
-	r.add(part(1, body, 88, 192), 0, dst)
+	r.give(part(1, body, 0, 96), 0, dst)
+	r.give(part(1, body, 88, 192), 0, dst)
 	for _, at := range []int{0, 96} {
-		if n, reason := r.add(part(1, body, at, at+96), 14*time.Second, dst); n != 0 || reason != counter.BadFragment {
+		if n, reason := r.give(part(1, body, at, at+96), 14*time.Second, dst); n != 0 || reason != counter.BadFragment {
 			t.Errorf("at %d: %d bytes, %v", at, n, reason)
 		}
 	}
-	r.add(part(1, body, 0, 96), 15*time.Second, dst)
-	if n, reason := r.add(part(1, body, 96, 192), 15*time.Second, dst); n != 212 || reason != counter.None {
+	r.give(part(1, body, 0, 96), 15*time.Second, dst)
+	if n, reason := r.give(part(1, body, 96, 192), 15*time.Second, dst); n != 212 || reason != counter.None {
 		t.Errorf("%d bytes, %v", n, reason)
 	}
 }
@@ -141,9 +150,9 @@ func TestReassemblyOfTooManyPieces(t *testing.T) {
 	r, c := newTestReassembler()
 	body, dst := make([]byte, (maxPieces+1)*48), make([]byte, 65536)
 	for at := 0; at < maxPieces*48; at += 48 {
-		r.add(part(1, body, at, at+48), 0, dst)
+		r.give(part(1, body, at, at+48), 0, dst)
 	}
-	n, reason := r.add(part(1, body, maxPieces*48, len(body)), 0, dst)
+	n, reason := r.give(part(1, body, maxPieces*48, len(body)), 0, dst)
 	if n != 0 || reason != counter.BadFragment || c.Drops[reason] != maxPieces {
 		t.Errorf("%d bytes, %v, %d dropped", n, reason, c.Drops[counter.BadFragment])
 	}
@@ -156,21 +165,21 @@ func TestReassemblyMakesRoom(t *testing.T) {
 	body, dst := make([]byte, maxPieces*48), make([]byte, 65536)
 	for id := range uint16(8) { // 8 times 64 blocks are all there are
 		for at := 0; at < len(body)-48; at += 48 {
-			r.add(part(id, body, at, at+48), 0, dst)
+			r.give(part(id, body, at, at+48), 0, dst)
 		}
 	}
 	for id := range uint16(8) {
-		r.add(part(100+id, body, 0, 48), 0, dst)
+		r.give(part(100+id, body, 0, 48), 0, dst)
 	}
 	if len(r.freeBlocks) != 0 || c.Waiting != maxDatagrams {
 		t.Fatalf("%d blocks are free, %d wait", len(r.freeBlocks), c.Waiting)
 	}
-	_, reason := r.add(part(0, body, len(body)-48, len(body)), 0, dst)
+	_, reason := r.give(part(0, body, len(body)-48, len(body)), 0, dst)
 	if reason != counter.FragmentEvicted || c.Drops[reason] != 63 {
 		t.Errorf("%v, %v", reason, c.Drops[counter.FragmentEvicted])
 	}
 	for at := 0; at < 64*48; at += 48 {
-		r.add(part(200, body, at, at+48), 0, dst)
+		r.give(part(200, body, at, at+48), 0, dst)
 	}
 	if c.Drops[counter.FragmentEvicted] != 126 || c.Joined != 63 {
 		t.Errorf("%d evicted, %d joined", c.Drops[counter.FragmentEvicted], c.Joined)

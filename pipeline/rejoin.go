@@ -29,21 +29,67 @@ func (w *Worker) rejoin(b *Burst, i uint8) {
 	default:
 		return
 	}
-	const l3 = pmd.Headroom + wire.EthernetLen
-	n, r := w.reassembler.add(&f, time.Since(w.born), p.chunk[l3:])
+	done, r := w.reassembler.add(&f, time.Since(w.born))
 	switch {
 	case r != counter.None:
 		b.Drop(i, r)
-		return
-	case n == 0:
+	case done == 0:
 		b.end(i, parted, counter.None)
-		return
+	default:
+		if r = w.whole(b, p, done); r != counter.None {
+			b.Drop(i, r)
+		}
 	}
-	copy(p.chunk[pmd.Headroom:l3], p.chunk[p.l2:p.l2+wire.EthernetLen])
-	p.l2, p.l3, p.size = pmd.Headroom, l3, wire.EthernetLen+n
-	if p.info, r = wire.Classify(p.chunk[l3:l3+n], &p.tuple); r != counter.None {
-		b.Drop(i, r)
+}
+
+// l3Off is where the worker puts an IP header in a chunk.
+const l3Off = pmd.Headroom + wire.EthernetLen
+
+// whole makes the datagram done the packet p, its last fragment, in that one's
+// frame or, where it is too long for that, in a buffer of the worker's.
+func (w *Worker) whole(b *Burst, p *packet, done uint16) counter.Reason {
+	chunk := p.chunk
+	if w.reassembler.length(done) > len(chunk)-l3Off && b.giants < maxGiants {
+		chunk = w.giant(b)
+		p.giant, b.cuts = true, true
 	}
+	copy(chunk[pmd.Headroom:l3Off], p.chunk[p.l2:p.l2+wire.EthernetLen])
+	n, r := w.reassembler.join(done, chunk[l3Off:])
+	if r != counter.None {
+		return r
+	}
+	p.chunk, p.l2, p.l3, p.size = chunk, pmd.Headroom, l3Off, wire.EthernetLen+n
+	p.info, r = wire.Classify(chunk[l3Off:l3Off+n], &p.tuple)
+	return r
+}
+
+// A packet that is too long for a frame lies in one of the worker's buffers while
+// its burst lasts. What is in it has to be small, or to be cut, to leave.
+const (
+	maxGiants = 4 // at once
+	giantSize = l3Off + maxPacket + sealTail
+)
+
+// giant returns a free buffer. It is taken from the heap once.
+func (w *Worker) giant(b *Burst) []byte {
+	buf := &w.giants[b.giants]
+	if *buf == nil {
+		*buf = make([]byte, giantSize)
+	}
+	b.giants++
+	return *buf
+}
+
+// shrink moves p, which lies in a buffer, to its frame, if it fits there.
+func (w *Worker) shrink(p *packet) counter.Reason {
+	chunk := w.cfg.Pool.ChunkOf(pmd.Frame{Base: p.base})
+	ip := p.ip()
+	if len(ip) > len(chunk)-l3Off {
+		return counter.NoRoom
+	}
+	copy(chunk[l3Off:], ip)
+	p.chunk, p.l3, p.giant = chunk, l3Off, false
+	return counter.None
 }
 
 // isNATT says whether f, a first fragment of UDP, is of ESP in UDP.

@@ -145,7 +145,7 @@ func TestHostileFragments(t *testing.T) {
 		{"end before what is there", []part{{160, 80, true}, {80, 80, false}}, map[counter.Reason]uint64{counter.BadFragment: 2}, 0},
 		{"beyond 64 KB", []part{{0, 800, true}, {65528, 800, false}}, map[counter.Reason]uint64{counter.BadFragment: 2}, 0},
 		{"longer than a frame", []part{{0, 800, true}, {1600, 800, false}, {800, 800, true}},
-			map[counter.Reason]uint64{counter.Giant: 2, counter.BadFragment: 1}, 0},
+			map[counter.Reason]uint64{counter.UnknownSPI: 1}, 0},
 	} {
 		b := newLone(t, 'b')
 		b.protect(aes128gcm)

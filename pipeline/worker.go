@@ -54,6 +54,7 @@ type Worker struct {
 
 	reassembler *reassembler
 	portMemory  portMemory
+	giants      [maxGiants][]byte // nil until one is needed
 	born        time.Time
 	fragmentID  uint32 // of the last IPv6 packet that was cut
 	frames      [MaxBurst]pmd.Frame
