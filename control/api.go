@@ -123,6 +123,7 @@ type SAInfo struct {
 	Hard       Lifetime `json:"hard"`
 	Policies   []uint32 `json:"policies"`           // outbound: bound to it
 	PathMTU    int      `json:"path_mtu,omitempty"` // outbound: the largest outer packet that its path carries, as ICMP told; 0: not known
+	Lookup     string   `json:"lookup,omitempty"`   // "src" or "spi": what names the SA, if not SPI and destination
 	Outer      string   `json:"outer,omitempty"`    // what is said of the outer header, in the words of ipsec.conf
 	Name       string   `json:"name"`
 }

@@ -89,7 +89,7 @@ func TestBundlesFindTheirSAs(t *testing.T) {
 	del := func(spi uint32, proto uint8) {
 		t.Helper()
 		g.key(t, func(k *Keying) {
-			if _, err := k.DeleteSA(daemon, SAID{spi, addr(peer), proto}); err != nil {
+			if _, err := k.DeleteSA(daemon, SAID{SPI: spi, Dst: addr(peer), Proto: proto}); err != nil {
 				t.Fatal(err)
 			}
 		})

@@ -44,7 +44,7 @@ func TestKeepalives(t *testing.T) {
 	}
 	drop := func() {
 		g.key(t, func(k *Keying) {
-			if _, err := k.DeleteSA(daemon, SAID{304, addr("2001:db8::2"), 50}); err != nil {
+			if _, err := k.DeleteSA(daemon, SAID{SPI: 304, Dst: addr("2001:db8::2"), Proto: 50}); err != nil {
 				t.Fatal(err)
 			}
 		})

@@ -74,7 +74,7 @@ func (c *Controller) draftSAs(d *draft, sas []*sad.Params) error {
 		}
 	}
 	for _, p := range sas {
-		id := SAID{p.SPI, p.Dst, p.Proto}
+		id := idOfParams(p)
 		if other, twice := taken[id]; twice {
 			return fmt.Errorf("%w: SAs %s and %s have one SPI, destination and protocol: give each its own SPI",
 				sad.ErrExists, other, nameOf(p))

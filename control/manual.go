@@ -78,7 +78,7 @@ func (c *Controller) newManual(p *sad.Params, d digest) (*manual, error) {
 // make makes the SA for dir and wipes the keys; for a direction that is not
 // known yet it tries both and keeps the keys.
 func (m *manual) make(dir Direction) error {
-	r := &record{id: SAID{m.params.SPI, m.params.Dst, m.params.Proto}, manual: m, added: time.Now()}
+	r := &record{id: idOfParams(&m.params), manual: m, added: time.Now()}
 	r.describe(&m.params)
 	var err error
 	switch dir {

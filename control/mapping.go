@@ -27,7 +27,7 @@ type mapping struct {
 // (RFC 7296, section 2.23): a NAT has forgotten its mapping, or the peer moved.
 // The SA stays as it is; whether to follow is for the daemon to say.
 func (c *Controller) locate(p *fib.Punt, now time.Time) {
-	r := c.sas.byID[SAID{p.SPI, p.Dst, wire.ProtoESP}]
+	r := c.sas.byID[SAID{SPI: p.SPI, Dst: p.Dst, Proto: wire.ProtoESP}]
 	if r == nil || r.in == nil || r.in.Geo.UDP == 0 {
 		return // it was on its way
 	}

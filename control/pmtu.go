@@ -51,7 +51,7 @@ func (c *Controller) learnPath(packet []byte, now time.Time) {
 	}
 	c.log.Info("path of an SA is narrower", "sa", &sa.SA, "mtu", mtu, "was", sa.PathMTU())
 	sa.SetPathMTU(mtu, fragments)
-	c.paths[SAID{sa.SPI, sa.Dst, sa.Proto}] = now
+	c.paths[SAID{SPI: sa.SPI, Dst: sa.Dst, Proto: sa.Proto}] = now
 	c.stats.PathsLowered++
 }
 

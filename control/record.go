@@ -198,10 +198,15 @@ func (c *Controller) place(r *record) error {
 // for another SA.
 func (c *Controller) remove(r *record) {
 	c.leave(r)
-	if r.placed() {
-		if err := c.db.Remove(r.id.SPI, r.id.Dst, r.id.Proto); err != nil {
-			c.log.Error("remove an SA", "sa", r.id, "err", err)
-		}
+	var err error
+	switch {
+	case r.in != nil:
+		err = c.db.RemoveInbound(r.in)
+	case r.out != nil:
+		err = c.db.Remove(r.out.SPI, r.out.Dst, r.out.Proto)
+	}
+	if err != nil {
+		c.log.Error("remove an SA", "sa", r.id, "err", err)
 	}
 }
 

@@ -132,6 +132,13 @@ func (c *Controller) reportSAs(now time.Time) []SAInfo {
 	return all
 }
 
+func nameOfLookup(l sad.Lookup) string {
+	if l == sad.ByDst {
+		return ""
+	}
+	return l.String()
+}
+
 // infoOf describes an SA that waits.
 func infoOf(p *SAParams) SAInfo {
 	suite := p.Encryption
@@ -142,7 +149,7 @@ func infoOf(p *SAParams) SAInfo {
 		Direction: DirWaiting, SPI: p.SPI, Src: nameOfAddr(p.Src), Dst: p.Dst.String(),
 		Proto: nameOfProto(p.Proto), Mode: nameOfMode(p.Tunnel), Suite: suite,
 		Reqid: p.Reqid, ESN: p.ESN, Window: p.Window,
-		Soft: Lifetime(p.Soft), Hard: Lifetime(p.Hard), Policies: []uint32{}, Outer: p.Outer.String(), Name: p.Name,
+		Soft: Lifetime(p.Soft), Hard: Lifetime(p.Hard), Policies: []uint32{}, Outer: p.Outer.String(), Lookup: nameOfLookup(p.Lookup), Name: p.Name,
 	}
 }
 

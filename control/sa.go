@@ -14,6 +14,9 @@ type SAID struct {
 	SPI   uint32
 	Dst   flow.Addr
 	Proto uint8 // 50: ESP
+	// Src is zero but for an SA of the configuration that goes by its source, too,
+	// and Dst is zero for one that goes by its SPI alone (sad.Lookup).
+	Src flow.Addr
 }
 
 // String writes the name for people.
@@ -67,7 +70,24 @@ type SAParams struct {
 }
 
 // ID returns the name of the SA.
-func (p *SAParams) ID() SAID { return SAID{p.SPI, p.Dst, p.Proto} }
+func (p *SAParams) ID() SAID { return idOfParams(&p.Params) }
+
+// idOfParams returns the name of the SA that p describes.
+func idOfParams(p *sad.Params) SAID {
+	id := SAID{SPI: p.SPI, Dst: p.Dst, Proto: p.Proto}
+	switch p.Lookup {
+	case sad.BySrcDst:
+		id.Src = p.Src
+	case sad.BySPI:
+		id.Dst = flow.Addr{}
+	}
+	return id
+}
+
+// idOf returns the name of sa.
+func idOf(sa *sad.SA) SAID {
+	return idOfParams(&sad.Params{SPI: sa.SPI, Dst: sa.Dst, Src: sa.Src, Proto: sa.Proto, Lookup: sa.Lookup})
+}
 
 // SA is one entry of the SADB at the moment when it was asked for.
 //

@@ -28,7 +28,7 @@ func (c *Controller) vacant(id SAID) error {
 	}
 	taken := c.sas.byID[id] != nil
 	for _, m := range c.pending {
-		taken = taken || m.params.SPI == id.SPI && m.params.Dst == id.Dst && m.params.Proto == id.Proto
+		taken = taken || idOfParams(&m.params) == id
 	}
 	if taken {
 		return fmt.Errorf("%w: %v: delete it first, or choose another SPI", ErrExists, id)

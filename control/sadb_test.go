@@ -37,7 +37,7 @@ func keyedSA(spi uint32, src, dst string, edit ...func(*SAParams)) SAParams {
 	return p
 }
 
-func id(spi uint32, dst string) SAID { return SAID{spi, addr(dst), 50} }
+func id(spi uint32, dst string) SAID { return SAID{SPI: spi, Dst: addr(dst), Proto: 50} }
 
 func TestGetSPI(t *testing.T) {
 	for _, c := range []struct {

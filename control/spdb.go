@@ -214,7 +214,7 @@ func (d *PolicyDump) Next(buf []Policy) int {
 func (c *Controller) policyOf(p *policy) Policy {
 	v := Policy{PolicyParams: p.params, Owner: p.owner, Created: p.created}
 	if out := c.db.Bound(p.rule.ID); out != nil {
-		if r := c.sas.byID[SAID{out.SPI, out.Dst, out.Proto}]; r != nil {
+		if r := c.sas.byID[idOf(&out.SA)]; r != nil {
 			v.Used = r.last
 		}
 	}

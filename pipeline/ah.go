@@ -133,7 +133,7 @@ func (w *Worker) verify(p *packet) counter.Reason {
 	if spi < 256 {
 		return counter.ReservedSPI
 	}
-	sa := w.sad.Inbound(spi, &p.tuple.Dst, wire.ProtoAH)
+	sa, _ := w.sad.Find(spi, &p.tuple.Dst, &p.tuple.Src, wire.ProtoAH)
 	if sa == nil {
 		return counter.UnknownSPI
 	}

@@ -60,7 +60,7 @@ func (w *Worker) findSA(p *packet, udp int) (r counter.Reason) {
 	if spi < 256 {
 		return counter.ReservedSPI
 	}
-	sa := w.saCache.lookup(w.sad, spi, &p.tuple.Dst)
+	sa := w.saCache.lookup(w.sad, spi, &p.tuple)
 	if sa == nil {
 		return counter.UnknownSPI
 	}

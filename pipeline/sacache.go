@@ -15,19 +15,20 @@ type saCache struct {
 
 const saCacheSize = 1024
 
-// lookup returns the ESP SA for (spi, dst), or nil. An entry is used only
-// under the snapshot that it was read from, so it never outlives its SA.
-func (c *saCache) lookup(s *sad.Snapshot, spi uint32, dst *flow.Addr) *sad.Inbound {
+// lookup returns the ESP SA of a packet, or nil. An entry is used only under the
+// snapshot that it was read from, so it never outlives its SA. What does not
+// depend on SPI and destination alone is no entry.
+func (c *saCache) lookup(s *sad.Snapshot, spi uint32, t *flow.Tuple) *sad.Inbound {
 	if c.gen != s.Gen {
 		clear(c.way[:])
 		c.gen = s.Gen
 	}
 	way := &c.way[spi%saCacheSize]
-	if sa := *way; sa != nil && sa.SPI == spi && sa.Dst == *dst {
+	if sa := *way; sa != nil && sa.SPI == spi && sa.Dst == t.Dst {
 		return sa
 	}
-	sa := s.Inbound(spi, dst, wire.ProtoESP)
-	if sa != nil {
+	sa, only := s.Find(spi, &t.Dst, &t.Src, wire.ProtoESP)
+	if only {
 		*way = sa
 	}
 	return sa

@@ -39,10 +39,12 @@ type Snapshot struct {
 	// The outbound SAs of policies that have one for each of their flows.
 	flows table[flowID, Outbound]
 	// The inbound SAs that are being negotiated.
-	early table[id, struct{}]
+	early   table[id, struct{}]
+	lookups lookups
 }
 
-// Inbound returns the SA for packets to dst with spi, or nil.
+// Inbound returns the SA that spi, dst and proto name, or nil. A packet's may be
+// another one: see Find.
 func (s *Snapshot) Inbound(spi uint32, dst *flow.Addr, proto uint8) *Inbound {
 	k := id{*dst, spi, proto}
 	return s.in.get(s.seed.id(&k), &k)
@@ -64,13 +66,15 @@ type DB struct {
 	edited  bool // draft differs from now
 
 	added uint64 // SAs ever added
-	in    map[id]*inEntry
+	in    map[place]*inEntry
 	out   map[id]*outEntry
 	bound map[uint32]*outEntry   // by policy; the innermost of a bundle
 	outer map[uint32][]*outEntry // by policy: the others of a bundle
 	flows map[flowID]*outEntry
 	gone  []*crypto.Key        // of SAs removed since the last publication
 	dying map[*crypto.Key]bool // of SAs that workers may still hold
+
+	sources map[id]int // how many of in there are by source
 }
 
 type inEntry struct {
@@ -97,7 +101,8 @@ func NewDB(d *epoch.Domain, publish func(*Snapshot)) *DB {
 }
 
 func (db *DB) empty() {
-	db.in, db.out = map[id]*inEntry{}, map[id]*outEntry{}
+	db.in, db.out = map[place]*inEntry{}, map[id]*outEntry{}
+	db.sources, db.draft.lookups = map[id]int{}, lookups{}
 	db.bound, db.outer = map[uint32]*outEntry{}, map[uint32][]*outEntry{}
 	db.flows = map[flowID]*outEntry{}
 	db.draft = Snapshot{Gen: db.draft.Gen, seed: db.draft.seed}
@@ -158,10 +163,10 @@ func (db *DB) adopt(sa *SA) error {
 }
 
 // AddInbound adds sa, which is the DB's from then on. It is ErrExists if there
-// is an inbound SA of the same SPI, destination and protocol; then sa stays the
-// caller's, who zeroes its Key.
+// is an inbound SA of the same protocol, SPI and what else its Lookup goes by;
+// then sa stays the caller's, who zeroes its Key.
 func (db *DB) AddInbound(sa *Inbound) error {
-	k := id{sa.Dst, sa.SPI, sa.Proto}
+	k := placeOf(sa)
 	if db.in[k] != nil {
 		return fmt.Errorf("add inbound SA: %w: %v: remove it first, or choose another SPI", ErrExists, k)
 	}
@@ -169,8 +174,8 @@ func (db *DB) AddInbound(sa *Inbound) error {
 		return fmt.Errorf("add inbound SA: %w", err)
 	}
 	db.in[k] = &inEntry{sa, db.added}
-	db.draft.in.set(db.edit(), k, sa, db.draft.seed.id)
-	db.draft.early.set(db.edit(), k, nil, db.draft.seed.id)
+	db.put(k, sa)
+	db.draft.early.set(db.edit(), k.id, nil, db.draft.seed.id)
 	db.commit()
 	return nil
 }
@@ -247,13 +252,13 @@ func (db *DB) bind(policy uint32, e *outEntry) {
 // is zeroed by a later epoch.Domain.Reap. It is ErrNoSA if there is none.
 func (db *DB) Remove(spi uint32, dst flow.Addr, proto uint8) error {
 	k := id{dst, spi, proto}
-	in, out := db.in[k], db.out[k]
+	in, out := db.in[place{id: k}], db.out[k]
 	if in == nil && out == nil {
 		return fmt.Errorf("remove SA: %w: %v", ErrNoSA, k)
 	}
 	if in != nil {
-		delete(db.in, k)
-		db.draft.in.set(db.edit(), k, nil, db.draft.seed.id)
+		delete(db.in, place{id: k})
+		db.put(place{id: k}, nil)
 		db.gone = append(db.gone, in.sa.Key)
 	}
 	if out != nil {
@@ -272,7 +277,7 @@ func (db *DB) Remove(spi uint32, dst flow.Addr, proto uint8) error {
 
 // FindInbound returns the inbound SA of that identity, or nil.
 func (db *DB) FindInbound(spi uint32, dst flow.Addr, proto uint8) *Inbound {
-	if e := db.in[id{dst, spi, proto}]; e != nil {
+	if e := db.in[place{id: id{dst, spi, proto}}]; e != nil {
 		return e.sa
 	}
 	return nil

@@ -44,6 +44,7 @@ type Params struct {
 	Soft, Hard Lifetime
 	Name       string // where it comes from, for people
 	Encap      Encap
+	Lookup     Lookup // inbound: what names the SA beside SPI and protocol
 	Outer      Outer  // tunnel mode: how the outer header is made and read
 	Align4     bool   // AH over IPv4: send a header of a multiple of 4 bytes, not of 8 as Linux does
 	Replay     Replay // where the sequence numbers start; the zero Replay is a new SA
@@ -81,6 +82,9 @@ func (p Params) String() string {
 	}
 	if p.ESN {
 		esn = " esn"
+	}
+	if p.Lookup != ByDst {
+		esn += " by " + p.Lookup.String()
 	}
 	suite := p.Encryption
 	if p.Integrity != "" {
@@ -131,6 +135,9 @@ func (p *Params) check() error {
 	case p.Window < 0 || p.Window > MaxWindow:
 		return bad("replay window of %d packets: choose %d to %d, or 0 for no replay check",
 			p.Window, MinWindow, MaxWindow)
+	}
+	if text := p.Lookup.check(p); text != "" {
+		return bad("%s", text)
 	}
 	if text := p.Outer.check(); text != "" {
 		return bad("outer header: %s", text)

@@ -102,6 +102,8 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		{"esp from 10.0.0.1 to ::1", `t.conf:1:22: an SA from 10.0.0.1 to ::1: both ends must be of one family`},
 		{sa, `t.conf:1:1: the SA has no SPI: add "spi 0x1000", or "spi 0x1000:0x1001" for both directions`},
 		{sa + "spi 255", `t.conf:1:37: SPI is "255": want a number from 256 to 4294967295`},
+		{sa + "spi 300 lookup address", `t.conf:1:48: found "address": an inbound SA goes by its destination, by its source, too, or by its SPI alone: want one of dst, src, spi`},
+		{sa + "spi 300 lookup spi enc null authkey " + k32 + "\n" + "esp from 192.0.2.1 to 192.0.2.3 spi 300 lookup spi enc null authkey " + k32, `t.conf:2:37: an SA of this protocol with SPI 0x12c to 192.0.2.3 is at t.conf:1:37 already: choose another SPI`},
 		{sa + "spi 256:0x", `t.conf:1:41: SPI is "0x": want a number from 256 to 4294967295`},
 		{sa + "spi 256:257:258", `t.conf:1:37: there are more than two SPIs: one is for each direction`},
 		{sa + "enc foo", "t.conf:1:37: unknown algorithm \"foo\": want one of aes, aes-128, aes-192, aes-256, aesctr, aes-128-ctr, aes-192-ctr, aes-256-ctr, " +
@@ -123,7 +125,7 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		{sa + "enckey 12:", `t.conf:1:43: the key is empty: give its bytes in hex`},
 		{sa + "enckey", `t.conf:1:39: found the end of the line: want a key in hex, or file "path"`},
 		{sa + "enckey 12 1234", `t.conf:1:43: unknown option: a word that looks like a key (not shown): if it is a part of a key, remove the blank in front of it`},
-		{sa + "udpencap", `t.conf:1:33: unknown option "udpencap" of an SA: want one of spi, auth, enc, authkey, enckey, esn, replay, reqid, lifetime, align4, df, dscp, ecn, ttl, flowlabel, decapdscp, fragment, mss, tfc-pad, dummy`},
+		{sa + "udpencap", `t.conf:1:33: unknown option "udpencap" of an SA: want one of spi, auth, enc, authkey, enckey, esn, replay, reqid, lookup, lifetime, align4, df, dscp, ecn, ttl, flowlabel, decapdscp, fragment, mss, tfc-pad, dummy`},
 		{sa + "esn spi 300 enc aes-gcm enckey " + k20, `t.conf:1:33: esn needs the replay window, which tells the high half of sequence numbers (RFC 4303, A2): add "replay 64" or more`},
 		{sa + "replay 131073", `t.conf:1:40: replay window is "131073": want a number from 0 to 131072`},
 		{sa + "lifetime 30", `t.conf:1:42: found "30": want soft or hard`},

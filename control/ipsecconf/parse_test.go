@@ -198,6 +198,10 @@ func TestSAs(t *testing.T) {
 			`SPI 0x1001 proto 50 tunnel 192.0.2.2 -> 192.0.2.1 aes-cbc/hmac-sha2-384-192 (keys of 32 and 48 bytes) window 0 reqid 0 "t.conf:1"`}},
 		{"transport, AEAD, extensions", "esp transport from 2001:db8::1 to 2001:db8::2 spi 256 enc aes-128-gcm enckey " + k20 + " esn replay 1024 reqid 9", []string{
 			`SPI 0x100 proto 50 transport 2001:db8::1 -> 2001:db8::2 aes-gcm-16 (keys of 20 and 0 bytes) window 1024 esn reqid 9 "t.conf:1"`}},
+		{"an inbound SA by its source, too", "esp from 192.0.2.1 to 192.0.2.2 spi 300 lookup src enc aes-128-gcm enckey " + k20 + "\n" +
+			"esp from 192.0.2.1 to 192.0.2.2 spi 300 lookup dst enc aes-256-gcm enckey " + k36 + "\n", []string{
+			`SPI 0x12c proto 50 tunnel 192.0.2.1 -> 192.0.2.2 aes-gcm-16 (keys of 20 and 0 bytes) window 0 by src reqid 0 "t.conf:1"`,
+			`SPI 0x12c proto 50 tunnel 192.0.2.1 -> 192.0.2.2 aes-gcm-16 (keys of 36 and 0 bytes) window 0 reqid 0 "t.conf:2"`}},
 		{"by key length", "esp " + from + "spi 300 enc aes-gcm enckey " + k36, []string{
 			`SPI 0x12c proto 50 tunnel 192.0.2.1 -> 192.0.2.2 aes-gcm-16 (keys of 36 and 0 bytes) window 0 reqid 0 "t.conf:1"`}},
 		{"the order of options is free", "esp " + from + "enckey " + k36 + " enc chacha20-poly1305 spi 300", []string{

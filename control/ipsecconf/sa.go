@@ -30,6 +30,7 @@ type saRule struct {
 	lifePos    Position
 	align4     bool
 	align4Pos  Position
+	lookup     sad.Lookup
 	outer      sad.Outer
 	outerPos   Position
 }
@@ -43,9 +44,20 @@ type seen struct {
 
 // identity is what tells SAs apart (RFC 4301, section 4.1).
 type identity struct {
-	spi   uint32
-	dst   flow.Addr
-	proto uint8
+	spi      uint32
+	dst, src flow.Addr // src: where the lookup goes by it, too; dst: unless it goes by the SPI alone
+	proto    uint8
+}
+
+func identityOf(sa *sad.Params) identity {
+	id := identity{spi: sa.SPI, dst: sa.Dst, proto: sa.Proto}
+	switch sa.Lookup {
+	case sad.BySrcDst:
+		id.src = sa.Src
+	case sad.BySPI:
+		id.dst = flow.Addr{}
+	}
+	return id
 }
 
 func newSeen() seen {
@@ -91,7 +103,7 @@ func oneHost(ranges []flow.AddrRange, pos Position) (flow.Addr, *Error) {
 	return ranges[0].Lo, nil
 }
 
-var saOptions = slices.Concat([]string{"spi", "auth", "enc", "authkey", "enckey", "esn", "replay", "reqid", "lifetime", "align4"}, outerOptions)
+var saOptions = slices.Concat([]string{"spi", "auth", "enc", "authkey", "enckey", "esn", "replay", "reqid", "lookup", "lifetime", "align4"}, outerOptions)
 
 // saOption reads the option t.
 func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error) {
@@ -123,6 +135,8 @@ func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error
 	case t.is("reqid"):
 		n, err = c.number("reqid", 1, math.MaxUint32)
 		r.reqid = uint32(n)
+	case t.is("lookup"):
+		r.lookup, err = readLookup(c)
 	case t.is("lifetime"):
 		r.lifePos = t.pos
 		err = r.lifetime(c)
@@ -138,6 +152,16 @@ func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error
 		err = errorAt(t.pos, "unknown option %v of an SA: %s", t, oneOf(saOptions))
 	}
 	return err
+}
+
+// readLookup reads what names an inbound SA beside its SPI.
+func readLookup(c *cursor) (sad.Lookup, *Error) {
+	words := []string{sad.ByDst.String(), sad.BySrcDst.String(), sad.BySPI.String()}
+	t := c.next()
+	if i := slices.IndexFunc(words, t.is); i >= 0 {
+		return sad.Lookup(i), nil
+	}
+	return 0, errorAt(t.pos, "found %v: an inbound SA goes by its destination, by its source, too, or by its SPI alone: %s", t, oneOf(words))
 }
 
 // readSPI reads "X" or "X:Y".
@@ -299,13 +323,13 @@ func (p *parser) addSAs(r *saRule) *Error {
 		sa := &sad.Params{
 			SPI: r.spi[i], Proto: r.proto, Src: r.ends[i], Dst: r.ends[1-i], Tunnel: !r.transport,
 			Encryption: r.enc.to, EncKey: r.encKey[i].bytes, AuthKey: r.authKey[i].bytes,
-			ESN: r.esn, Window: r.replay, Reqid: r.reqid, Soft: r.soft, Hard: r.hard, Outer: r.outer, Name: r.pos.name(),
+			ESN: r.esn, Window: r.replay, Reqid: r.reqid, Soft: r.soft, Hard: r.hard, Lookup: r.lookup, Outer: r.outer, Name: r.pos.name(),
 			Align4: r.align4,
 		}
 		if r.auth != nil {
 			sa.Integrity = r.auth.to
 		}
-		id := identity{sa.SPI, sa.Dst, sa.Proto}
+		id := identityOf(sa)
 		if at, ok := p.seen.sa[id]; ok {
 			return errorAt(r.spiPos[i], "an SA of this protocol with SPI %#x to %v is at %v already: choose another SPI", sa.SPI, sa.Dst, at)
 		}

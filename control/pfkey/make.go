@@ -38,6 +38,8 @@ func AddOf(p *sad.Params) (*Message, error) {
 		err = fmt.Errorf("%w: selectors of an SA", ErrNoWord)
 	case q.Soft != p.Soft || q.Hard != p.Hard:
 		err = fmt.Errorf("%w: a lifetime of more than 2^32-1 packets", ErrNoWord)
+	case p.Lookup != sad.ByDst:
+		err = fmt.Errorf("%w: a lookup other than by SPI and destination", ErrNoWord)
 	case q.Replay.Seq != p.Replay.Seq:
 		err = fmt.Errorf("%w: a sequence number to start from", ErrNoWord)
 	case q.Outer.String() != p.Outer.String():
