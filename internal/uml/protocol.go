@@ -8,6 +8,7 @@ type Request struct {
 	Read  string   `json:"read,omitempty"`  // a file's text, as of /proc
 	Probe *Probe   `json:"probe,omitempty"`
 	Send  *Send    `json:"send,omitempty"`
+	Cross *Cross   `json:"cross,omitempty"`
 }
 
 // Answer is what an agent says to a Request, one line of JSON.
@@ -34,6 +35,15 @@ type Send struct {
 	To      string `json:"to"`
 	Bytes   int64  `json:"bytes"`
 	Seconds int    `json:"seconds"` // the bound of the whole transfer
+}
+
+// Cross asks to carry frames between two interfaces from then on, badly.
+type Cross struct {
+	Ports [2]string `json:"ports"`
+	// How many frames of a thousand get lost, and how many are overtaken by some
+	// of those behind them.
+	Lose, Overtaken int
+	Seed            uint64 `json:"seed"`
 }
 
 // Report is what became of a Probe or of a Send.

@@ -83,6 +83,8 @@ func answer(q *uml.Request) (a uml.Answer) {
 		a.Report, err = probe(q.Probe)
 	case q.Send != nil:
 		a.Report, err = send(q.Send)
+	case q.Cross != nil:
+		err = cross(q.Cross)
 	default:
 		err = fmt.Errorf("a request for nothing")
 	}
