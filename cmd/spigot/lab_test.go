@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -163,7 +166,8 @@ ports:
   - {name: wire0, side: wire}
 control: {socket: %q}
 idle: {policy: adaptive, turns: 50}
-allow_legacy: true
+host: {enc: enc0}
+allow_legacy: true # HMAC-SHA1 is one of those to judge
 `, g.socket)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		l.Fatal(err)
@@ -190,13 +194,21 @@ allow_legacy: true
 	return g
 }
 
-// show asks the gateway.
+// show asks the gateway, as spigotctl does.
 func (g *labGateway) show(what string, into any) error {
-	out, err := exec.Command(filepath.Join(g.lab.dir, "spigotctl"), "--socket", g.socket, "show", what, "-o", "json").Output()
-	if err != nil {
-		return fmt.Errorf("spigotctl show %s: %w", what, err)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", g.socket)
 	}
-	return json.Unmarshal(out, into)
+	client := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: time.Minute}
+	answer, err := client.Get("http://gateway/v1/" + what)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("show %s: %s", what, answer.Status)
+	}
+	return json.NewDecoder(answer.Body).Decode(into)
 }
 
 // key runs ip with a batch against the gateway.

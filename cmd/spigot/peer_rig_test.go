@@ -22,6 +22,7 @@ type peerRig struct {
 	*lab
 	gateway     *labGateway
 	host, guest *uml.Agent
+	self        *uml.Agent        // the gateway's own end, beside spigot
 	dropped     map[string]uint64 // what the gateway had dropped when the case began
 	refused     map[string]uint64 // what the guest's stack had refused then
 }
@@ -50,7 +51,7 @@ func newPeerRig(t *testing.T) *peerRig {
 	} {
 		l.ip(args[:1], args[2:])
 	}
-	r := &peerRig{lab: l, gateway: l.startGateway("g"), host: l.startAgent("h"), guest: l.boot("p")}
+	r := &peerRig{lab: l, gateway: l.startGateway("g"), host: l.startAgent("h"), guest: l.boot("p"), self: l.startAgent("g")}
 	if err := runBatch(r.guest, `
 link set lo up
 link set vec0 up

@@ -11,8 +11,6 @@ import (
 	"net/netip"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"spigot/internal/uml"
 )
 
@@ -113,36 +111,5 @@ func listen() error {
 			go sink(c)
 		}
 	}()
-	return nil
-}
-
-// The port of ESP in UDP (RFC 3948), and the kernel's name for it.
-const (
-	natPort     = 4500
-	udpEncapESP = 2 // UDP_ENCAP_ESPINUDP
-)
-
-// decapsulate hands ESP in UDP that comes to port 4500 to the kernel's IPsec
-// stack, as a key daemon does. The sockets live as long as the process.
-func decapsulate() error {
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		sa := unix.Sockaddr(&unix.SockaddrInet4{Port: natPort})
-		if family == unix.AF_INET6 {
-			sa = &unix.SockaddrInet6{Port: natPort}
-			if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
-				return err
-			}
-		}
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_ENCAP, udpEncapESP); err != nil {
-			return fmt.Errorf("UDP_ENCAP: %w", err)
-		}
-		if err := unix.Bind(fd, sa); err != nil {
-			return fmt.Errorf("port %d: %w", natPort, err)
-		}
-	}
 	return nil
 }
