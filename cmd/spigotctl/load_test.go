@@ -155,3 +155,21 @@ func TestLoadIsAllOrNothing(t *testing.T) {
 		t.Errorf("the gateway has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(before, "\n"))
 	}
 }
+
+// SHA-1 is refused before a gateway is asked, and by a gateway that does not
+// allow it.
+func TestLoadOfLegacyAlgorithms(t *testing.T) {
+	conf := writeConf(t, "esp tunnel from 192.0.2.1 to 192.0.2.2 spi 0x1000 auth hmac-sha1 enc aes-256 authkey "+key32[:42]+
+		" enckey "+key32+"\n")
+	if code, _, stderr := spigotctl("load", "-n", conf); code == exitOK || !strings.Contains(stderr, "t.conf:1") ||
+		!strings.Contains(stderr, "--allow-legacy") {
+		t.Errorf("load -n: %d, %s", code, stderr)
+	}
+	if code, _, stderr := spigotctl("load", "-n", "--allow-legacy", conf); code != exitOK {
+		t.Errorf("load -n --allow-legacy: %d, %s", code, stderr)
+	}
+	_, path := newKeyServer(t)
+	if code, _, stderr := spigotctl("load", "--allow-legacy", conf, "--pfkey", path); code == exitOK || len(listed(t, path)) != 0 {
+		t.Errorf("a gateway that does not allow it: %d, %s", code, stderr)
+	}
+}
