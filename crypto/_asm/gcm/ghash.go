@@ -110,8 +110,8 @@ func (p *product) add(x reg.VecPhysical, y operand.Op) (list []step) {
 }
 
 // schoolbook does what add does with four products, in one step: that is faster
-// where the halves' sums would be made up for few products. VPCLMULQDQ comes from
-// the microcode sequencer, and next to each other they switch to it once.
+// where the halves' sums would be made up for few products. A VPCLMULQDQ next to
+// another costs a cycle of dispatch less.
 func (p *product) schoolbook(x reg.VecPhysical, y operand.Op) []step {
 	p.whole = true
 	if len(p.free) < 4 {
