@@ -43,6 +43,10 @@ func (w *Worker) route(b *Burst) {
 			continue
 		}
 		p.hop = hop
+		if !isPlain(&p.tuple.Src) && isMartian(&p.tuple.Src) && !p.local {
+			b.Drop(i, counter.Martian)
+			continue
+		}
 		if p.info.TTL <= 1 && !p.local {
 			w.punt(b, i, fib.PuntTTL, 0)
 			continue

@@ -42,6 +42,7 @@ const (
 	BadQuote
 	InPolicyClear
 	InPolicyMismatch
+	Martian
 	NoRoute
 	HostLocal
 	HostFull
@@ -89,6 +90,7 @@ var reasons = [NumReasons]struct{ name, text string }{
 	BadQuote:         {"bad_quote", "an ICMP error in a tunnel that quotes no packet of whom it goes to (RFC 4301, 6.2)"},
 	InPolicyClear:    {"in_policy_clear", "came in clear where an SPD entry says protect"},
 	InPolicyMismatch: {"in_policy_mismatch", "came by an SA that its SPD entry does not name"},
+	Martian:          {"martian", "its source is one that no router forwards from: loopback, of one link, a group (RFC 1812, 5.3.7)"},
 	NoRoute:          {"no_route", "no route, or a route out of no port of the gateway"},
 	HostLocal:        {"host_local", "for the gateway itself, where the host is no part of it, or sent to it from the protected side"},
 	HostFull:         {"host_full", "the host does not take its packets as fast as they come"},
