@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,6 +35,8 @@ type Server struct {
 	log       *slog.Logger
 	max       int
 	supported supported
+
+	holding atomic.Int64 // bytes of messages with More, of all clients
 
 	mu      sync.Mutex
 	clients map[*Client]bool

@@ -9,13 +9,13 @@ import (
 // more is what stands in the reserved field of a message with More.
 const more = 0x5350
 
-// maxHeld bounds what a client can make the server hold, in bytes.
+// maxHeld bounds what all clients together can make the server hold, in bytes.
 const maxHeld = 64 << 20
 
 // held is the messages with More so far, to be handled with the one that follows.
 type held struct {
 	msgs  [][]byte
-	bytes int
+	bytes int64      // of msgs
 	spilt unix.Errno // why nothing will come of them; 0: nothing is wrong yet
 }
 
@@ -24,28 +24,33 @@ func (c *Client) hold(b []byte) {
 	if c.held == nil {
 		c.held = new(held)
 	}
-	h := c.held
-	if h.bytes += len(b); h.bytes > maxHeld {
-		h.spill(unix.ENOBUFS)
+	h, n := c.held, int64(len(b))
+	if h.spilt != 0 {
+		return
 	}
-	if h.spilt == 0 {
-		h.msgs = append(h.msgs, append([]byte(nil), b...))
+	h.bytes += n
+	if c.s.holding.Add(n) > maxHeld {
+		c.spoil(unix.ENOBUFS)
+		return
 	}
+	h.msgs = append(h.msgs, append([]byte(nil), b...))
 }
 
 // spoil has nothing come of what is held.
 func (c *Client) spoil(why unix.Errno) {
 	if c.held != nil {
-		c.held.spill(why)
+		c.spill(c.held)
+		c.held.spilt = why
 	}
 }
 
 // spill forgets the messages, which may have keys.
-func (h *held) spill(why unix.Errno) {
+func (c *Client) spill(h *held) {
 	for _, b := range h.msgs {
 		clear(b)
 	}
-	h.msgs, h.spilt = nil, why
+	c.s.holding.Add(-h.bytes)
+	h.msgs, h.bytes = nil, 0
 }
 
 // together handles the messages that are held and last, all of them or none.
@@ -53,9 +58,9 @@ func (h *held) spill(why unix.Errno) {
 func (c *Client) together(k *control.Keying, last []byte) {
 	h := c.held
 	c.held = nil
-	defer h.spill(0)
+	defer c.spill(h)
 	if h.spilt != 0 {
-		c.answerError(last, errorf(h.spilt, "one of the messages before it is none, or they are too many"))
+		c.answerError(last, errorf(h.spilt, "one of the messages before it is none, or too many are held"))
 		return
 	}
 	at, from := last, len(c.replies)

@@ -80,7 +80,33 @@ func TestMessagesThatStandOrFallTogether(t *testing.T) {
 				t.Errorf("before\n%q\nafter\n%q", before, now)
 			}
 			p.ok(addSA(0x4000)) // what follows is on its own again
+			if n := r.holding.Load(); n != 0 {
+				t.Errorf("%d bytes are held in the end", n)
+			}
 		})
+	}
+}
+
+// TestHeldMessagesAreBoundedTogether: clients share the room, and what one of
+// them has is free again when it leaves.
+func TestHeldMessagesAreBoundedTogether(t *testing.T) {
+	r := newRig(t)
+	big := together(addSA(0x2000), addSA(0x2001))
+	greedy, other := r.connect(t, 0), r.connect(t, 0)
+	for range maxHeld / len(big[0]) {
+		greedy.Handle(big[0])
+	}
+	other.Handle(big...)
+	if all := other.received(); len(all) != 1 || all[0].Errno != unix.ENOBUFS {
+		t.Errorf("beside a client that has taken all of the room: %+v, want one answer: ENOBUFS", all)
+	}
+	greedy.spoil(unix.ECANCELED) // as the end of its connection does
+	if n := r.holding.Load(); n != 0 {
+		t.Errorf("%d bytes are held for a client that is gone", n)
+	}
+	other.Handle(big...)
+	if all := other.received(); len(all) != 1 || all[0].Errno != 0 {
+		t.Errorf("after it has left: %+v, want one answer: success", all)
 	}
 }
 
