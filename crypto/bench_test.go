@@ -26,6 +26,11 @@ func benchmark(b *testing.B, run func(*Engine, []Job), open bool) {
 		{"aes256cbc-sha512", "aes-cbc-256/hmac-sha2-512-256"},
 		{"aes256ctr-sha256", "aes-ctr-256/hmac-sha2-256-128"},
 		{"chacha20poly1305", "chacha20-poly1305"},
+		{"aes128gcm8", "aes-gcm-8-128"},
+		{"aes128gcmiiv", "aes-gcm-16-iiv-128"},
+		{"aes128gmac", "null-aes-gmac-128"},
+		{"aes128ccm", "aes-ccm-16-128"},
+		{"aes128cbc-xcbc", "aes-cbc-128/aes-xcbc-96"},
 	} {
 		for _, size := range []int{48, 64, 128, 256, 512, 1024, 1420, 8192} {
 			for _, tier := range Tiers() {

@@ -50,6 +50,112 @@ TEXT ·ghash512(SB), NOSPLIT, $0-32
 	VMOVDQU (SI), X0
 	VPSHUFB ghashReverse<>+0(SB), X0, X0
 
+take32:
+	CMPQ          R11, $0x20
+	JB            less32
+	VMOVDQU64     (R10), Z1
+	VPSHUFB       ghashReverse<>+0(SB), Z1, Z1
+	VMOVDQU64     64(DI), Z6
+	VPXORQ        Z0, Z1, Z1
+	VPCLMULQDQ    $0x00, Z6, Z1, Z2
+	VPCLMULQDQ    $0x01, Z6, Z1, Z3
+	VPCLMULQDQ    $0x11, Z6, Z1, Z4
+	VPCLMULQDQ    $0x10, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VMOVDQU64     64(R10), Z1
+	VPSHUFB       ghashReverse<>+0(SB), Z1, Z1
+	VMOVDQU64     128(DI), Z6
+	VPCLMULQDQ    $0x00, Z6, Z1, Z5
+	VPXORQ        Z5, Z2, Z2
+	VPCLMULQDQ    $0x01, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VPCLMULQDQ    $0x11, Z6, Z1, Z5
+	VPXORQ        Z5, Z4, Z4
+	VPCLMULQDQ    $0x10, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VMOVDQU64     128(R10), Z1
+	VPSHUFB       ghashReverse<>+0(SB), Z1, Z1
+	VMOVDQU64     192(DI), Z6
+	VPCLMULQDQ    $0x00, Z6, Z1, Z5
+	VPXORQ        Z5, Z2, Z2
+	VPCLMULQDQ    $0x01, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VPCLMULQDQ    $0x11, Z6, Z1, Z5
+	VPXORQ        Z5, Z4, Z4
+	VPCLMULQDQ    $0x10, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VMOVDQU64     192(R10), Z1
+	VPSHUFB       ghashReverse<>+0(SB), Z1, Z1
+	VMOVDQU64     256(DI), Z6
+	VPCLMULQDQ    $0x00, Z6, Z1, Z5
+	VPXORQ        Z5, Z2, Z2
+	VPCLMULQDQ    $0x01, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VPCLMULQDQ    $0x11, Z6, Z1, Z5
+	VPXORQ        Z5, Z4, Z4
+	VPCLMULQDQ    $0x10, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VMOVDQU64     256(R10), Z1
+	VPSHUFB       ghashReverse<>+0(SB), Z1, Z1
+	VMOVDQU64     320(DI), Z6
+	VPCLMULQDQ    $0x00, Z6, Z1, Z5
+	VPXORQ        Z5, Z2, Z2
+	VPCLMULQDQ    $0x01, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VPCLMULQDQ    $0x11, Z6, Z1, Z5
+	VPXORQ        Z5, Z4, Z4
+	VPCLMULQDQ    $0x10, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VMOVDQU64     320(R10), Z1
+	VPSHUFB       ghashReverse<>+0(SB), Z1, Z1
+	VMOVDQU64     384(DI), Z6
+	VPCLMULQDQ    $0x00, Z6, Z1, Z5
+	VPXORQ        Z5, Z2, Z2
+	VPCLMULQDQ    $0x01, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VPCLMULQDQ    $0x11, Z6, Z1, Z5
+	VPXORQ        Z5, Z4, Z4
+	VPCLMULQDQ    $0x10, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VMOVDQU64     384(R10), Z1
+	VPSHUFB       ghashReverse<>+0(SB), Z1, Z1
+	VMOVDQU64     448(DI), Z6
+	VPCLMULQDQ    $0x00, Z6, Z1, Z5
+	VPXORQ        Z5, Z2, Z2
+	VPCLMULQDQ    $0x01, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VPCLMULQDQ    $0x11, Z6, Z1, Z5
+	VPXORQ        Z5, Z4, Z4
+	VPCLMULQDQ    $0x10, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VMOVDQU64     448(R10), Z1
+	VPSHUFB       ghashReverse<>+0(SB), Z1, Z1
+	VMOVDQU64     512(DI), Z6
+	VPCLMULQDQ    $0x00, Z6, Z1, Z5
+	VPXORQ        Z5, Z2, Z2
+	VPCLMULQDQ    $0x01, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VPCLMULQDQ    $0x11, Z6, Z1, Z5
+	VPXORQ        Z5, Z4, Z4
+	VPCLMULQDQ    $0x10, Z6, Z1, Z5
+	VPXORQ        Z5, Z3, Z3
+	VPCLMULQDQ    $0x10, ghashPoly<>+0(SB), Z2, Z5
+	VPSHUFD       $0x4e, Z2, Z2
+	VPXORQ        Z5, Z2, Z2
+	VPXORQ        Z2, Z3, Z3
+	VPCLMULQDQ    $0x10, ghashPoly<>+0(SB), Z3, Z5
+	VPSHUFD       $0x4e, Z3, Z3
+	VPXORQ        Z5, Z3, Z3
+	VPXORQ        Z3, Z4, Z4
+	VEXTRACTI64X4 $0x01, Z4, Y5
+	VPXOR         Y5, Y4, Y4
+	VEXTRACTI128  $0x01, Y4, X5
+	VPXOR         X5, X4, X0
+	ADDQ          $0x00000200, R10
+	SUBQ          $0x20, R11
+	JMP           take32
+
+less32:
 take16:
 	CMPQ          R11, $0x10
 	JB            less16
@@ -169,7 +275,7 @@ take1:
 less1:
 	VPSHUFB ghashReverse<>+0(SB), X0, X0
 	VMOVDQU X0, (SI)
-	VZEROALL
+	VZEROUPPER
 	RET
 
 // func ghash256(powers *[36][16]byte, sum *[16]byte, text *byte, blocks int)
@@ -182,6 +288,110 @@ TEXT ·ghash256(SB), NOSPLIT, $0-32
 	VMOVDQU (SI), X0
 	VPSHUFB ghashReverse<>+0(SB), X0, X0
 
+take16:
+	CMPQ         R11, $0x10
+	JB           less16
+	VMOVDQU      (R10), Y1
+	VPSHUFB      ghashReverse<>+0(SB), Y1, Y1
+	VMOVDQU      320(DI), Y6
+	VPXOR        Y0, Y1, Y1
+	VPCLMULQDQ   $0x00, Y6, Y1, Y2
+	VPCLMULQDQ   $0x01, Y6, Y1, Y3
+	VPCLMULQDQ   $0x11, Y6, Y1, Y4
+	VPCLMULQDQ   $0x10, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VMOVDQU      32(R10), Y1
+	VPSHUFB      ghashReverse<>+0(SB), Y1, Y1
+	VMOVDQU      352(DI), Y6
+	VPCLMULQDQ   $0x00, Y6, Y1, Y5
+	VPXOR        Y5, Y2, Y2
+	VPCLMULQDQ   $0x01, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VPCLMULQDQ   $0x11, Y6, Y1, Y5
+	VPXOR        Y5, Y4, Y4
+	VPCLMULQDQ   $0x10, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VMOVDQU      64(R10), Y1
+	VPSHUFB      ghashReverse<>+0(SB), Y1, Y1
+	VMOVDQU      384(DI), Y6
+	VPCLMULQDQ   $0x00, Y6, Y1, Y5
+	VPXOR        Y5, Y2, Y2
+	VPCLMULQDQ   $0x01, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VPCLMULQDQ   $0x11, Y6, Y1, Y5
+	VPXOR        Y5, Y4, Y4
+	VPCLMULQDQ   $0x10, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VMOVDQU      96(R10), Y1
+	VPSHUFB      ghashReverse<>+0(SB), Y1, Y1
+	VMOVDQU      416(DI), Y6
+	VPCLMULQDQ   $0x00, Y6, Y1, Y5
+	VPXOR        Y5, Y2, Y2
+	VPCLMULQDQ   $0x01, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VPCLMULQDQ   $0x11, Y6, Y1, Y5
+	VPXOR        Y5, Y4, Y4
+	VPCLMULQDQ   $0x10, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VMOVDQU      128(R10), Y1
+	VPSHUFB      ghashReverse<>+0(SB), Y1, Y1
+	VMOVDQU      448(DI), Y6
+	VPCLMULQDQ   $0x00, Y6, Y1, Y5
+	VPXOR        Y5, Y2, Y2
+	VPCLMULQDQ   $0x01, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VPCLMULQDQ   $0x11, Y6, Y1, Y5
+	VPXOR        Y5, Y4, Y4
+	VPCLMULQDQ   $0x10, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VMOVDQU      160(R10), Y1
+	VPSHUFB      ghashReverse<>+0(SB), Y1, Y1
+	VMOVDQU      480(DI), Y6
+	VPCLMULQDQ   $0x00, Y6, Y1, Y5
+	VPXOR        Y5, Y2, Y2
+	VPCLMULQDQ   $0x01, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VPCLMULQDQ   $0x11, Y6, Y1, Y5
+	VPXOR        Y5, Y4, Y4
+	VPCLMULQDQ   $0x10, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VMOVDQU      192(R10), Y1
+	VPSHUFB      ghashReverse<>+0(SB), Y1, Y1
+	VMOVDQU      512(DI), Y6
+	VPCLMULQDQ   $0x00, Y6, Y1, Y5
+	VPXOR        Y5, Y2, Y2
+	VPCLMULQDQ   $0x01, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VPCLMULQDQ   $0x11, Y6, Y1, Y5
+	VPXOR        Y5, Y4, Y4
+	VPCLMULQDQ   $0x10, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VMOVDQU      224(R10), Y1
+	VPSHUFB      ghashReverse<>+0(SB), Y1, Y1
+	VMOVDQU      544(DI), Y6
+	VPCLMULQDQ   $0x00, Y6, Y1, Y5
+	VPXOR        Y5, Y2, Y2
+	VPCLMULQDQ   $0x01, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VPCLMULQDQ   $0x11, Y6, Y1, Y5
+	VPXOR        Y5, Y4, Y4
+	VPCLMULQDQ   $0x10, Y6, Y1, Y5
+	VPXOR        Y5, Y3, Y3
+	VPCLMULQDQ   $0x10, ghashPoly<>+0(SB), Y2, Y5
+	VPSHUFD      $0x4e, Y2, Y2
+	VPXOR        Y5, Y2, Y2
+	VPXOR        Y2, Y3, Y3
+	VPCLMULQDQ   $0x10, ghashPoly<>+0(SB), Y3, Y5
+	VPSHUFD      $0x4e, Y3, Y3
+	VPXOR        Y5, Y3, Y3
+	VPXOR        Y3, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPXOR        X5, X4, X0
+	ADDQ         $0x00000100, R10
+	SUBQ         $0x10, R11
+	JMP          take16
+
+less16:
 take8:
 	CMPQ         R11, $0x08
 	JB           less8
@@ -297,5 +507,5 @@ take1:
 less1:
 	VPSHUFB ghashReverse<>+0(SB), X0, X0
 	VMOVDQU X0, (SI)
-	VZEROALL
+	VZEROUPPER
 	RET

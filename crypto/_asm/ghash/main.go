@@ -100,6 +100,7 @@ func function(w vec) {
 	VMOVDQU(mem(sumP, 0), reg.X0)
 	VPSHUFB(reverse, reg.X0, reg.X0)
 	lanes := int(w) / blockLen
+	loop(w, 8)
 	loop(w, 4)
 	loop(w, 1)
 	if lanes > 1 {
@@ -107,7 +108,7 @@ func function(w vec) {
 	}
 	VPSHUFB(reverse, reg.X0, reg.X0)
 	VMOVDQU(reg.X0, mem(sumP, 0))
-	VZEROALL()
+	VZEROUPPER()
 	RET()
 }
 
