@@ -30,10 +30,10 @@ type steerIn6 struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	steerMapCounts     = "counts"
+	steerMapDatagrams  = "datagrams"
 	steerMapLocal4     = "local4"
 	steerMapLocal6     = "local6"
 	steerMapSockets    = "sockets"
-	steerMapUdpesp     = "udpesp"
 	steerProgGenerator = "generator"
 	steerProgSteer     = "steer"
 	steerVarGuard      = "guard"
@@ -91,11 +91,11 @@ type steerProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type steerMapSpecs struct {
-	Counts  *ebpf.MapSpec `ebpf:"counts"`
-	Local4  *ebpf.MapSpec `ebpf:"local4"`
-	Local6  *ebpf.MapSpec `ebpf:"local6"`
-	Sockets *ebpf.MapSpec `ebpf:"sockets"`
-	Udpesp  *ebpf.MapSpec `ebpf:"udpesp"`
+	Counts    *ebpf.MapSpec `ebpf:"counts"`
+	Datagrams *ebpf.MapSpec `ebpf:"datagrams"`
+	Local4    *ebpf.MapSpec `ebpf:"local4"`
+	Local6    *ebpf.MapSpec `ebpf:"local6"`
+	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 }
 
 // steerVariableSpecs contains global variables before they are loaded into the kernel.
@@ -127,20 +127,20 @@ func (o *steerObjects) Close() error {
 //
 // It can be passed to loadSteerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type steerMaps struct {
-	Counts  *ebpf.Map `ebpf:"counts"`
-	Local4  *ebpf.Map `ebpf:"local4"`
-	Local6  *ebpf.Map `ebpf:"local6"`
-	Sockets *ebpf.Map `ebpf:"sockets"`
-	Udpesp  *ebpf.Map `ebpf:"udpesp"`
+	Counts    *ebpf.Map `ebpf:"counts"`
+	Datagrams *ebpf.Map `ebpf:"datagrams"`
+	Local4    *ebpf.Map `ebpf:"local4"`
+	Local6    *ebpf.Map `ebpf:"local6"`
+	Sockets   *ebpf.Map `ebpf:"sockets"`
 }
 
 func (m *steerMaps) Close() error {
 	return _SteerClose(
 		m.Counts,
+		m.Datagrams,
 		m.Local4,
 		m.Local6,
 		m.Sockets,
-		m.Udpesp,
 	)
 }
 

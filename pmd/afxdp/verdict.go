@@ -14,7 +14,7 @@ const (
 	PassARP                          // RFC 826
 	PassGroup                        // multicast or broadcast, by MAC or by IP address
 	PassND                           // neighbour discovery or MLD for this host or link (RFC 4861, 3810)
-	PassFragment                     // fragment for this host, not of IPsec
+	PassFragment                     // fragment for this host, of neither IPsec nor IKE
 	PassIKE                          // UDP 500, or 4500 with the non-ESP marker, for this host (RFC 3948, 2.2)
 	PassLocal                        // anything else for this host
 	PassJudged                       // guarded: what Steering.Deliver gave to this host

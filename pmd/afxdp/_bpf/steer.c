@@ -18,7 +18,7 @@ enum verdict {
 	PASS_ARP,         // RFC 826
 	PASS_GROUP,       // multicast or broadcast, by MAC or by IP address
 	PASS_ND,          // RFC 4861, and MLD (RFC 3810), for this host
-	PASS_FRAGMENT,    // for this host, but not IPsec: the kernel reassembles
+	PASS_FRAGMENT,    // for this host, but neither IPsec nor IKE: the kernel reassembles
 	PASS_IKE,         // UDP 500, and 4500 with the non-ESP marker (RFC 3948)
 	PASS_LOCAL,       // anything else for this host
 	PASS_JUDGED,      // guarded: what came back from the gateway, which has judged it
@@ -75,7 +75,7 @@ struct {
 	ATTR(max_entries, 4096);
 	struct datagram *key;
 	u8 *value;
-} udpesp SEC(".maps"); // ESP in UDP whose first fragment was seen
+} datagrams SEC(".maps"); // ESP in UDP, and IKE, whose first fragment was seen: its verdict
 
 struct {
 	ATTR(type, MAP_PERCPU_ARRAY);
@@ -155,19 +155,22 @@ INLINE enum verdict local_udp(void *p, void *end)
 }
 
 // local_fragment judges a fragment of a datagram to this host; p is behind the IP
-// headers. Only the first fragment says whether it is ESP in UDP, and it has to
-// come first: those that overtake it are the kernel's, which will not miss it.
+// headers. Only the first fragment says whether it is ESP in UDP, or IKE, and it
+// has to come first: those that overtake it are the host's other traffic.
 INLINE enum verdict local_fragment(struct datagram *d, int first, void *p, void *end)
 {
-	u8 yes = 1;
-	if (!first)
-		return map_lookup(&udpesp, d) ? REDIRECT_UDPESP : PASS_FRAGMENT;
-	if (local_udp(p, end) != REDIRECT_UDPESP) {
-		map_delete(&udpesp, d); // another datagram had this number
+	if (!first) {
+		u8 *known = map_lookup(&datagrams, d);
+		return known ? *known : PASS_FRAGMENT;
+	}
+	enum verdict v = local_udp(p, end);
+	if (v != REDIRECT_UDPESP && v != PASS_IKE) {
+		map_delete(&datagrams, d); // another datagram had this number
 		return PASS_FRAGMENT;
 	}
-	map_update(&udpesp, d, &yes, 0);
-	return REDIRECT_UDPESP;
+	u8 known = v;
+	map_update(&datagrams, d, &known, 0);
+	return v;
 }
 
 // ipsec_quoted says whether an ICMP error's quote is of IPsec's: ESP, AH, or ESP in
