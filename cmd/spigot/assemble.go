@@ -165,6 +165,7 @@ func (g *gateway) openControl(conf *ipsecconf.Config, ports []control.Port) erro
 		AllowManualAEAD: g.cfg.AllowManualAEAD,
 		AllowLegacy:     g.cfg.AllowLegacy,
 		NATKeepalive:    g.cfg.NATKeepalive,
+		PathMTULife:     g.cfg.PathMTULife,
 	}
 	for _, w := range g.workers {
 		c.Workers = append(c.Workers, control.Worker{

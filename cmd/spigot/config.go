@@ -24,6 +24,7 @@ type Config struct {
 	PFKey           string // path of the socket of PF_KEY clients; "": there is none
 	XFRM            string // the same of netlink XFRM
 	NATKeepalive    time.Duration
+	PathMTULife     time.Duration
 	Metrics         string // TCP address of the metrics; "": on Socket only
 	Enc             string // the host's device, as in enc0; "": the host's packets go around IPsec
 	Idle            pipeline.Idle
@@ -99,6 +100,7 @@ type controlDoc struct {
 	PFKey        *string `yaml:"pfkey"`
 	XFRM         *string `yaml:"xfrm"`
 	NATKeepalive int     `yaml:"nat_keepalive"`
+	PathMTULife  int     `yaml:"path_mtu_life"`
 	Metrics      string  `yaml:"metrics"`
 }
 
@@ -124,7 +126,7 @@ type logDoc struct {
 // defaults is the document where nothing is written.
 func defaults() document {
 	return document{
-		Control: controlDoc{Socket: "/run/spigot/control.sock", NATKeepalive: 20},
+		Control: controlDoc{Socket: "/run/spigot/control.sock", NATKeepalive: 20, PathMTULife: 600},
 		Idle:    idleDoc{Policy: "spin", Turns: 1000},
 		Memory:  memoryDoc{FrameSize: 2048},
 		Burst:   pipeline.MaxBurst,

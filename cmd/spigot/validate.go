@@ -26,7 +26,9 @@ const (
 	maxQueue     = 65535
 	maxFrames    = 1 << 20 // a worker's memory is at most 4 GiB
 	maxKeepalive = 3600    // seconds; a NAT forgets after some minutes at the most
-	maxName      = 15      // of an interface: IFNAMSIZ without the final zero
+	minPathLife  = 300     // seconds (RFC 1191, section 3)
+	maxPathLife  = 86400
+	maxName      = 15 // of an interface: IFNAMSIZ without the final zero
 )
 
 // check returns the Config that doc means, or all that is wrong with it, also
@@ -38,6 +40,7 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 		PFKey:           keysPath(&doc.Control, doc.Control.PFKey, "pfkey.sock"),
 		XFRM:            keysPath(&doc.Control, doc.Control.XFRM, "xfrm.sock"),
 		NATKeepalive:    time.Duration(doc.Control.NATKeepalive) * time.Second,
+		PathMTULife:     time.Duration(doc.Control.PathMTULife) * time.Second,
 		Metrics:         doc.Control.Metrics,
 		Enc:             doc.Host.Enc,
 		Frames:          doc.Memory.Frames,
@@ -60,6 +63,7 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 		checkQueues(p, c.Ports, m)
 	}
 	p.inRange("control.nat_keepalive", doc.Control.NATKeepalive, 0, maxKeepalive)
+	p.inRange("control.path_mtu_life", doc.Control.PathMTULife, minPathLife, maxPathLife)
 	checkEnc(p, c.Enc, m)
 	c.Idle = checkIdle(p, &doc.Idle)
 	checkMemory(p, c)
