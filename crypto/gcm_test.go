@@ -233,35 +233,46 @@ func TestUnderCollection(t *testing.T) {
 	})
 }
 
-// FuzzGCMTiers gives all tiers the same packet to seal, the outcome to open,
-// and the raw packet to open.
+// FuzzGCMTiers gives all tiers the same packet to seal, alone or four times over,
+// the outcome to open, and the raw packet to open.
 func FuzzGCMTiers(f *testing.F) {
-	for _, n := range []int{0, 31, 36, 80, 84, 148, 272, 276, 1500, 4100} {
+	for _, n := range []int{0, 31, 36, 80, 84, 96, 100, 144, 148, 272, 276, 1500, 4100} {
 		f.Add(uint8(n), uint32(n), n%3 == 0, bytes.Repeat([]byte{byte(n)}, n))
+		f.Add(uint8(n)^1, uint32(n), n%3 == 1, bytes.Repeat([]byte{byte(n)}, n))
 	}
 	const names = 3
 	f.Fuzz(func(t *testing.T, which uint8, hi uint32, esn bool, data []byte) {
-		name := []string{"aes-gcm-16-128", "aes-gcm-16-192", "aes-gcm-16-256"}[which%names]
+		name := []string{"aes-gcm-16-128", "aes-gcm-16-192", "aes-gcm-16-256"}[which/2%names]
 		var first []byte // what the first tier made
 		var verdict bool
 		for i, tier := range Tiers() {
 			s := suiteOf(tier, name)
 			k, _ := randomKey(s, newRand())
 			e := NewEngine()
-			raw := []Job{{Key: k, Pkt: bytes.Clone(data), SeqHi: hi, ESN: esn}}
+			raw, jobs := []Job{{Key: k, Pkt: bytes.Clone(data), SeqHi: hi, ESN: esn}}, make([]Job, 1)
+			if which%2 != 0 {
+				jobs = make([]Job, gcmFours)
+			}
 			e.Open(raw)
-			all, pkt := guarded(data, which%2 == 0)
-			jobs := []Job{{Key: k, Pkt: pkt, SeqHi: hi, ESN: esn}}
+			all, pkt := guarded(data, which%4 < 2)
+			for i := range jobs {
+				jobs[i] = Job{Key: k, Pkt: bytes.Clone(data), SeqHi: hi, ESN: esn}
+			}
+			jobs[len(jobs)-1].Pkt = pkt
 			e.Seal(jobs)
-			sealed := bytes.Clone(pkt)
 			if i == 0 {
-				first, verdict = sealed, jobs[0].OK
+				first, verdict = bytes.Clone(pkt), jobs[0].OK
 			}
-			if !bytes.Equal(sealed, first) || jobs[0].OK != verdict || !guardsHold(all) || raw[0].OK {
-				t.Fatalf("%s: %v and %v differ, or an unsealed packet was opened", name, tier, Tiers()[0])
+			for _, j := range jobs {
+				if !bytes.Equal(j.Pkt, first) || j.OK != verdict || !guardsHold(all) || raw[0].OK {
+					t.Fatalf("%s: %v and %v differ, or an unsealed packet was opened", name, tier, Tiers()[0])
+				}
 			}
-			if e.Open(jobs); jobs[0].OK != verdict || verdict && !bytes.Equal(pkt[16:len(pkt)-16], data[16:len(data)-16]) {
-				t.Fatalf("%s: %v does not open what it sealed", name, tier)
+			e.Open(jobs)
+			for _, j := range jobs {
+				if j.OK != verdict || verdict && !bytes.Equal(j.Pkt[16:len(j.Pkt)-16], data[16:len(data)-16]) {
+					t.Fatalf("%s: %v does not open what it sealed", name, tier)
+				}
 			}
 		}
 	})
