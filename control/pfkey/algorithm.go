@@ -105,7 +105,8 @@ func (m *Message) integrity(p *sad.Params) error {
 // supported is what REGISTER and ACQUIRE tell of the algorithms there are.
 type supported struct {
 	auth, enc []Algorithm
-	combs     []Comb // best first
+	combs     []Comb // of ESP, best first
+	ah        []Comb // of AH, best first
 }
 
 // supports asks crypto what there is.
@@ -137,10 +138,13 @@ func supports(legacy bool) (s supported) {
 	}
 	for _, auth := range authAlgorithms {
 		if n, ok := authLen[auth.name]; ok {
-			s.auth = append(s.auth, Algorithm{ID: auth.number, MinBits: uint16(8 * n), MaxBits: uint16(8 * n)})
+			bits := uint16(8 * n)
+			s.auth = append(s.auth, Algorithm{ID: auth.number, MinBits: bits, MaxBits: bits})
+			s.ah = append(s.ah, Comb{Auth: auth.number, AuthMin: bits, AuthMax: bits, SoftAddTime: proposedSoft, HardAddTime: proposedHard})
 		}
 	}
 	slices.SortStableFunc(s.combs, func(a, b Comb) int { return a.rank() - b.rank() })
+	slices.SortStableFunc(s.ah, func(a, b Comb) int { return a.rank() - b.rank() })
 	s.combs = s.combs[:min(len(s.combs), maxCombs)]
 	return s
 }

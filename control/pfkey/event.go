@@ -86,14 +86,17 @@ func lost(e *control.Event) *Message {
 }
 
 func (s *Server) acquireMessage(a *control.Acquire) *Message {
-	p := a.Policy
+	p, combs := a.Policy, s.supported.combs
+	if a.Template.Proto == protoAH {
+		combs = s.supported.ah
+	}
 	return &Message{
 		Type: Acquire, SAType: SATypeOf(a.Template.Proto), Seq: a.Seq,
 		Has:      addresses | 1<<ExtPolicy | 1<<ExtProposal,
 		Src:      hostOf(a.Src, a.Peer),
 		Dst:      hostOf(a.Peer, a.Peer),
 		Policy:   Policy{Kind: PolicyIPsec, Dir: dirOf(spd.Out), ID: p.ID, Priority: p.Priority},
-		Proposal: Proposal{Replay: proposedWindow, Combs: s.supported.combs},
+		Proposal: Proposal{Replay: proposedWindow, Combs: combs},
 	}
 }
 

@@ -12,6 +12,21 @@ import (
 	"spigot/spd"
 )
 
+// An ACQUIRE proposes for AH what AH has: hashes, the good ones first.
+func TestAcquireOfAH(t *testing.T) {
+	s := newRig(t).Server
+	a := &control.Acquire{Seq: 9, Policy: &control.Policy{}, Template: spd.Template{Proto: 51}, Peer: flow.V4(0xc0000202)}
+	m := s.acquireMessage(a)
+	if m.SAType != AH || len(m.Proposal.Combs) < 4 || m.Proposal.Combs[0].Auth != 5 {
+		t.Errorf("%v proposes %+v", m.SAType, m.Proposal.Combs)
+	}
+	for _, c := range m.Proposal.Combs {
+		if c.Enc != 0 || c.AuthMin == 0 || c.AuthMin != c.AuthMax || c.Auth == 3 {
+			t.Errorf("it proposes %+v", c)
+		}
+	}
+}
+
 // TestEvents holds what clients are told of each kind of event. The SA and the
 // policy are one's whose maker is pid 7; what nobody asked for has pid 0.
 func TestEvents(t *testing.T) {
