@@ -48,6 +48,8 @@
 //   - "reqid N" on SAs and flows, which ties them together;
 //   - "priority N" on flows: lower is tried first; and "mode tunnel|transport",
 //     the mode of the SA that the flow wants;
+//   - "icmp-type T" and "icmp-type T code C" on flows of ICMP, in numbers. The flow
+//     that mirrors it has the same type: an echo's reply is a flow of its own;
 //   - "pfp F" on flows, F being src, dst, proto, ports, all or a list of them: what
 //     a flow takes from packets (populate from packet, RFC 4301). For each value
 //     key daemons are asked for an SA of its own.

@@ -31,6 +31,7 @@ type flowRule struct {
 	around      []around
 	pfp         spd.PFP
 	pfpPos      Position
+	icmp        icmpType
 	forSA       token // an option that makes sense with an SA only
 }
 
@@ -95,7 +96,7 @@ func (r *flowRule) head(c *cursor) (err *Error) {
 	}
 }
 
-var flowOptions = []string{"local", "peer", "type", "mode", "reqid", "bundle", "priority", "pfp"}
+var flowOptions = []string{"local", "peer", "type", "mode", "reqid", "bundle", "priority", "pfp", "icmp-type"}
 
 // option reads the option t behind the hosts.
 func (r *flowRule) option(t token, c *cursor, given once) (err *Error) {
@@ -131,6 +132,8 @@ func (r *flowRule) option(t token, c *cursor, given once) (err *Error) {
 	case t.is("pfp"):
 		r.forSA, r.pfpPos = t, t.pos
 		r.pfp, err = c.pfp()
+	case t.is("icmp-type"):
+		r.icmp, err = c.icmpType(t.pos)
 	case t.is("bundle"):
 		r.forSA = t
 		err = r.bundle(c)
@@ -213,6 +216,9 @@ func (r *flowRule) check() *Error {
 			}
 		}
 	}
+	if err := r.icmp.check(r.protos); err != nil {
+		return err
+	}
 	if r.pfp != 0 && !r.mirror && !slices.Contains(r.dirs, spd.Out) {
 		return errorAt(r.pfpPos, "\"pfp\" is for flows that go out: what comes in has its SA")
 	}
@@ -265,7 +271,7 @@ func (p *parser) expandPair(r *flowRule, src, dst flow.AddrRange) *Error {
 	for _, proto := range r.protos {
 		for _, sport := range r.hosts.sports {
 			for _, dport := range r.hosts.dports {
-				sel := flow.Selector{Src: src, Dst: dst, SrcPort: sport, DstPort: dport, Proto: proto}
+				sel := flow.Selector{Src: src, Dst: dst, SrcPort: r.icmp.ports(sport), DstPort: dport, Proto: proto}
 				for _, dir := range r.dirs {
 					p.config.Policies = append(p.config.Policies, r.policy(dir, sel, t))
 				}

@@ -220,16 +220,18 @@ func portOf(t token) (uint16, *Error) {
 
 // protocols are the names of IP protocols, as IANA and OpenBSD have them.
 var protocols = map[string]uint8{
-	"icmp": 1, "igmp": 2, "ipencap": 4, "ipip": 4, "tcp": protoTCP, "udp": protoUDP, "ipv6": 41, "rsvp": 46, "gre": 47,
-	"esp": protoESP, "ah": protoAH, "icmp6": 58, "ipv6-icmp": 58, "ospf": 89, "etherip": 97, "pim": 103,
+	"icmp": protoICMP, "igmp": 2, "ipencap": 4, "ipip": 4, "tcp": protoTCP, "udp": protoUDP, "ipv6": 41, "rsvp": 46, "gre": 47,
+	"esp": protoESP, "ah": protoAH, "icmp6": protoICMPv6, "ipv6-icmp": protoICMPv6, "ospf": 89, "etherip": 97, "pim": 103,
 	"ipcomp": 108, "vrrp": 112, "carp": 112, "l2tp": 115, "sctp": protoSCTP, "udplite": protoUDPLite,
 }
 
 const (
+	protoICMP    = 1
 	protoTCP     = 6
 	protoUDP     = 17
 	protoESP     = 50
 	protoAH      = 51
+	protoICMPv6  = 58
 	protoSCTP    = 132
 	protoUDPLite = 136
 )

@@ -107,6 +107,12 @@ func TestFlows(t *testing.T) {
 			"in t.conf:1 proto 132 10.1.0.0-10.1.0.9 -> 10.2.0.3-10.2.0.5 discard",
 			"in t.conf:2 proto 17 0.0.0.0/0 -> 10.0.0.1/32[10-12] discard",
 			"in t.conf:3 proto 17 0.0.0.0/0 -> 10.0.0.1/32[10-12] discard"}},
+		{"ICMP types and codes", "flow out proto icmp from any to 10.0.0.1 icmp-type 8 type bypass\n" +
+			"flow proto ipv6-icmp from fd01::/16 to fd02::1 icmp-type 1 code 4 type bypass\nflow in proto icmp from 10.0.0.1 to any type deny icmp-type 0 code 0", []string{
+			"out t.conf:1 proto 1 0.0.0.0/0[2048-2303] -> 10.0.0.1/32 bypass",
+			"out t.conf:2 proto 58 fd01::/16[260-260] -> fd02::1/128 bypass",
+			"in t.conf:2 proto 58 fd02::1/128[260-260] -> fd01::/16 bypass",
+			"in t.conf:3 proto 1 10.0.0.1/32[0-0] -> 0.0.0.0/0 discard"}},
 		{"any is both families", "flow out from any to any type bypass", []string{
 			"out t.conf:1 0.0.0.0/0 -> 0.0.0.0/0 bypass",
 			"out t.conf:1 ::/0 -> ::/0 bypass"}},
