@@ -22,11 +22,12 @@ import sys
 
 def load():
     """Imports scapy into this module's globals; returns a line that names the versions."""
-    global AH, ESP, IP, IPv6, IPSecIntegrityError, SecurityAssociation
+    global AH, ESP, IP, IPv6, IPSecIntegrityError, SecurityAssociation, bind_layers, split_layers
     import cryptography
     import scapy
     from scapy.config import conf
     from scapy.layers.inet import IP
+    from scapy.packet import bind_layers, split_layers
     from scapy.layers.inet6 import IPv6
     from scapy.layers.ipsec import AH, ESP, IPSecIntegrityError, SecurityAssociation
 
@@ -126,7 +127,16 @@ def number(sa, seq):
 
 def seal(sa, data):
     family = IPv6 if data[0] >> 4 == 6 else IP
-    return bytes(sa.encrypt(family(data)))
+    if sa.proto is not AH:
+        return bytes(sa.encrypt(family(data)))
+    # Where scapy sees ESP, it signs that, whatever goes around it.
+    split_layers(IP, ESP, proto=50)
+    split_layers(IPv6, ESP, nh=50)
+    try:
+        return bytes(sa.encrypt(family(data)))
+    finally:
+        bind_layers(IP, ESP, proto=50)
+        bind_layers(IPv6, ESP, nh=50)
 
 
 def open_(sa, data):
