@@ -92,7 +92,7 @@ func (e *Engine) runGCM(jobs []Job, seal bool) []Job {
 		return jobs
 	}
 	f := k.funcs(s, seal)
-	if size := gcmSize(len(jobs[0].Pkt)); size < gcmAny && f.small[size] != nil && len(jobs) >= gcmFours {
+	if size := gcmSize(len(jobs[0].Pkt)); size < gcmAny && f.small[size] != nil && allOfSize(jobs, size) {
 		done := f.small[size](&jobs[0], &e.gcm.all, len(jobs)&^(gcmFours-1), s)
 		if jobs = jobs[done:]; len(jobs) == 0 {
 			return nil
@@ -111,6 +111,14 @@ func (e *Engine) runGCM(jobs []Job, seal bool) []Job {
 	}
 	e.gcm.run(f, jobs, n, s)
 	return nil
+}
+
+// allOfSize guesses from some of the jobs whether all packets are of one size:
+// else it costs more than it saves to try.
+func allOfSize(jobs []Job, size int) bool {
+	n := len(jobs)
+	return n >= gcmFours && gcmSize(len(jobs[1].Pkt)) == size && gcmSize(len(jobs[n/2].Pkt)) == size &&
+		gcmSize(len(jobs[n-1].Pkt)) == size
 }
 
 // putIV writes the sequence number as the packet's IV.
