@@ -71,6 +71,51 @@ func TestEachFlowHasItsSA(t *testing.T) {
 	}
 }
 
+// TestFragmentsGoByTheirDatagramsSA: later fragments, which have no ports, follow
+// the first one of their datagram.
+func TestFragmentsGoByTheirDatagramsSA(t *testing.T) {
+	l := newLone(t, 'a')
+	id := l.addPolicy(spd.Policy{Dir: spd.Out, Sel: selector(netA4, netB4), Action: spd.Protect,
+		Template: templateOf(addr(gwA4), addr(gwB4)), PFP: spd.PFPProto | spd.PFPPorts})
+	out, err := sad.NewOutbound(aes128gcm.params(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.db.AddOutbound(out); err != nil {
+		t.Fatal(err)
+	}
+	frames := pieces(hostA4, hostB4, 1, 3000)
+	first := binary.BigEndian.Uint16(frames[0][34:])
+	if err := l.db.BindFlow(id, flow.Tuple{Proto: 17, SrcPort: first, DstPort: 3000}, out); err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range frames {
+		if l.outOf(f) == nil {
+			t.Errorf("fragment %d is lost: %v", i, l.drops())
+		}
+	}
+	l.drop("of another flow", l.outOf, pieces(hostA4, hostB4, 2, 3001)[0], counter.NoSA)
+}
+
+// TestAScanLeavesRoomForOthers: the acquires of many flows fill half of the ring
+// at the most.
+func TestAScanLeavesRoomForOthers(t *testing.T) {
+	l := newLone(t, 'a')
+	l.addPolicy(spd.Policy{Dir: spd.Out, Sel: selector(netA4, netB4), Action: spd.Protect,
+		Template: templateOf(addr(gwA4), addr(gwB4)), PFP: spd.PFPDst})
+	other := l.addPolicy(spd.Policy{Dir: spd.Out, Sel: selector(netA6, netB6), Action: spd.Protect,
+		Template: templateOf(addr(gwA4), addr(gwB4))})
+	for i := range 4 * l.cfg.Acquires.Cap() {
+		l.outOf(udp4(hostA4, netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)}), 64, 100))
+	}
+	l.outOf(udp6(hostA6, hostB6, 64, 100))
+	got := make([]spd.AcquireRequest, l.cfg.Acquires.Cap())
+	n := l.cfg.Acquires.Pop(got)
+	if n != len(got)/2+1 || got[n-1].Policy != other {
+		t.Errorf("%d of %d places are taken, the last by policy %d; want half, and one by policy %d", n, len(got), got[n-1].Policy, other)
+	}
+}
+
 // TestPacketsOfFlowsDoNotAllocate is the worst case of a protect policy: no two
 // packets of a burst have one SA.
 func TestPacketsOfFlowsDoNotAllocate(t *testing.T) {

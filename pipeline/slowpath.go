@@ -40,6 +40,12 @@ func (w *Worker) acquire(pol *spd.Policy, p *packet) {
 	if w.acquired.again(key, w.c.Turns) {
 		return
 	}
+	// Who scans a network asks for each of its flows: half of the ring is kept for
+	// policies that ask once.
+	if q := w.cfg.Acquires; pol.PFP != 0 && q.Len() >= q.Cap()/2 {
+		w.c.LostMsgs++
+		return
+	}
 	w.acquireMsg[0] = spd.AcquireRequest{Policy: pol.ID, Flow: p.tuple}
 	if w.cfg.Acquires.Push(w.acquireMsg[:]) == 1 {
 		w.c.Acquires++

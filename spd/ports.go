@@ -42,7 +42,7 @@ func (a ported) edited(gone []uint32, add []*Policy) ported {
 	return b
 }
 
-func (p *Policy) selectsPorts() bool { return p.Sel.HasPorts() }
+func (p *Policy) selectsPorts() bool { return p.Sel.HasPorts() || p.PFP&PFPPorts != 0 }
 
 // NeedsPorts says whether the answer for tu, a fragment's, may depend on the ports
 // of its datagram, which tu lacks: whether a policy that selects by ports would

@@ -35,12 +35,13 @@ func TestKeyDaemons(t *testing.T) {
 		esp   string // charon's proposal
 		want  control.SAInfo
 		encap bool // ESP in UDP, as if there were a NAT
+		dies  bool // the daemon of gateway a is killed in the end
 	}{
-		{"charon and charon", startCharon, startCharon, "aes256gcm16-esn", control.SAInfo{Suite: "aes-gcm-16-256", ESN: true}, false},
-		{"charon and charon by UDP", startCharon, startCharon, "aes128gcm16", control.SAInfo{Suite: "aes-gcm-16-128"}, true},
-		{"iked and iked", startIked, startIked, "", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false},
-		{"charon and iked", startCharon, startIked, "aes256-sha384", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false},
-		{"iked and charon", startIked, startCharon, "aes256-sha384", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false},
+		{"charon and charon", startCharon, startCharon, "aes256gcm16-esn", control.SAInfo{Suite: "aes-gcm-16-256", ESN: true}, false, false},
+		{"charon and charon by UDP", startCharon, startCharon, "aes128gcm16", control.SAInfo{Suite: "aes-gcm-16-128"}, true, true},
+		{"iked and iked", startIked, startIked, "", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false, false},
+		{"charon and iked", startCharon, startIked, "aes256-sha384", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false, false},
+		{"iked and charon", startIked, startCharon, "aes256-sha384", control.SAInfo{Suite: "aes-cbc-256/hmac-sha2-384-192"}, false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newIKERig(t, bin, false) // one after the other: each has six busy processes
@@ -49,15 +50,17 @@ func TestKeyDaemons(t *testing.T) {
 			tt.b(r, r.gateways[1])
 			tt.a(r, r.gateways[0])
 			r.holdAcquire()
-			if err := r.ping("-c", "20", "-i", "0.02"); err != nil {
-				t.Fatal(err)
-			}
+			r.await("20 answers in a row", func() bool { return r.ping("-c", "20", "-i", "0.02") == nil })
 			first := r.holdSAs(tt.want)
 			r.holdIPXfrm(first)
 			r.holdRekey(first)
 			r.holdNoDrop("unknown_spi")
 			r.holdIperf()
-			r.holdHardExpiry()
+			if tt.dies {
+				r.holdDeath()
+			} else {
+				r.holdHardExpiry()
+			}
 			r.stop()
 		})
 	}
@@ -160,6 +163,26 @@ func (r *ikeRig) holdHardExpiry() {
 		r.Errorf("SAs %#x did not end by their hard lifetime: %+v", had, s)
 	}
 	r.await("the daemon to be told", func() bool { return toldHard.MatchString(a.log(1)) })
+}
+
+// holdDeath holds that the SAs of a daemon that was killed carry packets on, and
+// end at their hard lifetime all the same.
+func (r *ikeRig) holdDeath() {
+	r.Helper()
+	r.settle()
+	a, b := r.gateways[0], r.gateways[1]
+	b.signal(unix.SIGSTOP) // it would replace the SAs, or try to
+	defer b.signal(unix.SIGCONT)
+	a.signal(unix.SIGKILL)
+	_ = a.running[1].Wait() // it was killed
+	had := spis(a.sas(), control.DirOut)
+	if err := r.ping("-c", "20", "-i", "0.02"); err != nil || len(had) == 0 {
+		r.Errorf("by SAs %#x, whose daemon is dead: %v", had, err)
+	}
+	r.await("the hard lifetime's end", func() bool {
+		_ = r.ping("-c", "100", "-i", "0.002", "-s", "1000", "-W", "0.1") // answers end with the SAs
+		return len(spis(a.sas(), control.DirOut)) == 0
+	})
 }
 
 // toldHard is what charon and iked write when they hear of a hard expiry.
@@ -403,6 +426,9 @@ func (r *ikeRig) explain() {
 func (r *ikeRig) stop() {
 	r.Helper()
 	for _, g := range r.gateways {
+		if g.running[1].ProcessState != nil {
+			continue // it has died before, and left what has not expired yet
+		}
 		g.terminate(1)
 		// An SPI for an exchange that had no answer may stay; it expires by itself.
 		sas := slices.DeleteFunc(g.sas(), func(sa control.SAInfo) bool { return sa.Direction == "larval" })

@@ -79,13 +79,15 @@ func newFake(t *testing.T, reply func(msg []byte) [][]byte) *fake {
 }
 
 func (f *fake) serve(c net.Conn) {
+	defer func() {
+		f.mu.Lock()
+		f.open--
+		f.mu.Unlock()
+	}()
 	buf := make([]byte, maxMessage)
 	for {
 		n, err := c.Read(buf)
 		if err != nil {
-			f.mu.Lock()
-			f.open--
-			f.mu.Unlock()
 			return
 		}
 		if buf[1] == 96 { // it throws the client out
@@ -399,6 +401,33 @@ s = key(); s.send(sadb(3, 2)); sys.exit(now(s)[1] + 4)`, 7},
 				t.Errorf("the log says it: %v\n%s", said, &r.log)
 			}
 		})
+	}
+}
+
+// A daemon that is killed in the middle of its messages leaves nothing behind,
+// and its server goes on.
+func TestADaemonIsKilledInMidMessage(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for i := range 10 {
+		code, out := r.run(t, "sh", "-c", `/usr/bin/python3 -c "$0" & sleep 0.`+fmt.Sprint(2+i%3)+`; kill -KILL $!; wait $!`, python+`
+s, n, i = key(), nl(), 0
+while True:
+    s.send(sadb(3, i, b'k' * 2000)); now(s); n.send(nlmsg(0x10, 5, i, b'x' * 2000)); now(n); i += 1
+`)
+		if code != 128+9 {
+			t.Errorf("exit code %d\n%s", code, out)
+		}
+	}
+	if code, out := r.run(t, "/usr/bin/python3", "-c", python+`
+s = key(); s.send(sadb(3, 7)); print(now(s)[1])
+`); code != 0 || out != "3\n" {
+		t.Errorf("the next daemon: exit code %d, %q", code, out)
+	}
+	for end := time.Now().Add(20 * time.Second); r.pfkey.clients()+r.xfrm.clients() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d and %d connections are left", r.pfkey.clients(), r.xfrm.clients())
+		}
 	}
 }
 
