@@ -241,19 +241,19 @@ func (a *Agent) Close() error {
 // buffer is a buffer that one may write and another read.
 type buffer struct {
 	sync.Mutex
-	bytes.Buffer
+	b bytes.Buffer // not embedded: its ReadFrom knows of no lock
 }
 
 // Write appends p.
 func (b *buffer) Write(p []byte) (int, error) {
 	b.Lock()
 	defer b.Unlock()
-	return b.Buffer.Write(p)
+	return b.b.Write(p)
 }
 
 // String returns all that was written.
 func (b *buffer) String() string {
 	b.Lock()
 	defer b.Unlock()
-	return b.Buffer.String()
+	return b.b.String()
 }
