@@ -25,6 +25,8 @@ var bundles = []struct {
 }{
 	{"AH over ESP, transport", []layer{{"esp", "transport", espGCM}, {"ah", "transport", ahSHA}}},
 	{"AH around an ESP tunnel", []layer{{"esp", "tunnel", espGCM}, {"ah", "transport", ahSHA}}},
+	{"AH around a tunnel of another algorithm", []layer{{"esp", "tunnel", espCBC}, {"ah", "transport", ahCMAC}}},
+	{"AH in a tunnel", []layer{{"ah", "tunnel", ahSHA}, {"esp", "tunnel", espGCM}}},
 	{"a tunnel in a tunnel", []layer{{"esp", "tunnel", espGCM}, {"esp", "tunnel", espCBC}}},
 	{"four", []layer{{"esp", "tunnel", espGCM}, {"ah", "transport", ahSHA}, {"esp", "tunnel", espCBC}, {"ah", "transport", ahCMAC}}},
 }
