@@ -154,7 +154,7 @@ func (c *Controller) withdraw(r *record) {
 			o.stale[w] = true
 		}
 		for _, p := range w.perFlow {
-			c.unbindFlow(p, r, w)
+			c.unbindFlow(p, r)
 		}
 	}
 }

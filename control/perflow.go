@@ -1,6 +1,8 @@
 package control
 
 import (
+	"slices"
+
 	"spigot/internal/flow"
 	"spigot/sad"
 	"spigot/spd"
@@ -13,31 +15,37 @@ func (c *Controller) bindFlow(p *policy, r *record) {
 		return
 	}
 	f, ok := p.rule.FlowFor(r.keyed.params.Sel)
-	if was := p.flows[f]; !ok || was != nil && was.order > r.order {
+	if !ok {
 		return
 	}
 	if p.flows == nil {
-		p.flows = map[flow.Tuple]*record{}
+		p.flows = map[flow.Tuple][]*record{}
 	}
-	p.flows[f] = r
-	c.asks.answeredFlow(p.rule.ID, f)
-	c.tie(p, f, r.out)
+	list := put(p.flows[f], r)
+	p.flows[f] = list
+	if list[len(list)-1] == r {
+		c.asks.answeredFlow(p.rule.ID, f)
+		c.tie(p, f, r.out)
+	}
 }
 
 // unbindFlow has the flow of p that r served, if it did, served by the newest of
-// the others in w, or by none.
-func (c *Controller) unbindFlow(p *policy, r *record, w *want) {
+// the others, or by none.
+func (c *Controller) unbindFlow(p *policy, r *record) {
 	if !r.narrow() {
 		return
 	}
 	f, ok := p.rule.FlowFor(r.keyed.params.Sel)
-	if !ok || p.flows[f] != r {
+	if !ok {
 		return
 	}
-	delete(p.flows, f)
-	for i := len(w.sas) - 1; i >= 0; i-- {
-		if other := w.sas[i]; other.narrow() && *other.keyed.params.Sel == *r.keyed.params.Sel && usable(other.out) {
-			c.bindFlow(p, other)
+	if _, there := find(p.flows[f], r); !there {
+		return
+	}
+	drop(p.flows, f, r)
+	for _, other := range slices.Backward(p.flows[f]) {
+		if usable(other.out) {
+			c.tie(p, f, other.out)
 			return
 		}
 	}

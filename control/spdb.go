@@ -21,8 +21,9 @@ type policy struct {
 	created time.Time
 	order   uint64
 	soft    bool // its soft lifetime has been announced
-	// The SAs of its flows, if it has one for each (spd.Policy.PFP).
-	flows map[flow.Tuple]*record
+	// The SAs of each of its flows, if they have their own (spd.Policy.PFP), in the
+	// order in which they were added: the newest is in use.
+	flows map[flow.Tuple][]*record
 }
 
 // policies is the SPD by ID, and what is to be published of it.
