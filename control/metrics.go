@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -30,7 +32,7 @@ func (c *Controller) ServeMetrics(ctx context.Context, ln net.Listener) error {
 // metrics makes the handler of PathMetrics. It keeps nothing between requests.
 func (c *Controller) metrics() http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(&collector{c}) // a new registry has nothing that it could clash with
+	r.MustRegister(&collector{c: c}) // a new registry has nothing that it could clash with
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: maxClients, ErrorLog: metricsLog{c}})
 }
 
@@ -127,8 +129,12 @@ var (
 	cryptoDesc   = prometheus.NewDesc("spigot_crypto_info", "The tier of kernels that the algorithms use.", []string{"tier"}, nil)
 )
 
-// collector reads the counters anew for each request.
-type collector struct{ c *Controller }
+// collector reads the counters anew for each request, and for one at a time:
+// whoever asks without a pause must not keep the slow path from its work.
+type collector struct {
+	c  *Controller
+	mu sync.Mutex
+}
 
 // Describe tells nothing: what there is depends on the configuration.
 func (*collector) Describe(chan<- *prometheus.Desc) {}
@@ -150,16 +156,19 @@ func (g *gathered) add(desc *prometheus.Desc, kind prometheus.ValueType, n uint6
 
 // gather reads everything. What is the slow path's it reads in its thread.
 func (k *collector) gather() (g gathered) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	tier, _ := crypto.ChosenTier() // without one the program has ended
 	g.add(cryptoDesc, prometheus.GaugeValue, 1, tier.String())
 	for i, w := range k.c.cfg.Workers {
 		g.worker(w.Counters.Load(), strconv.Itoa(i), strconv.Itoa(w.Core))
 	}
 	for _, p := range k.c.cfg.Ports {
+		name := strings.ToValidUTF8(p.Name, "\ufffd") // Prometheus panics over other names
 		for _, q := range p.Queues {
 			s := q.Stats()
 			for _, f := range queueFamilies {
-				g.add(f.desc, f.kind, f.get(&s), p.Name, p.Side, strconv.Itoa(q.Info().Queue))
+				g.add(f.desc, f.kind, f.get(&s), name, p.Side, strconv.Itoa(q.Info().Queue))
 			}
 		}
 	}

@@ -73,6 +73,16 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// An interface may have any bytes for a name; Prometheus takes UTF-8 only.
+func TestMetricsOfAPortWithAnyName(t *testing.T) {
+	g := newGateway(t, func(c *Config) { c.Ports[0].Name, c.Ports[0].Queues = "in\xff0", []pmd.Port{queue{}} })
+	client, _ := g.serve(t)
+	const line = `spigot_port_tx_errors_total{port="in�0",queue="3",side="protected"}`
+	if got := scrape(t, client, "http://spigot"+PathMetrics); got[line] != "6" {
+		t.Errorf("%s is %q, want 6", line, got[line])
+	}
+}
+
 // Each counter of workers and queues is a metric, and no two share one.
 func TestEveryCounterIsAMetric(t *testing.T) {
 	holdFamilies(t, workerFamilies)
