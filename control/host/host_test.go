@@ -143,6 +143,32 @@ func TestRoutesFollowThePlan(t *testing.T) {
 	}
 }
 
+// A second gateway of the namespace gets no device, and leaves the first one's rules
+// and routes alone.
+func TestOneGatewayForEachNamespace(t *testing.T) {
+	newNS(t)
+	d := open(t)
+	if err := d.carryOut(plan(1400, "10.2.0.0/16", "10.1.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(Config{Name: "enc1", Workers: 1}); !errors.Is(err, ErrDevice) || !errors.Is(err, unix.EBUSY) {
+		t.Errorf("a second one: %v", err)
+	}
+	if got, rules := held(t); len(got) != 1 || rules != 6 {
+		t.Errorf("the first one has %v, %d rules", got, rules)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	other, err := Open(Config{Name: "enc1", Workers: 1})
+	if err != nil {
+		t.Fatalf("when the first one has left: %v", err)
+	}
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // Packets go both ways, by the device: what the host sends to a destination of
 // the plan comes to a worker, and what a worker has received is the host's.
 func TestPacketsCrossTheDevice(t *testing.T) {

@@ -59,6 +59,9 @@ func (d *Device) setUp() error {
 		return d.wrap("find it", err)
 	}
 	d.index = link.Attrs().Index
+	if err := d.claim(link); err != nil {
+		return err
+	}
 	// A kernel without IPv6 has none to keep from making an address.
 	const noAddresses = 1 // IN6_ADDR_GEN_MODE_NONE
 	if err := netlink.LinkSetIP6AddrGenMode(link, noAddresses); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) &&
@@ -70,6 +73,28 @@ func (d *Device) setUp() error {
 	}
 	if err := d.table.open(d.index); err != nil {
 		return d.wrap("route into it", err)
+	}
+	return nil
+}
+
+// alias marks the device in the kernel. Like the device it ends with the process.
+const alias = "spigot: the host's own packets"
+
+// claim marks link as d's, unless another gateway's device is there: two would take
+// each other's rules and routes away, and the host's packets would leave in clear.
+func (d *Device) claim(link netlink.Link) error {
+	all, err := netlink.LinkList()
+	if err != nil {
+		return d.wrap("look for another one", err)
+	}
+	for _, l := range all {
+		if a := l.Attrs(); a.Alias == alias && a.Index != d.index {
+			return d.wrap(fmt.Sprintf("table %d is that of %s, another gateway's device: one for each network namespace; "+
+				"leave host.enc out, or use another namespace", Table, a.Name), unix.EBUSY)
+		}
+	}
+	if err := netlink.LinkSetAlias(link, alias); err != nil {
+		return d.wrap("mark it", err)
 	}
 	return nil
 }
