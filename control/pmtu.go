@@ -51,9 +51,12 @@ func (c *Controller) learnPath(packet []byte, now time.Time) {
 	}
 	c.log.Info("path of an SA is narrower", "sa", &sa.SA, "mtu", mtu, "was", sa.PathMTU())
 	sa.SetPathMTU(mtu, fragments)
-	c.paths[SAID{SPI: sa.SPI, Dst: sa.Dst, Proto: sa.Proto}] = now
+	c.paths[pathOf(sa)] = now
 	c.stats.PathsLowered++
 }
+
+// pathOf is the name by which paths has sa.
+func pathOf(sa *sad.Outbound) SAID { return SAID{SPI: sa.SPI, Dst: sa.Dst, Proto: sa.Proto} }
 
 // forgetPaths has those SAs try a larger path MTU that have not done so for long.
 func (c *Controller) forgetPaths(now time.Time) {

@@ -216,7 +216,9 @@ func TestPathMTUAges(t *testing.T) {
 		t.Errorf("%+v", g.stats)
 	}
 	say(1200, 12*time.Minute)
-	g.load(t)
+	if g.load(t); len(g.paths) != 0 {
+		t.Errorf("%d paths are kept of SAs that have left", len(g.paths))
+	}
 	after(30*time.Minute, 1200) // gone, and nobody minds
 	if g.stats.PathsRaised != 1 {
 		t.Errorf("%+v", g.stats)

@@ -214,6 +214,9 @@ func (c *Controller) remove(r *record) {
 func (c *Controller) leave(r *record) {
 	c.withdraw(r)
 	c.sas.remove(r)
+	if r.out != nil {
+		delete(c.paths, pathOf(r.out))
+	}
 	c.carriesNot(r)
 	if r.keyed != nil {
 		r.keyed.params.wipe()
