@@ -45,6 +45,8 @@
 //     "tfc-pad N|mtu" pads what is shorter to N bytes, or to what fits the path, so
 //     that nobody learns its length (RFC 4303, section 2.7). "dummy N" sends that
 //     many dummy packets a second while the SA carries nothing (section 2.6);
+//   - "lookup dst|src|spi" on SAs: what names an inbound one beside its SPI, its
+//     destination (the default), its source, too, or nothing (RFC 4301, section 4.1);
 //   - "reqid N" on SAs and flows, which ties them together;
 //   - "priority N" on flows: lower is tried first; and "mode tunnel|transport",
 //     the mode of the SA that the flow wants;
