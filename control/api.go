@@ -125,6 +125,7 @@ type SAInfo struct {
 	PathMTU    int      `json:"path_mtu,omitempty"` // outbound: the largest outer packet that its path carries, as ICMP told; 0: not known
 	Lookup     string   `json:"lookup,omitempty"`   // "src" or "spi": what names the SA, if not SPI and destination
 	Outer      string   `json:"outer,omitempty"`    // what is said of the outer header, in the words of ipsec.conf
+	CPU        *int     `json:"cpu,omitempty"`      // outbound: the worker that alone uses it; null: all do
 	Name       string   `json:"name"`
 }
 

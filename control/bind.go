@@ -26,14 +26,14 @@ type want struct {
 	policies map[uint32]*policy // that one SA serves
 	perFlow  map[uint32]*policy // that have an SA for each flow
 	sas      []*record          // in the order in which they were added
-	narrow   int                // of sas: those that carry a part of the traffic only
+	parts    int                // of sas: those that carry a part of the traffic only
 }
 
 // add makes r an SA of w.
 func (w *want) add(r *record) {
 	w.sas = put(w.sas, r)
-	if r.narrow() {
-		w.narrow++
+	if r.partial() {
+		w.parts++
 	}
 }
 
@@ -42,9 +42,9 @@ func (w *want) add(r *record) {
 // policies or are used up.
 func (w *want) remove(i int) (stale bool) {
 	newest := w.sas[len(w.sas)-1]
-	stale = i == len(w.sas)-1 || w.narrow > 0 || !usable(newest.out)
-	if w.sas[i].narrow() {
-		w.narrow--
+	stale = i == len(w.sas)-1 || w.parts > 0 || !usable(newest.out)
+	if w.sas[i].partial() {
+		w.parts--
 	}
 	w.sas = slices.Delete(w.sas, i, i+1)
 	return stale
@@ -247,11 +247,19 @@ func (c *Controller) forsake(p *policy) {
 // it has none.
 func (c *Controller) bind(p *policy, all []wanted) {
 	sas, missing := c.choose(p, all)
-	var err error
-	if missing >= 0 {
-		err = c.db.Bind(p.rule.ID, nil)
-	} else {
+	if missing < 0 {
 		c.asks.answered(p.rule.ID)
+	}
+	own := c.own(p, all)
+	var err error
+	switch {
+	case own != nil && missing >= 0:
+		err = c.db.BindPerCPU(p.rule.ID, nil, own)
+	case own != nil:
+		err = c.db.BindPerCPU(p.rule.ID, sas[0], own)
+	case missing >= 0:
+		err = c.db.Bind(p.rule.ID, nil)
+	default:
 		err = c.db.BindBundle(p.rule.ID, sas)
 	}
 	if err != nil {
@@ -279,11 +287,11 @@ func (c *Controller) choose(p *policy, all []wanted) (sas []*sad.Outbound, missi
 	return sas, -1
 }
 
-// newest returns the newest usable SA of w that may carry all that s selects, or
-// nil.
+// newest returns the newest usable SA of w that serves all workers and may carry
+// all that s selects, or nil.
 func (w *want) newest(s *flow.Selector) *sad.Outbound {
 	for _, r := range slices.Backward(w.sas) {
-		if usable(r.out) && r.covers(s) {
+		if r.out.CPU == 0 && usable(r.out) && r.covers(s) {
 			return r.out
 		}
 	}
@@ -302,6 +310,9 @@ func (c *Controller) rebind() {
 
 // narrow says whether r has a selector of its own.
 func (r *record) narrow() bool { return r.keyed != nil && r.keyed.params.Sel != nil }
+
+// partial says whether r carries a part of the traffic only.
+func (r *record) partial() bool { return r.narrow() || r.out.CPU != 0 }
 
 // covers says whether r may carry all that s selects.
 func (r *record) covers(s *flow.Selector) bool {

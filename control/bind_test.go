@@ -13,12 +13,16 @@ import (
 	"spigot/spd"
 )
 
-// search finds p's SA the slow way: the newest of all that its template names.
-func (g *gateway) search(p *policy) *sad.Outbound {
-	var best *sad.Outbound
+// cpus is how many workers' SAs the search is for, and one for a worker that has
+// none of its own.
+const cpus = 3
+
+// search finds p's SA on each worker the slow way: the newest of all that its
+// template names and that is for this worker, else that is for all.
+func (g *gateway) search(p *policy) (best [cpus]*sad.Outbound) {
 	t := &p.rule.Template
 	if p.rule.Dir != spd.Out || p.rule.Action != spd.Protect || t.Reqid == 0 && t.Dst.IsZero() {
-		return nil
+		return best
 	}
 	for r := range g.sas.all {
 		if r.out == nil || !usable(r.out) {
@@ -32,7 +36,12 @@ func (g *gateway) search(p *policy) *sad.Outbound {
 			fits = fits && s.Dst.Contains(p.rule.Sel.Dst.Lo) && s.Dst.Contains(p.rule.Sel.Dst.Hi)
 		}
 		if fits {
-			best = sa
+			best[sa.CPU] = sa
+		}
+	}
+	for i := range best {
+		if best[i] == nil {
+			best[i] = best[0]
 		}
 	}
 	return best
@@ -53,6 +62,9 @@ func TestBindingsEqualASearch(t *testing.T) {
 				p.Reqid, p.Tunnel = uint32(rnd(3)), rnd(4) != 0
 				if rnd(4) == 0 {
 					p.Sel = &narrow
+				}
+				if rnd(3) == 0 {
+					p.CPU = uint16(1 + rnd(cpus-1))
 				}
 			})
 		}
@@ -116,8 +128,10 @@ func TestBindingsEqualASearch(t *testing.T) {
 			}
 			g.round(time.Now()) // what is used up leaves
 			for id, p := range g.spds.byID {
-				if got, want := g.sad.Load().Outbound(id), g.search(p); got != want {
-					rt.Fatalf("policy %d %+v: bound to %v, want %v", id, p.rule.Template, got, want)
+				for cpu, want := range g.search(p) {
+					if got := g.sad.Load().OutboundOn(id, uint16(cpu)); got != want {
+						rt.Fatalf("policy %d %+v: worker %d is bound to %v, want %v", id, p.rule.Template, cpu, got, want)
+					}
 				}
 			}
 			if n, m := len(g.spd.Load().Out.Policies()), len(g.spds.byID); n != m {

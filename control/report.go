@@ -145,8 +145,13 @@ func infoOf(p *SAParams) SAInfo {
 	if p.Integrity != "" {
 		suite += "/" + p.Integrity
 	}
+	var cpu *int
+	if p.CPU != 0 {
+		n := int(p.CPU) - 1
+		cpu = &n
+	}
 	return SAInfo{
-		Direction: DirWaiting, SPI: p.SPI, Src: nameOfAddr(p.Src), Dst: p.Dst.String(),
+		CPU: cpu, Direction: DirWaiting, SPI: p.SPI, Src: nameOfAddr(p.Src), Dst: p.Dst.String(),
 		Proto: nameOfProto(p.Proto), Mode: nameOfMode(p.Tunnel), Suite: suite,
 		Reqid: p.Reqid, ESN: p.ESN, Window: p.Window,
 		Soft: Lifetime(p.Soft), Hard: Lifetime(p.Hard), Policies: []uint32{}, Outer: p.Outer.String(), Lookup: nameOfLookup(p.Lookup), Name: p.Name,

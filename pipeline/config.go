@@ -68,6 +68,7 @@ type Config struct {
 	Burst        int    // frames a turn takes from a queue, 1 to MaxBurst
 	CacheEntries int    // flow-cache entries a direction, a power of two
 	Seed         uint64 // of the flow caches' hashes
+	CPU          uint16 // the worker's number, from 1, by which SAs that are for one worker name it
 	Idle         Idle
 }
 

@@ -38,7 +38,7 @@ func (w *Worker) clampIn(p *packet) {
 		if pol == nil || pol.Action != spd.Protect {
 			return
 		}
-		sa := w.sad.Outbound(pol.ID)
+		sa := w.sad.OutboundOn(pol.ID, w.cfg.CPU)
 		if sa == nil {
 			return
 		}

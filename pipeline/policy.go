@@ -39,7 +39,7 @@ func (w *Worker) judge(b *Burst, i uint8, last *bound) {
 		b.Drop(i, counter.PolicyDiscard)
 	default:
 		if pol != last.pol {
-			*last = bound{pol, w.sad.Outbound(pol.ID)}
+			*last = bound{pol, w.sad.OutboundOn(pol.ID, w.cfg.CPU)}
 		}
 		p.out = last.sa
 		if p.out == nil && w.unbound(pol, p) {

@@ -57,6 +57,7 @@ type gateway struct {
 	nextID   uint32
 	mtu      int
 	side     byte // 'a' or 'b'
+	cpu      uint16
 }
 
 // queues are what a gateway is built on; the first is protected, the second wire.
@@ -76,7 +77,7 @@ func newPool(t testing.TB, frames int) *pmd.Pool {
 func newGateway(t testing.TB, side byte, pool *pmd.Pool, q queues) *gateway {
 	t.Helper()
 	g := &gateway{t: t, side: side, pool: pool, snaps: new(pipeline.Snapshots), epochs: new(epoch.Domain),
-		policies: map[spd.Dir][]*spd.Policy{}, mtu: 1500}
+		policies: map[spd.Dir][]*spd.Policy{}, mtu: 1500, cpu: 1}
 	g.db = sad.NewDB(g.epochs, g.snaps.IPsec.StoreSAD)
 	g.snaps.IPsec.StoreSPD(spd.Snapshot{})
 	g.setMTU(1500)
@@ -94,7 +95,7 @@ func (g *gateway) assemble(q queues) {
 		},
 		Pool: g.pool, Snapshots: g.snaps, Epoch: g.epochs.Register(), Counters: new(counter.Worker),
 		Acquires: ring.New[spd.AcquireRequest](64), Punts: ring.New[fib.Punt](16), Injects: ring.New[fib.Inject](16),
-		Burst: 32, CacheEntries: 1024, Seed: 1,
+		Burst: 32, CacheEntries: 1024, Seed: 1, CPU: g.cpu,
 	}
 	w, err := pipeline.New(g.cfg)
 	if err != nil {
@@ -320,6 +321,7 @@ func newLoneOf(t testing.TB, side byte, frames int) *lone {
 func (l *lone) sibling() *lone {
 	l.t.Helper()
 	g := *l.gateway
+	g.cpu++
 	g.pool = newPool(l.t, 512)
 	red, host := newTap(l.t, g.pool, mac(0xa0))
 	black, wire := newTap(l.t, g.pool, mac(0xa1))

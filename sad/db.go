@@ -50,10 +50,9 @@ func (s *Snapshot) Inbound(spi uint32, dst *flow.Addr, proto uint8) *Inbound {
 	return s.in.get(s.seed.id(&k), &k)
 }
 
-// Outbound returns the SA that is bound to the policy with that ID, or nil.
-func (s *Snapshot) Outbound(policy uint32) *Outbound {
-	return s.out.get(s.seed.policy(&policy), &policy)
-}
+// Outbound returns the SA that is bound to the policy with that ID, or nil; where
+// workers have SAs of their own, the one for all others.
+func (s *Snapshot) Outbound(policy uint32) *Outbound { return s.OutboundOn(policy, 0) }
 
 // DB is the SADB: the writer's side of the Snapshots. Its methods belong to
 // one goroutine, the slow path, which also reaps the epoch.Domain.
@@ -70,6 +69,7 @@ type DB struct {
 	out   map[id]*outEntry
 	bound map[uint32]*outEntry   // by policy; the innermost of a bundle
 	outer map[uint32][]*outEntry // by policy: the others of a bundle
+	cpus  map[uint32][]*outEntry // by policy: see bindCPUs; nil where one SA serves all workers
 	flows map[flowID]*outEntry
 	gone  []*crypto.Key        // of SAs removed since the last publication
 	dying map[*crypto.Key]bool // of SAs that workers may still hold
@@ -104,7 +104,7 @@ func (db *DB) empty() {
 	db.in, db.out = map[place]*inEntry{}, map[id]*outEntry{}
 	db.sources, db.draft.lookups = map[id]int{}, lookups{}
 	db.bound, db.outer = map[uint32]*outEntry{}, map[uint32][]*outEntry{}
-	db.flows = map[flowID]*outEntry{}
+	db.cpus, db.flows = map[uint32][]*outEntry{}, map[flowID]*outEntry{}
 	db.draft = Snapshot{Gen: db.draft.Gen, seed: db.draft.seed}
 }
 
@@ -197,16 +197,16 @@ func (db *DB) AddOutbound(sa *Outbound) error {
 }
 
 // Bind makes the policy use sa from now on; nil leaves it without an SA. It is
-// ErrNoSA if sa was not added or is removed.
+// ErrNoSA if sa was not added or is removed, and ErrParams if it is for one worker.
 func (db *DB) Bind(policy uint32, sa *Outbound) error {
 	var e *outEntry
 	if sa != nil {
 		var err error
-		if e, err = db.entryOf(policy, sa); err != nil {
+		if e, err = db.entryOf(policy, sa, 0); err != nil {
 			return err
 		}
 	}
-	if db.bound[policy] == e && db.outer[policy] == nil {
+	if db.bound[policy] == e && db.outer[policy] == nil && db.cpus[policy] == nil {
 		return nil
 	}
 	db.bind(policy, e)
@@ -214,9 +214,13 @@ func (db *DB) Bind(policy uint32, sa *Outbound) error {
 	return nil
 }
 
-// entryOf returns the entry of sa, which is to be bound to the policy.
-func (db *DB) entryOf(policy uint32, sa *Outbound) (*outEntry, error) {
+// entryOf returns the entry of sa, which is to be bound to the policy, on the
+// worker cpu alone if that is not 0.
+func (db *DB) entryOf(policy uint32, sa *Outbound, cpu uint16) (*outEntry, error) {
 	k := id{sa.Dst, sa.SPI, sa.Proto}
+	if sa.CPU != cpu {
+		return nil, fmt.Errorf("bind SA to policy %d: %w: %v is for worker %d alone: use BindPerCPU", policy, ErrParams, k, int(sa.CPU)-1)
+	}
 	e := db.out[k]
 	if e == nil || e.sa != sa {
 		return nil, fmt.Errorf("bind SA to policy %d: %w: %v: add it first", policy, ErrNoSA, k)
@@ -234,6 +238,12 @@ func (db *DB) unbind(policy uint32) {
 		delete(was.policies, policy)
 	}
 	delete(db.outer, policy)
+	for _, was := range db.cpus[policy] {
+		if was != nil {
+			delete(was.policies, policy)
+		}
+	}
+	delete(db.cpus, policy)
 }
 
 func (db *DB) bind(policy uint32, e *outEntry) {
@@ -248,7 +258,8 @@ func (db *DB) bind(policy uint32, e *outEntry) {
 }
 
 // Remove forgets the SA of that identity, in whichever direction it is (both,
-// if the gateway talks to itself), and unbinds it from its policies. Its key
+// if the gateway talks to itself), and unbinds it from its policies, and with it
+// the others of a bundle. Its key
 // is zeroed by a later epoch.Domain.Reap. It is ErrNoSA if there is none.
 func (db *DB) Remove(spi uint32, dst flow.Addr, proto uint8) error {
 	k := id{dst, spi, proto}
@@ -263,7 +274,7 @@ func (db *DB) Remove(spi uint32, dst flow.Addr, proto uint8) error {
 	}
 	if out != nil {
 		for policy := range maps.Clone(out.policies) {
-			db.bind(policy, nil)
+			db.leave(policy, out)
 		}
 		for k := range maps.Clone(out.flows) {
 			db.bindFlow(k, nil)
@@ -292,7 +303,7 @@ func (db *DB) FindOutbound(spi uint32, dst flow.Addr, proto uint8) *Outbound {
 }
 
 // Bound returns the SA that the policy with that ID uses, or nil; of a bundle,
-// the innermost.
+// the innermost; where workers have SAs of their own, the one for all others.
 func (db *DB) Bound(policy uint32) *Outbound {
 	if e := db.bound[policy]; e != nil {
 		return e.sa
@@ -327,14 +338,22 @@ func (db *DB) Outbounds() iter.Seq[*Outbound] {
 }
 
 // Bindings yields the policies that have an SA, by ID, and that SA, or the
-// innermost of a bundle. The loop
+// innermost of a bundle; and then those that have SAs for single workers, with
+// each of these. The loop
 // may edit the DB; it sees the bindings that were there at its start.
 func (db *DB) Bindings() iter.Seq2[uint32, *Outbound] {
 	return func(yield func(uint32, *Outbound) bool) {
-		bound := maps.Clone(db.bound)
+		bound, cpus := maps.Clone(db.bound), maps.Clone(db.cpus)
 		for _, policy := range slices.Sorted(maps.Keys(bound)) {
 			if !yield(policy, bound[policy].sa) {
 				return
+			}
+		}
+		for _, policy := range slices.Sorted(maps.Keys(cpus)) {
+			for _, e := range cpus[policy][1:] {
+				if e != nil && !yield(policy, e.sa) {
+					return
+				}
 			}
 		}
 	}

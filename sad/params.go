@@ -48,6 +48,9 @@ type Params struct {
 	Outer      Outer  // tunnel mode: how the outer header is made and read
 	Align4     bool   // AH over IPv4: send a header of a multiple of 4 bytes, not of 8 as Linux does
 	Replay     Replay // where the sequence numbers start; the zero Replay is a new SA
+	// CPU is the number, counted from 1, of the one worker that an outbound SA is
+	// for (RFC 9611); 0: all. Inbound SAs ignore it: packets come where they come.
+	CPU uint16
 }
 
 // EncapUDP is the Type of ESP in UDP (RFC 3948).
@@ -85,6 +88,9 @@ func (p Params) String() string {
 	}
 	if p.Lookup != ByDst {
 		esn += " by " + p.Lookup.String()
+	}
+	if p.CPU != 0 {
+		esn += fmt.Sprintf(" cpu %d", p.CPU-1)
 	}
 	suite := p.Encryption
 	if p.Integrity != "" {
@@ -135,6 +141,12 @@ func (p *Params) check() error {
 	case p.Window < 0 || p.Window > MaxWindow:
 		return bad("replay window of %d packets: choose %d to %d, or 0 for no replay check",
 			p.Window, MinWindow, MaxWindow)
+	}
+	if p.CPU > MaxCPU {
+		return bad("it is for worker %d: number workers from 0 to %d", p.CPU-1, MaxCPU-1)
+	}
+	if p.CPU != 0 && p.Outer.Dummy != 0 {
+		return bad("dummy packets of an SA that is for worker %d alone: ask for them on the SA that serves all workers", p.CPU-1)
 	}
 	if text := p.Lookup.check(p); text != "" {
 		return bad("%s", text)

@@ -59,6 +59,7 @@ type SA struct {
 	Outer      Outer
 	Soft, Hard Lifetime // judged by the slow path
 	Lookup     Lookup
+	CPU        uint16 // see Params
 
 	adopted bool // by a DB, which alone writes it
 }
@@ -84,7 +85,7 @@ func newSA(p *Params) (SA, error) {
 	return SA{
 		SPI: p.SPI, Proto: p.Proto, Tunnel: p.Tunnel, ESN: p.ESN, Src: p.Src, Dst: p.Dst,
 		Encap: p.Encap, Reqid: p.Reqid, Name: p.Name, Suite: suite.String(), Key: key,
-		Geo: geometry(p, suite), Outer: p.Outer.clone(), Soft: p.Soft, Hard: p.Hard, Lookup: p.Lookup,
+		Geo: geometry(p, suite), Outer: p.Outer.clone(), Soft: p.Soft, Hard: p.Hard, Lookup: p.Lookup, CPU: p.CPU,
 	}, nil
 }
 

@@ -214,6 +214,7 @@ func (g *gateway) makeLoops() error {
 			CacheEntries: cacheEntries,
 			Seed:         randomSeed(),
 			Idle:         g.cfg.Idle,
+			CPU:          uint16(i + 1),
 		})
 		if err != nil {
 			return fmt.Errorf("worker %d: %w", i, err)

@@ -83,7 +83,7 @@ var answers = map[string]any{
 	control.PathSAs: []control.SAInfo{
 		{
 			Direction: "out", SPI: 0x1234, Src: "192.0.2.1", Dst: "192.0.2.2", Proto: "esp", Mode: "tunnel", Suite: "aes-gcm-16",
-			Reqid: 7, ESN: true, Seq: 1 << 33, Packets: 10, Bytes: 12345, AgeSeconds: 3723.4, Name: "ipsec.conf:3",
+			Reqid: 7, ESN: true, Seq: 1 << 33, Packets: 10, Bytes: 12345, AgeSeconds: 3723.4, CPU: new(int), Name: "ipsec.conf:3",
 		},
 		{Direction: "in", SPI: 0xdeadbeef, Src: "2001:db8::2", Dst: "2001:db8::1", Proto: "esp", Mode: "transport", Suite: "null", Window: 64},
 	},

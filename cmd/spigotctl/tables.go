@@ -52,15 +52,23 @@ func stages(list []control.StageInfo) string {
 }
 
 func saTable(_ *showOptions, sas []control.SAInfo, w io.Writer) {
-	fmt.Fprintln(w, "DIR\tSPI\tSRC\tDST\tPROTO\tMODE\tSUITE\tREQID\tESN\tSEQ\tWINDOW\tPMTU\tPACKETS\tBYTES\tAGE\tNAME")
+	fmt.Fprintln(w, "DIR\tSPI\tSRC\tDST\tPROTO\tMODE\tSUITE\tREQID\tESN\tSEQ\tWINDOW\tPMTU\tCPU\tPACKETS\tBYTES\tAGE\tNAME")
 	for _, s := range sas {
 		window := "-"
 		if s.Direction == control.DirIn {
 			window = strconv.Itoa(s.Window)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\t%s\t%s\n", s.Direction, spi(s.SPI), s.Src, s.Dst, s.Proto, s.Mode,
-			s.Suite, orAny(s.Reqid), yesNo(s.ESN), s.Seq, window, number(s.PathMTU), s.Packets, s.Bytes, seconds(s.AgeSeconds), orDash(s.Name))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", s.Direction, spi(s.SPI), s.Src, s.Dst, s.Proto, s.Mode,
+			s.Suite, orAny(s.Reqid), yesNo(s.ESN), s.Seq, window, number(s.PathMTU), worker(s.CPU), s.Packets, s.Bytes, seconds(s.AgeSeconds), orDash(s.Name))
 	}
+}
+
+// worker names the one worker that an SA is for.
+func worker(cpu *int) string {
+	if cpu == nil {
+		return "-"
+	}
+	return strconv.Itoa(*cpu)
 }
 
 func policyTable(_ *showOptions, policies []control.PolicyInfo, w io.Writer) {

@@ -35,6 +35,8 @@
 //     ends are the flow's unless they say otherwise;
 //   - "align4" on SAs of AH over IPv4: their header is a multiple of 4 bytes, as RFC
 //     4302 has it, and not of 8 as Linux sends it. Received are both;
+//   - "cpu N" on SAs: outbound, the SA serves worker N alone, counted from 0, and
+//     workers without one of their own use the newest SA without "cpu" (RFC 9611);
 //   - "esn", "replay N" (packets) and "lifetime soft|hard seconds N useseconds N
 //     bytes N packets N" on SAs;
 //   - on SAs in tunnel mode, what becomes of the outer header: "df copy|set|clear",

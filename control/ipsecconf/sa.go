@@ -31,6 +31,8 @@ type saRule struct {
 	align4     bool
 	align4Pos  Position
 	lookup     sad.Lookup
+	cpu        uint16 // counted from 1; 0: all
+	cpuPos     Position
 	outer      sad.Outer
 	outerPos   Position
 }
@@ -103,7 +105,7 @@ func oneHost(ranges []flow.AddrRange, pos Position) (flow.Addr, *Error) {
 	return ranges[0].Lo, nil
 }
 
-var saOptions = slices.Concat([]string{"spi", "auth", "enc", "authkey", "enckey", "esn", "replay", "reqid", "lookup", "lifetime", "align4"}, outerOptions)
+var saOptions = slices.Concat([]string{"spi", "auth", "enc", "authkey", "enckey", "esn", "replay", "reqid", "lookup", "lifetime", "align4", "cpu"}, outerOptions)
 
 // saOption reads the option t.
 func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error) {
@@ -144,6 +146,9 @@ func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error
 		err = r.readOuter(t, c)
 	case t.is("align4"):
 		r.align4, r.align4Pos = true, t.pos
+	case t.is("cpu"):
+		n, err = c.number("cpu", 0, sad.MaxCPU-1)
+		r.cpu, r.cpuPos = uint16(n)+1, t.pos
 	case t.is("bundle"):
 		err = errorAt(t.pos, "SAs are bundled by the flow that uses them: write \"bundle\" there")
 	case !strings.ContainsFunc(t.text, func(c rune) bool { return c > 0x7f || !isHex(byte(c)) }):
@@ -243,6 +248,9 @@ func (r *saRule) check() *Error {
 	if r.esn && r.replay == 0 {
 		return errorAt(r.esnPos, "esn needs the replay window, which tells the high half of sequence numbers (RFC 4303, A2): add \"replay 64\" or more")
 	}
+	if r.cpu != 0 && r.outer.Dummy != 0 {
+		return errorAt(r.cpuPos, "dummy packets go by the SA that serves all workers: leave out cpu, or dummy")
+	}
 	if r.transport && r.outerPos != (Position{}) {
 		return errorAt(r.outerPos, "there is no outer header in transport mode: leave out %s", strings.Join(outerOptions, ", "))
 	}
@@ -324,7 +332,7 @@ func (p *parser) addSAs(r *saRule) *Error {
 			SPI: r.spi[i], Proto: r.proto, Src: r.ends[i], Dst: r.ends[1-i], Tunnel: !r.transport,
 			Encryption: r.enc.to, EncKey: r.encKey[i].bytes, AuthKey: r.authKey[i].bytes,
 			ESN: r.esn, Window: r.replay, Reqid: r.reqid, Soft: r.soft, Hard: r.hard, Lookup: r.lookup, Outer: r.outer, Name: r.pos.name(),
-			Align4: r.align4,
+			Align4: r.align4, CPU: r.cpu,
 		}
 		if r.auth != nil {
 			sa.Integrity = r.auth.to

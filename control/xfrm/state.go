@@ -97,11 +97,26 @@ func (r *request) saParams(info *usersaInfo) (p control.SAParams, err error) {
 	if extra.tfc = r.attrs.u32(nl.XFRMA_TFCPAD); extra.tfc != 0 && (!p.Tunnel || p.Proto != protoESP) {
 		return p, refuse(eINVAL, "traffic flow confidentiality padding: it is for ESP in tunnel mode; leave it out")
 	}
+	if p.CPU, err = r.cpu(); err != nil {
+		return p, err
+	}
 	p.Outer = extra.outer()
 	// As in a kernel, the flag means nothing elsewhere.
 	p.Align4 = p.Proto == protoAH && p.Dst.Is4() && info.flags&flagAlign4 != 0
 	p.Opaque = extra
 	return p, nil
+}
+
+// cpu reads which worker an SA is for, as sad.Params counts them.
+func (r *request) cpu() (uint16, error) {
+	if r.attrs[attrCPU] == nil {
+		return 0, nil
+	}
+	n := r.attrs.u32(attrCPU)
+	if n >= sad.MaxCPU {
+		return 0, refuse(syscall.ERANGE, "an SA for processor %d: number workers from 0 to %d", n, sad.MaxCPU-1)
+	}
+	return uint16(n) + 1, nil
 }
 
 // outer reads what the flags say of the outer header.
@@ -361,6 +376,10 @@ func (m *message) state(sa *control.SA, extra *saExtra) *message {
 	}
 	if v := word(extra.tfc); v != 0 {
 		m.attr(nl.XFRMA_TFCPAD, &v)
+	}
+	if sa.CPU != 0 {
+		v := word(sa.CPU - 1)
+		m.attr(attrCPU, &v)
 	}
 	if v := long(since1970(sa.LastUse)); v != 0 {
 		m.attr(nl.XFRMA_LASTUSED, &v)

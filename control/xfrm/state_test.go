@@ -317,6 +317,10 @@ func TestRefusedSAs(t *testing.T) {
 		{"a window larger than its bitmap", none, []func(*message){with(nl.XFRMA_REPLAY_ESN_VAL, &replayESN{window: 33, bitmap: make([]uint32, 1)})}, syscall.EINVAL},
 		{"ESN with window 0", none, []func(*message){with(nl.XFRMA_REPLAY_ESN_VAL, &replayESN{bitmap: []uint32{}})}, syscall.EINVAL},
 		{"sent and received", none, []func(*message){with(nl.XFRMA_REPLAY_ESN_VAL, &replayESN{window: 32, bitmap: make([]uint32, 1), seq: 1, oseq: 1})}, syscall.EINVAL},
+		{"the last processor", none, []func(*message){u32(attrCPU, 1023)}, 0},
+		{"one processor more", none, []func(*message){u32(attrCPU, 1024)}, syscall.ERANGE},
+		{"processor -1", none, []func(*message){u32(attrCPU, 1<<32-1)}, syscall.ERANGE},
+		{"a processor in two bytes", none, []func(*message){func(m *message) { m.attr(attrCPU, new(pair)) }}, syscall.ERANGE},
 		{"ESP in TCP", none, []func(*message){with(nl.XFRMA_ENCAP, &encap{typ: 7})}, syscall.EOPNOTSUPP},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -166,7 +166,10 @@ func (w *wire) pad(n int) { w.field(n) }
 
 // attrMax is the last attribute that is looked at; a later one is ignored, as
 // by a kernel that does not know it.
-const attrMax = nl.XFRMA_IF_ID
+const attrMax = attrCPU
+
+// attrCPU is XFRMA_SA_PCPU of Linux 6.13: the processor that an SA is for, u32.
+const attrCPU = 35
 
 // attrs holds the attributes of a message by type, aliasing the message; nil:
 // not there. Of several of one type the last counts.
@@ -204,6 +207,7 @@ var attrMin = [attrMax + 1]int{
 	nl.XFRMA_SET_MARK:       4,
 	nl.XFRMA_SET_MARK_MASK:  4,
 	nl.XFRMA_IF_ID:          4,
+	attrCPU:                 4,
 }
 
 // parseAttrs splits b, what follows a message's structure, into its attributes.

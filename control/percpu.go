@@ -1,0 +1,25 @@
+package control
+
+import (
+	"slices"
+
+	"spigot/sad"
+)
+
+// own returns the SAs that p has for single workers (RFC 9611): of each worker the
+// newest usable one, as for all. A policy that wants several SAs around one
+// another has none.
+func (c *Controller) own(p *policy, all []wanted) (sas []*sad.Outbound) {
+	w := c.offers.wants[all[0]]
+	if len(all) > 1 || w.parts == 0 {
+		return nil
+	}
+	var has [sad.MaxCPU + 1]bool
+	for _, r := range slices.Backward(w.sas) {
+		if cpu := r.out.CPU; cpu != 0 && !has[cpu] && usable(r.out) && r.covers(&p.rule.Sel) {
+			has[cpu] = true
+			sas = append(sas, r.out)
+		}
+	}
+	return sas
+}
