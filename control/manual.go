@@ -147,10 +147,10 @@ func (c *Controller) tellUnknown(m *manual) {
 		"inbound nor outbound; add the address, or mend the SA", "sa", m.params)
 }
 
-// checkKeys refuses algorithms that are not allowed, and keys that would make two packets share key and IV: a
-// counter-mode cipher falls to that at once (RFC 4106, section 8; RFC 7634,
-// section 4). The IV is the sequence number, which starts at 1 with each start
-// of the process, and with each SA.
+// checkKeys refuses algorithms that are not allowed, and keys that would make
+// two packets share key and IV: a counter-mode cipher falls to that at once (RFC
+// 4106, section 8; RFC 7634, section 4). The IV is the sequence number, which
+// starts at 1 with each start of the process, and with each SA.
 func (c *Controller) checkKeys(sas []*sad.Params) error {
 	seen := make(map[digest]string)
 	for _, p := range sas {

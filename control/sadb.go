@@ -133,7 +133,8 @@ func (p *SAParams) wipe() {
 
 // DeleteSA deletes the SA of that name and returns what it was, without keys. An
 // inbound one that a newer SA of the same ends replaces opens for another second
-// what is on its way. It is ErrNotFound if there is none and ErrStatic for one of the configuration.
+// what is on its way. It is ErrNotFound if there is none and ErrStatic for one of
+// the configuration.
 func (k *Keying) DeleteSA(by Origin, id SAID) (SA, error) {
 	r := k.c.sas.byID[id]
 	switch {

@@ -12,10 +12,14 @@ const more = 0x5350
 // maxHeld bounds what all clients together can make the server hold, in bytes.
 const maxHeld = 64 << 20
 
+// heldSlot is what a message takes beside its bytes: its place in a list that
+// grows, and what an allocator rounds up.
+const heldSlot = 64
+
 // held is the messages with More so far, to be handled with the one that follows.
 type held struct {
 	msgs  [][]byte
-	bytes int64      // of msgs
+	bytes int64      // of msgs, with their slots
 	spilt unix.Errno // why nothing will come of them; 0: nothing is wrong yet
 }
 
@@ -24,7 +28,7 @@ func (c *Client) hold(b []byte) {
 	if c.held == nil {
 		c.held = new(held)
 	}
-	h, n := c.held, int64(len(b))
+	h, n := c.held, int64(len(b)+heldSlot)
 	if h.spilt != 0 {
 		return
 	}

@@ -93,7 +93,7 @@ func TestHeldMessagesAreBoundedTogether(t *testing.T) {
 	r := newRig(t)
 	big := together(addSA(0x2000), addSA(0x2001))
 	greedy, other := r.connect(t, 0), r.connect(t, 0)
-	for range maxHeld / len(big[0]) {
+	for range maxHeld / (len(big[0]) + heldSlot) {
 		greedy.Handle(big[0])
 	}
 	other.Handle(big...)
