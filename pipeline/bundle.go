@@ -138,6 +138,15 @@ func (w *Worker) arrive(b *Burst, i uint8, s *path) {
 	p.in = &w.several
 }
 
+// innermost returns the SA by which packet i of b has come, of several the last one.
+func (w *Worker) innermost(b *Burst, i uint8) *sad.Inbound {
+	if in := b.pkts[i].in; in != &w.several {
+		return in
+	}
+	s := &w.paths[i]
+	return s.sas[s.n-1]
+}
+
 // cameByAll says whether packet i came by the SAs that pol names, all of them
 // and no other.
 func (w *Worker) cameByAll(pol *spd.Policy, i uint8, in *sad.Inbound) bool {

@@ -27,9 +27,15 @@ type portMemory struct {
 type portSet [portWays]datagramPorts
 
 type datagramPorts struct {
-	key      datagramKey
-	at       time.Duration // 0: empty
+	key   datagramKey
+	at    time.Duration // 0: empty
+	ports ports
+}
+
+// ports are a flow.Tuple's.
+type ports struct {
 	src, dst uint16
+	none     bool
 }
 
 // set returns where what is known of k is.
@@ -43,7 +49,7 @@ func (m *portMemory) set(k *datagramKey) *portSet {
 }
 
 // remember notes that the datagram k has these ports.
-func (m *portMemory) remember(k *datagramKey, src, dst uint16, now time.Duration) {
+func (m *portMemory) remember(k *datagramKey, has ports, now time.Duration) {
 	s := m.set(k)
 	to := &s[0]
 	for i := range s {
@@ -54,22 +60,23 @@ func (m *portMemory) remember(k *datagramKey, src, dst uint16, now time.Duration
 			to = e
 		}
 	}
-	*to = datagramPorts{*k, max(now, 1), src, dst}
+	*to = datagramPorts{*k, max(now, 1), has}
 }
 
 // recall returns the ports of the datagram k.
-func (m *portMemory) recall(k *datagramKey, now time.Duration) (src, dst uint16, ok bool) {
+func (m *portMemory) recall(k *datagramKey, now time.Duration) (has ports, ok bool) {
 	s := m.set(k)
 	for i := range s {
 		if e := &s[i]; e.at != 0 && e.key == *k && now-e.at < reassemblyAge {
-			return e.src, e.dst, true
+			return e.ports, true
 		}
 	}
-	return 0, 0, false
+	return ports{}, false
 }
 
 // The lanes of fragments, apart from each other: nobody can say in clear which
-// ports a datagram has that comes by an SA.
+// ports a datagram has that comes by an SA, nor by another SA. A datagram that
+// comes half by an SA and half by the one that follows it is lost.
 const (
 	laneOut uint8 = iota
 	laneSecured
@@ -94,22 +101,24 @@ func (w *Worker) portsOf(b *Burst, i uint8, t *spd.Table, lane uint8) bool {
 		return true
 	}
 	f := p.fragment()
-	f.key.lane = lane
+	if f.key.lane = lane; lane == laneSecured {
+		f.key.spi = w.innermost(b, i).SPI
+	}
 	now := time.Since(w.born)
 	if f.at == 0 {
 		if r := wire.FirstPorts(&p.tuple, f.ip[f.head:]); r != counter.None {
 			b.Drop(i, r)
 			return false
 		}
-		w.portMemory.remember(&f.key, p.tuple.SrcPort, p.tuple.DstPort, now)
+		w.portMemory.remember(&f.key, ports{p.tuple.SrcPort, p.tuple.DstPort, p.tuple.NoPorts}, now)
 		return true
 	}
-	src, dst, ok := w.portMemory.recall(&f.key, now)
+	has, ok := w.portMemory.recall(&f.key, now)
 	if !ok {
 		b.Drop(i, counter.Fragment)
 		return false
 	}
-	p.tuple.SrcPort, p.tuple.DstPort, p.tuple.NoPorts = src, dst, false
+	p.tuple.SrcPort, p.tuple.DstPort, p.tuple.NoPorts = has.src, has.dst, has.none
 	return true
 }
 

@@ -14,7 +14,7 @@ func TestPortMemory(t *testing.T) {
 	key := func(id uint32, lane uint8) *datagramKey {
 		return &datagramKey{src: flow.V4(1), dst: flow.V4(2), id: id, proto: 17, lane: lane}
 	}
-	m.remember(key(1, laneOut), 10, 20, 0)
+	m.remember(key(1, laneOut), ports{src: 10, dst: 20}, 0)
 	for _, r := range []struct {
 		id   uint32
 		lane uint8
@@ -27,21 +27,21 @@ func TestPortMemory(t *testing.T) {
 		{1, laneSecured, 0, false},
 		{2, laneOut, 0, false},
 	} {
-		if src, dst, ok := m.recall(key(r.id, r.lane), r.at); ok != r.ok || ok && (src != 10 || dst != 20) {
-			t.Errorf("%d in lane %d at %v: %d, %d, %t", r.id, r.lane, r.at, src, dst, ok)
+		if has, ok := m.recall(key(r.id, r.lane), r.at); ok != r.ok || ok && has != (ports{src: 10, dst: 20}) {
+			t.Errorf("%d in lane %d at %v: %+v, %t", r.id, r.lane, r.at, has, ok)
 		}
 	}
-	m.remember(key(1, laneOut), 11, 21, time.Second)
-	if src, _, _ := m.recall(key(1, laneOut), time.Second); src != 11 {
-		t.Errorf("the newest is not what counts: %d", src)
+	m.remember(key(1, laneOut), ports{src: 11, dst: 21}, time.Second)
+	if has, _ := m.recall(key(1, laneOut), time.Second); has.src != 11 {
+		t.Errorf("the newest is not what counts: %d", has.src)
 	}
 	const all = portSets * portWays
 	found := 0
 	for id := range uint32(20 * all) {
-		m.remember(key(id, laneOut), 1, 2, time.Second+time.Duration(id))
+		m.remember(key(id, laneOut), ports{src: 1, dst: 2}, time.Second+time.Duration(id))
 	}
 	for id := uint32(19 * all); id < 20*all; id++ {
-		if _, _, ok := m.recall(key(id, laneOut), 2*time.Second); ok {
+		if _, ok := m.recall(key(id, laneOut), 2*time.Second); ok {
 			found++
 		}
 	}

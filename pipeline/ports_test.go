@@ -146,3 +146,49 @@ func TestPortsOfFragmentsAllocateNothing(t *testing.T) {
 	}
 	a.wire.Take()
 }
+
+// A first fragment that comes by one SA says nothing about what comes by another:
+// else the peer of that one, who may send no such packet, could stop the datagram.
+func TestPortsOfAnotherSA(t *testing.T) {
+	b := newLone(t, 'b')
+	var ins []*sad.Inbound
+	for i, sel := range []flow.Selector{port(selector(netA4, netB4), 2000), selector(netip.MustParsePrefix("10.9.0.0/16"), netB4)} {
+		p := aes128gcm.params(true)
+		p.SPI += uint32(i)
+		p.Selectors = []flow.Selector{sel}
+		in, err := sad.NewInbound(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.db.AddInbound(in); err != nil {
+			t.Fatal(err)
+		}
+		ins = append(ins, in)
+	}
+	b.addPolicy(spd.Policy{Dir: spd.In, Sel: port(selector(netA4, netB4), 2000), Action: spd.Protect, Template: naming(&ins[0].SA)})
+	good, bad := pieces(hostA4, hostB4, 5, 2000), pieces(hostA4, hostB4, 5, 2001)
+	if b.into(forge(ins[0].Key, ins[0].SPI, 1, good[0][14:], nil, 4)) == nil {
+		t.Fatal(b.drops())
+	}
+	b.drop("by another", b.into, forge(ins[1].Key, ins[1].SPI, 1, bad[0][14:], nil, 4), counter.SelectorMismatch)
+	if b.into(forge(ins[0].Key, ins[0].SPI, 2, good[1][14:], nil, 4)) == nil {
+		t.Errorf("the rest: %v", b.drops())
+	}
+}
+
+// Of a protocol without ports a later fragment has none, as the first one: it is
+// not taken for one to port 0.
+func TestLaterFragmentsHaveNoPortsEither(t *testing.T) {
+	a := newLone(t, 'a')
+	low := selector(netA4, netB4)
+	low.DstPort = flow.PortRange{Lo: 0, Hi: 1023}
+	a.addPolicy(spd.Policy{Dir: spd.Out, Sel: low, Action: spd.Bypass})
+	a.protect(aes128gcm)
+	for k, f := range pieces(hostA4, hostB4, 1, 3000) {
+		f[14+9] = 47
+		got := a.outOf(fixSum4(f))
+		if got == nil || got[14+9] != 50 {
+			t.Errorf("fragment %d left as protocol %d: %v", k, got[14+9], a.drops())
+		}
+	}
+}

@@ -57,10 +57,12 @@ type ages struct{ oldest, newest, n uint16 }
 // link is a datagram's place in a list; 0 is none, else a number + 1.
 type link struct{ older, newer uint16 }
 
-// datagramKey names a datagram. IPv6 knows no protocol in it. lane is portMemory's.
+// datagramKey names a datagram. IPv6 knows no protocol in it. spi and lane are
+// portMemory's.
 type datagramKey struct {
 	src, dst flow.Addr
 	id       uint32
+	spi      uint32
 	proto    uint8
 	lane     uint8
 }
