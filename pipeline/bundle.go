@@ -112,6 +112,9 @@ func (w *Worker) unwrapOne(b *Burst, i uint8, s *path) bool {
 
 // openOne is sa and open for one packet of ESP.
 func (w *Worker) openOne(p *packet) counter.Reason {
+	if p.info.Fragment { // in a tunnel nobody puts it together, and alone it is refused (RFC 4303, section 3.4.1)
+		return counter.Fragment
+	}
 	if r := w.findSA(p, 0); r != counter.None {
 		return r
 	}

@@ -342,3 +342,27 @@ func TestZeroAllocationsInBundles(t *testing.T) {
 		steady(t, c.name, func(g *gateway) { g.bundle(c.sas...) }, innerFrame(false, true, 64, 100), 20)
 	}
 }
+
+// ESP that comes out of a tunnel as a fragment is refused (RFC 4303, section
+// 3.4.1), although the ICV, which does not cover the IP header, may be right.
+func TestFragmentOfESPInATunnel(t *testing.T) {
+	outer := espTunnel
+	outer.spi = 0x1700
+	for _, fragment := range []bool{false, true} {
+		a, b := newLone(t, 'a'), newLone(t, 'b')
+		outs, _ := a.bundle(espTunnel, outer)
+		b.bundle(espTunnel, outer)
+		inner := forge(outs[0].Key, outs[0].SPI, 1, udp4(hostA4, hostB4, 64, 100)[14:], nil, 4)
+		if fragment {
+			inner = fixSum4(change(inner, 14+6, 0x20, 0))
+		}
+		before := b.values()
+		got := b.into(forge(outs[1].Key, outs[1].SPI, 1, inner[14:], nil, 4))
+		if got != nil == fragment {
+			t.Errorf("fragment %t: %x: %v", fragment, got, b.drops())
+		}
+		if fragment {
+			b.onlyDrop(before, counter.Fragment)
+		}
+	}
+}
