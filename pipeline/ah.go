@@ -142,7 +142,7 @@ func (w *Worker) verify(p *packet) counter.Reason {
 		return counter.BadAH
 	}
 	seq, r := sa.Check(ah.Seq())
-	if r != counter.None {
+	if p.seq = seq; r != counter.None {
 		return r
 	}
 	if r = w.prepare(ip, off, n, seq, &sa.SA, true); r != counter.None {

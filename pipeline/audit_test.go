@@ -116,3 +116,17 @@ func TestAuditsAreBounded(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// What is told of AH has the number of its own packet.
+func TestAuditOfAH(t *testing.T) {
+	a, b := newLone(t, 'a'), newLone(t, 'b')
+	a.protect(ahTunnel)
+	b.protect(ahTunnel)
+	a.outOf(udp4(hostA4, hostB4, 64, 100))
+	f := a.outOf(udp4(hostA4, hostB4, 64, 100))
+	f[len(f)-1] ^= 1
+	b.into(f)
+	if got := b.audits(); len(got) != 1 || got[0].Reason != counter.AuthFailed || got[0].Seq != 2 || got[0].SPI != ahTunnel.spi {
+		t.Errorf("%+v", got)
+	}
+}
