@@ -2,10 +2,13 @@ package pipeline_test
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"testing"
 
 	"spigot/internal/counter"
 	"spigot/internal/fib"
+	"spigot/sad"
+	"spigot/spd"
 )
 
 // split cuts an IPv4 frame into fragments of up to 1480 bytes, for gateway b.
@@ -129,4 +132,42 @@ func TestGiantThatIsTooEarly(t *testing.T) {
 		b.all(b.wire, b.host, f)
 	}
 	b.onlyDrop(before, counter.UnknownSPI)
+}
+
+// What turns back to the wire under another SA, and is beyond 64 KB once sealed,
+// is dropped: no length field can say it.
+func TestTooLongOnceSealed(t *testing.T) {
+	b := newLone(t, 'b')
+	src := netip.MustParsePrefix("10.9.0.0/16")
+	in, err := sad.NewInbound(aes128gcm.params(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.db.AddInbound(in); err != nil {
+		t.Fatal(err)
+	}
+	next := tunnel{spi: 0x2000, enc: "aes-cbc", encLen: 16, integ: "hmac-sha2-512-256", authLen: 64, window: 64, outer6: true, udp: true}
+	out, _ := b.pair(next)
+	b.addPolicy(spd.Policy{Dir: spd.In, Sel: selector(src, netA4), Action: spd.Protect, Template: naming(&in.SA)})
+	id := b.addPolicy(spd.Policy{Dir: spd.Out, Sel: selector(src, netA4), Action: spd.Protect, Template: naming(&out.SA)})
+	if err := b.db.Bind(id, out); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		size   int
+		leaves bool
+	}{{60002, true}, {65478, false}} {
+		inner := clearDF(udp4(netip.MustParseAddr("10.9.0.1"), hostA4, 64, row.size))
+		var got [][]byte
+		before := b.values()
+		for _, f := range split(forge(in.Key, in.SPI, uint32(row.size), inner[14:], nil, 4), 7) {
+			got = append(got, b.all(b.wire, b.wire, f)...)
+		}
+		if len(got) > 0 != row.leaves {
+			t.Errorf("%d bytes left in %d fragments: %v", row.size, len(got), b.drops())
+		}
+		if !row.leaves {
+			b.onlyDrop(before, counter.NoRoom)
+		}
+	}
 }

@@ -94,7 +94,7 @@ func (p *packet) encapsulate(sa *sad.Outbound, seq uint32) []byte {
 	n := int(p.info.Len)
 	start := p.l3 - g.Prefix()
 	end := start + g.Sealed(n)
-	if start < wire.EthernetLen || end > len(p.chunk) {
+	if start < wire.EthernetLen || end > min(len(p.chunk), start+maxPacket) {
 		return nil
 	}
 	next := byte(wire.ProtoIPv4)
