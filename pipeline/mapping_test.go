@@ -59,3 +59,22 @@ func TestAPeerBehindANATIsLocated(t *testing.T) {
 		}
 	}
 }
+
+// Without a replay window whoever has recorded a packet could send it again from
+// where he likes: nobody is moved.
+func TestNoWindowMovesNobody(t *testing.T) {
+	tn := aes128gcm
+	tn.udp, tn.window = true, 0
+	a, b := newLone(t, 'a'), newLone(t, 'b')
+	a.protect(tn)
+	b.protect(tn)
+	f := a.outOf(udp4(hostA4, hostB4, 64, 100))
+	b.into(bytes.Clone(f))
+	if b.into(change(f, 34, 4, 1)) == nil {
+		t.Errorf("without a window: %v", b.drops())
+	}
+	var p [1]fib.Punt
+	if b.cfg.Punts.Pop(p[:]) != 0 {
+		t.Errorf("moved to port %d", p[0].SrcPort)
+	}
+}

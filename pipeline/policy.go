@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"spigot/internal/counter"
+	"spigot/internal/flow"
 	"spigot/sad"
 	"spigot/spd"
 )
@@ -27,9 +28,10 @@ func (w *Worker) judge(b *Burst, i uint8, last *bound) {
 	if p.info.Fragment && !w.portsOf(b, i, w.spd.Out, laneOut) {
 		return
 	}
-	pol := w.outCache.Lookup(w.spd.Out, &p.tuple)
+	t := &p.tuple
+	pol := w.outCache.Lookup(w.spd.Out, t)
 	if pol == nil {
-		pol = w.byQuote(p)
+		pol, t = w.byQuote(p)
 	}
 	switch {
 	case pol == nil:
@@ -42,24 +44,24 @@ func (w *Worker) judge(b *Burst, i uint8, last *bound) {
 			*last = bound{pol, w.sad.OutboundOn(pol.ID, w.cfg.CPU)}
 		}
 		p.out = last.sa
-		if p.out == nil && w.unbound(pol, p) {
+		if p.out == nil && w.unbound(pol, p, t) {
 			b.Drop(i, counter.NoSA)
 		}
 	}
 }
 
 // unbound handles a protect policy without an SA of its own: if each of its flows
-// has one, that is p's. Else it asks the slow path for one where the policy's
+// has one, p gets that of t. Else it asks the slow path for one where the policy's
 // level says so, and tells whether the packet is lost.
-func (w *Worker) unbound(pol *spd.Policy, p *packet) (drop bool) {
+func (w *Worker) unbound(pol *spd.Policy, p *packet, t *flow.Tuple) (drop bool) {
 	if pol.PFP != 0 {
-		f := pol.FlowOf(&p.tuple)
+		f := pol.FlowOf(t)
 		if p.out = w.sad.OutboundFlow(pol.ID, &f); p.out != nil {
 			return false
 		}
 	}
 	if pol.Level == spd.Require || pol.Level == spd.Acquire {
-		w.acquire(pol, p)
+		w.acquire(pol, t)
 	}
 	return pol.Level == spd.Require || pol.Level == spd.DontAcq
 }

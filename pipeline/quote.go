@@ -71,17 +71,17 @@ func (w *Worker) judgedBy(b *Burst, i uint8) *flow.Tuple {
 	return &w.quote
 }
 
-// byQuote returns the outbound policy of the flow that p is about, if p is an ICMP
-// error, else nil: what a router in front of the gateway, whom no policy names,
+// byQuote returns the outbound policy of the flow that p is about, and that flow,
+// if p is an ICMP error, else nil: what a router in front of the gateway, whom no policy names,
 // has to say of a flow goes by the flow's SA (RFC 4301, section 6.2).
-func (w *Worker) byQuote(p *packet) *spd.Policy {
+func (w *Worker) byQuote(p *packet) (*spd.Policy, *flow.Tuple) {
 	if !p.isICMP() {
-		return nil
+		return nil, nil
 	}
 	q, _, ok := p.quotes()
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	w.quote = q
-	return w.outCache.Lookup(w.spd.Out, &w.quote)
+	return w.outCache.Lookup(w.spd.Out, &w.quote), &w.quote
 }

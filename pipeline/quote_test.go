@@ -8,6 +8,7 @@ import (
 	"spigot/internal/counter"
 	"spigot/internal/flow"
 	"spigot/internal/wire"
+	"spigot/sad"
 	"spigot/spd"
 )
 
@@ -133,4 +134,33 @@ func TestARoutersErrorLeavesByTheFlowsSA(t *testing.T) {
 		t.Run(name, func(t *testing.T) { a.t = t; a.onlyDrop(before, counter.NoPolicy) })
 	}
 	a.t = t
+}
+
+// An ICMP error of a router that no policy names goes by the SA of the flow that it
+// is about, also where each flow has its own; that is the one that is asked for.
+func TestICMPErrorGoesByTheFlowsSA(t *testing.T) {
+	l := newLone(t, 'a')
+	id := l.addPolicy(spd.Policy{Dir: spd.Out, Sel: selector(netA4, netB4), Action: spd.Protect,
+		Template: templateOf(addr(gwA4), addr(gwB4)), PFP: spd.PFPSrc | spd.PFPDst})
+	router := netip.MustParseAddr("172.16.0.1")
+	about := udp4(hostB4, hostA4, 64, 100)[14:]
+	frame := icmpAbout(router, hostB4, wire.ICMPTimeExceeded, about)
+	l.drop("without an SA", l.outOf, frame, counter.NoSA)
+	var req [2]spd.AcquireRequest
+	if n := l.cfg.Acquires.Pop(req[:]); n != 1 || req[0].Flow.Src != addr(hostA4) || req[0].Flow.Dst != addr(hostB4) {
+		t.Errorf("%d acquires, %+v", n, req[0])
+	}
+	out, err := sad.NewOutbound(aes128gcm.params(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.db.AddOutbound(out); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.db.BindFlow(id, flow.Tuple{Src: addr(hostA4), Dst: addr(hostB4)}, out); err != nil {
+		t.Fatal(err)
+	}
+	if l.outOf(frame) == nil {
+		t.Errorf("with an SA: %v", l.drops())
+	}
 }

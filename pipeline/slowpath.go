@@ -31,11 +31,11 @@ func (a *asked) again(key, turn uint64) bool {
 	return false
 }
 
-// acquire asks the slow path for an SA for pol, on behalf of p.
-func (w *Worker) acquire(pol *spd.Policy, p *packet) {
+// acquire asks the slow path for an SA for pol, on behalf of a packet of the flow t.
+func (w *Worker) acquire(pol *spd.Policy, t *flow.Tuple) {
 	key := uint64(pol.ID)
 	if pol.PFP != 0 {
-		key = keyOf(pol.ID, pol.FlowOf(&p.tuple))
+		key = keyOf(pol.ID, pol.FlowOf(t))
 	}
 	if w.acquired.again(key, w.c.Turns) {
 		return
@@ -46,7 +46,7 @@ func (w *Worker) acquire(pol *spd.Policy, p *packet) {
 		w.c.LostMsgs++
 		return
 	}
-	w.acquireMsg[0] = spd.AcquireRequest{Policy: pol.ID, Flow: p.tuple}
+	w.acquireMsg[0] = spd.AcquireRequest{Policy: pol.ID, Flow: *t}
 	if w.cfg.Acquires.Push(w.acquireMsg[:]) == 1 {
 		w.c.Acquires++
 	} else {
@@ -87,9 +87,10 @@ func (w *Worker) resolve(hop *fib.Hop, dst flow.Addr) {
 
 // locate tells the slow path that p, authentic and new, came from elsewhere than
 // its SA says: a NAT has moved the peer (RFC 7296, section 2.23). A packet that
-// others have overtaken may be from before.
+// others have overtaken may be from before, and without a replay window, whose
+// edge each new packet moves to its own number, nobody knows which are new.
 func (w *Worker) locate(p *packet, from flow.Addr, port uint16) {
-	if p.seq < p.in.Seq() || w.located.again(from.Hi^from.Lo<<16^uint64(port)^uint64(p.in.SPI)<<32, w.c.Turns) {
+	if p.seq == 0 || p.seq != p.in.Seq() || w.located.again(from.Hi^from.Lo<<16^uint64(port)^uint64(p.in.SPI)<<32, w.c.Turns) {
 		return
 	}
 	m := &w.puntMsg[0]
