@@ -68,6 +68,7 @@ func (w *Worker) release() int {
 // carryBack carries the first n of w.frames, which port received before.
 func (w *Worker) carryBack(port, n int) {
 	w.c.Rx += uint64(n)
+	w.lap(counter.NumStages, 0)
 	b := &w.burst
 	b.load(port, w.cfg.Pool, w.frames[:n])
 	w.inbound(b)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"spigot/internal/counter"
+	"spigot/internal/tsc"
 	"spigot/pipeline"
 	"spigot/sad"
 )
@@ -100,5 +101,30 @@ func TestAWorkerThatEndsGivesBackWhatWaits(t *testing.T) {
 	b.w.Run(done)
 	if n := b.values().Drops[counter.UnknownSPI]; n != 1 {
 		t.Errorf("%d packets dropped, want the one that waited", n)
+	}
+}
+
+// TestEarlyPacketsTakeNoCyclesOfOthers: what is counted for a turn that carries
+// them is not more than the turn took.
+func TestEarlyPacketsTakeNoCyclesOfOthers(t *testing.T) {
+	a, b := newLone(t, 'a'), newLone(t, 'b')
+	a.protect(aes128gcm)
+	b.db.Expect(aes128gcm.spi, addr(gwB4), 50)
+	b.into(a.outOf(udp4(hostA4, hostB4, 64, 100)))
+	for b.values().Turns%16 != 0 { // whose cycles are counted
+		b.w.Turn()
+	}
+	install(t, b, aes128gcm)
+	cycles := func() (sum uint64) {
+		v := b.values()
+		for _, n := range v.Cycles {
+			sum += n
+		}
+		return sum
+	}
+	before, start := cycles(), tsc.Now()
+	b.w.Turn()
+	if counted, took := cycles()-before, tsc.Now()-start; counted == 0 || counted > took {
+		t.Errorf("%d cycles counted in a turn of at most %d", counted, took)
 	}
 }
