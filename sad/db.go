@@ -175,7 +175,7 @@ func (db *DB) AddInbound(sa *Inbound) error {
 	}
 	db.in[k] = &inEntry{sa, db.added}
 	db.put(k, sa)
-	db.draft.early.set(db.edit(), k.id, nil, db.draft.seed.id)
+	db.draft.early.set(db.edit(), id{sa.Dst, sa.SPI, sa.Proto}, nil, db.draft.seed.id)
 	db.commit()
 	return nil
 }

@@ -105,3 +105,29 @@ func TestLookupNeedsItsSource(t *testing.T) {
 		t.Errorf("lookup %d: %v", p.Lookup, err)
 	}
 }
+
+// TestAnSAEndsWhatWasExpected: keys that have come are waited for no more,
+// whatever the SA goes by.
+func TestAnSAEndsWhatWasExpected(t *testing.T) {
+	for _, by := range []Lookup{ByDst, BySrcDst, BySPI} {
+		var now *Snapshot
+		db := NewDB(new(epoch.Domain), func(s *Snapshot) { now = s })
+		p := params()
+		p.Lookup = by
+		sa, err := NewInbound(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db.Expect(p.SPI, p.Dst, p.Proto)
+		if !now.Expected(p.SPI, &p.Dst, p.Proto) {
+			t.Errorf("by %v: not expected", by)
+		}
+		if err := db.AddInbound(sa); err != nil {
+			t.Fatal(err)
+		}
+		if now.Expected(p.SPI, &p.Dst, p.Proto) {
+			t.Errorf("by %v: still expected", by)
+		}
+		db.Close()
+	}
+}
