@@ -145,7 +145,7 @@ type PolicyInfo struct {
 	Src       string         `json:"src"` // a prefix, or "low-high"
 	Dst       string         `json:"dst"`
 	Proto     string         `json:"proto"`    // "any", or the number
-	SrcPort   string         `json:"src_port"` // "any", "n" or "low-high"
+	SrcPort   string         `json:"src_port"` // "any", "opaque", "n" or "low-high"
 	DstPort   string         `json:"dst_port"`
 	Action    string         `json:"action"`               // "discard", "bypass" or "protect"
 	Level     string         `json:"level,omitempty"`      // of protect: "require", "acquire", "use" or "dontacq"

@@ -248,6 +248,8 @@ func nameOfPorts(r flow.PortRange) string {
 	switch {
 	case r == flow.AnyPort:
 		return "any"
+	case r == flow.OpaquePort:
+		return "opaque"
 	case r.Lo == r.Hi:
 		return strconv.Itoa(int(r.Lo))
 	}

@@ -94,7 +94,9 @@ func laneOf(p *packet) uint8 {
 // portsOf gives packet i, a fragment, the ports of its datagram where a policy of
 // t, or a selector of its SA, asks for them. A later fragment whose first one has
 // not been seen is dropped then, and portsOf is false: the policies with ports
-// could not be held against it.
+// could not be held against it. Later fragments for which there is an SA or a
+// policy with OPAQUE ports are left to that (RFC 4301, section 7.2): which SA they
+// go by must not depend on what was seen before them.
 func (w *Worker) portsOf(b *Burst, i uint8, t *spd.Table, lane uint8) bool {
 	p := &b.pkts[i]
 	if !t.NeedsPorts(&p.tuple) && !needsPorts(p.in) {
@@ -113,6 +115,13 @@ func (w *Worker) portsOf(b *Burst, i uint8, t *spd.Table, lane uint8) bool {
 		w.portMemory.remember(&f.key, ports{p.tuple.SrcPort, p.tuple.DstPort, p.tuple.NoPorts}, now)
 		return true
 	}
+	if opaque(p, t) {
+		if f.at < leastOffset && p.info.Proto == wire.ProtoTCP {
+			b.Drop(i, counter.Fragment)
+			return false
+		}
+		return true
+	}
 	has, ok := w.portMemory.recall(&f.key, now)
 	if !ok {
 		b.Drop(i, counter.Fragment)
@@ -120,6 +129,27 @@ func (w *Worker) portsOf(b *Burst, i uint8, t *spd.Table, lane uint8) bool {
 	}
 	p.tuple.SrcPort, p.tuple.DstPort, p.tuple.NoPorts = has.src, has.dst, has.none
 	return true
+}
+
+// leastOffset is where a later fragment of TCP may begin that is judged without
+// its ports: one that begins before could overwrite the flags, which the first
+// one may have been let through for (RFC 1858; RFC 4301, section 7.2).
+const leastOffset = 16
+
+// opaque says whether p, a later fragment, is to be judged without its ports: its
+// SA selects by ports and takes those that have none, or the first policy of t
+// that matches it without is for such packets.
+func opaque(p *packet, t *spd.Table) bool {
+	if needsPorts(p.in) {
+		for i := range p.in.Selectors {
+			if s := &p.in.Selectors[i]; s.Opaque() && s.Matches(&p.tuple) {
+				return true
+			}
+		}
+		return false
+	}
+	pol := t.Lookup(&p.tuple)
+	return pol != nil && pol.Sel.Opaque()
 }
 
 // needsPorts says whether sa, which may be nil, selects by ports.

@@ -156,8 +156,11 @@ func (p *Params) check() error {
 	}
 	for i := range p.Selectors {
 		s := &p.Selectors[i]
-		if !isRange(s.Src) || !isRange(s.Dst) || s.SrcPort.Lo > s.SrcPort.Hi || s.DstPort.Lo > s.DstPort.Hi {
+		if !isRange(s.Src) || !isRange(s.Dst) {
 			return bad("selector %d has an empty range or one of two families: order each as low, high", i)
+		}
+		if fault := s.PortsFault(); fault != "" {
+			return bad("selector %d: its %s", i, fault)
 		}
 	}
 	return nil

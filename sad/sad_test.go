@@ -100,6 +100,9 @@ func TestParamsRefused(t *testing.T) {
 		{"selector upside down", sel(func(s *flow.Selector) { s.Src.Lo, s.Src.Hi = s.Src.Hi, s.Src.Lo }), "selector 0", nil},
 		{"selector of two families", sel(func(s *flow.Selector) { s.Dst.Hi = addr("2001:db8::") }), "selector 0", nil},
 		{"source ports upside down", sel(func(s *flow.Selector) { s.SrcPort = flow.PortRange{Lo: 2, Hi: 1} }), "selector 0", nil},
+		{"OPAQUE and a port", sel(func(s *flow.Selector) {
+			s.Proto, s.SrcPort, s.DstPort = 6, flow.OpaquePort, flow.PortRange{Lo: 2, Hi: 2}
+		}), "OPAQUE at one end", nil},
 		{"ports upside down", sel(func(s *flow.Selector) { s.DstPort = flow.PortRange{Lo: 2, Hi: 1} }), "selector 0", nil},
 	}
 	for _, r := range rows {
@@ -265,8 +268,10 @@ func TestAdmits(t *testing.T) {
 		p.Selectors = []flow.Selector{
 			{Src: prefix("10.1.0.0/16"), Dst: prefix("10.2.0.0/16"), SrcPort: flow.AnyPort, DstPort: flow.PortRange{Lo: 80, Hi: 90}, Proto: 6},
 			{Src: prefix("2001:db8:1::/48"), Dst: prefix("2001:db8:2::/48"), SrcPort: flow.AnyPort, DstPort: flow.AnyPort},
+			{Src: prefix("10.4.0.0/16"), Dst: prefix("10.2.0.0/16"), SrcPort: flow.OpaquePort, DstPort: flow.OpaquePort, Proto: 6},
 		}
 	})
+	const none = 0 // in place of a port: a fragment
 	open := inbound(t)
 	rows := []struct {
 		src, dst string
@@ -282,9 +287,14 @@ func TestAdmits(t *testing.T) {
 		{"10.1.2.3", "10.3.0.0", 80, 6, false},
 		{"2001:db8:1::1", "2001:db8:2::1", 1, 17, true},
 		{"2001:db8:2::1", "2001:db8:1::1", 1, 17, false},
+		{"2001:db8:1::1", "2001:db8:2::1", none, 17, true},
+		{"10.1.2.3", "10.2.3.4", none, 6, false},
+		{"10.4.2.3", "10.2.3.4", none, 6, true},
+		{"10.4.2.3", "10.2.3.4", none, 17, false},
+		{"10.4.2.3", "10.2.3.4", 80, 6, false},
 	}
 	for _, r := range rows {
-		tuple := flow.Tuple{Src: addr(r.src), Dst: addr(r.dst), SrcPort: 1234, DstPort: r.port, Proto: r.proto}
+		tuple := flow.Tuple{Src: addr(r.src), Dst: addr(r.dst), SrcPort: 1234, DstPort: r.port, Proto: r.proto, NoPorts: r.port == none}
 		if got := sa.Admits(&tuple); got != r.want {
 			t.Errorf("Admits(%v) = %v, want %v", tuple, got, r.want)
 		}

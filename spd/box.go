@@ -7,7 +7,8 @@ import (
 )
 
 // box is a flow.Selector packed for comparing: ranges as low end and span, and
-// everything that is compared for equality in one word.
+// everything that is compared for equality in one word. OPAQUE ports have the
+// range of all of them: what sets them apart is in the word.
 type box struct {
 	src, dst     flow.AddrRange
 	sport, dport uint16 // low ends
@@ -48,10 +49,14 @@ func makeProbe(t *flow.Tuple) probe {
 // makeBox packs s. The families are compared apart from the ranges because
 // ::/0, read as numbers, has the IPv4 addresses in its middle.
 func makeBox(s *flow.Selector) box {
+	opaque, sport, dport := s.Opaque(), s.SrcPort, s.DstPort
+	if opaque { // then the other end is OPAQUE or any
+		sport, dport = flow.AnyPort, flow.AnyPort
+	}
 	b := box{
 		src: s.Src, dst: s.Dst,
-		sport: s.SrcPort.Lo, sspan: s.SrcPort.Hi - s.SrcPort.Lo,
-		dport: s.DstPort.Lo, dspan: s.DstPort.Hi - s.DstPort.Lo,
+		sport: sport.Lo, sspan: sport.Hi - sport.Lo,
+		dport: dport.Lo, dspan: dport.Hi - dport.Lo,
 		mask: wordSrc4 | wordDst4,
 	}
 	if s.Src.Lo.Is4() {
@@ -64,8 +69,11 @@ func makeBox(s *flow.Selector) box {
 		b.word |= uint32(s.Proto)
 		b.mask |= wordProto
 	}
-	if s.SrcPort != flow.AnyPort || s.DstPort != flow.AnyPort {
+	if s.HasPorts() {
 		b.mask |= wordNoPorts
+	}
+	if opaque {
+		b.word |= wordNoPorts
 	}
 	return b
 }

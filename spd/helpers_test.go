@@ -96,8 +96,18 @@ func (w world) ports() flow.PortRange {
 
 func (w world) selector() flow.Selector {
 	is4 := w.IntN(2) == 0
-	return flow.Selector{Src: w.addrs(is4), Dst: w.addrs(is4), SrcPort: w.ports(), DstPort: w.ports(),
+	s := flow.Selector{Src: w.addrs(is4), Dst: w.addrs(is4), SrcPort: w.ports(), DstPort: w.ports(),
 		Proto: []uint8{flow.AnyProto, 6, 17}[w.IntN(3)]}
+	if s.Proto != flow.AnyProto && w.IntN(4) == 0 {
+		s.SrcPort, s.DstPort = flow.OpaquePort, flow.OpaquePort
+		switch w.IntN(3) {
+		case 0:
+			s.SrcPort = flow.AnyPort
+		case 1:
+			s.DstPort = flow.AnyPort
+		}
+	}
+	return s
 }
 
 func (w world) tuple() *flow.Tuple {

@@ -43,19 +43,18 @@ func (p *Policy) Check() error {
 func (p *Policy) checkSelector() error {
 	s := &p.Sel
 	for _, r := range [...]struct {
-		side  string
-		addr  flow.AddrRange
-		ports flow.PortRange
-	}{{"source", s.Src, s.SrcPort}, {"destination", s.Dst, s.DstPort}} {
+		side string
+		addr flow.AddrRange
+	}{{"source", s.Src}, {"destination", s.Dst}} {
 		if r.addr.Lo.Is4() != r.addr.Hi.Is4() {
 			return p.bad("its %s range %v-%v mixes IPv4 and IPv6: write one policy a family", r.side, r.addr.Lo, r.addr.Hi)
 		}
 		if r.addr.Hi.Less(r.addr.Lo) {
 			return p.bad("its %s range %v-%v is upside down: swap its ends", r.side, r.addr.Lo, r.addr.Hi)
 		}
-		if r.ports.Hi < r.ports.Lo {
-			return p.bad("its %s port range %d-%d is upside down: swap its ends", r.side, r.ports.Lo, r.ports.Hi)
-		}
+	}
+	if fault := s.PortsFault(); fault != "" {
+		return p.bad("its %s", fault)
 	}
 	if s.Src.Lo.Is4() != s.Dst.Lo.Is4() {
 		return p.bad("its source %v and destination %v are of different families and match nothing: write one policy a family", s.Src, s.Dst)

@@ -20,9 +20,13 @@ func TestLookupFirstMatchByOrder(t *testing.T) {
 	part := between("0.0.0.0/0", "0.0.0.0/0")
 	part.Dst = flow.AddrRange{Lo: addr("172.16.0.3"), Hi: addr("172.16.0.9")}
 	six := between("::/0", "::/0")
+	parts := between("10.7.0.0/16", "0.0.0.0/0") // fragments of TCP, and of ICMP
+	parts.Proto, parts.SrcPort, parts.DstPort = 6, flow.OpaquePort, flow.OpaquePort
+	echoes := parts
+	echoes.Proto, echoes.DstPort = 1, flow.AnyPort
 
 	tab := compile(t, nil, policy(1, web), policy(2, echo), policy(3, part), policy(4, six),
-		policy(5, between("10.2.0.0/16", "0.0.0.0/0")))
+		policy(5, between("10.2.0.0/16", "0.0.0.0/0")), policy(6, parts), policy(7, echoes))
 	for _, c := range []struct {
 		src, dst     string
 		proto        uint8
@@ -48,6 +52,13 @@ func TestLookupFirstMatchByOrder(t *testing.T) {
 		{"10.2.1.1", "8.8.8.8", 6, 1024, 80, false, 1}, // 1 and 5 both match
 		{"10.2.1.1", "8.8.8.8", 17, 1024, 80, false, 5},
 		{"2001:db8::1", "fe80::1", 17, 1, 1, false, 4},
+		{"10.7.1.1", "9.9.9.9", 6, 0, 0, true, 6},  // OPAQUE takes what has no ports,
+		{"10.7.1.1", "9.9.9.9", 6, 0, 0, false, 0}, // and nothing else,
+		{"10.7.1.1", "9.9.9.9", 6, 65535, 65535, false, 0},
+		{"10.7.1.1", "9.9.9.9", 17, 0, 0, true, 0},
+		{"10.7.1.1", "172.16.0.9", 6, 0, 0, true, 3}, // in its order
+		{"10.7.1.1", "9.9.9.9", 1, 0, 0, true, 7},
+		{"10.7.1.1", "9.9.9.9", 1, 3 << 8, 0, false, 0},
 		{"11.1.1.1", "9.9.9.9", 17, 1, 1, false, 0}, // ::/0 is IPv6 only
 		{"2001:db8::1", "9.9.9.9", 17, 1, 1, false, 0},
 		{"11.1.1.1", "2001:db8::1", 17, 1, 1, false, 0},
@@ -122,6 +133,11 @@ func TestCompileRefuses(t *testing.T) {
 		{"ends of two families", func(p *Policy) { p.Sel.Src = prefix("::/0") }, "source ::/0 and destination 10.0.0.0/8 are of different families"},
 		{"source ports", func(p *Policy) { p.Sel.SrcPort = flow.PortRange{Lo: 2, Hi: 1} }, "source port range 2-1 is upside down"},
 		{"destination ports", func(p *Policy) { p.Sel.DstPort = flow.PortRange{Lo: 2, Hi: 1} }, "destination port range 2-1 is upside down"},
+		{"OPAQUE ports of one end", func(p *Policy) {
+			p.Sel.Proto, p.Sel.SrcPort, p.Sel.DstPort = 6, flow.OpaquePort, flow.PortRange{Lo: 80, Hi: 80}
+		},
+			"its port is OPAQUE at one end and a number at the other"},
+		{"OPAQUE ports of no protocol", func(p *Policy) { p.Sel.SrcPort = flow.OpaquePort }, "OPAQUE, of any protocol: name the protocol"},
 		{"no template", func(p *Policy) { p.Template = Template{} }, "has no template: give one"},
 		{"template protocol", func(p *Policy) { p.Template.Proto = 6 }, "names protocol 6: use 50"},
 		{"template mode", func(p *Policy) { p.Template.Mode = 2 }, "use Tunnel or Transport"},

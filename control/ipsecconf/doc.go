@@ -52,6 +52,9 @@
 //   - "reqid N" on SAs and flows, which ties them together;
 //   - "priority N" on flows: lower is tried first; and "mode tunnel|transport",
 //     the mode of the SA that the flow wants;
+//   - "port opaque" and "icmp-type opaque": flows of the packets that do not show
+//     ports, or type and code, above all fragments behind the first one (RFC 4301,
+//     section 7.2). A flow without "port" takes both;
 //   - "icmp-type T" and "icmp-type T code C" on flows of ICMP, in numbers. The flow
 //     that mirrors it has the same type: an echo's reply is a flow of its own;
 //   - "pfp F" on flows, F being src, dst, proto, ports, all or a list of them: what

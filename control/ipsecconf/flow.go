@@ -219,6 +219,9 @@ func (r *flowRule) check() *Error {
 	if err := r.icmp.check(r.protos); err != nil {
 		return err
 	}
+	if err := r.checkOpaque(); err != nil {
+		return err
+	}
 	if r.pfp != 0 && !r.mirror && !slices.Contains(r.dirs, spd.Out) {
 		return errorAt(r.pfpPos, "\"pfp\" is for flows that go out: what comes in has its SA")
 	}

@@ -168,12 +168,16 @@ var services = map[string]uint16{
 	"radius": 1812, "nfs": 2049, "mysql": 3306, "ipsec-nat-t": 4500, "sip": 5060, "postgresql": 5432, "vxlan": 4789,
 }
 
-// ports reads a port, a range, or a list of those.
+// ports reads a port, a range, "opaque", or a list of those.
 func (c *cursor) ports() (ranges []flow.PortRange, err *Error) {
 	err = c.list("a port", func() *Error {
-		t, err := c.text("a port, a service or a range \"a:b\"")
+		t, err := c.text("a port, a service, a range \"a:b\" or opaque")
 		if err != nil {
 			return err
+		}
+		if t.is("opaque") {
+			ranges = append(ranges, flow.OpaquePort)
+			return nil
 		}
 		r, err := c.portRange(t)
 		ranges = append(ranges, r)

@@ -11,11 +11,15 @@ type icmpType struct {
 	pos       Position // zero: nothing
 	typ, code uint8
 	anyCode   bool
+	opaque    bool // of packets that do not show it
 }
 
-// icmpType reads "T [code C]"; the cursor is behind icmp-type, at pos.
+// icmpType reads "T [code C]" or "opaque"; the cursor is behind icmp-type, at pos.
 func (c *cursor) icmpType(pos Position) (icmpType, *Error) {
 	t := icmpType{pos: pos, anyCode: true}
+	if t.opaque = c.accept("opaque"); t.opaque {
+		return t, nil
+	}
 	n, err := c.number("icmp-type", 0, math.MaxUint8)
 	if err != nil {
 		return t, err
@@ -45,6 +49,9 @@ func (t *icmpType) check(protos []uint8) *Error {
 func (t *icmpType) ports(other flow.PortRange) flow.PortRange {
 	if t.pos == (Position{}) {
 		return other
+	}
+	if t.opaque {
+		return flow.OpaquePort
 	}
 	lo, hi := uint16(t.typ)<<8|uint16(t.code), uint16(t.typ)<<8|uint16(t.code)
 	if t.anyCode {

@@ -23,7 +23,11 @@ func describe(p *spd.Policy) string {
 	}
 	side := func(r flow.AddrRange, ports flow.PortRange) {
 		fmt.Fprintf(&b, " %v", r)
-		if ports != flow.AnyPort {
+		switch ports {
+		case flow.AnyPort:
+		case flow.OpaquePort:
+			b.WriteString("[opaque]")
+		default:
 			fmt.Fprintf(&b, "[%d-%d]", ports.Lo, ports.Hi)
 		}
 	}
@@ -113,6 +117,20 @@ func TestFlows(t *testing.T) {
 			"out t.conf:2 proto 58 fd01::/16[260-260] -> fd02::1/128 bypass",
 			"in t.conf:2 proto 58 fd02::1/128[260-260] -> fd01::/16 bypass",
 			"in t.conf:3 proto 1 10.0.0.1/32[0-0] -> 0.0.0.0/0 discard"}},
+		{"OPAQUE", "flow proto udp from 10.0.0.0/8 port opaque to 10.0.0.1 port opaque type bypass\nflow proto { tcp udp } from 10.0.0.2 to 10.0.0.1 port { 80 opaque } type deny\n" +
+			"flow proto icmp from 10.0.0.0/8 to 10.0.0.1 icmp-type opaque type bypass", []string{
+			"out t.conf:1 proto 17 10.0.0.0/8[opaque] -> 10.0.0.1/32[opaque] bypass",
+			"in t.conf:1 proto 17 10.0.0.1/32[opaque] -> 10.0.0.0/8[opaque] bypass",
+			"out t.conf:2 proto 6 10.0.0.2/32 -> 10.0.0.1/32[80-80] discard",
+			"in t.conf:2 proto 6 10.0.0.1/32[80-80] -> 10.0.0.2/32 discard",
+			"out t.conf:2 proto 6 10.0.0.2/32 -> 10.0.0.1/32[opaque] discard",
+			"in t.conf:2 proto 6 10.0.0.1/32[opaque] -> 10.0.0.2/32 discard",
+			"out t.conf:2 proto 17 10.0.0.2/32 -> 10.0.0.1/32[80-80] discard",
+			"in t.conf:2 proto 17 10.0.0.1/32[80-80] -> 10.0.0.2/32 discard",
+			"out t.conf:2 proto 17 10.0.0.2/32 -> 10.0.0.1/32[opaque] discard",
+			"in t.conf:2 proto 17 10.0.0.1/32[opaque] -> 10.0.0.2/32 discard",
+			"out t.conf:3 proto 1 10.0.0.0/8[opaque] -> 10.0.0.1/32 bypass",
+			"in t.conf:3 proto 1 10.0.0.1/32[opaque] -> 10.0.0.0/8 bypass"}},
 		{"any is both families", "flow out from any to any type bypass", []string{
 			"out t.conf:1 0.0.0.0/0 -> 0.0.0.0/0 bypass",
 			"out t.conf:1 ::/0 -> ::/0 bypass"}},

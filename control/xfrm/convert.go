@@ -125,7 +125,7 @@ func icmpRange(s *selector) (flow.PortRange, error) {
 }
 
 // selectorOf writes f. A range that is no prefix, which the dialect has no way
-// to say, becomes the smallest prefix around it.
+// to say, becomes the smallest prefix around it, and OPAQUE ports any.
 func selectorOf(f *flow.Selector) (s selector) {
 	s.family = familyOf(f.Src.Lo)
 	s.src, s.plenSrc = prefixAround(f.Src)

@@ -63,7 +63,7 @@ var reasons = [NumReasons]struct{ name, text string }{
 	BadIPHeader:      {"bad_ip_header", "IP version, header length, total length or checksum is wrong"},
 	BadExtension:     {"bad_extension", "IPv6 extension headers are malformed, too many, or hold a routing header"},
 	BadMAC:           {"bad_mac", "not addressed to this port"},
-	Fragment:         {"fragment", "a later fragment without its first where ports matter, or one in transport mode (RFC 4301, 7)"},
+	Fragment:         {"fragment", "a later fragment without its first, or too close to it, where ports matter; or one in transport mode (RFC 4301, 7)"},
 	BadFragment:      {"bad_fragment", "a fragment of IPsec that is tiny, overlaps, comes twice or is beyond 64 KB (RFC 5722)"},
 	FragmentTimeout:  {"fragment_timeout", "a fragment of IPsec the rest of whose datagram did not come within 15 seconds"},
 	FragmentEvicted:  {"fragment_evicted", "a fragment of IPsec that had to make room for newer ones"},

@@ -135,11 +135,15 @@ func (r AddrRange) String() string {
 }
 
 // PortRange is the ports from Lo to Hi, both included. A tuple without ports
-// matches AnyPort only.
+// matches AnyPort and OpaquePort only.
 type PortRange struct{ Lo, Hi uint16 }
 
 // AnyPort matches every port, and packets without ports.
 var AnyPort = PortRange{0, 65535}
+
+// OpaquePort is OPAQUE of RFC 4301, section 4.4.1.1: it matches packets without
+// ports, and no others. IKEv2 writes it so, too (RFC 7296, section 3.13.1).
+var OpaquePort = PortRange{65535, 0}
 
 // AnyProto in a Selector matches every protocol. Its number belongs to IPv6's
 // hop-by-hop header, which is never an upper-layer protocol.
@@ -152,19 +156,40 @@ type Selector struct {
 	Proto            uint8 // AnyProto, or an IP protocol number
 }
 
-// HasPorts says whether s matches some ports, or ICMP types and codes, only.
+// HasPorts says whether s matches some ports, or ICMP types and codes, only, or
+// only packets without.
 func (s *Selector) HasPorts() bool { return s.SrcPort != AnyPort || s.DstPort != AnyPort }
+
+// Opaque says whether s matches only packets without ports.
+func (s *Selector) Opaque() bool { return s.SrcPort == OpaquePort || s.DstPort == OpaquePort }
+
+// PortsFault says what is wrong with the ports of s, "" if nothing is.
+func (s *Selector) PortsFault() string {
+	switch {
+	case s.SrcPort.upsideDown():
+		return fmt.Sprintf("source port range %d-%d is upside down: swap its ends", s.SrcPort.Lo, s.SrcPort.Hi)
+	case s.DstPort.upsideDown():
+		return fmt.Sprintf("destination port range %d-%d is upside down: swap its ends", s.DstPort.Lo, s.DstPort.Hi)
+	case !s.Opaque():
+		return ""
+	case !s.SrcPort.unseen() || !s.DstPort.unseen():
+		return "port is OPAQUE at one end and a number at the other, which no packet has: make both OPAQUE"
+	case s.Proto == AnyProto:
+		return "port is OPAQUE, of any protocol: name the protocol (RFC 4301, section 7.2)"
+	}
+	return ""
+}
 
 // Matches says whether t lies in s.
 func (s *Selector) Matches(t *Tuple) bool {
 	if s.Proto != AnyProto && s.Proto != t.Proto {
 		return false
 	}
-	if t.NoPorts && s.HasPorts() {
-		return false
+	if t.NoPorts {
+		return s.SrcPort.unseen() && s.DstPort.unseen() && s.Src.Contains(t.Src) && s.Dst.Contains(t.Dst)
 	}
 	return s.Src.Contains(t.Src) && s.Dst.Contains(t.Dst) &&
-		s.SrcPort.Lo <= t.SrcPort && t.SrcPort <= s.SrcPort.Hi &&
+		s.SrcPort.Lo <= t.SrcPort && t.SrcPort <= s.SrcPort.Hi && // none in OPAQUE, which is upside down
 		s.DstPort.Lo <= t.DstPort && t.DstPort <= s.DstPort.Hi
 }
 
@@ -175,7 +200,18 @@ func (s *Selector) Covers(t *Selector) bool {
 }
 
 func (r AddrRange) covers(q AddrRange) bool { return r.Contains(q.Lo) && r.Contains(q.Hi) }
-func (r PortRange) covers(q PortRange) bool { return r.Lo <= q.Lo && q.Hi <= r.Hi }
+
+func (r PortRange) covers(q PortRange) bool {
+	if q == OpaquePort {
+		return r.unseen()
+	}
+	return r.Lo <= q.Lo && q.Hi <= r.Hi
+}
+
+// unseen says whether packets without ports match r.
+func (r PortRange) unseen() bool { return r == AnyPort || r == OpaquePort }
+
+func (r PortRange) upsideDown() bool { return r.Hi < r.Lo && r != OpaquePort }
 
 // The protocols whose selectors have a message type and code for ports.
 const (
@@ -183,11 +219,15 @@ const (
 	protoICMPv6 = 58
 )
 
+// IsICMP says whether tuples of the protocol have a message type and code in
+// SrcPort, and nothing in DstPort.
+func IsICMP(proto uint8) bool { return proto == protoICMP || proto == protoICMPv6 }
+
 // Mirrored returns s for the opposite direction. ICMP's type and code belong
 // to no end (RFC 4301, section 4.4.1.1) and stay where they are.
 func (s Selector) Mirrored() Selector {
 	s.Src, s.Dst = s.Dst, s.Src
-	if s.Proto != protoICMP && s.Proto != protoICMPv6 {
+	if !IsICMP(s.Proto) {
 		s.SrcPort, s.DstPort = s.DstPort, s.SrcPort
 	}
 	return s

@@ -3,6 +3,7 @@ package flow
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -162,6 +163,8 @@ func TestMatches(t *testing.T) {
 	echo := Selector{Src: any4, Dst: any4, SrcPort: PortRange{8 << 8, 8<<8 | 0xff}, DstPort: AnyPort, Proto: 1}
 	all4 := Selector{Src: any4, Dst: any4, SrcPort: AnyPort, DstPort: AnyPort}
 	all6 := Selector{Src: any6, Dst: any6, SrcPort: AnyPort, DstPort: AnyPort}
+	opaque, half, opaqueEcho := web, web, echo
+	opaque.SrcPort, opaque.DstPort, half.DstPort, opaqueEcho.SrcPort = OpaquePort, OpaquePort, OpaquePort, OpaquePort
 	tcp := Tuple{Src: at("10.1.2.3"), Dst: at("10.2.3.4"), SrcPort: 1234, DstPort: 80, Proto: 6}
 	with := func(t Tuple, edit func(*Tuple)) Tuple { edit(&t); return t }
 	rows := []struct {
@@ -179,6 +182,14 @@ func TestMatches(t *testing.T) {
 		{"destination", web, with(tcp, func(t *Tuple) { t.Dst = at("10.1.255.255") }), false},
 		{"a fragment has no ports", web, with(tcp, func(t *Tuple) { t.NoPorts = true }), false},
 		{"a fragment and any port", all4, with(tcp, func(t *Tuple) { t.NoPorts = true }), true},
+		{"a fragment and OPAQUE", opaque, with(tcp, func(t *Tuple) { t.SrcPort, t.DstPort, t.NoPorts = 0, 0, true }), true},
+		{"a fragment, any port and OPAQUE", half, with(tcp, func(t *Tuple) { t.NoPorts = true }), true},
+		{"a fragment of another protocol and OPAQUE", opaque, with(tcp, func(t *Tuple) { t.NoPorts, t.Proto = true, 17 }), false},
+		{"ports and OPAQUE", opaque, tcp, false},
+		{"the last port and OPAQUE", opaque, with(tcp, func(t *Tuple) { t.SrcPort, t.DstPort = 65535, 65535 }), false},
+		{"no port and OPAQUE", half, with(tcp, func(t *Tuple) { t.SrcPort, t.DstPort = 0, 0 }), false},
+		{"OPAQUE type and code", opaqueEcho, Tuple{Src: at("10.1.2.3"), Dst: at("10.2.3.4"), NoPorts: true, Proto: 1}, true},
+		{"type and code, and OPAQUE", opaqueEcho, Tuple{Src: at("10.1.2.3"), Dst: at("10.2.3.4"), SrcPort: 8 << 8, Proto: 1}, false},
 		{"any protocol", all4, tcp, true},
 		{"IPv4 is not in ::/0", all6, tcp, false},
 		{"IPv6 is not in 0.0.0.0/0", all4, Tuple{Src: at("2001:db8::1"), Dst: at("2001:db8::2"), Proto: 6}, false},
@@ -201,10 +212,9 @@ func TestMirrored(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		port := rapid.Uint16Range(0, 3)
 		ports := func(name string) PortRange {
-			if rapid.Bool().Draw(t, "any "+name) {
-				return AnyPort
-			}
-			return PortRange{port.Draw(t, name+" low"), port.Draw(t, name+" high")}
+			return rapid.OneOf(rapid.SampledFrom([]PortRange{AnyPort, OpaquePort}), rapid.Custom(func(t *rapid.T) PortRange {
+				return PortRange{port.Draw(t, "low"), port.Draw(t, "high")}
+			})).Draw(t, name)
 		}
 		side := func(name string) AddrRange {
 			return RangeOf(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(port.Draw(t, name))}), 31))
@@ -234,6 +244,65 @@ func TestMirrored(t *testing.T) {
 			t.Fatalf("%+v mirrored twice is %+v", s, m.Mirrored())
 		}
 	})
+}
+
+// One selector covers another if every packet of that one is its own; here, of
+// ports, where a cover is never larger than the two ends of a range.
+func TestCovers(t *testing.T) {
+	all := AddrRange{V4(0), V4(1<<32 - 1)}
+	ranges := []PortRange{AnyPort, OpaquePort, {0, 0}, {5, 10}, {6, 9}, {0, 65534}, {1, 65535}, {65535, 65535}}
+	tuples := []Tuple{{NoPorts: true}}
+	for _, port := range []uint16{0, 1, 5, 6, 9, 10, 11, 65534, 65535} {
+		tuples = append(tuples, Tuple{Src: V4(1), Dst: V4(2), Proto: 6, SrcPort: port, DstPort: port})
+	}
+	tuples[0].Src, tuples[0].Dst, tuples[0].Proto = V4(1), V4(2), 6
+	for _, a := range ranges {
+		for _, b := range ranges {
+			s := Selector{Src: all, Dst: all, SrcPort: a, DstPort: AnyPort, Proto: 6}
+			q := Selector{Src: all, Dst: all, SrcPort: b, DstPort: AnyPort, Proto: 6}
+			want := true
+			for i := range tuples {
+				want = want && (s.Matches(&tuples[i]) || !q.Matches(&tuples[i]))
+			}
+			if got := s.Covers(&q); got != want {
+				t.Errorf("%v covers %v: %t, want %t", a, b, got, want)
+			}
+			s, q = s.Mirrored(), q.Mirrored()
+			if got := s.Covers(&q); got != want {
+				t.Errorf("destination %v covers %v: %t, want %t", a, b, got, want)
+			}
+		}
+	}
+}
+
+// A selector with both ends of its ports in order that no packet can match, or
+// that RFC 4301, section 7.2, forbids, is found out.
+func TestPortsFault(t *testing.T) {
+	one, down := PortRange{1, 1}, PortRange{2, 1}
+	for _, r := range []struct {
+		src, dst PortRange
+		proto    uint8
+		fault    string // a part of it
+	}{
+		{AnyPort, AnyPort, AnyProto, ""},
+		{one, PortRange{80, 90}, 6, ""},
+		{OpaquePort, OpaquePort, 6, ""},
+		{OpaquePort, AnyPort, 17, ""},
+		{AnyPort, OpaquePort, 47, ""},
+		{OpaquePort, AnyPort, 1, ""},
+		{down, AnyPort, 6, "source port range 2-1 is upside down"},
+		{AnyPort, down, 6, "destination port range 2-1 is upside down"},
+		{PortRange{65535, 1}, AnyPort, 6, "upside down"},
+		{one, OpaquePort, 6, "OPAQUE at one end and a number at the other"},
+		{OpaquePort, one, 6, "OPAQUE at one end and a number at the other"},
+		{OpaquePort, OpaquePort, AnyProto, "name the protocol"},
+	} {
+		s := Selector{SrcPort: r.src, DstPort: r.dst, Proto: r.proto}
+		got := s.PortsFault()
+		if (got == "") != (r.fault == "") || !strings.Contains(got, r.fault) {
+			t.Errorf("%v to %v of protocol %d: %q, want %q", r.src, r.dst, r.proto, got, r.fault)
+		}
+	}
 }
 
 // ICMP's type and code are one value, the same in both directions.
