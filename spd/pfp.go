@@ -52,7 +52,9 @@ func (p *Policy) Narrowed(t *flow.Tuple) flow.Selector {
 	}
 	if p.PFP&PFPPorts != 0 && !t.NoPorts {
 		s.SrcPort = flow.PortRange{Lo: t.SrcPort, Hi: t.SrcPort}
-		s.DstPort = flow.PortRange{Lo: t.DstPort, Hi: t.DstPort}
+		if !flow.IsICMP(s.Proto) { // whose type and code are all in the former
+			s.DstPort = flow.PortRange{Lo: t.DstPort, Hi: t.DstPort}
+		}
 	}
 	return s
 }
@@ -89,6 +91,8 @@ func (p *Policy) checkPFP() error {
 		return p.bad("it takes its SAs' selectors from packets, which only an outbound policy that protects can")
 	case p.Bundle != nil:
 		return p.bad("it takes its SAs' selectors from packets and wants several SAs: name one")
+	case p.PFP&PFPPorts != 0 && p.Sel.Opaque():
+		return p.bad("it takes ports from packets that have none, its own being OPAQUE: leave one of the two out")
 	case p.PFP&PFPPorts != 0 && p.PFP&PFPProto == 0 && p.Sel.Proto == flow.AnyProto:
 		return p.bad("it takes ports from packets and no protocol, without which they say nothing: take that too, or name one")
 	}

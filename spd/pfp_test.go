@@ -18,6 +18,7 @@ func TestNarrowedSelectors(t *testing.T) {
 	tuple := flow.Tuple{Src: addr("10.1.0.5"), Dst: addr("10.2.0.7"), SrcPort: 4711, DstPort: 80, Proto: 6}
 	fragment := tuple
 	fragment.SrcPort, fragment.DstPort, fragment.NoPorts = 0, 0, true
+	echo := flow.Tuple{Src: tuple.Src, Dst: tuple.Dst, SrcPort: 8 << 8, Proto: 1}
 	whole := between("10.1.0.0/16", "10.2.0.0/16")
 	with := func(edit func(*flow.Selector)) flow.Selector { s := whole; edit(&s); return s }
 	for _, c := range []struct {
@@ -33,6 +34,7 @@ func TestNarrowedSelectors(t *testing.T) {
 		{"protocol", PFPProto, tuple, with(func(s *flow.Selector) { s.Proto = 6 }), flow.Tuple{Proto: 6}},
 		{"ports", PFPProto | PFPPorts, tuple, with(func(s *flow.Selector) { s.Proto, s.SrcPort, s.DstPort = 6, port(4711), port(80) }),
 			flow.Tuple{Proto: 6, SrcPort: 4711, DstPort: 80}},
+		{"type and code", PFPProto | PFPPorts, echo, with(func(s *flow.Selector) { s.Proto, s.SrcPort = 1, port(8<<8) }), flow.Tuple{Proto: 1, SrcPort: 8 << 8}},
 		{"no ports to be seen", PFPProto | PFPPorts, fragment, with(func(s *flow.Selector) { s.Proto = 6 }), flow.Tuple{Proto: 6, NoPorts: true}},
 		{"all", PFPAll, tuple, flow.Selector{Src: prefix("10.1.0.5/32"), Dst: prefix("10.2.0.7/32"), SrcPort: port(4711), DstPort: port(80), Proto: 6}, tuple},
 	} {
@@ -89,6 +91,9 @@ func TestAnSAMadeForAPacketServesIt(t *testing.T) {
 		if tuple.Proto == flow.AnyProto {
 			return // no packet has it
 		}
+		if flow.IsICMP(tuple.Proto) {
+			tuple.DstPort = 0
+		}
 		s := p.Narrowed(&tuple)
 		if f, ok := p.FlowFor(&s); !ok || f != p.FlowOf(&tuple) || !s.Matches(&tuple) {
 			rt.Fatalf("PFP %#x, %+v: SA %+v is for %v (%v), want %v", p.PFP, tuple, s, f, ok, p.FlowOf(&tuple))
@@ -108,6 +113,8 @@ func TestPFPIsForOutboundPoliciesThatProtect(t *testing.T) {
 		{"bypass", func(p *Policy) { p.Action = Bypass }, false},
 		{"unknown flags", func(p *Policy) { p.PFP = PFPAll + 1 }, false},
 		{"ports of any protocol", func(p *Policy) { p.PFP = PFPPorts }, false},
+		{"OPAQUE ports", func(p *Policy) { p.PFP, p.Sel.Proto, p.Sel.DstPort = PFPPorts, 17, flow.OpaquePort }, false},
+		{"sources of OPAQUE ports", func(p *Policy) { p.PFP, p.Sel.Proto, p.Sel.DstPort = PFPSrc, 17, flow.OpaquePort }, true},
 		{"ports of one", func(p *Policy) { p.PFP, p.Sel.Proto = PFPPorts, 17 }, true},
 	} {
 		p := &Policy{ID: 1, Sel: between("10.1.0.0/16", "10.2.0.0/16"), Action: Protect, Template: tmpl, PFP: PFPAll}

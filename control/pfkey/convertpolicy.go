@@ -158,11 +158,8 @@ func (m *Message) describePolicy(p *control.Policy) {
 		proto = anyProto
 	}
 	src, dst := portIn(p.Sel.SrcPort), portIn(p.Sel.DstPort)
-	if r := p.Sel.SrcPort; (proto == protoICMP || proto == protoICMPv6) && r != flow.AnyPort {
-		src, dst = r.Lo>>8, 0
-		if r.Lo == r.Hi {
-			dst = r.Lo & 255
-		}
+	if proto == protoICMP || proto == protoICMPv6 {
+		src, dst = icmpIn(p.Sel.SrcPort)
 	}
 	m.Src, m.Dst = addressOf(p.Sel.Src, src, proto), addressOf(p.Sel.Dst, dst, proto)
 	m.Hard, m.Soft = Lifetime{AddTime: p.Hard}, Lifetime{AddTime: p.Soft}
@@ -179,7 +176,20 @@ func (m *Message) describePolicy(p *control.Policy) {
 	}
 }
 
-// portIn returns the port of r, 0 for any and for what is more than one.
+// icmpIn returns the ICMP type and code of r, 0 for any and for what the dialect
+// has no way to say: several types, type 0, and none to be seen (OPAQUE).
+func icmpIn(r flow.PortRange) (typ, code uint16) {
+	if typ = r.Lo >> 8; typ == 0 || typ != r.Hi>>8 {
+		return 0, 0
+	}
+	if r.Lo == r.Hi {
+		code = r.Lo & 255
+	}
+	return typ, code
+}
+
+// portIn returns the port of r, 0 for any and for what the dialect has no way to
+// say: more than one, and none to be seen (OPAQUE).
 func portIn(r flow.PortRange) uint16 {
 	if r.Lo != r.Hi {
 		return 0

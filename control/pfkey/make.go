@@ -71,7 +71,8 @@ func SPDAddOf(p *spd.Policy) (*Message, error) {
 	case q.Sel.Src != p.Sel.Src || q.Sel.Dst != p.Sel.Dst:
 		return nil, fmt.Errorf("%w: addresses that are no prefix", ErrNoWord)
 	case q.Sel != p.Sel:
-		return nil, fmt.Errorf("%w: more than one port and less than all", ErrNoWord)
+		return nil, fmt.Errorf("%w: ports %d-%d to %d-%d of protocol %d: neither one nor all of them", ErrNoWord,
+			p.Sel.SrcPort.Lo, p.Sel.SrcPort.Hi, p.Sel.DstPort.Lo, p.Sel.DstPort.Hi, p.Sel.Proto)
 	case q.Level != p.Level:
 		return nil, fmt.Errorf("%w: the types acquire and dontacq", ErrNoWord)
 	case !slices.Equal(q.Templates(), p.Templates()):

@@ -7,6 +7,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 
 	"spigot/control"
+	"spigot/internal/flow"
 	"spigot/spd"
 )
 
@@ -155,6 +156,53 @@ func (p *policyTypeAttr) wire(w *wire) {
 	w.pad(5)
 }
 
+// Linux has ICMP's type in the place of the source port and the code in that of
+// the destination port: such a selector matches what it says, what it is written
+// as for a packet matches that, and an SA for it is found by its policy's flows.
+func TestICMPSelectors(t *testing.T) {
+	const whole = 0xffff
+	for _, proto := range []uint8{protoICMP, protoICMPv6} {
+		for _, row := range []struct {
+			typ, typMask, code, codeMask uint16
+			match, not                   []uint16 // type << 8 | code
+		}{
+			{0, 0, 0, 0, []uint16{0, 0x0800, 0xffff}, nil},
+			{8, whole, 0, 0, []uint16{0x0800, 0x08ff}, []uint16{0x07ff, 0x0900, 0x0008}},
+			{3, whole, 4, whole, []uint16{0x0304}, []uint16{0x0303, 0x0305, 0x0403}},
+			{0, whole, 0, 0, []uint16{0, 0x00ff}, []uint16{0x0100}},
+			{0, whole, 0, whole, []uint16{0}, []uint16{1, 0x0100}},
+			{255, whole, 255, whole, []uint16{0xffff}, []uint16{0xfffe}},
+		} {
+			s := selector{family: afInet, proto: proto, sport: row.typ, sportMask: row.typMask, dport: row.code, dportMask: row.codeMask}
+			f, err := s.flow()
+			if err != nil {
+				t.Errorf("%+v: %v", s, err)
+				continue
+			}
+			for want, all := range map[bool][]uint16{true: row.match, false: row.not} {
+				for _, v := range all {
+					p := flow.Tuple{Src: host("10.0.0.1"), Dst: host("10.0.0.2"), SrcPort: v, Proto: proto}
+					if f.Matches(&p) != want {
+						t.Errorf("protocol %d, type %d/%#x, code %d/%#x: matches %#x: %t", proto, row.typ, row.typMask, row.code, row.codeMask, v, !want)
+					}
+					own := selectorOfPacket(&p)
+					if own.sport != v>>8 || own.dport != v&255 || own.sportMask != whole || own.dportMask != whole {
+						t.Errorf("a packet of %#x is asked for as %+v", v, own)
+					}
+					sa := must(own.flow())
+					pol := spd.Policy{PFP: spd.PFPSrc | spd.PFPDst | spd.PFPPorts, Sel: f}
+					if got, ok := pol.FlowFor(&sa); want && (!ok || got != pol.FlowOf(&p) || !sa.Matches(&p)) {
+						t.Errorf("an SA for %#x is for the flow %v, %t", v, got, ok)
+					}
+				}
+			}
+			if got := selectorOf(&f); got.sport != row.typ || got.sportMask != row.typMask || got.dport != row.code || got.dportMask != row.codeMask {
+				t.Errorf("%+v comes back as %+v", s, got)
+			}
+		}
+	}
+}
+
 // Selectors come back as they went in, and those that the dialect cannot say as
 // the least that has them in it.
 func TestSelectors(t *testing.T) {
@@ -182,6 +230,11 @@ func TestSelectors(t *testing.T) {
 		if got := selectorOf(&f); got != row.want {
 			t.Errorf("%s: %+v, want %+v", row.name, got, row.want)
 		}
+	}
+	opaque := flow.Selector{Src: flow.AddrRange{Lo: host("10.0.0.1"), Hi: host("10.0.0.1")}, Dst: flow.AddrRange{Lo: host("10.0.0.2"), Hi: host("10.0.0.2")},
+		SrcPort: flow.OpaquePort, DstPort: flow.OpaquePort, Proto: 17}
+	if got, want := selectorOf(&opaque), (selector{family: afInet, src: addr("10.0.0.1"), plenSrc: 32, dst: addr("10.0.0.2"), plenDst: 32, proto: 17}); got != want {
+		t.Errorf("OPAQUE ports: %+v, want %+v", got, want)
 	}
 	f := must((&selector{family: afInet}).flow())
 	f.Src.Lo, f.Src.Hi = host("10.0.0.1"), host("10.0.0.6")
