@@ -21,9 +21,9 @@ const _ = uint(64 - counter.NumReasons)
 // sleeps: an attacker must not be able to keep the gateway busy with them.
 const auditsOf = 8
 
-// audit tells the slow path that p was dropped, for the log. Who is attacked
+// audit tells the slow path that packet i was dropped, for the log. Who is attacked
 // loses some: the counters lose none.
-func (w *Worker) audit(p *packet) {
+func (w *Worker) audit(b *Burst, i uint8) {
 	if w.c.Turns-w.audited.since >= askEvery {
 		w.audited.since, w.audited.n = w.c.Turns, 0
 	}
@@ -31,13 +31,14 @@ func (w *Worker) audit(p *packet) {
 		return
 	}
 	w.audited.n++
+	p, in := &b.pkts[i], w.innermost(b, i)
 	m := &w.puntMsg[0]
 	m.Kind, m.Reason, m.Len = fib.PuntAudit, p.reason, 0
 	m.Via, m.Dst, m.Flow = p.tuple.Src, p.tuple.Dst, p.tuple
 	m.SPI, m.Seq, m.Label = 0, 0, p.receivedLabel()
 	switch {
-	case p.in != nil:
-		m.SPI, m.Seq, m.Via, m.Dst = p.in.SPI, p.seq, p.in.Src, p.in.Dst
+	case in != nil:
+		m.SPI, m.Seq, m.Via, m.Dst = in.SPI, p.seq, in.Src, in.Dst
 	case p.out != nil:
 		m.SPI, m.Seq, m.Via, m.Dst = p.out.SPI, p.out.Seq(), p.out.Src, p.out.Dst
 	default:

@@ -130,3 +130,17 @@ func TestAuditOfAH(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// Of a packet that came by several SAs the innermost one is told.
+func TestAuditOfBundles(t *testing.T) {
+	a, b := newLone(t, 'a'), newLone(t, 'b')
+	a.bundle(espHost, ahHost)
+	b.bundle(ahHost)
+	b.pair(espHost)
+	a.outOf(udp4(hostA4, hostB4, 64, 100))
+	b.into(a.outOf(udp4(hostA4, hostB4, 64, 100)))
+	if got := b.audits(); len(got) != 1 || got[0].Reason != counter.InPolicyMismatch || got[0].SPI != espHost.spi || got[0].Seq != 2 ||
+		got[0].Via != addr(hostA4) || got[0].Dst != addr(hostB4) {
+		t.Errorf("%d: SPI %#x, number %d, %v -> %v", len(got), got[0].SPI, got[0].Seq, got[0].Via, got[0].Dst)
+	}
+}

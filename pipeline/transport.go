@@ -120,7 +120,12 @@ func (p *packet) join(start int, upper []byte, next byte) counter.Reason {
 		return counter.BadInner
 	}
 	p.l3, p.info = l3, info
-	if p.in.Geo.UDP != 0 {
+	if p.in.Geo.UDP == 0 {
+		// The source is a selector, which ESP's ICV does not cover.
+		if src := &p.in.Src; *src != p.tuple.Src && !src.IsZero() {
+			return counter.SelectorMismatch
+		}
+	} else {
 		wire.RenewChecksum(p.tuple.Src, p.tuple.Dst, info.Proto, ip[info.HeaderLen:])
 	}
 	return counter.None

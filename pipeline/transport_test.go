@@ -450,3 +450,47 @@ func steady(t *testing.T, name string, key func(*gateway), frame []byte, turns i
 		g.home()
 	}
 }
+
+// In transport mode the source is one end of the SA, which ESP's ICV does not
+// cover: nobody on the path can make the packet another host's. Behind a NAT it is
+// not, and one end may be open.
+func TestTransportIsFromTheSAsEnd(t *testing.T) {
+	other := netip.MustParseAddr("10.1.0.99").As4()
+	natted := espHost
+	natted.udp = true
+	for _, row := range []struct {
+		name   string
+		tn     tunnel
+		open   bool // the SA does not say who sends
+		passes bool
+	}{
+		{"ESP", espHost, false, false},
+		{"behind a NAT", natted, false, true},
+		{"from anybody", espHost, true, true},
+	} {
+		a, b := newLone(t, 'a'), newLone(t, 'b')
+		a.protect(row.tn)
+		p := row.tn.params(true)
+		if row.open {
+			p.Src = flow.Addr{}
+		}
+		in, err := sad.NewInbound(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.db.AddInbound(in); err != nil {
+			t.Fatal(err)
+		}
+		b.addPolicy(spd.Policy{Dir: spd.In, Sel: selector(netA4, netB4), Action: spd.Protect, Template: naming(&in.SA)})
+		seal := func() []byte { return a.outOf(udp4(hostA4, hostB4, 64, 100)) }
+		if b.into(seal()) == nil {
+			t.Errorf("%s, from the SA's end: %v", row.name, b.drops())
+		}
+		moved := fixSum4(change(seal(), 26, other[:]...))
+		if !row.passes {
+			b.drop(row.name, b.into, moved, counter.SelectorMismatch)
+		} else if b.into(moved) == nil {
+			t.Errorf("%s, from another: %v", row.name, b.drops())
+		}
+	}
+}

@@ -300,7 +300,7 @@ func (w *Worker) finish(b *Burst) {
 		default:
 			w.c.Drops[p.reason]++
 			if auditable>>p.reason&1 != 0 {
-				w.audit(p)
+				w.audit(b, uint8(i))
 			}
 		}
 		w.cfg.Pool.Put(p.base)
