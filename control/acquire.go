@@ -28,6 +28,7 @@ type Acquire struct {
 	Sel  flow.Selector
 	Src  flow.Addr // the gateway's end of the SA; zero: any
 	Peer flow.Addr // with whom to negotiate
+	CPU  uint16    // the worker, counted from 1, that the SA is to be for (RFC 9611); 0: all
 	Time time.Time
 }
 
@@ -36,6 +37,7 @@ type ask struct {
 	policy uint32
 	peer   flow.Addr
 	flow   flow.Tuple // of a policy that has an SA for each flow; else zero
+	cpu    uint16     // of a policy that has an SA for each worker; else 0
 }
 
 // asked is an acquire that was made, whether anybody listened or not.
@@ -67,13 +69,14 @@ func (a *acquires) remove(q *asked) {
 	}
 }
 
-// answered lets a policy that has an SA now ask again as soon as it loses it.
-func (a *acquires) answered(policy uint32) {
-	for _, q := range a.byPolicy[policy] {
-		delete(a.byAsk, q.ask)
-		delete(a.bySeq, q.acquire.Seq)
+// answered lets a policy that has an SA now, for that worker if cpu is not 0, ask
+// again as soon as it loses it.
+func (a *acquires) answered(policy uint32, cpu uint16) {
+	for _, q := range slices.Clone(a.byPolicy[policy]) {
+		if q.cpu == cpu {
+			a.remove(q)
+		}
 	}
-	delete(a.byPolicy, policy)
 }
 
 // answeredFlow is answered for one flow of a policy.
@@ -91,7 +94,7 @@ func (a *acquires) answeredFlow(policy uint32, f flow.Tuple) {
 func (c *Controller) acquire(req *spd.AcquireRequest, now time.Time) {
 	c.stats.Acquires++
 	p := c.spds.byID[req.Policy]
-	if p == nil || c.db.Bound(req.Policy) != nil {
+	if p == nil || !c.lacks(req) {
 		return // answered, or the policy is gone: the request was on its way
 	}
 	f := p.rule.FlowOf(&req.Flow)
@@ -103,7 +106,7 @@ func (c *Controller) acquire(req *spd.AcquireRequest, now time.Time) {
 	if peer.IsZero() {
 		peer = req.Flow.Dst
 	}
-	k := ask{req.Policy, peer, f}
+	k := ask{req.Policy, peer, f, req.CPU}
 	if q := c.asks.byAsk[k]; q != nil {
 		if now.Sub(q.acquire.Time) < acquireQuiet {
 			return
@@ -118,7 +121,7 @@ func (c *Controller) acquire(req *spd.AcquireRequest, now time.Time) {
 	c.asks.lastSeq++
 	a := Acquire{
 		Seq: c.asks.lastSeq &^ flowSeq, Policy: &v, Template: t, Flow: req.Flow, Sel: p.rule.Narrowed(&req.Flow),
-		Src: t.Src, Peer: peer, Time: now,
+		Src: t.Src, Peer: peer, CPU: req.CPU, Time: now,
 	}
 	if p.rule.PFP != 0 {
 		a.Seq |= flowSeq
@@ -128,7 +131,7 @@ func (c *Controller) acquire(req *spd.AcquireRequest, now time.Time) {
 	}
 	c.asks.add(&asked{ask: k, acquire: a, heard: c.heard(EventAcquire, t.Proto)})
 	c.stats.AcquiresSent++
-	if c.askLog.take(now) {
+	if req.CPU == 0 && c.askLog.take(now) {
 		c.log.Warn("no SA for a packet", "policy", v.ID, "name", v.Name, "peer", peer, "flow", req.Flow)
 	}
 	c.tellEvent(Event{Kind: EventAcquire, Acquire: &a})

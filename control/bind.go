@@ -248,9 +248,12 @@ func (c *Controller) forsake(p *policy) {
 func (c *Controller) bind(p *policy, all []wanted) {
 	sas, missing := c.choose(p, all)
 	if missing < 0 {
-		c.asks.answered(p.rule.ID)
+		c.asks.answered(p.rule.ID, 0)
 	}
 	own := c.own(p, all)
+	for _, sa := range own {
+		c.asks.answered(p.rule.ID, sa.CPU)
+	}
 	var err error
 	switch {
 	case own != nil && missing >= 0:

@@ -4,7 +4,18 @@ import (
 	"slices"
 
 	"spigot/sad"
+	"spigot/spd"
 )
+
+// lacks says whether the SA that req asks for is still missing. One for a worker
+// comes after the one for all.
+func (c *Controller) lacks(req *spd.AcquireRequest) bool {
+	if req.CPU == 0 {
+		return c.db.Bound(req.Policy) == nil
+	}
+	sa := c.db.Snapshot().OutboundOn(req.Policy, req.CPU)
+	return sa != nil && sa.CPU == 0
+}
 
 // own returns the SAs that p has for single workers (RFC 9611): of each worker the
 // newest usable one, as for all. A policy that wants several SAs around one

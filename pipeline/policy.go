@@ -42,6 +42,9 @@ func (w *Worker) judge(b *Burst, i uint8, last *bound) {
 	default:
 		if pol != last.pol {
 			*last = bound{pol, w.sad.OutboundOn(pol.ID, w.cfg.CPU)}
+			if pol.PerCPU && last.sa != nil && last.sa.CPU == 0 {
+				w.acquire(pol, t, w.cfg.CPU)
+			}
 		}
 		p.out = last.sa
 		if p.out == nil && w.unbound(pol, p, t) {
@@ -61,7 +64,7 @@ func (w *Worker) unbound(pol *spd.Policy, p *packet, t *flow.Tuple) (drop bool) 
 		}
 	}
 	if pol.Level == spd.Require || pol.Level == spd.Acquire {
-		w.acquire(pol, t)
+		w.acquire(pol, t, 0)
 	}
 	return pol.Level == spd.Require || pol.Level == spd.DontAcq
 }

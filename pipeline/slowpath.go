@@ -31,9 +31,10 @@ func (a *asked) again(key, turn uint64) bool {
 	return false
 }
 
-// acquire asks the slow path for an SA for pol, on behalf of a packet of the flow t.
-func (w *Worker) acquire(pol *spd.Policy, t *flow.Tuple) {
-	key := uint64(pol.ID)
+// acquire asks the slow path for an SA for pol, on behalf of a packet of the flow t:
+// for the worker cpu, if that is not 0.
+func (w *Worker) acquire(pol *spd.Policy, t *flow.Tuple, cpu uint16) {
+	key := uint64(pol.ID) | uint64(cpu)<<32
 	if pol.PFP != 0 {
 		key = keyOf(pol.ID, pol.FlowOf(t))
 	}
@@ -46,7 +47,7 @@ func (w *Worker) acquire(pol *spd.Policy, t *flow.Tuple) {
 		w.c.LostMsgs++
 		return
 	}
-	w.acquireMsg[0] = spd.AcquireRequest{Policy: pol.ID, Flow: *t}
+	w.acquireMsg[0] = spd.AcquireRequest{Policy: pol.ID, CPU: cpu, Flow: *t}
 	if w.cfg.Acquires.Push(w.acquireMsg[:]) == 1 {
 		w.c.Acquires++
 	} else {

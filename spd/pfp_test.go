@@ -115,6 +115,11 @@ func TestPFPIsForOutboundPoliciesThatProtect(t *testing.T) {
 		{"ports of any protocol", func(p *Policy) { p.PFP = PFPPorts }, false},
 		{"OPAQUE ports", func(p *Policy) { p.PFP, p.Sel.Proto, p.Sel.DstPort = PFPPorts, 17, flow.OpaquePort }, false},
 		{"sources of OPAQUE ports", func(p *Policy) { p.PFP, p.Sel.Proto, p.Sel.DstPort = PFPSrc, 17, flow.OpaquePort }, true},
+		{"an SA for each worker and flow", func(p *Policy) { p.PerCPU = true }, false},
+		{"an SA for each worker", func(p *Policy) { p.PFP, p.PerCPU = 0, true }, true},
+		{"an SA for each worker, in", func(p *Policy) { p.PFP, p.PerCPU, p.Dir = 0, true, In }, false},
+		{"an SA for each worker, bypass", func(p *Policy) { p.PFP, p.PerCPU, p.Action = 0, true, Bypass }, false},
+		{"a bundle for each worker", func(p *Policy) { p.PFP, p.PerCPU = 0, true; p.SetTemplates(tmpl, tmpl) }, false},
 		{"ports of one", func(p *Policy) { p.PFP, p.Sel.Proto = PFPPorts, 17 }, true},
 	} {
 		p := &Policy{ID: 1, Sel: between("10.1.0.0/16", "10.2.0.0/16"), Action: Protect, Template: tmpl, PFP: PFPAll}

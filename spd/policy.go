@@ -31,6 +31,9 @@ func (p *Policy) Check() error {
 	if err := p.checkPFP(); err != nil {
 		return err
 	}
+	if p.PerCPU && (p.Dir != Out || p.Action != Protect || p.Bundle != nil || p.PFP != 0) {
+		return p.bad("it wants an SA for each worker, which only an outbound policy can that protects by one SA for all its flows")
+	}
 	if p.Action != Protect {
 		return nil
 	}

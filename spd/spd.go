@@ -64,14 +64,17 @@ type Policy struct {
 	Template Template // for Protect by one SA
 	Bundle   *Bundle  // for Protect by several, in place of Template; it does not change
 	PFP      PFP      // of its selector, what each SA has of its own; for Out and Protect by one SA
+	PerCPU   bool     // each worker is to have an SA of its own beside that for all (RFC 9611); as for PFP, and without
 	Static   bool     // from the configuration: a daemon's flush spares it
 	Name     string   // where it comes from, for people: "ipsec.conf:12"
 }
 
 // AcquireRequest asks the slow path for an SA: the worker met Policy with no SA
-// bound to it, on a packet of Flow.
+// bound to it, on a packet of Flow; or with none for the worker CPU, counted from
+// 1, if that is not 0.
 type AcquireRequest struct {
 	Policy uint32
+	CPU    uint16
 	Flow   flow.Tuple
 }
 

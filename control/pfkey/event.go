@@ -52,6 +52,9 @@ func (s *Server) eventMessage(e *control.Event) *Message {
 	case control.EventLost:
 		return lost(e)
 	case control.EventAcquire:
+		if e.Acquire.CPU != 0 {
+			return nil // no word says for which worker, and an SA for all is there
+		}
 		return s.acquireMessage(e.Acquire)
 	case control.EventExpire:
 		m.Seq, m.PID = 0, 0

@@ -155,7 +155,8 @@ func acquireEvent(a *control.Acquire) []byte {
 		src: addressOf(a.Src), sel: sel, policy: info,
 		aalgos: ^uint32(0), ealgos: ^uint32(0), calgos: ^uint32(0), seq: a.Seq,
 	})
-	return m.templates(tmpls).end()
+	m.templates(tmpls).cpu(a.CPU)
+	return m.end()
 }
 
 // selectorOfPacket writes the selector of one packet's flow.

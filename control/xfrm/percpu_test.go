@@ -6,7 +6,9 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 
+	"spigot/internal/flow"
 	"spigot/sad"
+	"spigot/spd"
 )
 
 // pair is what is too short to number a processor.
@@ -15,13 +17,16 @@ type pair struct{}
 func (*pair) wire(w *wire) { w.pad(2) }
 
 // TestAnSAForEachProcessor: an SA for one processor serves its worker alone, the
-// others use the one without; the number is said again, and no other is made up.
+// others use the one without; the number is said again, and no other is made up. A
+// policy that says so has acquires name the processor that has none.
 func TestAnSAForEachProcessor(t *testing.T) {
 	r := newRig(t)
 	c := r.client(t, 0)
 	tmpl := sessionTmpl(dirOut)
 	tmpl.share = 0
-	r.do(t, c, 0, r.req(msgNewPolicy, syscall.NLM_F_ACK, charonPolicy(dirOut), with(nl.XFRMA_TMPL, &tmplList{tmpl})))
+	info := charonPolicy(dirOut)
+	info.flags |= flagCPUAcquire
+	r.do(t, c, 0, r.req(msgNewPolicy, syscall.NLM_F_ACK, info, with(nl.XFRMA_TMPL, &tmplList{tmpl})))
 	zero, one := word(0), word(1)
 	for _, row := range []struct {
 		spi uint32
@@ -55,6 +60,19 @@ func TestAnSAForEachProcessor(t *testing.T) {
 	uses(0x1000, 0x1001, 0x1002, 0x1000)
 	r.do(t, c, 0, r.req(msgDelSA, syscall.NLM_F_ACK, &usersaID{dst: outboundSA(0).id.dst, spi: 0x1001, family: afInet, proto: 50}))
 	uses(0x1000, 0x1000, 0x1002)
+
+	listener := r.client(t, 1<<(nl.XFRMNLGRP_ACQUIRE-1))
+	f := flow.Tuple{Src: host("10.1.0.5"), Dst: host("10.2.0.6"), NoPorts: true, Proto: 6}
+	r.acquires.Push([]spd.AcquireRequest{{Policy: ids[0].ID, CPU: 2, Flow: f}, {Policy: ids[0].ID, CPU: 1, Flow: f}})
+	var a userAcquire
+	m := r.event(t, listener)
+	if m.typ != msgAcquire || decode(m.body, &a) != nil || a.policy.flags&flagCPUAcquire == 0 {
+		t.Fatalf("%+v: %+v", m.header, a)
+	}
+	if all, err := parseAttrs(m.body[userAcquireLen:]); err != nil || all[attrCPU] == nil || all.u32(attrCPU) != 0 || all[nl.XFRMA_TMPL] == nil {
+		t.Errorf("acquire for processor %x, %v", all[attrCPU], err)
+	}
+
 	r.do(t, c, 0, r.req(msgDelSA, syscall.NLM_F_ACK, &usersaID{dst: outboundSA(0).id.dst, spi: 0x1000, family: afInet, proto: 50}))
 	uses(0, 0, 0x1002)
 }

@@ -25,6 +25,10 @@ const (
 // what Linux keeps and does not heed. The other values are those of Linux.
 const shareSession = 1
 
+// flagCPUAcquire, of a policy, wants an SA for each processor beside the one for
+// all, XFRM_POLICY_CPU_ACQUIRE of Linux 6.13.
+const flagCPUAcquire = 4
+
 const maxTemplates = 6 // XFRM_MAX_DEPTH
 
 // dirs is the SPD's name of each direction.
@@ -101,6 +105,7 @@ func (r *request) policyParams(info *userpolicyInfo) (p control.PolicyParams, er
 			return p, err
 		}
 	}
+	p.PerCPU = info.flags&flagCPUAcquire != 0 && p.Dir == spd.Out && p.Action == spd.Protect && p.Bundle == nil && p.PFP == 0
 	p.Opaque = &policyExtra{*info, tmpls}
 	return p, nil
 }

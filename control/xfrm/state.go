@@ -377,10 +377,7 @@ func (m *message) state(sa *control.SA, extra *saExtra) *message {
 	if v := word(extra.tfc); v != 0 {
 		m.attr(nl.XFRMA_TFCPAD, &v)
 	}
-	if sa.CPU != 0 {
-		v := word(sa.CPU - 1)
-		m.attr(attrCPU, &v)
-	}
+	m.cpu(sa.CPU)
 	if v := long(since1970(sa.LastUse)); v != 0 {
 		m.attr(nl.XFRMA_LASTUSED, &v)
 	}
@@ -391,6 +388,14 @@ func (m *message) state(sa *control.SA, extra *saExtra) *message {
 		})
 	}
 	return m.replay(sa, extra)
+}
+
+// cpu appends which worker an SA is for, unless it is for all.
+func (m *message) cpu(cpu uint16) {
+	if cpu != 0 {
+		v := word(cpu - 1)
+		m.attr(attrCPU, &v)
+	}
 }
 
 // replay appends window and state of the sequence numbers. Of an SA that the
