@@ -23,9 +23,9 @@
 //
 //   - An error quotes the header of the request only, since the rest may hold
 //     keys. Keys go out in GETSA's answers alone, and never in an event.
-//   - What Spigot cannot do (marks, interface IDs, offload, MIGRATE, more
-//     than four SAs around a packet) is refused with a text for extended acks, rather than kept and
-//     ignored.
+//   - What Spigot cannot do (marks, interface IDs, offload, MIGRATE, more than
+//     four SAs around a packet) is refused with a text for extended acks, rather
+//     than kept and ignored.
 //   - HMAC-SHA-256 without a length has an ICV of 128 bits (RFC 4868), not 96.
 //   - Events about thresholds (AEVENTS) and reports are never sent.
 package xfrm
