@@ -1,11 +1,13 @@
 package xfrm
 
 import (
+	"slices"
 	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink/nl"
 
+	"spigot/control"
 	"spigot/internal/flow"
 	"spigot/sad"
 	"spigot/spd"
@@ -18,20 +20,21 @@ func (*pair) wire(w *wire) { w.pad(2) }
 
 // TestAnSAForEachProcessor: an SA for one processor serves its worker alone, the
 // others use the one without; the number is said again, and no other is made up. A
-// policy that says so has acquires name the processor that has none.
+// policy that says so has acquires name the processor that has none. An SA for a
+// processor that has no worker serves nobody, and costs no room.
 func TestAnSAForEachProcessor(t *testing.T) {
-	r := newRig(t)
+	r := makeRigOver(t, func(c *control.Config) { c.Workers = slices.Repeat(c.Workers, 2) }, func(*Config) {}, "192.0.2.1")
 	c := r.client(t, 0)
 	tmpl := sessionTmpl(dirOut)
 	tmpl.share = 0
 	info := charonPolicy(dirOut)
 	info.flags |= flagCPUAcquire
 	r.do(t, c, 0, r.req(msgNewPolicy, syscall.NLM_F_ACK, info, with(nl.XFRMA_TMPL, &tmplList{tmpl})))
-	zero, one := word(0), word(1)
+	zero, one, none := word(0), word(1), word(sad.MaxCPU-1)
 	for _, row := range []struct {
 		spi uint32
 		cpu *word
-	}{{0x1000, nil}, {0x1001, &zero}, {0x1002, &one}} {
+	}{{0x1000, nil}, {0x1001, &zero}, {0x1002, &one}, {0x1003, &none}} {
 		sa := outboundSA(row.spi)
 		sa.flags = flagAnyFamily
 		attrs := []func(*message){with(nl.XFRMA_ALG_AEAD, gcm())}
@@ -58,6 +61,9 @@ func TestAnSAForEachProcessor(t *testing.T) {
 		}
 	}
 	uses(0x1000, 0x1001, 0x1002, 0x1000)
+	if got := r.ipsec.Load().SAD.OutboundOn(ids[0].ID, sad.MaxCPU); spiOf(got) != 0x1000 {
+		t.Errorf("there is an SA, %v, for a worker that is not there", got)
+	}
 	r.do(t, c, 0, r.req(msgDelSA, syscall.NLM_F_ACK, &usersaID{dst: outboundSA(0).id.dst, spi: 0x1001, family: afInet, proto: 50}))
 	uses(0x1000, 0x1000, 0x1002)
 
