@@ -73,10 +73,10 @@ func monitor(ctx context.Context, o *keyOptions, w io.Writer) error {
 	if _, err := request(conn, &pfkey.Message{Type: pfkey.Promisc, SAType: 1}); err != nil {
 		return err
 	}
-	ctx, end := context.WithCancel(ctx)
+	auditing, end := context.WithCancel(ctx) // a name of its own: it ends after ctx, which closes conn
 	out := &lines{w: w}
 	var audits sync.WaitGroup
-	audits.Go(func() { monitorAudit(ctx, *o.socket, out) })
+	audits.Go(func() { monitorAudit(auditing, *o.socket, out) })
 	defer audits.Wait()
 	defer end()
 	for {
