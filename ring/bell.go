@@ -16,6 +16,8 @@ type Bell struct {
 	fd     int
 	file   *os.File // owns fd
 	asleep atomic.Bool
+	one    [8]byte // what Ring writes: not changed
+	n      [8]byte // what the consumer reads
 }
 
 // NewBell returns a bell whose consumer is awake. Close it.
@@ -24,14 +26,14 @@ func NewBell() (*Bell, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ring: make an eventfd: %w", err)
 	}
-	return &Bell{fd: fd, file: os.NewFile(uintptr(fd), "bell")}, nil
+	// One as a number of the machine, which is little-endian, or very large.
+	return &Bell{fd: fd, file: os.NewFile(uintptr(fd), "bell"), one: [8]byte{1}}, nil
 }
 
 // Ring wakes the consumer if it sleeps. Anyone may call it.
 func (b *Bell) Ring() {
 	if b.asleep.Load() && b.asleep.CompareAndSwap(true, false) {
-		one := [8]byte{1} // as a number of the machine, which is little-endian, or very large
-		_, _ = unix.Write(b.fd, one[:])
+		_, _ = unix.Write(b.fd, b.one[:])
 	}
 }
 
@@ -42,15 +44,13 @@ func (b *Bell) Sleep() { b.asleep.Store(true) }
 // polls instead of waiting.
 func (b *Bell) Wake() {
 	b.asleep.Store(false)
-	var n [8]byte
-	_, _ = unix.Read(b.fd, n[:]) // somebody may have rung
+	_, _ = unix.Read(b.fd, b.n[:]) // somebody may have rung
 }
 
 // Wait returns when somebody has rung since Sleep, or with false when the bell
 // is closed. Consumer only.
 func (b *Bell) Wait() bool {
-	var n [8]byte
-	_, err := b.file.Read(n[:])
+	_, err := b.file.Read(b.n[:])
 	return !errors.Is(err, os.ErrClosed)
 }
 
