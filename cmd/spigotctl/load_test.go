@@ -106,7 +106,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"another key", flowX + strings.ReplaceAll(saAB, "1e1f", "1e20"), "the gateway has another SA with SPI 0x1000"},
 		{"AEAD", gcm, "manual key refused"},
 		{"a range of addresses", "flow esp out from 10.1.0.1 - 10.1.0.9 to 10.2.0.1 local 192.0.2.1 peer 192.0.2.2\n", "no word for it: addresses that are no prefix: put it into"},
-		{"a range of ports", "flow out proto tcp from any to any port 80:90 type bypass\n", "no word for it: more than one port"},
+		{"a range of ports", "flow out proto tcp from any to any port 80:90 type bypass\n", "neither one nor all of them"},
 		{"acquire", "flow esp out from 10.1.0.0/16 to 10.2.0.0/16 local 192.0.2.1 peer 192.0.2.2 type acquire\n", "no word for it: the types acquire"},
 		{"a flow twice", flowX + flowX, "are those of"},
 		{"bad syntax", "flow from\n", "t.conf:1:"},
