@@ -29,7 +29,9 @@ test: deps-test build test-race test-tiers test-vectors ## all tests: race detec
 
 # The race detector is the one thing that needs cgo, and so a C compiler.
 test-race:
-	CGO_ENABLED=1 $(GO) test -race -timeout 15m ./...
+	@mkdir -p bin
+	CGO_ENABLED=1 SPIGOT_TABLES=$(CURDIR)/bin/linux.txt $(GO) test -race -timeout 15m ./...
+	@echo "Packets between the gateway and Linux's IPsec stack (TestLinuxAgrees):"; cat bin/linux.txt
 
 # test-race has the best tier of crypto's kernels; here are all that this machine can run, and the builds without any.
 test-tiers:
