@@ -9,8 +9,8 @@ import (
 
 // sa finds the SA of each ESP packet from its own header (RFC 4301, section
 // 5.2, step 3a) and checks its sequence number. Other packets pass (AH is for
-// unwrapMore), and so does
-// ESP that two other hosts exchange: the SPD judges it like all that is clear.
+// unwrapMore), and so does ESP that two other hosts exchange: the SPD judges it
+// like all that is clear.
 func (w *Worker) sa(b *Burst) {
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
