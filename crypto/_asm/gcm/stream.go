@@ -88,7 +88,7 @@ func (s *stream) begin(name string) {
 	MOVQ(mem(job, jobPkt), ptr)
 	MOVQ(mem(job, jobLen), end)
 	MOVQ(mem(key, keyGCM), key)
-	SUBQ(operand.U8(tagLen), end) // the stream's length for now
+	SUBQ(operand.U8(tagLen), end) // the stream's length, until ptr is added to it
 	VBROADCASTI32X4_Z(mem(ptr, 4), ivK, s.counter[1])
 	VBROADCASTI32X4(roundKey(key, 0), s.counter[0])
 	VPXORQ(s.counter[1], s.counter[0], s.counter[0])
