@@ -25,12 +25,19 @@ type steerIn6 struct {
 	B [16]uint8
 }
 
+type steerPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr steerIn6
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	steerMapCounts     = "counts"
 	steerMapDatagrams  = "datagrams"
+	steerMapGroups     = "groups"
 	steerMapLocal4     = "local4"
 	steerMapLocal6     = "local6"
 	steerMapSockets    = "sockets"
@@ -93,6 +100,7 @@ type steerProgramSpecs struct {
 type steerMapSpecs struct {
 	Counts    *ebpf.MapSpec `ebpf:"counts"`
 	Datagrams *ebpf.MapSpec `ebpf:"datagrams"`
+	Groups    *ebpf.MapSpec `ebpf:"groups"`
 	Local4    *ebpf.MapSpec `ebpf:"local4"`
 	Local6    *ebpf.MapSpec `ebpf:"local6"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
@@ -129,6 +137,7 @@ func (o *steerObjects) Close() error {
 type steerMaps struct {
 	Counts    *ebpf.Map `ebpf:"counts"`
 	Datagrams *ebpf.Map `ebpf:"datagrams"`
+	Groups    *ebpf.Map `ebpf:"groups"`
 	Local4    *ebpf.Map `ebpf:"local4"`
 	Local6    *ebpf.Map `ebpf:"local6"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
@@ -138,6 +147,7 @@ func (m *steerMaps) Close() error {
 	return _SteerClose(
 		m.Counts,
 		m.Datagrams,
+		m.Groups,
 		m.Local4,
 		m.Local6,
 		m.Sockets,

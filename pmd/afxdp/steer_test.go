@@ -25,6 +25,11 @@ var (
 	here6  = netip.MustParseAddr("2001:db8:1::1")
 	there6 = netip.MustParseAddr("2001:db8:2::7")
 	link6  = netip.MustParseAddr("fe80::7")
+
+	saGroup4  = netip.MustParseAddr("239.1.1.1") // of an inbound SA
+	saGroup6  = netip.MustParseAddr("ff15::1")
+	allGroup4 = netip.MustParseAddr("239.2.3.4") // that a policy protects
+	allGroup6 = netip.MustParseAddr("ff05::7")
 )
 
 // machine runs a program on packets without a device. Queue 0 has a socket.
@@ -39,6 +44,13 @@ func newMachine(t *testing.T, o SteeringOptions, socket bool) *machine {
 	veth(t, "m", "far_m", 1)
 	m := &machine{Steering: newSteering(t, "m", o)}
 	if err := m.SetLocal([]netip.Addr{here4, here6}); err != nil {
+		t.Fatal(err)
+	}
+	groups := Groups{
+		IPsec: []netip.Addr{saGroup4, saGroup6},
+		All:   []netip.Prefix{netip.MustParsePrefix("239.2.0.0/16"), netip.MustParsePrefix("ff00::/12"), netip.MustParsePrefix("224.0.0.0/23")},
+	}
+	if err := m.SetGroups(groups); err != nil {
 		t.Fatal(err)
 	}
 	if !socket {
@@ -160,8 +172,42 @@ var (
 		{"v4 to class E", frame4(17, netip.MustParseAddr("240.0.0.1"), udp(9, nil)), RedirectTransit},
 		{"v4 before multicast", frame4(17, netip.MustParseAddr("223.255.255.255"), udp(9, nil)), RedirectTransit},
 		{"v6 to a group MAC", group(frame6(17, there6, udp(9, nil))), PassGroup},
-		{"v6 multicast", frame6(17, netip.MustParseAddr("ff02::1"), udp(9, nil)), PassGroup},
+		{"v6 multicast", frame6(17, netip.MustParseAddr("ff15::9"), udp(9, nil)), PassGroup},
 		{"v6 solicitation to its group", frame6(58, netip.MustParseAddr("ff02::1:ff00:1"), icmp(135)), PassGroup},
+
+		{"v4 ESP to an SA's group", group(frame4(50, saGroup4, spi)), RedirectGroup},
+		{"v4 ESP to an SA's group by this port's MAC", frame4(50, saGroup4, spi), RedirectGroup},
+		{"v4 AH to an SA's group, options", group(eth(0x0800, ip4(51, saGroup4, 0, 8, make([]byte, 24)))), RedirectGroup},
+		{"v4 ESP to an SA's group, first fragment", group(eth(0x0800, ip4(50, saGroup4, 0x2000, 0, spi))), RedirectGroup},
+		{"v4 ESP to an SA's group, later fragment", group(eth(0x0800, ip4(50, saGroup4, 0x0003, 0, bytes8))), RedirectGroup},
+		{"v4 priority tag, ESP to an SA's group", group(eth(0x8100, append([]byte{0x60, 0, 8, 0}, ip4(50, saGroup4, 0, 0, spi)...))), RedirectGroup},
+		{"v4 ESP to the group beside", group(frame4(50, netip.MustParseAddr("239.1.1.2"), spi)), PassGroup},
+		{"v4 UDP to an SA's group", group(frame4(17, saGroup4, udp(9, nil))), PassGroup},
+		{"v4 IGMP to an SA's group", group(frame4(2, saGroup4, bytes8)), PassGroup},
+		{"v4 UDP to a policy's group", group(frame4(17, allGroup4, udp(9, nil))), RedirectGroup},
+		{"v4 later fragment to a policy's group", group(eth(0x0800, ip4(17, allGroup4, 0x0003, 0, bytes8))), RedirectGroup},
+		{"v4 IGMP to a policy's group", group(frame4(2, allGroup4, bytes8)), PassGroup},
+		{"v4 last of a policy's groups", group(frame4(17, netip.MustParseAddr("239.2.255.255"), udp(9, nil))), RedirectGroup},
+		{"v4 behind a policy's groups", group(frame4(17, netip.MustParseAddr("239.3.0.0"), udp(9, nil))), PassGroup},
+		{"v4 to this link's routers, though a policy says so", group(frame4(89, netip.MustParseAddr("224.0.0.5"), bytes8)), PassGroup},
+		{"v4 beside this link's groups", group(frame4(17, netip.MustParseAddr("224.0.1.1"), udp(9, nil))), RedirectGroup},
+		{"v6 ESP to an SA's group", group(frame6(50, saGroup6, spi)), RedirectGroup},
+		{"v6 AH to an SA's group, extensions", group(frame6(60, saGroup6, ext(51, 0, make([]byte, 24)))), RedirectGroup},
+		{"v6 ESP to an SA's group, first fragment", group(frame6(44, saGroup6, frag6(50, 1, spi))), RedirectGroup},
+		{"v6 ESP to an SA's group, later fragment", group(frame6(44, saGroup6, frag6(50, 0x0100, bytes8))), RedirectGroup},
+		{"v6 ESP to the group beside", group(frame6(50, netip.MustParseAddr("ff15::2"), spi)), PassGroup},
+		{"v6 UDP to an SA's group", group(frame6(17, saGroup6, udp(9, nil))), PassGroup},
+		{"v6 ping to an SA's group", group(frame6(58, saGroup6, icmp(128))), PassGroup},
+		{"v6 MLD to an SA's group", group(frame6(0, saGroup6, ext(58, 0, icmp(130)))), PassGroup},
+		{"v6 UDP to a policy's group", group(frame6(17, allGroup6, udp(9, nil))), RedirectGroup},
+		{"v6 ping to a policy's group", group(frame6(58, allGroup6, icmp(128))), RedirectGroup},
+		{"v6 fragment of ICMP to a policy's group", group(frame6(44, allGroup6, frag6(58, 0x0100, bytes8))), RedirectGroup},
+		{"v6 MLD to a policy's group", group(frame6(0, allGroup6, ext(58, 0, icmp(131)))), PassGroup},
+		{"v6 to this link, though a policy says so", group(frame6(89, netip.MustParseAddr("ff02::5"), bytes8)), PassGroup},
+		{"v6 to this link, a solicitation", group(frame6(58, netip.MustParseAddr("ff02::1:ff00:1"), icmp(135))), PassGroup},
+		{"v6 to this host, though a policy says so", group(frame6(17, netip.MustParseAddr("ff01::1"), udp(9, nil))), PassGroup},
+		{"v6 to a scope that is reserved", group(frame6(17, netip.MustParseAddr("ff00::1"), udp(9, nil))), PassGroup},
+		{"v6 group, half an extension", cut(frame6(60, saGroup6, ext(50, 0, spi)), 47), RedirectShort},
 
 		{"v4 transit", frame4(6, there4, make([]byte, 20)), RedirectTransit},
 		{"v4 transit, options", eth(0x0800, ip4(6, there4, 0, 8, make([]byte, 20))), RedirectTransit},

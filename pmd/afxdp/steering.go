@@ -47,7 +47,8 @@ type Steering struct {
 	native error
 	link   link.Link // nil: closed
 	local  map[netip.Addr]struct{}
-	queues map[int]int // fd by queue
+	groups map[netip.Prefix]uint8 // what is taken of each
+	queues map[int]int            // fd by queue
 }
 
 // programs is what is loaded of the object: one of its programs, and its maps.
@@ -140,7 +141,7 @@ func attach(name string, o SteeringOptions) (*Steering, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load the XDP program: %w", err), d.close())
 	}
-	s := &Steering{nic: n, objs: objs, door: d, mode: Copy, local: map[netip.Addr]struct{}{}, queues: map[int]int{}}
+	s := &Steering{nic: n, objs: objs, door: d, mode: Copy, local: map[netip.Addr]struct{}{}, groups: map[netip.Prefix]uint8{}, queues: map[int]int{}}
 	if o.Mode != Generic {
 		if s.link, err = s.attachAs(Copy); err == nil {
 			return s, nil

@@ -12,7 +12,7 @@ const (
 	PassEtherType                    // neither IP nor ARP nor tagged
 	PassVLAN                         // has the tag of a VLAN; that of VLAN 0 is looked behind
 	PassARP                          // RFC 826
-	PassGroup                        // multicast or broadcast, by MAC or by IP address
+	PassGroup                        // multicast or broadcast, by MAC or by IP address, but for RedirectGroup
 	PassND                           // neighbour discovery or MLD for this host or link (RFC 4861, 3810)
 	PassFragment                     // fragment for this host, of neither IPsec nor IKE
 	PassIKE                          // UDP 500, or 4500 with the non-ESP marker, for this host (RFC 3948, 2.2)
@@ -26,6 +26,7 @@ const (
 	RedirectKeepalive                // NAT-keepalive for this host (RFC 3948, 2.3)
 	RedirectPMTU                     // ICMP to this host: ESP or AH that it has sent is too big for the path
 	RedirectHost                     // guarded: for this host, in clear
+	RedirectGroup                    // for a group: IPsec under an SA, or what a policy protects
 	RedirectTransit                  // for another host
 	RedirectTest                     // generator: the test traffic
 	NoSocket                         // to be redirected, but the queue has no socket
@@ -35,7 +36,8 @@ const (
 var verdictNames = [NumVerdicts]string{
 	"pass_short", "pass_ethertype", "pass_vlan", "pass_arp", "pass_group", "pass_nd", "pass_fragment",
 	"pass_ike", "pass_local", "pass_judged", "pass_other", "redirect_short", "redirect_esp",
-	"redirect_ah", "redirect_udp_esp", "redirect_keepalive", "redirect_pmtu", "redirect_host", "redirect_transit", "redirect_test", "no_socket",
+	"redirect_ah", "redirect_udp_esp", "redirect_keepalive", "redirect_pmtu", "redirect_host", "redirect_group",
+	"redirect_transit", "redirect_test", "no_socket",
 }
 
 // String returns v's name as reports show it.

@@ -16,7 +16,7 @@ typedef unsigned long long u64;
 #define ATTR(name, val) int(*name)[val]
 
 // enum bpf_map_type
-enum { MAP_HASH = 1, MAP_PERCPU_ARRAY = 6, MAP_LRU_HASH = 9, MAP_XSKMAP = 17 };
+enum { MAP_HASH = 1, MAP_PERCPU_ARRAY = 6, MAP_LRU_HASH = 9, MAP_LPM_TRIE = 11, MAP_XSKMAP = 17 };
 
 // enum xdp_action
 enum { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT };

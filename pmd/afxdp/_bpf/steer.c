@@ -16,7 +16,7 @@ enum verdict {
 	PASS_ETHERTYPE,   // neither IPv4 nor IPv6 nor one of the next two
 	PASS_VLAN,        // tagged for a VLAN: there are no VLAN ports
 	PASS_ARP,         // RFC 826
-	PASS_GROUP,       // multicast or broadcast, by MAC or by IP address
+	PASS_GROUP,       // multicast or broadcast, by MAC or by IP address, but for REDIRECT_GROUP
 	PASS_ND,          // RFC 4861, and MLD (RFC 3810), for this host
 	PASS_FRAGMENT,    // for this host, but neither IPsec nor IKE: the kernel reassembles
 	PASS_IKE,         // UDP 500, and 4500 with the non-ESP marker (RFC 3948)
@@ -30,6 +30,7 @@ enum verdict {
 	REDIRECT_KEEPALIVE, // UDP 4500, NAT-keepalive for this host (RFC 3948, 2.3): consumed
 	REDIRECT_PMTU,    // ICMP to this host: ESP or AH that it has sent is too big for the path
 	REDIRECT_HOST,    // guarded: for this host, in clear
+	REDIRECT_GROUP,   // for a group: IPsec under an SA, or what a policy protects
 	REDIRECT_TRANSIT, // for another host
 	REDIRECT_TEST,    // generator: the test traffic
 	NO_SOCKET,        // to be redirected, but the queue has no socket
@@ -63,6 +64,23 @@ struct {
 	struct in6 *key;
 	u8 *value;
 } local6 SEC(".maps"); // this host's IPv6 addresses
+
+// prefix is some groups: so many leading bits of the address. IPv4 addresses are
+// mapped ones (RFC 4291, section 2.5.5.2).
+struct prefix {
+	u32 bits;
+	struct in6 addr;
+};
+
+enum { GROUP_IPSEC = 1, GROUP_ALL = 2 };
+
+struct {
+	ATTR(type, MAP_LPM_TRIE);
+	ATTR(map_flags, 1); // BPF_F_NO_PREALLOC: without it there are no tries
+	ATTR(max_entries, 8192);
+	struct prefix *key;
+	u8 *value;
+} groups SEC(".maps"); // the gateway's groups, and what of them: GROUP_ bits
 
 // datagram names one that came in fragments. IPv4 addresses lie in the first word.
 struct datagram {
@@ -126,7 +144,7 @@ struct udp {
 	u16 sport, dport, len, check;
 };
 
-enum { P_HOPOPTS = 0, P_ICMP = 1, P_TCP = 6, P_UDP = 17, P_ROUTING = 43, P_FRAGMENT = 44,
+enum { P_HOPOPTS = 0, P_ICMP = 1, P_IGMP = 2, P_TCP = 6, P_UDP = 17, P_ROUTING = 43, P_FRAGMENT = 44,
        P_ESP = 50, P_AH = 51, P_ICMP6 = 58, P_DSTOPTS = 60 };
 
 // More IPv6 extension headers than this are not looked behind.
@@ -214,6 +232,34 @@ INLINE enum verdict local_icmp6(void *p, void *end)
 	return ipsec_quoted(next, p, end) ? REDIRECT_PMTU : PASS_LOCAL;
 }
 
+// served returns what of the packets to group is the gateway's.
+INLINE u8 served(struct in6 *group)
+{
+	struct prefix one = {.bits = 128, .addr = *group};
+	u8 *what = map_lookup(&groups, &one);
+	return what ? *what : 0;
+}
+
+// to_group judges a packet of proto to a group of which what is the gateway's.
+INLINE enum verdict to_group(u8 what, u8 proto)
+{
+	if (what & GROUP_ALL || (what & GROUP_IPSEC && (proto == P_ESP || proto == P_AH)))
+		return REDIRECT_GROUP;
+	return PASS_GROUP;
+}
+
+// group4 judges a packet to a group. Those of one link stay there (RFC 5771,
+// section 4), and memberships are the kernel's, which IGMP tells to the groups
+// themselves.
+INLINE enum verdict group4(struct ip4 *ip)
+{
+	if ((ip->dst & BE32(0xffffff00)) == BE32(0xe0000000) || ip->proto == P_IGMP)
+		return PASS_GROUP;
+	struct in6 group = {.b = {[10] = 0xff, [11] = 0xff}};
+	*(u32 *)(group.b + 12) = ip->dst;
+	return to_group(served(&group), ip->proto);
+}
+
 INLINE enum verdict steer4(void *p, void *end)
 {
 	struct ip4 *ip = p;
@@ -223,7 +269,9 @@ INLINE enum verdict steer4(void *p, void *end)
 	if (ip->vihl >> 4 != 4 || ihl < sizeof(*ip))
 		return REDIRECT_SHORT;
 	u32 dst = ip->dst;
-	if ((dst & BE32(0xf0000000)) == BE32(0xe0000000) || dst == BE32(0xffffffff))
+	if ((dst & BE32(0xf0000000)) == BE32(0xe0000000))
+		return group4(ip);
+	if (dst == BE32(0xffffffff))
 		return PASS_GROUP;
 	if (!map_lookup(&local4, &dst))
 		return REDIRECT_TRANSIT;
@@ -261,12 +309,18 @@ INLINE enum verdict steer6(void *p, void *end)
 	if ((*(u8 *)p) >> 4 != 6)
 		return REDIRECT_SHORT;
 	struct in6 dst = ip->dst;
-	if (dst.b[0] == 0xff)
-		return PASS_GROUP;
-	int local = map_lookup(&local6, &dst) != 0;
+	u8 group = 0;
+	if (dst.b[0] == 0xff) {
+		// Those of one link or host stay there (RFC 4291, section 2.7).
+		if ((dst.b[1] & 15) > 2)
+			group = served(&dst);
+		if (!group)
+			return PASS_GROUP;
+	}
+	int local = !group && map_lookup(&local6, &dst) != 0;
 	// ND goes up when it is for this host or for this link. Other unicast ND is
 	// transit: the kernel, given it, would forward it in clear, around the SPD.
-	if (!local && !(dst.b[0] == 0xfe && (dst.b[1] & 0xc0) == 0x80))
+	if (!local && !group && !(dst.b[0] == 0xfe && (dst.b[1] & 0xc0) == 0x80))
 		return REDIRECT_TRANSIT;
 
 	enum verdict other = local ? PASS_LOCAL : REDIRECT_TRANSIT;
@@ -299,6 +353,8 @@ INLINE enum verdict steer6(void *p, void *end)
 		return REDIRECT_ESP;
 	if (local && next == P_AH)
 		return REDIRECT_AH;
+	if (group && (next != P_ICMP6 || fragment))
+		return to_group(group, next);
 	if (fragment && local && next == P_UDP)
 		return local_fragment(&d, first, p, end);
 	if (fragment)
@@ -308,7 +364,9 @@ INLINE enum verdict steer6(void *p, void *end)
 		if ((void *)(type + 4) > end)
 			return REDIRECT_SHORT;
 		if (is_nd(*type))
-			return PASS_ND;
+			return PASS_ND; // MLD, too, which hosts send to the group itself
+		if (group)
+			return to_group(group, next);
 		return local ? local_icmp6(p, end) : other;
 	}
 	if (local && next == P_UDP)
@@ -326,7 +384,7 @@ INLINE int is_tag(u16 type)
 // this host from such a frame, too; a guarded host does not.
 INLINE enum verdict grouped(struct eth *e, enum verdict v)
 {
-	if (!(e->dst[0] & 1) || (guard && (v == PASS_LOCAL || v == PASS_FRAGMENT)))
+	if (!(e->dst[0] & 1) || v == REDIRECT_GROUP || (guard && (v == PASS_LOCAL || v == PASS_FRAGMENT)))
 		return v;
 	return PASS_GROUP;
 }
