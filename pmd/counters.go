@@ -16,13 +16,14 @@ type Counters struct {
 	pub [numStats]atomic.Uint64
 }
 
-const numStats = 10
+const numStats = 13
 
 // fields lists s's counters in one fixed order.
 func (s *Stats) fields() [numStats]*uint64 {
 	return [numStats]*uint64{
 		&s.RxPackets, &s.RxBytes, &s.TxPackets, &s.TxBytes, &s.TxDone,
 		&s.TxErrors, &s.Kicks, &s.RxDropped, &s.FillEmpty, &s.BadDesc,
+		&s.RxJumbo, &s.RxGiant, &s.JumboEmpty,
 	}
 }
 

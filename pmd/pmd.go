@@ -12,8 +12,8 @@ package pmd
 
 import "net"
 
-// Frame is a packet in a Pool: the bytes [Off, Off+Len) of the chunk that
-// starts at Base. It is a value; copying it does not copy ownership.
+// Frame is a packet in a Pool: the bytes [Off, Off+Len) of the chunk, or of the
+// jumbo frame, that starts at Base. It is a value; copying it does not copy ownership.
 type Frame struct {
 	Base uint32 // the chunk's first byte in Pool.Mem, a multiple of the chunk size
 	Off  uint16 // the packet's first byte in the chunk
@@ -64,6 +64,8 @@ type Info struct {
 	Mode    string           // "zerocopy", "copy", "generic", "memory"
 	MAC     net.HardwareAddr // the interface's address
 	Hugetlb bool             // frames lie on huge pages
+	Longest int              // bytes of the longest frame that Rx delivers
+	NoJumbo string           // why the port carries no jumbo frames, though the pool has some; else ""
 }
 
 // Stats counts what a port did since it was opened.
@@ -76,4 +78,7 @@ type Stats struct {
 	RxDropped          uint64 // lost by the kernel: malformed, or no room in the ring
 	FillEmpty          uint64 // received packets for which the fill ring had no frame
 	BadDesc            uint64 // ring entries that named a frame the port did not lend
+	RxJumbo            uint64 // of RxPackets: came in several buffers and lie in a jumbo frame
+	RxGiant            uint64 // dropped: came in several buffers and fit no frame, or end wrong
+	JumboEmpty         uint64 // dropped: came in several buffers when no jumbo frame was free
 }

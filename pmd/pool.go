@@ -25,17 +25,18 @@ func (m *Memory) Close() error {
 	return unmap()
 }
 
-// Pool is a stack of free chunks of one Memory. It belongs to one worker and
-// has no lock. The last chunk returned is the first handed out: it is warm.
+// Pool is a stack of free chunks of one Memory, and behind these, if it was asked
+// for them, one of jumbo frames. It belongs to one worker and has no lock. The last
+// chunk returned is the first handed out: it is warm.
 type Pool struct {
-	mem   []byte
-	chunk uint32
-	shift uint8
-	home  []bool   // by chunk number: lies on the stack
-	free  []uint32 // stack of chunk bases
-	cap   int
-	bad   uint64
-	huge  bool
+	mem    []byte
+	chunk  uint32
+	shift  uint8
+	home   []bool   // by chunk number: lies on the stack
+	free   []uint32 // stack of chunk bases
+	jumbos jumbos
+	bad    uint64
+	huge   bool
 }
 
 // ErrPool is wrapped by the errors of NewPool.
@@ -44,30 +45,37 @@ var ErrPool = errors.New("pmd: bad pool geometry")
 // NewPool cuts mem into chunks of chunk bytes, a power of two from 2048 to
 // 32768 that divides len(mem), which is at most 4 GiB. It owns mem's bytes
 // until Memory.Close.
-func NewPool(mem *Memory, chunk int) (*Pool, error) {
+func NewPool(mem *Memory, chunk int) (*Pool, error) { return NewJumboPool(mem, chunk, Jumbo{}) }
+
+// NewJumboPool is NewPool with jumbo frames at the end of mem. What is in front of
+// them is chunks, at least one.
+func NewJumboPool(mem *Memory, chunk int, j Jumbo) (*Pool, error) {
 	if chunk < 2048 || chunk > 32768 || chunk&(chunk-1) != 0 {
 		return nil, fmt.Errorf("%w: frame size %d is not a power of two from 2048 to 32768", ErrPool, chunk)
 	}
 	if len(mem.Bytes) == 0 || len(mem.Bytes)%chunk != 0 || uint64(len(mem.Bytes)) > 1<<32 {
 		return nil, fmt.Errorf("%w: %d bytes of memory are not a multiple of the frame size %d, up to 4 GiB", ErrPool, len(mem.Bytes), chunk)
 	}
-	n := len(mem.Bytes) / chunk
+	if err := j.check(len(mem.Bytes), chunk); err != nil {
+		return nil, err
+	}
+	n := (len(mem.Bytes) - j.Bytes()) / chunk
 	p := &Pool{
 		mem:   mem.Bytes,
 		chunk: uint32(chunk),
 		shift: uint8(bits.TrailingZeros(uint(chunk))),
 		home:  make([]bool, n),
 		free:  make([]uint32, 0, n),
-		cap:   n,
 		huge:  mem.Hugetlb,
 	}
+	p.jumbos.open(n*chunk, j)
 	for i := n - 1; i >= 0; i-- {
 		p.Put(uint32(i) << p.shift)
 	}
 	return p, nil
 }
 
-// Mem returns all the memory, chunk after chunk.
+// Mem returns all the memory, chunk after chunk; jumbo frames are whole chunks, too.
 func (p *Pool) Mem() []byte { return p.mem }
 
 // Hugetlb says whether the memory lies on huge pages.
@@ -76,14 +84,14 @@ func (p *Pool) Hugetlb() bool { return p.huge }
 // Chunk returns the size of a chunk in bytes.
 func (p *Pool) Chunk() int { return int(p.chunk) }
 
-// Cap returns how many chunks there are, and Len how many are home. The two
-// are equal when nothing is in flight.
-func (p *Pool) Cap() int { return p.cap }
+// Cap returns how many frames there are, chunks and jumbo frames, and Len how many
+// are home. The two are equal when nothing is in flight.
+func (p *Pool) Cap() int { return len(p.home) + len(p.jumbos.home) }
 
-// Len returns how many chunks are home.
-func (p *Pool) Len() int { return len(p.free) }
+// Len returns how many frames are home.
+func (p *Pool) Len() int { return len(p.free) + len(p.jumbos.free) }
 
-// Bad returns how many times Put refused a chunk.
+// Bad returns how many times Put refused a frame.
 func (p *Pool) Bad() uint64 { return p.bad }
 
 // Get takes up to len(bases) chunks, stores their bases and returns how many;
@@ -99,27 +107,34 @@ func (p *Pool) Get(bases []uint32) int {
 	return n
 }
 
-// Put returns the chunk at base to the pool. A base that is no chunk, or that
-// is home already, is counted and ignored: it would hand one frame to two owners.
+// Put returns the chunk, or the jumbo frame, at base to the pool. A base that is
+// none, or that is home already, is counted and ignored: it would hand one frame to
+// two owners.
 func (p *Pool) Put(base uint32) {
 	i := base >> p.shift
 	if int(i) >= len(p.home) || base&(p.chunk-1) != 0 || p.home[i] {
-		p.bad++
+		if !p.jumbos.put(base) {
+			p.bad++
+		}
 		return
 	}
 	p.home[i] = true
 	p.free = append(p.free, base)
 }
 
-// Bytes returns the packet in f; its capacity ends with the chunk, so that
-// append cannot reach another frame. It panics when f does not lie in a chunk.
+// Bytes returns the packet in f; its capacity ends with the frame, so that append
+// cannot reach another one. It panics when f does not lie in a chunk, or jumbo frame.
 func (p *Pool) Bytes(f Frame) []byte {
 	c := p.ChunkOf(f)
 	return c[f.Off : uint32(f.Off)+uint32(f.Len)]
 }
 
-// ChunkOf returns all bytes of f's chunk, headroom and tailroom included.
+// ChunkOf returns all bytes of f's chunk, or jumbo frame, headroom and tailroom
+// included.
 func (p *Pool) ChunkOf(f Frame) []byte {
 	start, end := int(f.Base), int(f.Base)+int(p.chunk)
+	if start >= p.jumbos.at {
+		end = start + p.jumbos.size
+	}
 	return p.mem[start:end:end]
 }

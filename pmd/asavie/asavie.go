@@ -27,7 +27,8 @@
 //   - Ring indices are read and written without atomics or barriers. On amd64
 //     that is sound for one goroutine; elsewhere Open refuses.
 //
-// It has no huge pages and no need_wakeup, and the mode (zero-copy if the
+// It has no huge pages, no need_wakeup and no jumbo frames (multi-buffer, XDP_USE_SG):
+// packets of more than a frame of the library's are dropped. And the mode (zero-copy if the
 // device has it, else copy) is the kernel's choice.
 package asavie
 
@@ -147,6 +148,10 @@ func open(o Options) (*Port, error) {
 	p.info = pmd.Info{
 		Name: o.Interface, Index: ifi.Index, Queue: o.Queue,
 		Driver: "asavie", Mode: mode(xsk.FD(), ifi.Index), MAC: ifi.HardwareAddr,
+		Longest: size - pmd.Headroom,
+	}
+	if o.Pool.Jumbo().Count > 0 {
+		p.info.NoJumbo = "the driver asavie has no multi-buffer"
 	}
 	if p.completed, err = completionsOf(xsk); err == nil {
 		p.refill() // before the first packet can come

@@ -88,7 +88,7 @@ func (p *Port) Tx(fs []pmd.Frame) int {
 	n := min(len(fs), len(p.txFree), p.xsk.NumFreeTxSlots()-len(p.queued))
 	for _, f := range fs[:n] {
 		p.count.TxBytes += uint64(f.Len)
-		if f.Len < minFrame || int(f.Len) > p.size || int(f.Off)+int(f.Len) > p.pool.Chunk() {
+		if f.Len < minFrame || int(f.Len) > p.size || int(f.Off)+int(f.Len) > len(p.pool.ChunkOf(f)) {
 			p.count.TxErrors++
 		} else {
 			last := len(p.txFree) - 1

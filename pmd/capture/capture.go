@@ -97,7 +97,7 @@ func (r *Recorder) Wrap(inner pmd.Port, pool *pmd.Pool) (*Port, error) {
 	info := inner.Info()
 	l := &lane{
 		name:  fmt.Sprintf("%s/%d", info.Name, info.Queue),
-		snap:  pool.Chunk(),
+		snap:  pool.Longest(),
 		full:  ring.New[record](r.opts.Depth),
 		empty: ring.New[record](r.opts.Depth),
 	}
@@ -106,7 +106,7 @@ func (r *Recorder) Wrap(inner pmd.Port, pool *pmd.Pool) (*Port, error) {
 	}
 	spare := make([]record, r.opts.Depth)
 	for i := range spare {
-		spare[i].data = make([]byte, 0, l.snap)
+		spare[i].data = make([]byte, 0, min(l.snap, pool.Chunk())) // grows when a jumbo frame comes
 	}
 	r.mu.Lock()
 	r.lanes = append(r.lanes, l)

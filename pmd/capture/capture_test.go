@@ -17,11 +17,14 @@ import (
 	"spigot/pmd/memport"
 )
 
-const chunk = 2048
+const (
+	chunk = 2048
+	jumbo = 5 * chunk
+)
 
 func newPool(t testing.TB) *pmd.Pool {
 	t.Helper()
-	pool, err := pmd.NewPool(&pmd.Memory{Bytes: make([]byte, 256*chunk)}, chunk)
+	pool, err := pmd.NewJumboPool(&pmd.Memory{Bytes: make([]byte, 256*chunk+4*jumbo)}, chunk, pmd.Jumbo{Size: jumbo, Count: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +141,7 @@ func TestOptions(t *testing.T) {
 // What is recorded: packets of the directions asked for, whole or cut, by the
 // port that they passed; of those offered to Tx, the ones that it took.
 func TestRecords(t *testing.T) {
-	long := string(bytes.Repeat([]byte("x"), chunk-pmd.Headroom))
+	long := string(bytes.Repeat([]byte("x"), jumbo-pmd.Headroom))
 	for _, row := range []struct {
 		name string
 		opts capture.Options

@@ -195,13 +195,16 @@ func (p *Port) flip(b []byte) {
 	}
 }
 
-// copyOf holds a copy of f, if there is a chunk and room for it.
+// copyOf holds a copy of f, if there is a frame and room for it.
 func (p *Port) copyOf(f pmd.Frame) {
-	var base [1]uint32
-	if len(p.held) == cap(p.held) || p.pool.Get(base[:]) == 0 {
+	if len(p.held) == cap(p.held) {
 		return
 	}
-	twin := pmd.Frame{Base: base[0], Off: f.Off, Len: f.Len}
+	base, ok := p.pool.GetFor(int(f.Off) + int(f.Len) - pmd.Headroom)
+	if !ok {
+		return
+	}
+	twin := pmd.Frame{Base: base, Off: f.Off, Len: f.Len}
 	copy(p.pool.Bytes(twin), p.pool.Bytes(f))
 	p.hold(twin)
 	p.done.rxDuplicated.Add(1)

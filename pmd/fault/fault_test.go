@@ -19,12 +19,13 @@ import (
 
 const (
 	chunk = 2048
+	jumbo = 5 * chunk
 	depth = 64
 )
 
 func newPool(t testing.TB) *pmd.Pool {
 	t.Helper()
-	pool, err := pmd.NewPool(&pmd.Memory{Bytes: make([]byte, 256*chunk)}, chunk)
+	pool, err := pmd.NewJumboPool(&pmd.Memory{Bytes: make([]byte, 256*chunk+16*jumbo)}, chunk, pmd.Jumbo{Size: jumbo, Count: 16})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -430,12 +431,12 @@ func TestEquationUnderAnyFaults(t *testing.T) {
 		})
 		for range rapid.IntRange(1, 30).Draw(rt, "turns") {
 			for range rapid.IntRange(0, 20).Draw(rt, "arriving") {
-				b.tap.Inject(make([]byte, rapid.IntRange(0, chunk-pmd.Headroom).Draw(rt, "length")))
+				b.tap.Inject(make([]byte, rapid.OneOf(rapid.IntRange(0, chunk-pmd.Headroom), rapid.IntRange(0, jumbo-pmd.Headroom)).Draw(rt, "length")))
 			}
 			fs := make([]pmd.Frame, rapid.IntRange(0, 24).Draw(rt, "burst"))
 			fs = fs[:b.port.Rx(fs)]
 			for _, f := range fs {
-				if f.Off < pmd.Headroom || int(f.Off)+int(f.Len) > chunk {
+				if f.Off < pmd.Headroom || int(f.Off)+int(f.Len) > len(b.pool.ChunkOf(f)) {
 					rt.Fatalf("frame %+v lies outside its chunk or headroom", f)
 				}
 			}

@@ -34,11 +34,12 @@ func (o *Options) check() error {
 }
 
 func (o *Options) info() pmd.Info {
-	return pmd.Info{Name: o.Name, Index: o.Index, Queue: o.Queue, Driver: "memport", Mode: "memory", MAC: o.MAC}
+	return pmd.Info{Name: o.Name, Index: o.Index, Queue: o.Queue, Driver: "memport", Mode: "memory", MAC: o.MAC,
+		Longest: o.Pool.Longest() - pmd.Headroom}
 }
 
 // Port is one end of a cable. It implements pmd.Port and loses nothing but
-// packets too long for its pool's chunks: when the far end does not read, the
+// packets too long for its pool's frames: when the far end does not read, the
 // cable fills, and Tx takes less than it is offered.
 type Port struct {
 	info pmd.Info
@@ -85,8 +86,9 @@ func newPort(o Options, in, out *cable) *Port {
 	}
 }
 
-// Rx copies waiting packets into chunks of the pool, as pmd.Port says. A
-// packet that no chunk can hold is counted in RxDropped.
+// Rx copies waiting packets into frames of the pool, as pmd.Port says. A packet
+// that no frame can hold is counted in RxDropped, and one that wants a jumbo frame
+// when none is free in JumboEmpty.
 func (p *Port) Rx(fs []pmd.Frame) int {
 	want := min(len(fs), p.in.waiting())
 	if want == 0 {
@@ -97,9 +99,7 @@ func (p *Port) Rx(fs []pmd.Frame) int {
 	room := p.pool.Chunk() - pmd.Headroom
 	n := 0
 	for i, buf := range bufs {
-		if len(buf) > room {
-			p.count.RxDropped++
-			p.pool.Put(p.bases[i])
+		if len(buf) > room && !p.enlarge(&p.bases[i], len(buf)) {
 			continue
 		}
 		f := pmd.Frame{Base: p.bases[i], Off: pmd.Headroom, Len: uint16(len(buf))}
@@ -111,6 +111,24 @@ func (p *Port) Rx(fs []pmd.Frame) int {
 	p.count.RxPackets += uint64(n)
 	p.in.empty.Push(bufs)
 	return n
+}
+
+// enlarge trades the chunk at base for a jumbo frame with room for size bytes. It is
+// false, and the chunk goes home, when there is none.
+func (p *Port) enlarge(base *uint32, size int) bool {
+	p.pool.Put(*base)
+	if size > p.pool.Longest()-pmd.Headroom {
+		p.count.RxDropped++
+		return false
+	}
+	jumbo, ok := p.pool.GetJumbo()
+	if !ok {
+		p.count.JumboEmpty++
+		return false
+	}
+	*base = jumbo
+	p.count.RxJumbo++
+	return true
 }
 
 // Tx queues frames, at most the depth of the cable, as pmd.Port says.

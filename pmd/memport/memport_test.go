@@ -80,7 +80,7 @@ func TestInfo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := fmt.Sprint(a.Info()), "{red0 7 2 memport memory 02:00:00:00:00:01 false}"; got != want {
+	if got, want := fmt.Sprint(a.Info()), "{red0 7 2 memport memory 02:00:00:00:00:01 false 1792 }"; got != want {
 		t.Errorf("Info = %s, want %s", got, want)
 	}
 	if b.Info().Name != "mem0" || b.FD() != -1 {
@@ -189,6 +189,45 @@ func TestRxWithoutRoom(t *testing.T) {
 	}
 	port.Flush()
 	if s := port.Stats(); s.RxDropped != 2 || s.RxPackets != 4 || s.RxBytes != uint64(chunk-pmd.Headroom+3) {
+		t.Errorf("stats %+v", s)
+	}
+	allHome(t, pool)
+}
+
+// A packet beyond a chunk lies in a jumbo frame; it is lost and counted when none is
+// free, or when it is longer than that, and leaves whole.
+func TestJumbo(t *testing.T) {
+	const jumbo = 3 * chunk
+	pool, err := pmd.NewJumboPool(&pmd.Memory{Bytes: make([]byte, 8*chunk+2*jumbo)}, chunk, pmd.Jumbo{Size: jumbo, Count: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, tap, err := memport.NewTap(8, memport.Options{Pool: pool})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range []int{chunk - pmd.Headroom + 1, jumbo - pmd.Headroom + 1, chunk - pmd.Headroom, jumbo - pmd.Headroom, 3000, 60} {
+		if !tap.Inject(bytes.Repeat([]byte{byte(i)}, n)) {
+			t.Fatalf("cable is full at %d", n)
+		}
+	}
+	var fs [8]pmd.Frame
+	n := port.Rx(fs[:])
+	if took := port.Tx(fs[:n]); took != n {
+		t.Errorf("took %d of %d", took, n)
+	}
+	port.Flush()
+	var lengths []int
+	for _, p := range tap.Take() {
+		lengths = append(lengths, len(p))
+		if !bytes.Equal(p, bytes.Repeat(p[:1], len(p))) {
+			t.Errorf("%d bytes arrived changed", len(p))
+		}
+	}
+	if got, want := fmt.Sprint(lengths), fmt.Sprint([]int{chunk - pmd.Headroom + 1, chunk - pmd.Headroom, jumbo - pmd.Headroom, 60}); got != want {
+		t.Errorf("lengths %s, want %s", got, want)
+	}
+	if s := port.Stats(); s.RxPackets != 4 || s.RxJumbo != 2 || s.RxDropped != 1 || s.JumboEmpty != 1 {
 		t.Errorf("stats %+v", s)
 	}
 	allHome(t, pool)
