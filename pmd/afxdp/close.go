@@ -72,5 +72,9 @@ func (s *Socket) release() error {
 	}
 	s.fd, s.bound = -1, false
 	s.umem.dismiss(s)
+	if s.chain.on {
+		s.lose(nil) // what came of it goes home
+	}
+	s.chain = chain{}
 	return errors.Join(errs...)
 }

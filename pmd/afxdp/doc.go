@@ -28,6 +28,21 @@
 // which that ring was not lent is counted (Stats.BadDesc) and ignored, and
 // Close returns exactly what the kernel still held.
 //
+// # Jumbo frames
+//
+// A packet that is longer than a chunk comes as a chain of descriptors
+// (multi-buffer, XDP_USE_SG, Linux 6.6): Rx copies it into one of the pool's jumbo
+// frames, if it has any, and the chunks go home. Tx makes a chain of the chunks of a
+// jumbo frame; the frame is home when all of them are. A chain is taken whole or not
+// at all. What is longer than a jumbo frame, or comes when none is free, is drained,
+// dropped and counted (Stats.RxGiant, Stats.JumboEmpty). Copying, a kernel sends
+// chains of up to 18 buffers (MAX_SKB_FRAGS + 1), which pmd.MaxJumbo stays below; in
+// zero-copy a device says how many it takes (xdp-zc-max-segs).
+//
+// Open asks for chains where the pool has jumbo frames. Where kernel or device refuse
+// them, in each mode that may be tried, the port goes without, and Info.NoJumbo says
+// why. Steering wants SteeringOptions.Jumbo then.
+//
 // # Bad days
 //
 // An interface that goes down and comes back needs no action: while it is

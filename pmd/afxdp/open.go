@@ -3,6 +3,7 @@ package afxdp
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -65,6 +66,9 @@ func (o Options) check() error {
 		if r.n < 2 || r.n > 1<<20 || r.n&(r.n-1) != 0 {
 			return fmt.Errorf("%w: %s ring of %d entries: want a power of two from 2 to 1048576", ErrOptions, r.name, r.n)
 		}
+	}
+	if chain := o.UMEM.jumboSize / o.UMEM.pool.Chunk(); o.TxSize < chain {
+		return fmt.Errorf("%w: TX ring of %d entries: a jumbo frame takes %d", ErrOptions, o.TxSize, chain)
 	}
 	if o.CompSize < o.TxSize {
 		return fmt.Errorf("%w: completion ring of %d entries is smaller than the TX ring of %d", ErrOptions, o.CompSize, o.TxSize)
@@ -132,28 +136,56 @@ func open(o Options) (*Socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.UMEM.jumboSize > 0 {
+		s, err := openFirst(o, n, modes, true)
+		if err == nil || isFinal(err) {
+			return s, err
+		}
+		plain, plainErr := openFirst(o, n, modes, false)
+		if plainErr == nil {
+			plain.info.NoJumbo = strings.ReplaceAll(err.Error(), "\n", "; ")
+		}
+		return plain, plainErr
+	}
+	return openFirst(o, n, modes, false)
+}
+
+// openFirst opens the queue in the first of modes that works, with chains for the
+// pool's jumbo frames or without.
+func openFirst(o Options, n nic, modes []Mode, sg bool) (*Socket, error) {
 	var errs []error
 	for _, m := range modes {
-		s, err := openMode(o, n, m)
-		if err == nil {
-			return s, nil
-		}
-		if errors.Is(err, ErrQueueTaken) || errors.Is(err, ErrPermission) || errors.Is(err, ErrUnsupported) {
-			return nil, err
+		s, err := openMode(o, n, m, sg)
+		if err == nil || isFinal(err) {
+			return s, err
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", m, err))
 	}
 	return nil, errors.Join(errs...)
 }
 
+// isFinal says whether no other mode can do better than err.
+func isFinal(err error) bool {
+	return errors.Is(err, ErrQueueTaken) || errors.Is(err, ErrPermission) || errors.Is(err, ErrUnsupported)
+}
+
 // openMode opens the queue in one mode: as a sharer of a socket that the UMEM
 // has, else with a registration of its own.
-func openMode(o Options, n nic, m Mode) (*Socket, error) {
-	for _, owner := range append(o.UMEM.sharers(m == ZeroCopy), nil) {
-		s := &Socket{umem: o.UMEM, pool: o.UMEM.pool, fd: -1, steering: o.Steering, zeroCopy: m == ZeroCopy}
+func openMode(o Options, n nic, m Mode, sg bool) (*Socket, error) {
+	zeroCopy := m == ZeroCopy
+	if sg && zeroCopy {
+		if err := o.UMEM.checkSegments(n); err != nil {
+			return nil, err
+		}
+	}
+	for _, owner := range append(o.UMEM.sharers(zeroCopy, sg), nil) {
+		s := &Socket{umem: o.UMEM, pool: o.UMEM.pool, fd: -1, steering: o.Steering, zeroCopy: zeroCopy, sg: sg}
 		s.info = pmd.Info{
 			Name: n.name, Index: n.index, Queue: o.Queue, Driver: "afxdp", Mode: m.String(),
-			MAC: n.mac, Hugetlb: o.UMEM.pool.Hugetlb(),
+			MAC: n.mac, Hugetlb: s.pool.Hugetlb(), Longest: s.pool.Chunk() - pmd.Headroom,
+		}
+		if sg {
+			s.info.Longest = s.pool.Longest() - pmd.Headroom
 		}
 		err := s.start(o, owner)
 		if err == nil {
@@ -278,7 +310,8 @@ func patiently(errno unix.Errno, do func() error) error {
 	}
 }
 
-// bind takes the queue. A sharer may name no mode: it gets its owner's.
+// bind takes the queue. A sharer may name no mode, nor ask for chains: it gets its
+// owner's.
 func (s *Socket) bind(o Options, owner *Socket) error {
 	sa := unix.SockaddrXDP{Ifindex: uint32(s.info.Index), QueueID: uint32(o.Queue)}
 	switch {
@@ -289,6 +322,9 @@ func (s *Socket) bind(o Options, owner *Socket) error {
 	default:
 		sa.Flags = unix.XDP_USE_NEED_WAKEUP | unix.XDP_COPY
 	}
+	if s.sg && owner == nil {
+		sa.Flags |= unix.XDP_USE_SG
+	}
 	err := patiently(unix.EBUSY, func() error { return unix.Bind(s.fd, &sa) })
 	switch {
 	case err == nil:
@@ -297,6 +333,8 @@ func (s *Socket) bind(o Options, owner *Socket) error {
 		return fmt.Errorf("%w: end that process, or use another queue (%w)", ErrQueueTaken, err)
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return fmt.Errorf("%w: the device has no AF_XDP zero-copy (%w)", ErrMode, err)
+	case errors.Is(err, unix.EINVAL) && s.sg:
+		return fmt.Errorf("%w, or the kernel has no multi-buffer, as Linux has from 6.6 on (%w)", ErrNoQueue, err)
 	case errors.Is(err, unix.EINVAL) && owner == nil:
 		return fmt.Errorf("%w, or the device refuses the mode or the frame size (%w)", ErrNoQueue, err)
 	}

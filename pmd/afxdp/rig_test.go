@@ -164,9 +164,11 @@ type rig struct {
 	refuse int // frames that b did not take
 }
 
-func newUMEM(t testing.TB, chunks int) *UMEM {
+func newUMEM(t testing.TB, chunks int) *UMEM { return newJumboUMEM(t, chunks, pmd.Jumbo{}) }
+
+func newJumboUMEM(t testing.TB, chunks int, j pmd.Jumbo) *UMEM {
 	t.Helper()
-	mem, err := pmd.Map(chunks * 2048)
+	mem, err := pmd.Map(chunks*2048 + j.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +177,7 @@ func newUMEM(t testing.TB, chunks int) *UMEM {
 			t.Error(err)
 		}
 	})
-	pool, err := pmd.NewPool(mem, 2048)
+	pool, err := pmd.NewJumboPool(mem, 2048, j)
 	if err != nil {
 		t.Fatal(err)
 	}

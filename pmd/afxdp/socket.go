@@ -30,13 +30,14 @@ type Socket struct {
 	counters  pmd.Counters
 	published pmd.Stats
 	unsent    bool // Tx queued frames since the last Flush
-	chain     bool // in the middle of a packet of several buffers
+	chain     chain
 	bases     [batch]uint32
 
 	// Of no concern to a turn.
 	slot     int
 	bound    bool
 	zeroCopy bool
+	sg       bool // chains of several buffers go both ways
 	info     pmd.Info
 	steering *Steering
 	maps     [4][]byte // the rings' mappings
@@ -79,10 +80,11 @@ func (s *Socket) received(d unix.XDPDesc) (pmd.Frame, bool) {
 	base, ok := s.umem.giveBack(d.Addr, s.rxTag)
 	if !ok {
 		s.counters.BadDesc++
-		return pmd.Frame{}, false
 	}
-	if d.Options&unix.XDP_PKT_CONTD != 0 || s.chain {
-		s.buffer(base, d.Options)
+	if d.Options&unix.XDP_PKT_CONTD != 0 || s.chain.on {
+		return s.buffer(d, base, ok)
+	}
+	if !ok {
 		return pmd.Frame{}, false
 	}
 	off := d.Addr & s.umem.mask
@@ -94,30 +96,34 @@ func (s *Socket) received(d unix.XDPDesc) (pmd.Frame, bool) {
 	return pmd.Frame{Base: base, Off: uint16(off), Len: uint16(d.Len)}, true
 }
 
-// buffer drops one buffer of a packet that is spread over several. The socket
-// does not ask for such packets (XDP_USE_SG); the last buffer counts the loss.
-func (s *Socket) buffer(base uint32, options uint32) {
-	s.pool.Put(base)
-	s.chain = options&unix.XDP_PKT_CONTD != 0
-	if !s.chain {
-		s.counters.RxDropped++
-	}
-}
-
 // minFrame is the least that can be sent: an Ethernet header.
 const minFrame = 14
 
 // Tx implements pmd.Port. A frame that no device can send, as it is shorter
-// than an Ethernet header or reaches out of its chunk, is taken, counted in
-// TxErrors and returned to the pool: the kernel would neither send nor
+// than an Ethernet header or reaches out of its chunk or jumbo frame, is taken,
+// counted in TxErrors and returned to the pool: the kernel would neither send nor
 // complete it. So is a frame that is not the caller's, but not returned.
 func (s *Socket) Tx(fs []pmd.Frame) int {
 	if s.gone() {
 		return 0
 	}
+	n := s.txChunks(fs)
+	for n < len(fs) && fs[n].Base >= s.umem.jumboAt && s.txJumbo(fs[n]) {
+		n++
+		n += s.txChunks(fs[n:])
+	}
+	return n
+}
+
+// txChunks is Tx for frames up to the first jumbo frame.
+func (s *Socket) txChunks(fs []pmd.Frame) int {
 	n := int(s.tx.room(uint32(len(fs))))
 	sent, bytes := uint64(0), uint64(0)
-	for _, f := range fs[:n] {
+	for i, f := range fs[:n] {
+		if f.Base >= s.umem.jumboAt {
+			n = i
+			break
+		}
 		if !s.umem.lend(f.Base, s.txTag) {
 			s.counters.TxErrors++
 			continue
@@ -193,8 +199,9 @@ func (s *Socket) reap() {
 			s.counters.BadDesc++
 			continue
 		}
-		s.pool.Put(base)
-		s.counters.TxDone++
+		if s.umem.takeBack(base) {
+			s.counters.TxDone++
+		}
 	}
 	s.comp.release(n)
 }

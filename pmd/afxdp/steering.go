@@ -32,6 +32,13 @@ type SteeringOptions struct {
 	// Guard sends what is for this host in clear to the sockets, but ARP, ND, IKE
 	// and what is for a group. What is to go on to the host comes back by Deliver.
 	Guard bool
+
+	// Jumbo loads the program as one for packets of several buffers
+	// (BPF_F_XDP_HAS_FRAGS, Linux 5.18), without which drivers refuse it at a large
+	// MTU. It reads the first buffer only, which has the headers; of a packet whose
+	// headers end beyond, it makes RedirectShort, so that the worker judges it. A
+	// kernel that does not know the flag gets the program without.
+	Jumbo bool
 }
 
 // Steering is the XDP program on one interface, which chooses the packets that
@@ -92,7 +99,7 @@ func load(o SteeringOptions, queues int, d *door) (programs, error) {
 			delete(spec.Programs, other)
 		}
 	}
-	coll, err := ebpf.NewCollection(spec)
+	coll, err := newCollection(spec, name, o.Jumbo)
 	if err != nil {
 		return programs{}, because(err)
 	}
@@ -103,6 +110,19 @@ func load(o SteeringOptions, queues int, d *door) (programs, error) {
 	}
 	p.prog = coll.DetachProgram(name)
 	return p, nil
+}
+
+// newCollection loads spec, with the program called name for packets of several
+// buffers if the kernel has them.
+func newCollection(spec *ebpf.CollectionSpec, name string, jumbo bool) (*ebpf.Collection, error) {
+	if jumbo {
+		several := spec.Copy()
+		several.Programs[name].Flags |= unix.BPF_F_XDP_HAS_FRAGS
+		if coll, err := ebpf.NewCollection(several); !errors.Is(err, unix.EINVAL) {
+			return coll, err
+		}
+	}
+	return ebpf.NewCollection(spec)
 }
 
 const (

@@ -20,6 +20,11 @@ type UMEM struct {
 	// of the sockets; 0 is not lent.
 	held    []tag
 	sockets [maxSockets]*Socket
+
+	// The pool's jumbo frames: a run of chunks each, which come back one by one.
+	jumboAt   uint32  // where the first one is; no chunk lies there without any
+	jumboSize int     // bytes of one
+	away      []uint8 // by jumbo frame: how many of its chunks are lent
 }
 
 // tag names a ring that chunks are lent to: a socket's receive side (fill ring
@@ -39,11 +44,15 @@ func NewUMEM(pool *pmd.Pool) (*UMEM, error) {
 	if pool == nil {
 		return nil, fmt.Errorf("afxdp: new UMEM: %w: no pool", ErrOptions)
 	}
+	jumbo := pool.Jumbo()
 	return &UMEM{
-		pool:  pool,
-		mask:  uint64(pool.Chunk() - 1),
-		shift: uint8(bits.TrailingZeros(uint(pool.Chunk()))),
-		held:  make([]tag, pool.Cap()),
+		pool:      pool,
+		mask:      uint64(pool.Chunk() - 1),
+		shift:     uint8(bits.TrailingZeros(uint(pool.Chunk()))),
+		held:      make([]tag, len(pool.Mem())/pool.Chunk()),
+		jumboAt:   pool.JumboAt(),
+		jumboSize: jumbo.Size,
+		away:      make([]uint8, jumbo.Count),
 	}, nil
 }
 
@@ -73,12 +82,27 @@ func (u *UMEM) giveBack(addr uint64, t tag) (base uint32, ok bool) {
 	return uint32(addr &^ u.mask), true
 }
 
+// takeBack returns the chunk at base, which is not lent any more, to the pool, or the
+// jumbo frame of which it was the last part that was lent. It says whether a frame
+// came home.
+func (u *UMEM) takeBack(base uint32) bool {
+	if base >= u.jumboAt {
+		frame, whole := u.part(base)
+		if !whole {
+			return false
+		}
+		base = frame
+	}
+	u.pool.Put(base)
+	return true
+}
+
 // recall returns everything lent to the two rings of slot to the pool.
 func (u *UMEM) recall(slot int) {
 	for i, t := range u.held {
 		if t == rxTag(slot) || t == txTag(slot) {
 			u.held[i] = notLent
-			u.pool.Put(uint32(i) << u.shift)
+			u.takeBack(uint32(i) << u.shift)
 		}
 	}
 }
@@ -123,13 +147,13 @@ func (u *UMEM) has(index, queue int) bool {
 }
 
 // sharers lists the sockets whose registration of the memory a new socket can
-// share. Zero-copy and copying sockets cannot share one: the kernel makes a
-// sharer's mode that of the owner. A mixed set of devices registers the memory
-// twice, which changes nothing for the frames.
-func (u *UMEM) sharers(zeroCopy bool) []*Socket {
+// share. Zero-copy and copying sockets cannot share one, nor can sockets with and
+// without chains: the kernel makes a sharer's mode that of the owner. A mixed set of
+// devices registers the memory several times, which changes nothing for the frames.
+func (u *UMEM) sharers(zeroCopy, sg bool) []*Socket {
 	var ss []*Socket
 	for _, s := range u.sockets {
-		if s != nil && s.bound && s.zeroCopy == zeroCopy {
+		if s != nil && s.bound && s.zeroCopy == zeroCopy && s.sg == sg {
 			ss = append(ss, s)
 		}
 	}
