@@ -57,57 +57,37 @@ func JumboSize(mtu, chunk int) int {
 	return min((Headroom+framing+mtu+trailer+chunk-1)/chunk*chunk, MaxJumbo)
 }
 
-// jumbos is a Pool's stack of jumbo frames.
-type jumbos struct {
-	at   int // where the first one is in Pool.Mem; beyond it without any
-	size int
-	home []bool   // by number: lies on the stack
-	free []uint32 // stack of bases
-}
-
-// open makes the stack of the jumbo frames that lie at at.
-func (s *jumbos) open(at int, j Jumbo) {
-	s.at, s.size = math.MaxInt, j.Size
-	if j.Count == 0 {
-		return
+// layJumbos puts the jumbo frames on their stack. The chunks inside of one, behind
+// its first, are never handed out: Put takes them for chunks that are home.
+func (p *Pool) layJumbos() {
+	for i := p.from >> p.shift; i < len(p.home); i++ {
+		p.home[i] = true
 	}
-	s.at = at
-	s.home, s.free = make([]bool, j.Count), make([]uint32, 0, j.Count)
-	for i := j.Count - 1; i >= 0; i-- {
-		s.put(uint32(at + i*j.Size))
+	for at := len(p.mem) - p.jumbo.Size; at >= p.from; at -= p.jumbo.Size {
+		p.home[at>>p.shift] = false
+		p.Put(uint32(at))
 	}
 }
 
-// put takes back the frame at base; it is false if that is none that is away.
-func (s *jumbos) put(base uint32) bool {
-	at := int(base) - s.at
-	if at < 0 || at%s.size != 0 || at/s.size >= len(s.home) || s.home[at/s.size] {
-		return false
-	}
-	s.home[at/s.size] = true
-	s.free = append(s.free, base)
-	return true
-}
-
-// Jumbo returns the jumbo frames that the pool has, and JumboLen how many are home.
-func (p *Pool) Jumbo() Jumbo { return Jumbo{p.jumbos.size, len(p.jumbos.home)} }
+// Jumbo returns the jumbo frames that the pool has.
+func (p *Pool) Jumbo() Jumbo { return p.jumbo }
 
 // JumboLen returns how many jumbo frames are home.
-func (p *Pool) JumboLen() int { return len(p.jumbos.free) }
+func (p *Pool) JumboLen() int { return len(p.jumbos) }
 
 // JumboAt returns where the first jumbo frame is in Mem: the frames whose base lies
 // before are chunks. Without any it is 1<<32-1, where no frame is.
-func (p *Pool) JumboAt() uint32 { return uint32(min(p.jumbos.at, math.MaxUint32)) }
+func (p *Pool) JumboAt() uint32 { return uint32(min(p.from, math.MaxUint32)) }
 
 // GetJumbo takes a jumbo frame and returns its base; the caller owns it.
 func (p *Pool) GetJumbo() (base uint32, ok bool) {
-	s := &p.jumbos
-	if len(s.free) == 0 {
+	last := len(p.jumbos) - 1
+	if last < 0 {
 		return 0, false
 	}
-	base = s.free[len(s.free)-1]
-	s.free = s.free[:len(s.free)-1]
-	s.home[(int(base)-s.at)/s.size] = false
+	base = p.jumbos[last]
+	p.jumbos = p.jumbos[:last]
+	p.home[base>>p.shift] = false
 	return base, true
 }
 
@@ -119,11 +99,11 @@ func (p *Pool) GetFor(size int) (base uint32, ok bool) {
 		var one [1]uint32
 		ok = p.Get(one[:]) == 1
 		return one[0], ok
-	case size <= p.jumbos.size-Headroom:
+	case size <= p.jumbo.Size-Headroom:
 		return p.GetJumbo()
 	}
 	return 0, false
 }
 
 // Longest returns how many bytes the largest frame has, headroom included.
-func (p *Pool) Longest() int { return max(int(p.chunk), p.jumbos.size) }
+func (p *Pool) Longest() int { return max(int(p.chunk), p.jumbo.Size) }

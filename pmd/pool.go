@@ -3,6 +3,7 @@ package pmd
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 )
 
@@ -30,11 +31,13 @@ func (m *Memory) Close() error {
 // chunk returned is the first handed out: it is warm.
 type Pool struct {
 	mem    []byte
+	from   int // where jumbo frames begin in mem; beyond it without any
 	chunk  uint32
 	shift  uint8
-	home   []bool   // by chunk number: lies on the stack
+	home   []bool   // by chunk number: lies on a stack, or is inside a jumbo frame
 	free   []uint32 // stack of chunk bases
-	jumbos jumbos
+	jumbos []uint32 // stack of the bases of jumbo frames
+	jumbo  Jumbo
 	bad    uint64
 	huge   bool
 }
@@ -59,17 +62,23 @@ func NewJumboPool(mem *Memory, chunk int, j Jumbo) (*Pool, error) {
 	if err := j.check(len(mem.Bytes), chunk); err != nil {
 		return nil, err
 	}
-	n := (len(mem.Bytes) - j.Bytes()) / chunk
+	n := len(mem.Bytes) / chunk
 	p := &Pool{
-		mem:   mem.Bytes,
-		chunk: uint32(chunk),
-		shift: uint8(bits.TrailingZeros(uint(chunk))),
-		home:  make([]bool, n),
-		free:  make([]uint32, 0, n),
-		huge:  mem.Hugetlb,
+		mem:    mem.Bytes,
+		from:   math.MaxInt,
+		chunk:  uint32(chunk),
+		shift:  uint8(bits.TrailingZeros(uint(chunk))),
+		home:   make([]bool, n),
+		free:   make([]uint32, 0, n-j.Bytes()/chunk),
+		jumbos: make([]uint32, 0, j.Count),
+		jumbo:  j,
+		huge:   mem.Hugetlb,
 	}
-	p.jumbos.open(n*chunk, j)
-	for i := n - 1; i >= 0; i-- {
+	if j.Count > 0 {
+		p.from = len(mem.Bytes) - j.Bytes()
+		p.layJumbos()
+	}
+	for i := cap(p.free) - 1; i >= 0; i-- {
 		p.Put(uint32(i) << p.shift)
 	}
 	return p, nil
@@ -86,10 +95,10 @@ func (p *Pool) Chunk() int { return int(p.chunk) }
 
 // Cap returns how many frames there are, chunks and jumbo frames, and Len how many
 // are home. The two are equal when nothing is in flight.
-func (p *Pool) Cap() int { return len(p.home) + len(p.jumbos.home) }
+func (p *Pool) Cap() int { return cap(p.free) + cap(p.jumbos) }
 
 // Len returns how many frames are home.
-func (p *Pool) Len() int { return len(p.free) + len(p.jumbos.free) }
+func (p *Pool) Len() int { return len(p.free) + len(p.jumbos) }
 
 // Bad returns how many times Put refused a frame.
 func (p *Pool) Bad() uint64 { return p.bad }
@@ -113,12 +122,14 @@ func (p *Pool) Get(bases []uint32) int {
 func (p *Pool) Put(base uint32) {
 	i := base >> p.shift
 	if int(i) >= len(p.home) || base&(p.chunk-1) != 0 || p.home[i] {
-		if !p.jumbos.put(base) {
-			p.bad++
-		}
+		p.bad++
 		return
 	}
 	p.home[i] = true
+	if int(base) >= p.from {
+		p.jumbos = append(p.jumbos, base)
+		return
+	}
 	p.free = append(p.free, base)
 }
 
@@ -133,8 +144,8 @@ func (p *Pool) Bytes(f Frame) []byte {
 // included.
 func (p *Pool) ChunkOf(f Frame) []byte {
 	start, end := int(f.Base), int(f.Base)+int(p.chunk)
-	if start >= p.jumbos.at {
-		end = start + p.jumbos.size
+	if start >= p.from {
+		end = start + p.jumbo.Size
 	}
 	return p.mem[start:end:end]
 }
