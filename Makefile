@@ -49,7 +49,9 @@ test-vectors:
 	cd crypto/wycheproof && $(GO) test -count=1 -v -run . ./...
 
 test-matrix: deps-test ## the whole matrix against a real Linux kernel's IPsec stack, of which test tries a part
-	SPIGOT_MATRIX=full $(GO) test -count=1 -timeout 60m -v -run '^TestLinux' ./cmd/spigot
+	@mkdir -p bin && rm -f bin/matrix.txt
+	@SPIGOT_MATRIX=full SPIGOT_TABLES=$(CURDIR)/bin/matrix.txt $(GO) test -count=1 -timeout 60m -v -run '^TestLinux' ./cmd/spigot; \
+	status=$$?; echo "Packets between the gateway and Linux's IPsec stack (TestLinuxAgrees):"; cat bin/matrix.txt; exit $$status
 
 bench: ## benchmarks with cycles/pkt, Mpps and Gbit/s (BENCH=regexp BENCHTIME=1s COUNT=5)
 	@# One run after the other: -count would repeat each benchmark in place, and drivers are compared side by side.
