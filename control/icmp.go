@@ -28,12 +28,13 @@ const (
 // at its end, is allowed, and to whom it goes: never about an ICMP error or
 // redirect, a fragment but the first, or a packet to or from other than one
 // host (RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7; RFC 4443, section
-// 2.4 (e)).
-func answerable(packet []byte) (to flow.Addr, ok bool) {
+// 2.4 (e)). That a packet to an IPv6 group is too big its sender may hear.
+func answerable(packet []byte, kind fib.PuntKind) (to flow.Addr, ok bool) {
 	ip := whole(packet)
 	var t flow.Tuple
 	info, r := wire.Classify(ip, &t)
-	if r != counter.None || !isHost(t.Src) || !isHost(t.Dst) {
+	toGroup := kind == fib.PuntTooBig && info.V6 && t.Dst.IsGroup()
+	if r != counter.None || !isHost(t.Src) || !isHost(t.Dst) && !toGroup {
 		return flow.Addr{}, false
 	}
 	if info.Fragment && laterFragment(ip, info.V6) {

@@ -226,6 +226,7 @@ func TestWhatIsNeverAnswered(t *testing.T) {
 		{"IPv6 from loopback", udp6(t, "::1", "fd02::2", 1), false},
 		{"IPv6 from multicast", udp6(t, "ff02::1", "fd02::2", 1), false},
 		{"IPv6 to multicast", udp6(t, "fd01::2", "ff0e::1", 1), false},
+		{"ICMPv6 echo to multicast", build(t, ip6("fd01::2", "ff0e::1", layers.IPProtocolICMPv6), gopacket.Payload(make([]byte, 8))), false},
 		{"ICMP cut off behind its type", icmp4(8)[:21], false},
 		{"ICMPv4 over IPv6", build(t, ip6("fd01::2", "fd02::2", layers.IPProtocolICMPv4), gopacket.Payload(make([]byte, 8))), false},
 		{"nothing", nil, false},
@@ -233,7 +234,7 @@ func TestWhatIsNeverAnswered(t *testing.T) {
 		{"half an IPv6 header", udp6(t, "fd01::2", "fd02::2", 1)[:39], false},
 		{"no IP", []byte("this is no packet at all, however long"), false},
 	} {
-		to, got := answerable(c.packet)
+		to, got := answerable(c.packet, fib.PuntTTL)
 		if got != c.want {
 			t.Errorf("%s: answered %v, want %v", c.name, got, c.want)
 		}
@@ -252,14 +253,33 @@ func TestGarbageIsNoReasonToPanic(t *testing.T) {
 			packet[rapid.IntRange(0, len(packet)-1).Draw(t, "at")] = rapid.Byte().Draw(t, "byte")
 		}
 		packet = packet[:rapid.IntRange(0, len(packet)).Draw(t, "length")]
-		to, ok := answerable(packet)
+		to, ok := answerable(packet, fib.PuntTooBig)
 		if !ok {
 			return
 		}
 		var buf [maxError6]byte
 		n := icmpError(buf[:], fib.PuntTooBig, 1300, 1, to, packet)
-		if _, again := answerable(buf[:n]); again {
+		if _, again := answerable(buf[:n], fib.PuntTooBig); again {
 			t.Fatal("an ICMP error would be answered with an ICMP error")
 		}
 	})
+}
+
+// The sender of a packet to an IPv6 group may hear that it is too big, and of no
+// other packet to a group anything (RFC 4443, section 2.4 (e.3)).
+func TestTooBigForAGroup(t *testing.T) {
+	for _, c := range []struct {
+		packet []byte
+		kind   fib.PuntKind
+		want   bool
+	}{
+		{udp6(t, "fd01::2", "ff0e::1", 1), fib.PuntTooBig, true},
+		{udp6(t, "fd01::2", "ff0e::1", 1), fib.PuntTTL, false},
+		{udp4(t, "10.1.0.2", "239.1.1.1", 1), fib.PuntTooBig, false},
+		{udp6(t, "ff0e::2", "ff0e::1", 1), fib.PuntTooBig, false},
+	} {
+		if to, got := answerable(c.packet, c.kind); got != c.want || got && to != addr("fd01::2") {
+			t.Errorf("% x, kind %d: %v, to %v, want %v", c.packet[:40], c.kind, got, to, c.want)
+		}
+	}
 }

@@ -47,14 +47,14 @@ func (c *Controller) link(port uint16) int {
 // worker that met it.
 func (c *Controller) answer(i int, p *fib.Punt, now time.Time) {
 	packet := p.Data[:min(int(p.Len), len(p.Data))]
-	to, ok := answerable(packet)
+	to, ok := answerable(packet, p.Kind)
 	if !ok {
 		c.stats.ICMPRefused++
 		return
 	}
 	src := c.source(p, to)
-	if c.local[to] && !p.Secured {
-		src = destination(packet) // the host's kernel believes no answer from itself
+	if d := destination(packet); c.local[to] && !p.Secured && !d.IsGroup() {
+		src = d // the host's kernel believes no answer from itself
 	}
 	if src.IsZero() {
 		c.stats.ICMPRefused++

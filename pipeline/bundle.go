@@ -92,7 +92,7 @@ func (w *Worker) unwrapOne(b *Burst, i uint8, s *path) bool {
 		r = w.openOne(p)
 	}
 	switch {
-	case r != counter.None && p.in == nil && !w.isOurs(p): // between two other hosts
+	case r != counter.None && p.in == nil && !w.isOurs(p) && (s.n > 0 || !p.tuple.Dst.IsGroup()): // between other hosts
 		p.in = last
 		return false
 	case r != counter.None:

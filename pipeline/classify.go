@@ -25,7 +25,7 @@ func (p *packet) classify(mac uint64) counter.Reason {
 	if len(frame) < wire.EthernetLen {
 		return counter.Runt
 	}
-	if mac != 0 && mac48(frame) != mac {
+	if mac != 0 && mac48(frame) != mac && !isToGroup(frame) {
 		return counter.BadMAC
 	}
 	p.l3 = p.l2 + wire.EthernetLen

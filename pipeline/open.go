@@ -37,7 +37,7 @@ func (w *Worker) sa(b *Burst) {
 		if r == counter.UnknownSPI && w.hold(b, i) {
 			continue
 		}
-		if r != counter.None && (p.in != nil || w.isOurs(p)) {
+		if r != counter.None && (p.in != nil || w.isOurs(p) || udp == 0 && p.tuple.Dst.IsGroup()) {
 			b.Drop(i, r)
 		}
 	}

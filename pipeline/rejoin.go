@@ -14,13 +14,17 @@ import (
 // its way as it is.
 func (w *Worker) rejoin(b *Burst, i uint8) {
 	p := &b.pkts[i]
-	if !w.isOurs(p) {
+	group := p.tuple.Dst.IsGroup()
+	if !group && !w.isOurs(p) {
 		return
 	}
 	f := p.fragment()
 	switch p.info.Proto {
 	case wire.ProtoESP, wire.ProtoAH:
 	case wire.ProtoUDP:
+		if group { // nothing is in UDP there: a group has no NAT in front
+			return
+		}
 		// The host's own datagrams are for its kernel to put together. Whose a later
 		// fragment is the first one tells, so that one has to come first.
 		if f.at == 0 && !f.isNATT() || f.at != 0 && !w.reassembler.has(&f.key) {

@@ -57,6 +57,7 @@ type gateway struct {
 	nextID   uint32
 	mtu      int
 	side     byte // 'a' or 'b'
+	groups   []fib.Route
 	cpu      uint16
 }
 
@@ -131,6 +132,7 @@ func (g *gateway) setMTUs(red, wire int) {
 			fib.Neighbour{Addr: addr(host[f]), Link: 1, MAC: mac(1)},
 			fib.Neighbour{Addr: addr(peer[f]), Link: 2, MAC: mac(2)})
 	}
+	cfg.Routes = append(cfg.Routes, g.groups...)
 	g.snaps.FIB.Store(fib.Build(cfg))
 }
 

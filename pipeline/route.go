@@ -23,6 +23,9 @@ func (w *Worker) route(b *Burst) {
 		p := &b.pkts[i]
 		dst := p.tuple.Dst
 		if p.out != nil {
+			if dst.IsGroup() && !w.mayTravel(b, i) {
+				continue
+			}
 			dst = p.out.Dst
 		}
 		if hop == nil || dst != last {
@@ -34,15 +37,17 @@ func (w *Worker) route(b *Burst) {
 				continue
 			}
 			if p.out != nil {
+				if dst.IsGroup() && !w.mayTravel(b, i) {
+					continue
+				}
 				dst = p.out.Dst
 				last, hop = dst, w.fib.Lookup(&dst)
 			}
 		}
-		if hop.State != fib.Ready {
-			w.blocked(b, i, hop, dst)
+		p.hop = hop
+		if hop.State != fib.Ready && !w.reach(b, i, dst) {
 			continue
 		}
-		p.hop = hop
 		if !isPlain(&p.tuple.Src) && isMartian(&p.tuple.Src) && !p.local {
 			b.Drop(i, counter.Martian)
 			continue
@@ -65,13 +70,21 @@ func (w *Worker) toWire(hop *fib.Hop) bool {
 	return hop.State >= fib.Unresolved && w.ports[hop.Port].side == Wire
 }
 
-// blocked ends packet i, whose next hop cannot be used.
-func (w *Worker) blocked(b *Burst, i uint8, hop *fib.Hop, dst flow.Addr) {
+// reach makes the hop of packet i, which leaves for dst, one to leave by: a
+// group's; else it ends the packet.
+func (w *Worker) reach(b *Burst, i uint8, dst flow.Addr) bool {
+	p := &b.pkts[i]
+	hop := p.hop
+	if hop.State != fib.Local && p.tuple.Dst.IsGroup() && !w.mayTravel(b, i) {
+		return false
+	}
 	switch hop.State {
+	case fib.Group:
+		return w.toGroup(b, i, &dst)
 	case fib.Local:
 		if w.cfg.Host != nil {
 			w.toHost(b, i)
-			return
+			return false
 		}
 		b.Drop(i, counter.HostLocal)
 	case fib.Unresolved:
@@ -80,4 +93,5 @@ func (w *Worker) blocked(b *Burst, i uint8, hop *fib.Hop, dst flow.Addr) {
 	default:
 		b.Drop(i, counter.NoRoute)
 	}
+	return false
 }

@@ -101,14 +101,15 @@ func (w *Worker) locate(p *packet, from flow.Addr, port uint16) {
 }
 
 // punt has the slow path answer packet i's sender and ends the packet. mtu is
-// what a packet that is too big should have fitted.
+// what a packet that is too big should have fitted. Of packets to groups a sender
+// hears IPv6's packet too big only (RFC 1122, section 3.2.2; RFC 4443, 2.4 (e)).
 func (w *Worker) punt(b *Burst, i uint8, kind fib.PuntKind, mtu int) {
 	p := &b.pkts[i]
 	reason := counter.TooBig
 	if kind == fib.PuntTTL {
 		reason = counter.TTLExpired
 	}
-	if !w.answerable(b, p) {
+	if !w.answerable(b, p) || p.tuple.Dst.IsGroup() && !(p.info.V6 && kind == fib.PuntTooBig) {
 		b.Drop(i, reason)
 		return
 	}

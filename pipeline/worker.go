@@ -54,7 +54,8 @@ type Worker struct {
 
 	reassembler *reassembler
 	portMemory  portMemory
-	giants      [maxGiants][]byte // nil until one is needed
+	groupHops   *[MaxBurst]fib.Hop // of packets to groups, each with its group's address
+	giants      [maxGiants][]byte  // nil until one is needed
 	born        time.Time
 	fragmentID  uint32 // of the last IPv6 packet that was cut
 	frames      [MaxBurst]pmd.Frame
@@ -96,6 +97,7 @@ func New(cfg Config) (*Worker, error) {
 		engine:     sad.NewEngine(),
 		fragmentID: uint32(cfg.Seed),
 		egress:     make([]egress, len(cfg.Ports)),
+		groupHops:  new([MaxBurst]fib.Hop),
 	}
 	if h := cfg.Host; h != nil {
 		w.hostMsgs, w.hostMsg = make([]fib.HostPacket, hostBurst), make([]fib.HostPacket, 1)

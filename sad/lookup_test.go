@@ -38,13 +38,14 @@ func longest(sas []*Inbound, spi uint32, dst, src flow.Addr, proto uint8) (found
 // TestLongestMatch holds Find against longest while SAs come and go; and what
 // Find calls the only answer is that for every source.
 func TestLongestMatch(t *testing.T) {
-	addrs := []flow.Addr{flow.V4(0x0a000001), flow.V4(0x0a000002), flow.V4(0xe0000101)}
+	hosts := []flow.Addr{flow.V4(0x0a000001), flow.V4(0x0a000002), flow.V4(0x0a000003)}
+	addrs := []flow.Addr{hosts[0], hosts[1], flow.V4(0xe0000101)} // the last is a group
 	rapid.Check(t, func(t *rapid.T) {
 		var now *Snapshot
 		db := NewDB(new(epoch.Domain), func(s *Snapshot) { now = s })
 		defer db.Close()
 		var sas []*Inbound
-		addr := func(what string) flow.Addr { return rapid.SampledFrom(addrs).Draw(t, what) }
+		addr := func(what string, of []flow.Addr) flow.Addr { return rapid.SampledFrom(of).Draw(t, what) }
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
 			if len(sas) > 0 && rapid.Bool().Draw(t, "remove") {
 				i := rapid.IntRange(0, len(sas)-1).Draw(t, "which")
@@ -54,7 +55,7 @@ func TestLongestMatch(t *testing.T) {
 				sas = append(sas[:i:i], sas[i+1:]...)
 			} else {
 				p := params()
-				p.SPI, p.Dst, p.Src = rapid.Uint32Range(300, 301).Draw(t, "spi"), addr("dst"), addr("src")
+				p.SPI, p.Dst, p.Src = rapid.Uint32Range(300, 301).Draw(t, "spi"), addr("dst", addrs), addr("src", hosts)
 				p.Lookup = Lookup(rapid.IntRange(0, 2).Draw(t, "lookup"))
 				sa, err := NewInbound(p)
 				if err != nil {
@@ -74,18 +75,18 @@ func TestLongestMatch(t *testing.T) {
 			for spi := uint32(300); spi < 302; spi++ {
 				for _, dst := range addrs {
 					same := true
-					for _, src := range addrs {
+					for _, src := range hosts {
 						want := longest(sas, spi, dst, src, protoESP)
 						got, only := now.Find(spi, &dst, &src, protoESP)
 						if got != want {
 							t.Fatalf("SPI %d %v -> %v: %v, want %v", spi, src, dst, got, want)
 						}
-						same = same && want == longest(sas, spi, dst, addrs[0], protoESP)
+						same = same && want == longest(sas, spi, dst, hosts[0], protoESP)
 						if only && (got == nil || got.Dst != dst) {
 							t.Fatalf("SPI %d %v -> %v: %v is said to go by its destination", spi, src, dst, got)
 						}
 					}
-					if _, only := now.Find(spi, &dst, &addrs[0], protoESP); only && !same {
+					if _, only := now.Find(spi, &dst, &hosts[0], protoESP); only && !same {
 						t.Fatalf("SPI %d -> %v: said to be the same for all sources", spi, dst)
 					}
 				}

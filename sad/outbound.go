@@ -37,6 +37,9 @@ type Outbound struct {
 // NewOutbound makes an outbound SA. Its errors wrap ErrParams, and crypto's
 // errors where the algorithms or keys are at fault.
 func NewOutbound(p *Params) (*Outbound, error) {
+	if p.Tunnel && p.Src.IsZero() {
+		return nil, fmt.Errorf("new outbound SA: %w: tunnel source %v is no address: give both ends of the tunnel", ErrParams, p.Src)
+	}
 	sa, err := newSA(p)
 	if err != nil {
 		return nil, fmt.Errorf("new outbound SA: %w", err)

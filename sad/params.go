@@ -28,7 +28,7 @@ type Lifetime struct {
 type Params struct {
 	SPI        uint32
 	Proto      uint8     // 50: ESP, 51: AH
-	Src, Dst   flow.Addr // outer addresses; in transport mode Src may be zero: any
+	Src, Dst   flow.Addr // outer addresses; Src may be zero, any, in transport mode, and inbound from the senders to a group
 	Tunnel     bool      // tunnel mode; else transport
 	Encryption string    // a name that crypto.Lookup knows, e.g. "aes-gcm-16"; "" for AH
 	Integrity  string    // "" for AEAD, e.g. "hmac-sha2-256-128"; of AH, one that crypto.LookupIntegrity knows
@@ -134,8 +134,13 @@ func (p *Params) check() error {
 		return bad("SPI %d is reserved (RFC 4303, 2.1): choose one above 255", p.SPI)
 	case !isHost(p.Dst):
 		return bad("destination %v is no address to send to: it is a part of the SA's identity", p.Dst)
-	case p.Tunnel && !isHost(p.Src):
+	case p.Tunnel && !isHost(p.Src) && !(p.Src.IsZero() && p.Dst.IsGroup()):
 		return bad("tunnel source %v is no address: give both ends of the tunnel", p.Src)
+	case p.Src.IsGroup():
+		return bad("source %v is a multicast group, and packets come from hosts: give the sender's address", p.Src)
+	case p.Encap.Type != 0 && p.Dst.IsGroup():
+		return fmt.Errorf("%w: %w: ESP in UDP to the group %v: a group has no NAT in front: leave it out",
+			ErrParams, ErrUnsupported, p.Dst)
 	case !p.Src.IsZero() && p.Src.Is4() != p.Dst.Is4():
 		return bad("source %v and destination %v are of different families: the outer header has one", p.Src, p.Dst)
 	case p.Window < 0 || p.Window > MaxWindow:

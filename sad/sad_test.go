@@ -88,6 +88,11 @@ func TestParamsRefused(t *testing.T) {
 		{"no destination", func(p *Params) { p.Dst = flow.Addr{} }, "destination", nil},
 		{"destination 0.0.0.0", func(p *Params) { p.Dst = addr("0.0.0.0") }, "destination", nil},
 		{"no tunnel source", func(p *Params) { p.Src = flow.Addr{} }, "both ends", nil},
+		{"from a group", func(p *Params) { p.Src = addr("239.1.1.1") }, "sender's address", nil},
+		{"to a group in UDP", func(p *Params) {
+			p.Dst, p.Encap = addr("239.1.1.1"), Encap{Type: EncapUDP, SrcPort: 4500, DstPort: 4500}
+		},
+			"no NAT", ErrUnsupported},
 		{"tunnel source 0.0.0.0", func(p *Params) { p.Src = addr("0.0.0.0") }, "both ends", nil},
 		{"two families", func(p *Params) { p.Src = addr("2001:db8::1") }, "different families", nil},
 		{"two families, transport", func(p *Params) { p.Src, p.Tunnel = addr("2001:db8::1"), false }, "different families", nil},
@@ -353,5 +358,29 @@ func TestCountAndUsed(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() { sa.Count(1, 1); sa.Used() }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// Many senders may have one SA to a group, of which a receiver knows no source;
+// a sender has one.
+func TestSAsToGroups(t *testing.T) {
+	for _, dst := range []string{"239.1.1.1", "ff15::1"} {
+		p := params()
+		p.Src, p.Dst = flow.Addr{}, addr(dst)
+		in, err := NewInbound(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in.Dst != p.Dst || !in.Src.IsZero() || !in.Tunnel {
+			t.Errorf("inbound: %v", in)
+		}
+		if _, err := NewOutbound(p); !errors.Is(err, ErrParams) {
+			t.Errorf("outbound without a source: %v", err)
+		}
+	}
+	p := params()
+	p.Dst = addr("239.1.1.1")
+	if out, err := NewOutbound(p); err != nil || out.Header[16] != 239 {
+		t.Errorf("outbound: %v, %v", out, err)
 	}
 }

@@ -172,11 +172,13 @@ func appendRoute(routes []fib.Route, local []flow.Addr, r *netlink.Route) ([]fib
 			return routes, append(local, out.Dst.Lo)
 		}
 		out.Reject = true // a whole prefix that is the host's, such as 127.0.0.0/8
-	case unix.RTN_BROADCAST, unix.RTN_MULTICAST, unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT:
+	case unix.RTN_BROADCAST, unix.RTN_BLACKHOLE, unix.RTN_UNREACHABLE, unix.RTN_PROHIBIT:
 		out.Reject = true
-	case unix.RTN_UNICAST:
-		// Link-local and multicast destinations are not forwarded (RFC 4291, 2.5.6).
-		out.Reject = dst.Addr().IsLinkLocalUnicast() || dst.Addr().IsMulticast()
+	case unix.RTN_UNICAST, unix.RTN_MULTICAST:
+		if r.Table == unix.RT_TABLE_LOCAL && dst == allGroups6 {
+			return routes, local // every link has one, of the kernel's making
+		}
+		out.Reject = dst.Addr().IsLinkLocalUnicast() // not forwarded (RFC 4291, 2.5.6)
 	default: // throw: look in the next table, which is ours to ignore
 		return routes, local
 	}
@@ -185,6 +187,9 @@ func appendRoute(routes []fib.Route, local []flow.Addr, r *netlink.Route) ([]fib
 	}
 	return append(routes, out), local
 }
+
+// allGroups6 is what each link's route in the table local is for.
+var allGroups6 = netip.MustParsePrefix("ff00::/8")
 
 // nextHop fills in where r leads and says whether it leads anywhere. Of several
 // next hops the first that works is taken: the gateway does not balance.

@@ -43,6 +43,8 @@ const (
 	InPolicyClear
 	InPolicyMismatch
 	Martian
+	GroupScope
+	GroupLoop
 	NoRoute
 	HostLocal
 	HostFull
@@ -91,6 +93,8 @@ var reasons = [NumReasons]struct{ name, text string }{
 	InPolicyClear:    {"in_policy_clear", "came in clear where an SPD entry says protect"},
 	InPolicyMismatch: {"in_policy_mismatch", "came by an SA that its SPD entry does not name"},
 	Martian:          {"martian", "its source is one that no router forwards from: loopback, of one link, a group (RFC 1812, 5.3.7)"},
+	GroupScope:       {"group_scope", "to a group of one link or one host, which no router forwards (RFC 5771, 4; RFC 4291, 2.7)"},
+	GroupLoop:        {"group_loop", "to a group, and back to where it came from: by its route, or by the way to its source"},
 	NoRoute:          {"no_route", "no route, or a route out of no port of the gateway"},
 	HostLocal:        {"host_local", "for the gateway itself, where the host is no part of it, or sent to it from the protected side"},
 	HostFull:         {"host_full", "the host does not take its packets as fast as they come"},

@@ -46,7 +46,7 @@ func Build(cfg *Config) *Table {
 type class uint8
 
 const (
-	fallback  class = iota // all addresses of a family
+	fallback  class = iota // all addresses of a family, or all its groups
 	route                  // a route of the kernel
 	neighbour              // a resolved neighbour on the link
 	never                  // addresses that no router forwards to
@@ -114,6 +114,10 @@ func (b *builder) hop(r *Route) Hop {
 	}
 	h := Hop{Via: r.Gateway, Port: link.Port, MTU: smaller(r.MTU, link.MTU), State: Unresolved}
 	copy(h.SrcMAC[:], link.MAC)
+	if r.Dst.IsGroups() {
+		h.Via, h.State = flow.Addr{}, Group
+		return h
+	}
 	if mac, ok := b.macs[neighbourKey{r.Gateway, r.Link}]; ok && !r.Gateway.IsZero() {
 		h.State, h.DstMAC = Ready, mac
 	}
@@ -159,18 +163,30 @@ func isPrefix(r flow.AddrRange) bool {
 }
 
 // neverForwarded4 returns the IPv4 addresses that no router forwards to: this
-// network and loopback (RFC 1812, section 5.3.7), multicast, of which this
-// gateway routes none, and the limited broadcast (section 5.3.5.1).
+// network and loopback (RFC 1812, section 5.3.7), groups of one link (RFC 5771,
+// section 4), and the limited broadcast (RFC 1812, section 5.3.5.1).
 func neverForwarded4() []flow.AddrRange {
-	return prefixes("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32")
+	return prefixes("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/24", "255.255.255.255/32")
 }
 
 // neverForwarded6 returns the IPv6 addresses that no router forwards to: the
 // unspecified one, loopback, link-local (RFC 4291, sections 2.5.2, 2.5.3 and
-// 2.5.6), and multicast, of which this gateway routes none.
+// 2.5.6), and groups of one host or link, whatever their flags (section 2.7).
 func neverForwarded6() []flow.AddrRange {
-	return prefixes("::/128", "::1/128", "fe80::/10", "ff00::/8")
+	rs := prefixes("::/128", "::1/128", "fe80::/10")
+	for flags := range uint64(16) {
+		const scope = 1 << 48 // and the next: its first is reserved, the second a host's, the third a link's
+		lo := flow.Addr{Hi: 0xff<<56 | flags<<52}
+		rs = append(rs,
+			flow.AddrRange{Lo: lo, Hi: flow.Addr{Hi: lo.Hi + 2*scope - 1, Lo: math.MaxUint64}},
+			flow.AddrRange{Lo: flow.Addr{Hi: lo.Hi + 2*scope}, Hi: flow.Addr{Hi: lo.Hi + 3*scope - 1, Lo: math.MaxUint64}})
+	}
+	return rs
 }
+
+// allGroups returns the groups of both families, of which those are forwarded to
+// that a route of groups names: a default route says nothing of them.
+func allGroups() []flow.AddrRange { return prefixes("224.0.0.0/4", "ff00::/8") }
 
 func prefixes(ps ...string) []flow.AddrRange {
 	rs := make([]flow.AddrRange, len(ps))

@@ -18,11 +18,12 @@ const (
 	Local                   // the destination is an address of the gateway itself
 	Unresolved              // the next hop's link-layer address is not known
 	Ready                   // everything is known
+	Group                   // the destination is a multicast group: GroupMAC tells what DstMAC is
 )
 
 // Hop is the answer of a lookup: how a packet leaves.
 type Hop struct {
-	Via    flow.Addr // the neighbour on the link: the route's gateway, or the destination when zero
+	Via    flow.Addr // the neighbour on the link: the route's gateway, or the destination when zero; of a Group zero
 	Port   uint16    // index in the gateway's list of ports
 	MTU    uint16    // the largest IP packet that fits, in bytes
 	State  State
@@ -39,7 +40,7 @@ type Link struct {
 }
 
 // Route is one route of the kernel's tables; the most specific one wins, then
-// the one of the lowest Metric.
+// the one of the lowest Metric. Of a route to groups the Gateway does not matter.
 type Route struct {
 	Dst     flow.AddrRange // a prefix
 	Gateway flow.Addr      // zero: Dst is on the link

@@ -28,6 +28,11 @@ func (t *Table) cut(all flow.AddrRange, nowhere []flow.AddrRange, entries []entr
 	for _, r := range nowhere {
 		es = append(es, entry{dst: r, hop: &t.noRoute, class: never})
 	}
+	for _, r := range allGroups() {
+		if r.Lo.Is4() == all.Lo.Is4() {
+			es = append(es, entry{dst: r, hop: &t.noRoute, class: fallback})
+		}
+	}
 	for _, e := range entries {
 		if e.dst.Lo.Is4() == all.Lo.Is4() {
 			es = append(es, e)

@@ -107,6 +107,8 @@ func (s State) String() string {
 		return "unresolved"
 	case Ready:
 		return "ready"
+	case Group:
+		return "group"
 	}
 	return "unknown"
 }

@@ -32,8 +32,14 @@ func office() *Config {
 			{Dst: prefix("10.2.9.0/24"), Link: 2, Reject: true},
 			{Dst: prefix("10.3.0.0/16"), Link: 9},
 			{Dst: prefix("10.1.0.99/32"), Gateway: addr("192.0.2.1"), Link: 3},
-			{Dst: prefix("224.0.0.0/4"), Link: 2},
+			{Dst: prefix("224.0.0.0/24"), Link: 2},
+			{Dst: prefix("224.0.0.5/32"), Link: 2},
 			{Dst: prefix("239.1.1.1/32"), Link: 2},
+			{Dst: prefix("239.2.0.0/16"), Gateway: addr("192.0.2.1"), Link: 3, MTU: 1280},
+			{Dst: prefix("239.2.9.0/24"), Link: 2, Reject: true},
+			{Dst: prefix("239.3.0.0/16"), Link: 9},
+			{Dst: prefix("ff10::/12"), Link: 2},
+			{Dst: prefix("ff02::/16"), Link: 2},
 			{Dst: prefix("2001:db8:1::/64"), Link: 2},
 			{Dst: prefix("::/0"), Gateway: addr("fe80::1"), Link: 3},
 			{Dst: prefix("fe80::/64"), Link: 3},
@@ -49,7 +55,7 @@ func office() *Config {
 			{Addr: addr("2001:db8:1::5"), Link: 2, MAC: mac(65)},
 			{Addr: addr("fe80::1"), Link: 3, MAC: mac(61)},
 		},
-		Local: []flow.Addr{addr("10.1.0.1"), addr("2001:db8:1::1"), addr("fe80::a0"), addr("127.0.0.1")},
+		Local: []flow.Addr{addr("10.1.0.1"), addr("2001:db8:1::1"), addr("fe80::a0"), addr("127.0.0.1"), addr("239.2.0.9")},
 	}
 }
 
@@ -61,6 +67,7 @@ func TestLookup(t *testing.T) {
 	via := func(h Hop, a string) Hop { h.State, h.Via = Unresolved, addr(a); return h }
 	mtu := func(h Hop, n uint16) Hop { h.MTU = n; return h }
 	onLink := func(h Hop) Hop { h.State = Unresolved; return h }
+	group := func(h Hop) Hop { h.State = Group; return h }
 	for _, c := range []struct {
 		name, dst string
 		want      Hop
@@ -85,8 +92,14 @@ func TestLookup(t *testing.T) {
 		{"loopback", "127.0.0.2", Hop{}},
 		{"own loopback", "127.0.0.1", Hop{State: Local}},
 		{"this network", "0.1.2.3", Hop{}},
-		{"multicast", "224.0.0.5", Hop{}},
-		{"multicast with a host route", "239.1.1.1", Hop{}},
+		{"group of this link, with a route", "224.0.0.5", Hop{}},
+		{"group of no route", "224.0.1.5", Hop{}},
+		{"group with a route", "239.1.1.1", group(lan)},
+		{"group by a gateway, which does not matter", "239.2.0.1", mtu(group(provider), 1280)},
+		{"group rejected", "239.2.9.9", Hop{}},
+		{"group out of no port", "239.3.0.1", Hop{}},
+		{"group behind the routes", "239.4.0.0", Hop{}},
+		{"group that is an own address", "239.2.0.9", Hop{State: Local}},
 		{"last address in front of multicast", "223.255.255.255", ready(via(provider, "192.0.2.1"), 1)},
 		{"behind multicast", "240.0.0.0", ready(via(provider, "192.0.2.1"), 1)},
 		{"limited broadcast", "255.255.255.255", Hop{}},
@@ -97,7 +110,12 @@ func TestLookup(t *testing.T) {
 		{"v6 default", "2001:db8:2::1", ready(via(provider, "fe80::1"), 61)},
 		{"v6 link-local", "fe80::1", Hop{}},
 		{"v6 own link-local", "fe80::a0", Hop{State: Local}},
-		{"v6 multicast", "ff02::1", Hop{}},
+		{"v6 group of this link, with a route", "ff02::1", Hop{}},
+		{"v6 group of this link, transient, with a route", "ff12::1", Hop{}},
+		{"v6 group of this host, with a route", "ff11::1", Hop{}},
+		{"v6 group of the realm", "ff13::1", group(lan)},
+		{"v6 group of a site", "ff15::1", group(lan)},
+		{"v6 group of no route", "ff05::1", Hop{}},
 		{"v6 last address", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", Hop{}},
 		{"v6 unspecified", "::", Hop{}},
 		{"v6 loopback", "::1", Hop{}},
@@ -176,11 +194,17 @@ func TestRoutes(t *testing.T) {
 		"192.0.2.0/24 unresolved port 1",
 		"192.0.2.1/32 ready port 1",
 		"203.0.113.0/24 ready port 1",
+		"239.1.1.1/32 group port 0",
+		"239.2.0.0/16 group port 1",
+		"239.2.0.9/32 local port 0",
+		"239.2.9.0/24 no_route port 0",
+		"239.3.0.0/16 no_route port 0",
 		"::/0 ready port 1",
 		"2001:db8:1::/64 unresolved port 0",
 		"2001:db8:1::1/128 local port 0",
 		"2001:db8:1::5/128 ready port 0",
 		"fe80::a0/128 local port 0",
+		"ff10::/12 group port 0",
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("routes are\n%q, want\n%q", got, want)
@@ -198,7 +222,8 @@ func scan(cfg *Config, dst flow.Addr) Hop {
 		}
 	}
 	ip := dst.Netip()
-	if ip.IsMulticast() || ip.IsLoopback() || ip.IsUnspecified() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) ||
+	near := ip.IsMulticast() && (ip.IsLinkLocalMulticast() || ip.Is6() && ip.As16()[1]&15 <= 2)
+	if near || ip.IsLoopback() || ip.IsUnspecified() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) ||
 		ip.Is4() && ip.As4()[0] == 0 || ip.Is6() && ip.IsLinkLocalUnicast() {
 		return Hop{}
 	}
@@ -207,6 +232,9 @@ func scan(cfg *Config, dst flow.Addr) Hop {
 	for i := range cfg.Routes {
 		r := &cfg.Routes[i]
 		p := netip.MustParsePrefix(r.Dst.String())
+		if ip.IsMulticast() && p.Bits() < map[bool]int{true: 4, false: 8}[ip.Is4()] {
+			continue // it says nothing of groups
+		}
 		if p.Contains(ip) && (p.Bits() > bits || p.Bits() == bits && r.Metric < best.Metric) {
 			best, bits = r, p.Bits()
 		}
@@ -221,6 +249,10 @@ func scan(cfg *Config, dst flow.Addr) Hop {
 		h := Hop{Via: best.Gateway, Port: l.Port, MTU: uint16(l.MTU), State: Unresolved, SrcMAC: [6]byte(l.MAC)}
 		if best.MTU != 0 {
 			h.MTU = uint16(min(best.MTU, l.MTU))
+		}
+		if ip.IsMulticast() {
+			h.Via, h.State = flow.Addr{}, Group
+			return h
 		}
 		next := best.Gateway
 		if next.IsZero() {
@@ -241,11 +273,11 @@ func scan(cfg *Config, dst flow.Addr) Hop {
 func drawAddr(t *rapid.T, v6 bool) flow.Addr {
 	low := rapid.Uint32Range(0, 63).Draw(t, "low")
 	if v6 {
-		hi := rapid.SampledFrom([]uint64{0, 0x20010db8_00000000, 0x20010db8_00000001, 0xfe80_0000_0000_0000, 1<<64 - 1}).Draw(t, "hi")
+		hi := rapid.SampledFrom([]uint64{0, 0x20010db8_00000000, 0x20010db8_00000001, 0xfe80_0000_0000_0000, 0xff12 << 48, 0xff15 << 48, 1<<64 - 1}).Draw(t, "hi")
 		lo := rapid.SampledFrom([]uint64{0, 1<<64 - 64}).Draw(t, "lo")
 		return flow.Addr{Hi: hi, Lo: lo | uint64(low)}
 	}
-	return flow.V4(rapid.SampledFrom([]uint32{0, 10 << 24, 10<<24 | 1<<16, 127 << 24, 224 << 24, 0xffffffc0}).Draw(t, "net") | low)
+	return flow.V4(rapid.SampledFrom([]uint32{0, 10 << 24, 10<<24 | 1<<16, 127 << 24, 224 << 24, 239 << 24, 0xffffffc0}).Draw(t, "net") | low)
 }
 
 func drawConfig(t *rapid.T, v6 bool) *Config {
