@@ -100,6 +100,12 @@ var queueFamilies = []family[pmd.Stats]{
 		func(s *pmd.Stats) uint64 { return s.RxDropped }),
 	count("port_fill_empty", "Times the kernel found no frame to fill.", byQueue,
 		func(s *pmd.Stats) uint64 { return s.FillEmpty }),
+	count("port_rx_jumbo", "Frames received in several buffers, each put into a jumbo frame.", byQueue,
+		func(s *pmd.Stats) uint64 { return s.RxJumbo }),
+	count("port_rx_giant", "Frames in several buffers that fitted no frame, or ended wrong.", byQueue,
+		func(s *pmd.Stats) uint64 { return s.RxGiant }),
+	count("port_jumbo_empty", "Frames in several buffers that found no jumbo frame free.", byQueue,
+		func(s *pmd.Stats) uint64 { return s.JumboEmpty }),
 	count("port_bad_desc", "Descriptors that were refused.", byQueue, func(s *pmd.Stats) uint64 { return s.BadDesc }),
 }
 
