@@ -252,14 +252,16 @@ func (c *Controller) bind(p *policy, all []wanted) {
 	}
 	own := c.own(p, all)
 	for _, sa := range own {
-		c.asks.answered(p.rule.ID, sa.CPU)
+		if sa.CPU != 0 {
+			c.asks.answered(p.rule.ID, sa.CPU)
+		}
 	}
 	var err error
 	switch {
 	case own != nil && missing >= 0:
-		err = c.db.BindPerCPU(p.rule.ID, nil, own)
+		err = c.db.BindSeveral(p.rule.ID, nil, own)
 	case own != nil:
-		err = c.db.BindPerCPU(p.rule.ID, sas[0], own)
+		err = c.db.BindSeveral(p.rule.ID, sas[0], own)
 	case missing >= 0:
 		err = c.db.Bind(p.rule.ID, nil)
 	default:
@@ -290,11 +292,11 @@ func (c *Controller) choose(p *policy, all []wanted) (sas []*sad.Outbound, missi
 	return sas, -1
 }
 
-// newest returns the newest usable SA of w that serves all workers and may carry
+// newest returns the newest usable SA of w that is for all and may carry
 // all that s selects, or nil.
 func (w *want) newest(s *flow.Selector) *sad.Outbound {
 	for _, r := range slices.Backward(w.sas) {
-		if r.out.CPU == 0 && usable(r.out) && r.covers(s) {
+		if r.out.ForAll() && usable(r.out) && r.covers(s) {
 			return r.out
 		}
 	}
@@ -315,7 +317,7 @@ func (c *Controller) rebind() {
 func (r *record) narrow() bool { return r.keyed != nil && r.keyed.params.Sel != nil }
 
 // partial says whether r carries a part of the traffic only.
-func (r *record) partial() bool { return r.narrow() || r.out.CPU != 0 }
+func (r *record) partial() bool { return r.narrow() || !r.out.ForAll() }
 
 // covers says whether r may carry all that s selects.
 func (r *record) covers(s *flow.Selector) bool {

@@ -18,12 +18,12 @@ import (
 // none of its own.
 const cpus = 3
 
-// search finds p's SA on each worker the slow way: the newest of all that its
-// template names and that is for this worker, else that is for all.
-func (g *gateway) search(p *policy) (best [cpus]*sad.Outbound) {
+// search finds p's SA on each worker, and for each codepoint, the slow way: the
+// newest of all that its template names and that is for this, else that is for all.
+func (g *gateway) search(p *policy) (best [cpus]*sad.Outbound, classes sad.Classes) {
 	t := &p.rule.Template
 	if p.rule.Dir != spd.Out || p.rule.Action != spd.Protect || t.Reqid == 0 && t.Dst.IsZero() {
-		return best
+		return best, classes
 	}
 	for r := range g.sas.all {
 		if r.out == nil || !usable(r.out) {
@@ -36,7 +36,12 @@ func (g *gateway) search(p *policy) (best [cpus]*sad.Outbound) {
 		if s := r.keyed.params.Sel; s != nil {
 			fits = fits && s.Dst.Contains(p.rule.Sel.Dst.Lo) && s.Dst.Contains(p.rule.Sel.Dst.Hi)
 		}
-		if fits && sa.CPU < cpus {
+		switch {
+		case fits && sa.ForDSCP != 0:
+			for d := range sa.ForDSCP.All {
+				classes[d] = sa
+			}
+		case fits && sa.CPU < cpus:
 			best[sa.CPU] = sa
 		}
 	}
@@ -45,7 +50,7 @@ func (g *gateway) search(p *policy) (best [cpus]*sad.Outbound) {
 			best[i] = best[0]
 		}
 	}
-	return best
+	return best, classes
 }
 
 // TestBindingsEqualASearch makes daemons do anything, several things at a time,
@@ -66,6 +71,8 @@ func TestBindingsEqualASearch(t *testing.T) {
 				}
 				if rnd(3) == 0 {
 					p.CPU = uint16(1 + rnd(cpus)) // the last of them is of no worker
+				} else if rnd(3) == 0 {
+					p.ForDSCP = sad.CodepointsOf([]uint8{0, 34, 46}[rnd(3)], []uint8{0, 46, 63}[rnd(3)])
 				}
 			})
 		}
@@ -129,9 +136,17 @@ func TestBindingsEqualASearch(t *testing.T) {
 			}
 			g.round(time.Now()) // what is used up leaves
 			for id, p := range g.spds.byID {
-				for cpu, want := range g.search(p) {
-					if got := g.sad.Load().OutboundOn(id, uint16(cpu)); got != want {
+				all, classes := g.search(p)
+				for cpu, want := range all {
+					got, by := g.sad.Load().OutboundsOn(id, uint16(cpu))
+					if got != want {
 						rt.Fatalf("policy %d %+v: worker %d is bound to %v, want %v", id, p.rule.Template, cpu, got, want)
+					}
+					if by == nil {
+						by = new(sad.Classes)
+					}
+					if *by != classes {
+						rt.Fatalf("policy %d %+v: worker %d has for codepoints %v, want %v", id, p.rule.Template, cpu, *by, classes)
 					}
 				}
 			}

@@ -175,6 +175,7 @@ func (c *Controller) install(d *draft) {
 	for _, m := range c.pending {
 		c.tellUnknown(m)
 	}
+	c.tellUnused(d)
 	c.log.Info("configuration is in force", "policies", len(d.policies), "sas", len(d.manual), "waiting", len(c.pending))
 }
 

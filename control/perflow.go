@@ -11,7 +11,7 @@ import (
 // bindFlow gives the flow of p that r is for, if there is one, r as its SA, unless
 // it has a newer one: a rekeyed SA takes over before the old one leaves.
 func (c *Controller) bindFlow(p *policy, r *record) {
-	if !r.narrow() || r.out.CPU != 0 || !usable(r.out) {
+	if !r.narrow() || !r.out.ForAll() || !usable(r.out) {
 		return
 	}
 	f, ok := p.rule.FlowFor(r.keyed.params.Sel)

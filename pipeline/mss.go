@@ -38,7 +38,8 @@ func (w *Worker) clampIn(p *packet) {
 		if pol == nil || pol.Action != spd.Protect {
 			return
 		}
-		sa := w.sad.OutboundOn(pol.ID, w.cfg.CPU)
+		by := w.bindingOf(pol)
+		sa := by.of(p.info.TOS) // the answers are taken to have the same codepoint
 		if sa == nil {
 			return
 		}

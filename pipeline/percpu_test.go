@@ -33,7 +33,7 @@ func TestEachWorkerHasItsSA(t *testing.T) {
 	fallback, own := add(0x2000, 0), add(0x2002, 2)
 	bind := func(fallback *sad.Outbound, own ...*sad.Outbound) {
 		t.Helper()
-		if err := first.db.BindPerCPU(pol, fallback, own); err != nil {
+		if err := first.db.BindSeveral(pol, fallback, own); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -108,7 +108,7 @@ func TestAWorkerAsksForItsSA(t *testing.T) {
 		{"one for all still", out, nil, out.SPI, nil},
 		{"its own", out, []*sad.Outbound{own}, own.SPI, nil},
 	} {
-		if err := l.db.BindPerCPU(pol, row.fallback, row.own); err != nil {
+		if err := l.db.BindSeveral(pol, row.fallback, row.own); err != nil {
 			t.Fatal(err)
 		}
 		frame, spi := l.outOf(udp4(hostA4, hostB4, 64, 100)), uint32(0)

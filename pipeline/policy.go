@@ -16,10 +16,13 @@ func (w *Worker) policy(b *Burst) {
 	}
 }
 
-// bound is a protect policy and its SA: packets of one flow come in rows.
+// bound is a protect policy and its SA: packets of one flow come in rows. Where
+// the packets' codepoints choose among several SAs, sa is nil.
 type bound struct {
-	pol *spd.Policy
-	sa  *sad.Outbound
+	pol     *spd.Policy
+	sa      *sad.Outbound
+	classes *sad.Classes  // by codepoint; nil where these do not matter
+	rest    *sad.Outbound // of all that have none in classes
 }
 
 // judge is policy for packet i.
@@ -41,22 +44,48 @@ func (w *Worker) judge(b *Burst, i uint8, last *bound) {
 		b.Drop(i, counter.PolicyDiscard)
 	default:
 		if pol != last.pol {
-			*last = bound{pol, w.sad.OutboundOn(pol.ID, w.cfg.CPU)}
-			if pol.PerCPU && last.sa != nil && last.sa.CPU == 0 {
+			*last = w.bindingOf(pol)
+			if pol.PerCPU && last.rest != nil && last.rest.CPU == 0 {
 				w.acquire(pol, t, w.cfg.CPU)
 			}
 		}
 		p.out = last.sa
-		if p.out == nil && w.unbound(pol, p, t) {
+		if p.out == nil && w.unbound(last, p, t) {
 			b.Drop(i, counter.NoSA)
 		}
 	}
 }
 
-// unbound handles a protect policy without an SA of its own: if each of its flows
-// has one, p gets that of t. Else it asks the slow path for one where the policy's
-// level says so, and tells whether the packet is lost.
-func (w *Worker) unbound(pol *spd.Policy, p *packet, t *flow.Tuple) (drop bool) {
+// bindingOf finds the SA of pol, or the SAs.
+func (w *Worker) bindingOf(pol *spd.Policy) bound {
+	b := bound{pol: pol}
+	b.rest, b.classes = w.sad.OutboundsOn(pol.ID, w.cfg.CPU)
+	if b.classes == nil {
+		b.sa = b.rest
+	}
+	return b
+}
+
+// of returns the SA for a packet with that type of service, or traffic class (RFC
+// 4301, section 4.4.2.1), or nil.
+func (b *bound) of(tos uint8) *sad.Outbound {
+	if b.classes != nil {
+		if sa := b.classes[tos>>2]; sa != nil {
+			return sa
+		}
+	}
+	return b.rest
+}
+
+// unbound handles a protect policy that one SA does not serve: p gets that of its
+// codepoint, or of its flow t, where the policy has such. Else it asks the slow
+// path for one where the policy's level says so, and tells whether the packet is
+// lost.
+func (w *Worker) unbound(b *bound, p *packet, t *flow.Tuple) (drop bool) {
+	if p.out = b.of(p.info.TOS); p.out != nil {
+		return false
+	}
+	pol := b.pol
 	if pol.PFP != 0 {
 		f := pol.FlowOf(t)
 		if p.out = w.sad.OutboundFlow(pol.ID, &f); p.out != nil {

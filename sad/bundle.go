@@ -26,7 +26,7 @@ func (db *DB) BindBundle(policy uint32, sas []*Outbound) error {
 	entries := make([]*outEntry, len(sas))
 	for i, sa := range sas {
 		var err error
-		if entries[i], err = db.entryOf(policy, sa, 0); err != nil {
+		if entries[i], err = db.entryOf(policy, sa); err != nil {
 			return err
 		}
 	}

@@ -51,7 +51,7 @@ func (s *Snapshot) Inbound(spi uint32, dst *flow.Addr, proto uint8) *Inbound {
 }
 
 // Outbound returns the SA that is bound to the policy with that ID, or nil; where
-// workers have SAs of their own, the one for all others.
+// workers or codepoints have SAs of their own, the one for all others.
 func (s *Snapshot) Outbound(policy uint32) *Outbound { return s.OutboundOn(policy, 0) }
 
 // DB is the SADB: the writer's side of the Snapshots. Its methods belong to
@@ -69,12 +69,12 @@ type DB struct {
 	out   map[id]*outEntry
 	bound map[uint32]*outEntry   // by policy; the innermost of a bundle
 	outer map[uint32][]*outEntry // by policy: the others of a bundle
-	cpus  map[uint32][]*outEntry // by policy: see bindCPUs; nil where one SA serves all workers
 	flows map[flowID]*outEntry
 	gone  []*crypto.Key        // of SAs removed since the last publication
 	dying map[*crypto.Key]bool // of SAs that workers may still hold
 
-	sources map[id]int // how many of in there are by source
+	sources map[id]int          // how many of in there are by source
+	several map[uint32]*several // by policy: nil where one SA serves all
 }
 
 type inEntry struct {
@@ -104,7 +104,7 @@ func (db *DB) empty() {
 	db.in, db.out = map[place]*inEntry{}, map[id]*outEntry{}
 	db.sources, db.draft.lookups = map[id]int{}, lookups{}
 	db.bound, db.outer = map[uint32]*outEntry{}, map[uint32][]*outEntry{}
-	db.cpus, db.flows = map[uint32][]*outEntry{}, map[flowID]*outEntry{}
+	db.several, db.flows = map[uint32]*several{}, map[flowID]*outEntry{}
 	db.draft = Snapshot{Gen: db.draft.Gen, seed: db.draft.seed}
 }
 
@@ -197,16 +197,16 @@ func (db *DB) AddOutbound(sa *Outbound) error {
 }
 
 // Bind makes the policy use sa from now on; nil leaves it without an SA. It is
-// ErrNoSA if sa was not added or is removed, and ErrParams if it is for one worker.
+// ErrNoSA if sa was not added or is removed, and ErrParams if it is not for all.
 func (db *DB) Bind(policy uint32, sa *Outbound) error {
 	var e *outEntry
 	if sa != nil {
 		var err error
-		if e, err = db.entryOf(policy, sa, 0); err != nil {
+		if e, err = db.entryOf(policy, sa); err != nil {
 			return err
 		}
 	}
-	if db.bound[policy] == e && db.outer[policy] == nil && db.cpus[policy] == nil {
+	if db.bound[policy] == e && db.outer[policy] == nil && db.several[policy] == nil {
 		return nil
 	}
 	db.bind(policy, e)
@@ -214,16 +214,25 @@ func (db *DB) Bind(policy uint32, sa *Outbound) error {
 	return nil
 }
 
-// entryOf returns the entry of sa, which is to be bound to the policy, on the
-// worker cpu alone if that is not 0.
-func (db *DB) entryOf(policy uint32, sa *Outbound, cpu uint16) (*outEntry, error) {
-	k := id{sa.Dst, sa.SPI, sa.Proto}
-	if sa.CPU != cpu {
-		return nil, fmt.Errorf("bind SA to policy %d: %w: %v is for worker %d alone: use BindPerCPU", policy, ErrParams, k, int(sa.CPU)-1)
+// entryOf returns the entry of sa, which is to be bound to the policy for all.
+func (db *DB) entryOf(policy uint32, sa *Outbound) (*outEntry, error) {
+	if !sa.ForAll() {
+		return nil, fmt.Errorf("bind SA to policy %d: %w: %v is for one worker, or some codepoints, alone: use BindSeveral",
+			policy, ErrParams, sa)
 	}
+	e, err := db.entry(sa)
+	if err != nil {
+		return nil, fmt.Errorf("bind SA to policy %d: %w", policy, err)
+	}
+	return e, nil
+}
+
+// entry returns the entry of sa.
+func (db *DB) entry(sa *Outbound) (*outEntry, error) {
+	k := id{sa.Dst, sa.SPI, sa.Proto}
 	e := db.out[k]
 	if e == nil || e.sa != sa {
-		return nil, fmt.Errorf("bind SA to policy %d: %w: %v: add it first", policy, ErrNoSA, k)
+		return nil, fmt.Errorf("%w: %v: add it first", ErrNoSA, k)
 	}
 	return e, nil
 }
@@ -238,12 +247,12 @@ func (db *DB) unbind(policy uint32) {
 		delete(was.policies, policy)
 	}
 	delete(db.outer, policy)
-	for _, was := range db.cpus[policy] {
-		if was != nil {
+	if s := db.several[policy]; s != nil {
+		for was := range s.own {
 			delete(was.policies, policy)
 		}
 	}
-	delete(db.cpus, policy)
+	delete(db.several, policy)
 }
 
 func (db *DB) bind(policy uint32, e *outEntry) {
@@ -303,7 +312,8 @@ func (db *DB) FindOutbound(spi uint32, dst flow.Addr, proto uint8) *Outbound {
 }
 
 // Bound returns the SA that the policy with that ID uses, or nil; of a bundle,
-// the innermost; where workers have SAs of their own, the one for all others.
+// the innermost; where workers or codepoints have SAs of their own, the one for all
+// others.
 func (db *DB) Bound(policy uint32) *Outbound {
 	if e := db.bound[policy]; e != nil {
 		return e.sa
@@ -338,22 +348,24 @@ func (db *DB) Outbounds() iter.Seq[*Outbound] {
 }
 
 // Bindings yields the policies that have an SA, by ID, and that SA, or the
-// innermost of a bundle; and then those that have SAs for single workers, with
-// each of these. The loop
-// may edit the DB; it sees the bindings that were there at its start.
+// innermost of a bundle; and then those that have SAs for single workers, or for
+// codepoints, with each of these. The loop may edit the DB; it sees the bindings
+// that were there at its start.
 func (db *DB) Bindings() iter.Seq2[uint32, *Outbound] {
 	return func(yield func(uint32, *Outbound) bool) {
-		bound, cpus := maps.Clone(db.bound), maps.Clone(db.cpus)
+		bound, several := maps.Clone(db.bound), maps.Clone(db.several)
 		for _, policy := range slices.Sorted(maps.Keys(bound)) {
 			if !yield(policy, bound[policy].sa) {
 				return
 			}
 		}
-		for _, policy := range slices.Sorted(maps.Keys(cpus)) {
-			for _, e := range cpus[policy][1:] {
-				if e != nil && !yield(policy, e.sa) {
+		for _, policy := range slices.Sorted(maps.Keys(several)) {
+			seen := map[*outEntry]bool{}
+			for e := range several[policy].own {
+				if !seen[e] && !yield(policy, e.sa) {
 					return
 				}
+				seen[e] = true
 			}
 		}
 	}

@@ -28,7 +28,7 @@ type Outbound struct {
 	Header [ipv6HeaderLen + udpHeaderLen]byte
 	last   uint64      // the last sequence number there is
 	Bundle []*Outbound // of what stands for a bundle: its SAs, the innermost first; else nil
-	cpus   []*Outbound // of what stands for SAs for single workers: they, by CPU, and the one for all others, which may be nil; else nil
+	choice *choice     // of what stands for several SAs of which each packet takes one; else nil
 	Usage
 	seq atomic.Uint64 // last number given out; without ESN it can lie beyond last
 	_   [56]byte

@@ -51,6 +51,9 @@ type Params struct {
 	// CPU is the number, counted from 1, of the one worker that an outbound SA is
 	// for (RFC 9611); 0: all. Inbound SAs ignore it: packets come where they come.
 	CPU uint16
+	// ForDSCP is the codepoints of the packets that an outbound SA is for (RFC 4301,
+	// section 4.4.2.1); 0: all. Inbound SAs ignore it, too.
+	ForDSCP Codepoints
 }
 
 // EncapUDP is the Type of ESP in UDP (RFC 3948).
@@ -91,6 +94,9 @@ func (p Params) String() string {
 	}
 	if p.CPU != 0 {
 		esn += fmt.Sprintf(" cpu %d", p.CPU-1)
+	}
+	if p.ForDSCP != 0 {
+		esn += " for dscp " + p.ForDSCP.String()
 	}
 	suite := p.Encryption
 	if p.Integrity != "" {
@@ -152,6 +158,12 @@ func (p *Params) check() error {
 	}
 	if p.CPU != 0 && p.Outer.Dummy != 0 {
 		return bad("dummy packets of an SA that is for worker %d alone: ask for them on the SA that serves all workers", p.CPU-1)
+	}
+	if p.ForDSCP != 0 && p.CPU != 0 {
+		return bad("it is for worker %d alone and for codepoints %v: an SA is for one of the two", p.CPU-1, p.ForDSCP)
+	}
+	if p.ForDSCP != 0 && p.Outer.Dummy != 0 {
+		return bad("dummy packets of an SA that is for codepoints %v alone: ask for them on the SA that is for all", p.ForDSCP)
 	}
 	if text := p.Lookup.check(p); text != "" {
 		return bad("%s", text)

@@ -16,14 +16,14 @@ func TestSAsForSingleWorkers(t *testing.T) {
 	newer := outbound(t, spi(1013), forCPU(3))
 	must(t, f.AddOutbound(all), f.AddOutbound(first), f.AddOutbound(third), f.AddOutbound(newer))
 	remove := func(sa *Outbound) error { return f.Remove(sa.SPI, sa.Dst, sa.Proto) }
-	f.uses(t, "a fallback and two of their own", f.BindPerCPU(7, all, []*Outbound{third, first}),
+	f.uses(t, "a fallback and two of their own", f.BindSeveral(7, all, []*Outbound{third, first}),
 		[5]*Outbound{all, first, all, third, all}, 3)
 	gen := f.Snapshot().Gen
-	must(t, f.BindPerCPU(7, all, []*Outbound{first, third}))
+	must(t, f.BindSeveral(7, all, []*Outbound{first, third}))
 	if f.Snapshot().Gen != gen {
 		t.Error("the same again was published")
 	}
-	f.uses(t, "a newer one", f.BindPerCPU(7, all, []*Outbound{first, newer}), [5]*Outbound{all, first, all, newer, all}, 3)
+	f.uses(t, "a newer one", f.BindSeveral(7, all, []*Outbound{first, newer}), [5]*Outbound{all, first, all, newer, all}, 3)
 	f.uses(t, "one removed that is not in use", remove(third), [5]*Outbound{all, first, all, newer, all}, 3)
 	f.uses(t, "the fallback removed", remove(all), [5]*Outbound{nil, first, nil, newer, nil}, 2)
 	f.uses(t, "the first removed", remove(first), [5]*Outbound{nil, nil, nil, newer, nil}, 1)
@@ -31,14 +31,14 @@ func TestSAsForSingleWorkers(t *testing.T) {
 
 	all, first = outbound(t, spi(1000)), outbound(t, spi(1001), forCPU(1))
 	must(t, f.AddOutbound(all), f.AddOutbound(first))
-	f.uses(t, "again", f.BindPerCPU(7, all, []*Outbound{first}), [5]*Outbound{all, first, all, all, all}, 2)
+	f.uses(t, "again", f.BindSeveral(7, all, []*Outbound{first}), [5]*Outbound{all, first, all, all, all}, 2)
 	f.uses(t, "its own removed", remove(first), [5]*Outbound{all, all, all, all, all}, 1)
 	first = outbound(t, spi(1001), forCPU(1))
 	must(t, f.AddOutbound(first))
-	f.uses(t, "without a fallback", f.BindPerCPU(7, nil, []*Outbound{first}), [5]*Outbound{nil, first}, 1)
+	f.uses(t, "without a fallback", f.BindSeveral(7, nil, []*Outbound{first}), [5]*Outbound{nil, first}, 1)
 	f.uses(t, "one for all", f.Bind(7, all), [5]*Outbound{all, all, all, all, all}, 1)
-	f.uses(t, "none of their own", f.BindPerCPU(7, nil, nil), [5]*Outbound{}, 0)
-	must(t, f.BindPerCPU(7, all, []*Outbound{first}))
+	f.uses(t, "none of their own", f.BindSeveral(7, nil, nil), [5]*Outbound{}, 0)
+	must(t, f.BindSeveral(7, all, []*Outbound{first}))
 	f.uses(t, "no SA", f.Bind(7, nil), [5]*Outbound{}, 0)
 
 	other := outbound(t, spi(1002), forCPU(1))
@@ -48,11 +48,11 @@ func TestSAsForSingleWorkers(t *testing.T) {
 	}{
 		"for all":            {f.Bind(7, first), ErrParams},
 		"in a bundle":        {f.BindBundle(7, []*Outbound{all, first}), ErrParams},
-		"as a fallback":      {f.BindPerCPU(7, first, []*Outbound{other}), ErrParams},
-		"of all workers":     {f.BindPerCPU(7, nil, []*Outbound{all}), ErrParams},
-		"two for one":        {f.BindPerCPU(7, all, []*Outbound{first, other}), ErrParams},
-		"removed":            {f.BindPerCPU(7, all, []*Outbound{newer}), ErrNoSA},
-		"a removed fallback": {f.BindPerCPU(7, third, []*Outbound{first}), ErrParams},
+		"as a fallback":      {f.BindSeveral(7, first, []*Outbound{other}), ErrParams},
+		"of all workers":     {f.BindSeveral(7, nil, []*Outbound{all}), ErrParams},
+		"two for one":        {f.BindSeveral(7, all, []*Outbound{first, other}), ErrParams},
+		"removed":            {f.BindSeveral(7, all, []*Outbound{newer}), ErrNoSA},
+		"a removed fallback": {f.BindSeveral(7, third, []*Outbound{first}), ErrParams},
 	} {
 		if !errors.Is(c.err, c.is) {
 			t.Errorf("%s: %v, want %v", name, c.err, c.is)

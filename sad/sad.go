@@ -59,7 +59,8 @@ type SA struct {
 	Outer      Outer
 	Soft, Hard Lifetime // judged by the slow path
 	Lookup     Lookup
-	CPU        uint16 // see Params
+	CPU        uint16     // see Params
+	ForDSCP    Codepoints // see Params
 
 	adopted bool // by a DB, which alone writes it
 }
@@ -85,9 +86,12 @@ func newSA(p *Params) (SA, error) {
 	return SA{
 		SPI: p.SPI, Proto: p.Proto, Tunnel: p.Tunnel, ESN: p.ESN, Src: p.Src, Dst: p.Dst,
 		Encap: p.Encap, Reqid: p.Reqid, Name: p.Name, Suite: suite.String(), Key: key,
-		Geo: geometry(p, suite), Outer: p.Outer.clone(), Soft: p.Soft, Hard: p.Hard, Lookup: p.Lookup, CPU: p.CPU,
+		Geo: geometry(p, suite), Outer: p.Outer.clone(), Soft: p.Soft, Hard: p.Hard, Lookup: p.Lookup, CPU: p.CPU, ForDSCP: p.ForDSCP,
 	}, nil
 }
+
+// ForAll says whether an outbound SA is for all workers and all codepoints.
+func (sa *SA) ForAll() bool { return sa.CPU == 0 && sa.ForDSCP == 0 }
 
 // LogValue gives slog String.
 func (sa *SA) LogValue() slog.Value { return slog.StringValue(sa.String()) }
