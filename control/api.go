@@ -126,6 +126,7 @@ type SAInfo struct {
 	Lookup     string   `json:"lookup,omitempty"`   // "src" or "spi": what names the SA, if not SPI and destination
 	Outer      string   `json:"outer,omitempty"`    // what is said of the outer header, in the words of ipsec.conf
 	CPU        *int     `json:"cpu,omitempty"`      // outbound: the worker that alone uses it; null: all do
+	ForDSCP    []int    `json:"for_dscp,omitempty"` // outbound: the codepoints of the packets that it is for; none: all
 	Name       string   `json:"name"`
 }
 
@@ -154,6 +155,7 @@ type PolicyInfo struct {
 	PFP       []string       `json:"pfp,omitempty"`        // what each flow's SA has of its own: "src", "dst", "proto", "ports"
 	BoundSPI  uint32         `json:"bound_spi"`            // outbound protect: the SA in use; 0: none, or one for each flow
 	OuterSPIs []uint32       `json:"outer_spis,omitempty"` // of a bundle, beside BoundSPI, in the order of Outer
+	DSCPSPIs  []uint32       `json:"dscp_spis,omitempty"`  // the SAs in use that are for some codepoints, which come before BoundSPI
 	Static    bool           `json:"static"`               // from the configuration
 	Name      string         `json:"name"`
 }

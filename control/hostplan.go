@@ -11,6 +11,7 @@ import (
 	"spigot/internal/flow"
 	"spigot/internal/tables"
 	"spigot/internal/wire"
+	"spigot/sad"
 	"spigot/spd"
 )
 
@@ -171,18 +172,27 @@ func (c *Controller) spareProtected(routes map[netip.Prefix]netip.Addr) {
 	}
 }
 
-// innerMTU returns the largest packet that fits the SA of the policy id where
-// that leaves, 0 if there is none or nobody knows.
-func (c *Controller) innerMTU(id uint32) int {
-	sa := c.host.now.SAD.Outbound(id)
-	if sa == nil {
-		return 0
+// innerMTU returns the largest packet that fits the SAs of the policy id where
+// they leave, 0 if there is none or nobody knows.
+func (c *Controller) innerMTU(id uint32) (least int) {
+	sa, classes := c.host.now.SAD.OutboundsOn(id, 0)
+	all := []*sad.Outbound{sa}
+	if classes != nil {
+		all = append(all, classes[:]...)
 	}
-	hop := c.host.fib.Lookup(&sa.Dst)
-	if hop.State < fib.Unresolved {
-		return 0
+	for _, sa := range all {
+		if sa == nil {
+			continue
+		}
+		hop := c.host.fib.Lookup(&sa.Dst)
+		if hop.State < fib.Unresolved {
+			continue
+		}
+		if mtu := sa.Geo.MaxInner(int(hop.MTU)); least == 0 || mtu < least {
+			least = mtu
+		}
 	}
-	return sa.Geo.MaxInner(int(hop.MTU))
+	return least
 }
 
 // leastMTU returns the smallest MTU of the wire ports.

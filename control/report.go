@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -111,6 +112,9 @@ func (c *Controller) reportSAs(now time.Time) []SAInfo {
 		v := r.view(false)
 		info := infoOf(&v.SAParams)
 		info.Direction, info.Seq, info.Window = directionNames[v.Direction], r.seq(), r.window
+		if r.in != nil {
+			info.ForDSCP = nil // it takes what comes
+		}
 		info.Packets, info.Bytes = v.Packets, v.Bytes
 		info.AgeSeconds = now.Sub(r.added).Seconds()
 		info.Policies = append(info.Policies, bound[r.out]...)
@@ -150,8 +154,12 @@ func infoOf(p *SAParams) SAInfo {
 		n := int(p.CPU) - 1
 		cpu = &n
 	}
+	var forDSCP []int
+	for d := range p.ForDSCP.All {
+		forDSCP = append(forDSCP, int(d))
+	}
 	return SAInfo{
-		CPU: cpu, Direction: DirWaiting, SPI: p.SPI, Src: nameOfAddr(p.Src), Dst: p.Dst.String(),
+		CPU: cpu, ForDSCP: forDSCP, Direction: DirWaiting, SPI: p.SPI, Src: nameOfAddr(p.Src), Dst: p.Dst.String(),
 		Proto: nameOfProto(p.Proto), Mode: nameOfMode(p.Tunnel), Suite: suite,
 		Reqid: p.Reqid, ESN: p.ESN, Window: p.Window,
 		Soft: Lifetime(p.Soft), Hard: Lifetime(p.Hard), Policies: []uint32{}, Outer: p.Outer.String(), Lookup: nameOfLookup(p.Lookup), Name: p.Name,
@@ -175,7 +183,7 @@ func (c *Controller) reportPolicies() []PolicyInfo {
 			}
 			if p.Action == spd.Protect {
 				info.Level, info.PFP = levelNames[p.Level], namesOf(p.PFP)
-				info.wants(p.Templates(), sas.Outbound(p.ID))
+				info.wants(p.Templates(), sas, p.ID)
 			}
 			all = append(all, info)
 		}
@@ -266,9 +274,8 @@ func namesOf(p spd.PFP) (names []string) {
 	return names
 }
 
-// wants says which SAs a policy wants, the innermost first, and what it is bound
-// to, which may be nil.
-func (i *PolicyInfo) wants(templates []spd.Template, sa *sad.Outbound) {
+// wants says which SAs a policy wants, the innermost first, and which it has.
+func (i *PolicyInfo) wants(templates []spd.Template, sas *sad.Snapshot, id uint32) {
 	all := make([]TemplateInfo, len(templates))
 	for k := range templates {
 		t := &templates[k]
@@ -278,6 +285,14 @@ func (i *PolicyInfo) wants(templates []spd.Template, sa *sad.Outbound) {
 		}
 	}
 	i.Template, i.Outer = &all[0], all[1:]
+	sa, classes := sas.OutboundsOn(id, 0)
+	if classes != nil {
+		for _, own := range classes {
+			if own != nil && !slices.Contains(i.DSCPSPIs, own.SPI) {
+				i.DSCPSPIs = append(i.DSCPSPIs, own.SPI)
+			}
+		}
+	}
 	switch {
 	case sa == nil:
 	case sa.Bundle == nil:

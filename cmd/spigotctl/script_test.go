@@ -86,13 +86,17 @@ var answers = map[string]any{
 			Reqid: 7, ESN: true, Seq: 1 << 33, Packets: 10, Bytes: 12345, AgeSeconds: 3723.4, CPU: new(int), Name: "ipsec.conf:3",
 		},
 		{Direction: "in", SPI: 0xdeadbeef, Src: "2001:db8::2", Dst: "2001:db8::1", Proto: "esp", Mode: "transport", Suite: "null", Window: 64},
+		{
+			Direction: "out", SPI: 0x1235, Src: "192.0.2.1", Dst: "192.0.2.2", Proto: "esp", Mode: "tunnel", Suite: "aes-gcm-16",
+			ForDSCP: []int{34, 46},
+		},
 	},
 	control.PathPolicy: []control.PolicyInfo{
 		{
 			ID: 1, Dir: "out", Src: "10.1.0.0/16", Dst: "10.2.0.0/16", Proto: "any", SrcPort: "any", DstPort: "any", Action: "protect",
 			Level:    "require",
 			Template: &control.TemplateInfo{Proto: "esp", Mode: "tunnel", Src: "192.0.2.1", Dst: "192.0.2.2", Reqid: 7},
-			BoundSPI: 0x1234, Static: true, Name: "ipsec.conf:1",
+			BoundSPI: 0x1234, DSCPSPIs: []uint32{0x1235, 0x1236}, Static: true, Name: "ipsec.conf:1",
 		},
 		{
 			ID: 3, Dir: "out", Priority: 5, Src: "10.1.0.0/16", Dst: "0.0.0.0/0", Proto: "6", SrcPort: "any", DstPort: "80-90",

@@ -52,14 +52,14 @@ func stages(list []control.StageInfo) string {
 }
 
 func saTable(_ *showOptions, sas []control.SAInfo, w io.Writer) {
-	fmt.Fprintln(w, "DIR\tSPI\tSRC\tDST\tPROTO\tMODE\tSUITE\tREQID\tESN\tSEQ\tWINDOW\tPMTU\tCPU\tPACKETS\tBYTES\tAGE\tNAME")
+	fmt.Fprintln(w, "DIR\tSPI\tSRC\tDST\tPROTO\tMODE\tSUITE\tREQID\tESN\tSEQ\tWINDOW\tPMTU\tCPU\tDSCP\tPACKETS\tBYTES\tAGE\tNAME")
 	for _, s := range sas {
 		window := "-"
 		if s.Direction == control.DirIn {
 			window = strconv.Itoa(s.Window)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", s.Direction, spi(s.SPI), s.Src, s.Dst, s.Proto, s.Mode,
-			s.Suite, orAny(s.Reqid), yesNo(s.ESN), s.Seq, window, number(s.PathMTU), worker(s.CPU), s.Packets, s.Bytes, seconds(s.AgeSeconds), orDash(s.Name))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", s.Direction, spi(s.SPI), s.Src, s.Dst, s.Proto, s.Mode,
+			s.Suite, orAny(s.Reqid), yesNo(s.ESN), s.Seq, window, number(s.PathMTU), worker(s.CPU), codepoints(s.ForDSCP), s.Packets, s.Bytes, seconds(s.AgeSeconds), orDash(s.Name))
 	}
 }
 
@@ -69,6 +69,15 @@ func worker(cpu *int) string {
 		return "-"
 	}
 	return strconv.Itoa(*cpu)
+}
+
+// codepoints lists those of the packets that an SA is for.
+func codepoints(dscps []int) string {
+	var words []string
+	for _, d := range dscps {
+		words = append(words, strconv.Itoa(d))
+	}
+	return orDash(strings.Join(words, ","))
 }
 
 func policyTable(_ *showOptions, policies []control.PolicyInfo, w io.Writer) {
@@ -114,12 +123,16 @@ func boundTo(p control.PolicyInfo) string {
 		return "-"
 	case len(p.PFP) > 0:
 		return "by " + strings.Join(p.PFP, "+")
-	case p.BoundSPI == 0:
-		return "none"
 	}
-	text := spi(p.BoundSPI)
+	text := "none"
+	if p.BoundSPI != 0 {
+		text = spi(p.BoundSPI)
+	}
 	for _, n := range p.OuterSPIs {
 		text += " in " + spi(n)
+	}
+	for i, n := range p.DSCPSPIs {
+		text += []string{", by dscp ", " "}[min(i, 1)] + spi(n)
 	}
 	return text
 }

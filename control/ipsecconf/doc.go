@@ -37,6 +37,11 @@
 //     4302 has it, and not of 8 as Linux sends it. Received are both;
 //   - "cpu N" on SAs: outbound, the SA serves worker N alone, counted from 0, and
 //     workers without one of their own use the newest SA without "cpu" (RFC 9611);
+//   - "for-dscp N|{ N N .. }" on SAs: outbound, the SA is for packets with these
+//     codepoints in their own header, and comes before the newest SA without the
+//     word, so that a network which lets some classes overtake others does not carry
+//     them out of the replay window (RFC 4301, section 4.4.2.1). What "dscp" writes
+//     into the outer header is another matter;
 //   - "esn", "replay N" (packets) and "lifetime soft|hard seconds N useseconds N
 //     bytes N packets N" on SAs;
 //   - on SAs in tunnel mode, what becomes of the outer header: "df copy|set|clear",

@@ -222,6 +222,11 @@ func TestSAs(t *testing.T) {
 			`SPI 0x1001 proto 50 tunnel 192.0.2.2 -> 192.0.2.1 aes-cbc/hmac-sha2-384-192 (keys of 32 and 48 bytes) window 0 reqid 0 "t.conf:1"`}},
 		{"for one worker", "esp transport from 2001:db8::1 to 2001:db8::2 spi 256 enc aes-128-gcm enckey " + k20 + " cpu 0", []string{
 			`SPI 0x100 proto 50 transport 2001:db8::1 -> 2001:db8::2 aes-gcm-16 (keys of 20 and 0 bytes) window 0 cpu 0 reqid 0 "t.conf:1"`}},
+		{"for one codepoint", "esp " + from + "spi 256 enc aes-128-gcm enckey " + k20 + " for-dscp 0", []string{
+			`SPI 0x100 proto 50 tunnel 192.0.2.1 -> 192.0.2.2 aes-gcm-16 (keys of 20 and 0 bytes) window 0 for dscp 0 reqid 0 "t.conf:1"`}},
+		{"for some codepoints", "ah transport " + from + "spi 256:257 authkey " + k32 + ":" + k32 + " for-dscp { 46, 0 63 }", []string{
+			`SPI 0x100 proto 51 transport 192.0.2.1 -> 192.0.2.2 /hmac-sha2-256-128 (keys of 0 and 32 bytes) window 0 for dscp { 0, 46, 63 } reqid 0 "t.conf:1"`,
+			`SPI 0x101 proto 51 transport 192.0.2.2 -> 192.0.2.1 /hmac-sha2-256-128 (keys of 0 and 32 bytes) window 0 for dscp { 0, 46, 63 } reqid 0 "t.conf:1"`}},
 		{"transport, AEAD, extensions", "esp transport from 2001:db8::1 to 2001:db8::2 spi 256 enc aes-128-gcm enckey " + k20 + " esn replay 1024 reqid 9", []string{
 			`SPI 0x100 proto 50 transport 2001:db8::1 -> 2001:db8::2 aes-gcm-16 (keys of 20 and 0 bytes) window 1024 esn reqid 9 "t.conf:1"`}},
 		{"an inbound SA by its source, too", "esp from 192.0.2.1 to 192.0.2.2 spi 300 lookup src enc aes-128-gcm enckey " + k20 + "\n" +

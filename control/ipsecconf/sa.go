@@ -33,6 +33,8 @@ type saRule struct {
 	lookup     sad.Lookup
 	cpu        uint16 // counted from 1; 0: all
 	cpuPos     Position
+	forDSCP    sad.Codepoints
+	dscpPos    Position
 	outer      sad.Outer
 	outerPos   Position
 }
@@ -105,7 +107,7 @@ func oneHost(ranges []flow.AddrRange, pos Position) (flow.Addr, *Error) {
 	return ranges[0].Lo, nil
 }
 
-var saOptions = slices.Concat([]string{"spi", "auth", "enc", "authkey", "enckey", "esn", "replay", "reqid", "lookup", "lifetime", "align4", "cpu"}, outerOptions)
+var saOptions = slices.Concat([]string{"spi", "auth", "enc", "authkey", "enckey", "esn", "replay", "reqid", "lookup", "lifetime", "align4", "cpu", "for-dscp"}, outerOptions)
 
 // saOption reads the option t.
 func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error) {
@@ -149,6 +151,9 @@ func (p *parser) saOption(r *saRule, t token, c *cursor, given once) (err *Error
 	case t.is("cpu"):
 		n, err = c.number("cpu", 0, sad.MaxCPU-1)
 		r.cpu, r.cpuPos = uint16(n)+1, t.pos
+	case t.is("for-dscp"):
+		r.dscpPos = t.pos
+		r.forDSCP, err = c.codepoints()
 	case t.is("bundle"):
 		err = errorAt(t.pos, "SAs are bundled by the flow that uses them: write \"bundle\" there")
 	case !strings.ContainsFunc(t.text, func(c rune) bool { return c > 0x7f || !isHex(byte(c)) }):
@@ -251,6 +256,9 @@ func (r *saRule) check() *Error {
 	if r.cpu != 0 && r.outer.Dummy != 0 {
 		return errorAt(r.cpuPos, "dummy packets go by the SA that serves all workers: leave out cpu, or dummy")
 	}
+	if r.forDSCP != 0 && (r.cpu != 0 || r.outer.Dummy != 0) {
+		return errorAt(r.dscpPos, "an SA for some codepoints is for all workers, and sends no dummy packets: leave out for-dscp, or cpu and dummy")
+	}
 	if r.transport && r.outerPos != (Position{}) {
 		return errorAt(r.outerPos, "there is no outer header in transport mode: leave out %s", strings.Join(outerOptions, ", "))
 	}
@@ -332,7 +340,7 @@ func (p *parser) addSAs(r *saRule) *Error {
 			SPI: r.spi[i], Proto: r.proto, Src: r.ends[i], Dst: r.ends[1-i], Tunnel: !r.transport,
 			Encryption: r.enc.to, EncKey: r.encKey[i].bytes, AuthKey: r.authKey[i].bytes,
 			ESN: r.esn, Window: r.replay, Reqid: r.reqid, Soft: r.soft, Hard: r.hard, Lookup: r.lookup, Outer: r.outer, Name: r.pos.name(),
-			Align4: r.align4, CPU: r.cpu,
+			Align4: r.align4, CPU: r.cpu, ForDSCP: r.forDSCP,
 		}
 		if r.auth != nil {
 			sa.Integrity = r.auth.to

@@ -46,6 +46,8 @@ func AddOf(p *sad.Params) (*Message, error) {
 		err = fmt.Errorf("%w: %s", ErrNoWord, p.Outer.String())
 	case q.CPU != p.CPU:
 		err = fmt.Errorf("%w: an SA for one worker", ErrNoWord)
+	case q.ForDSCP != p.ForDSCP:
+		err = fmt.Errorf("%w: an SA for some codepoints", ErrNoWord)
 	case q.Align4 != p.Align4:
 		err = fmt.Errorf("%w: align4", ErrNoWord)
 	case q.Encryption != p.Encryption || q.Integrity != p.Integrity:
