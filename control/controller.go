@@ -72,6 +72,9 @@ type Port struct {
 	Check func() error
 	// SetLocal tells the steering program the host's addresses; nil: nobody asks.
 	SetLocal func([]netip.Addr) error
+	// SetGroups tells the port, which has the interface index link (0: there is none),
+	// what it is to receive of what is sent to groups; nil: nobody asks.
+	SetGroups func(link int, want Groups) error
 }
 
 // Config is all that a Controller is made of. The tables, Epochs and
@@ -123,11 +126,12 @@ type Controller struct {
 	spent    map[digest]bool // manual SAs that have expired
 	usedKeys map[digest]bool // counter-mode keys that manual SAs have had
 
-	view  *kernel.View // nil until the mirror has spoken
-	host  planner
-	alive keepalives
-	trail trail
-	local map[flow.Addr]bool
+	view   *kernel.View // nil until the mirror has spoken
+	host   planner
+	alive  keepalives
+	trail  trail
+	local  map[flow.Addr]bool
+	groups groups
 
 	asks    acquires
 	askLog  bucket
@@ -204,6 +208,7 @@ func New(cfg Config) (*Controller, error) {
 		spent:       map[digest]bool{},
 		usedKeys:    map[digest]bool{},
 		local:       map[flow.Addr]bool{},
+		groups:      newGroups(len(cfg.Ports)),
 		asks: acquires{
 			byAsk: map[ask]*asked{}, bySeq: map[uint32]*asked{}, byPolicy: map[uint32][]*asked{},
 		},
@@ -275,6 +280,9 @@ func (c *Controller) Close() {
 			if r.keyed != nil {
 				r.keyed.params.wipe()
 			}
+			if r.manual != nil {
+				r.manual.wipe()
+			}
 		}
 		c.sas, c.pending, c.covers = records{}, nil, nil
 		c.asks, c.offers, c.drains = acquires{}, offers{}, drains{}
@@ -334,6 +342,7 @@ func (c *Controller) chores(now time.Time) {
 			c.tellLocal(i)
 		}
 	}
+	c.tellGroups()
 }
 
 // check has port i look after its steering program, and tells once what
@@ -366,6 +375,7 @@ func (c *Controller) adopt(v *kernel.View) {
 	c.cfg.FIB.Store(fib.Build(&v.FIB))
 	first := c.view == nil
 	c.view = v
+	defer c.tellGroups() // an interface may be another one
 	local := make(map[flow.Addr]bool, len(v.FIB.Local))
 	changed := first || len(v.FIB.Local) != len(c.local)
 	for _, a := range v.FIB.Local {
@@ -380,6 +390,7 @@ func (c *Controller) adopt(v *kernel.View) {
 		c.tellLocal(i)
 	}
 	c.edit(func() {
+		c.turn()
 		c.placePending()
 		c.placeWaiting()
 	})

@@ -52,6 +52,8 @@ func (c *Controller) directionOf(p *sad.Params) Direction {
 	switch {
 	case c.local[p.Dst]:
 		return Inbound
+	case p.Dst.IsGroup():
+		return c.directionToGroup(p)
 	case c.local[p.Src], c.view != nil && p.Src.IsZero() && !p.Tunnel:
 		return Outbound
 	}
@@ -76,7 +78,8 @@ func (c *Controller) newManual(p *sad.Params, d digest) (*manual, error) {
 }
 
 // make makes the SA for dir and wipes the keys; for a direction that is not
-// known yet it tries both and keeps the keys.
+// known yet it tries both and keeps the keys, as for one that can change: see
+// Controller.turn.
 func (m *manual) make(dir Direction) error {
 	r := &record{id: idOfParams(&m.params), manual: m, added: time.Now()}
 	r.describe(&m.params)
@@ -94,7 +97,9 @@ func (m *manual) make(dir Direction) error {
 		return err
 	}
 	m.rec = r
-	m.wipe()
+	if r.in == nil || !r.in.Dst.IsGroup() {
+		m.wipe()
+	}
 	return nil
 }
 

@@ -186,7 +186,11 @@ func (c *Controller) place(r *record) error {
 	c.endDrains(func(d *drain) bool { return d.id == r.id })
 	switch {
 	case r.in != nil:
-		return c.db.AddInbound(r.in)
+		err := c.db.AddInbound(r.in)
+		if err == nil {
+			c.groups.receives(r, 1)
+		}
+		return err
 	case r.out != nil:
 		c.notesCover(r.out)
 		return c.db.AddOutbound(r.out)
@@ -218,8 +222,12 @@ func (c *Controller) leave(r *record) {
 		delete(c.paths, pathOf(r.out))
 	}
 	c.carriesNot(r)
+	c.groups.receives(r, -1)
 	if r.keyed != nil {
 		r.keyed.params.wipe()
+	}
+	if r.manual != nil {
+		r.manual.wipe()
 	}
 	switch {
 	case r.larval:

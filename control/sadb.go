@@ -81,10 +81,11 @@ func (c *Controller) addKeyed(op string, kind EventKind, by Origin, p *SAParams,
 // not known it only makes sure that it can be made.
 func (c *Controller) make(r *record) (err error) {
 	q := &r.keyed.params
-	if q.Direction == DirectionUnknown {
-		q.Direction = c.directionOf(&q.Params)
+	dir := q.Direction
+	if dir == DirectionUnknown {
+		dir = c.directionOf(&q.Params)
 	}
-	switch q.Direction {
+	switch dir {
 	case Inbound:
 		r.in, err = sad.NewInbound(&q.Params)
 		r.window = q.Window

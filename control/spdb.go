@@ -242,6 +242,7 @@ func (c *Controller) addPolicy(p *policy) {
 		e.add = map[uint32]*policy{}
 	}
 	e.add[id] = p
+	c.groups.protects(p.rule, 1)
 	c.seek(p)
 }
 
@@ -270,6 +271,7 @@ func (c *Controller) dropPolicy(p *policy) {
 	delete(e.add, id)
 	e.gone = append(e.gone, id)
 	s.gone = append(s.gone, p)
+	c.groups.protects(p.rule, -1)
 	c.forsake(p)
 }
 
@@ -284,6 +286,9 @@ func (c *Controller) edit(f func()) {
 	})
 	if c.cfg.IPsec.Load().SPD != c.spds.tables { // no SA has changed, nor a binding
 		c.cfg.IPsec.Store(c.spds.tables, c.db.Snapshot())
+	}
+	if c.groups.changed {
+		c.tellGroups()
 	}
 	c.deliver()
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
 	"spigot/control"
 	"spigot/control/host"
+	"spigot/control/kernel"
 	"spigot/pipeline"
 	"spigot/pmd"
 	"spigot/pmd/afxdp"
@@ -157,12 +159,18 @@ func (g *gateway) wrap(q pmd.Port, p int, pool *pmd.Pool) (pmd.Port, error) {
 func (g *gateway) controlPorts() []control.Port {
 	ports := make([]control.Port, len(g.cfg.Ports))
 	for p, port := range g.cfg.Ports {
-		st := g.steerings[p]
+		st, member := g.steerings[p], new(kernel.Member)
+		g.cleanup.add("leave groups", member.Close)
 		ports[p] = control.Port{
 			Name:     port.Name,
 			Side:     port.Side.String(),
 			SetLocal: st.SetLocal,
-			Check:    func() error { return g.mend(st) },
+			SetGroups: func(link int, want control.Groups) error {
+				return errors.Join(
+					st.SetGroups(afxdp.Groups{IPsec: want.IPsec, All: want.All}),
+					member.Set(link, want.Join, want.JoinAll))
+			},
+			Check: func() error { return g.mend(st) },
 		}
 		for _, w := range g.workers {
 			ports[p].Queues = append(ports[p].Queues, w.queues[p]...)

@@ -60,6 +60,9 @@
 //   - "port opaque" and "icmp-type opaque": flows of the packets that do not show
 //     ports, or type and code, above all fragments behind the first one (RFC 4301,
 //     section 7.2). A flow without "port" takes both;
+//   - multicast groups: "esp from S to G" and, for an SA that many senders share,
+//     "esp from any to G", where the replay window, one for all of them, is best
+//     left out; "flow out .. peer G" and "flow in .. local G peer any";
 //   - "icmp-type T" and "icmp-type T code C" on flows of ICMP, in numbers. The flow
 //     that mirrors it has the same type: an echo's reply is a flow of its own;
 //   - "pfp F" on flows, F being src, dst, proto, ports, all or a list of them: what

@@ -109,11 +109,11 @@ func (r *flowRule) option(t token, c *cursor, given once) (err *Error) {
 	switch {
 	case t.is("local"):
 		r.forSA = t
-		r.local, err = c.host("local")
+		r.local, err = c.end("local")
 	case t.is("peer"):
 		r.forSA, r.peerGiven = t, true
 		if r.anyPeer = c.accept("any"); !r.anyPeer {
-			r.peer, err = c.host("peer")
+			r.peer, err = c.end("peer")
 		}
 	case t.is("type"):
 		err = r.kind(c)
@@ -234,8 +234,24 @@ func (r *flowRule) check() *Error {
 	if !r.local.IsZero() && !r.peer.IsZero() && r.local.Is4() != r.peer.Is4() {
 		return errorAt(r.forSA.pos, "local %v and peer %v are of different families: an SA goes between two addresses of one", r.local, r.peer)
 	}
+	if err := r.checkGroups(); err != nil {
+		return err
+	}
 	if r.mirror {
 		r.dirs = []spd.Dir{spd.Out, spd.In}
+	}
+	return nil
+}
+
+// checkGroups says which multicast group cannot be an end of the flow's SA: one
+// is where packets go, and none come from.
+func (r *flowRule) checkGroups() *Error {
+	switch out := !r.mirror && r.dirs[0] == spd.Out; {
+	case r.peer.IsGroup() && !out:
+		return errorAt(r.forSA.pos, "nothing comes from the group %v: write \"flow out\" for what goes to it, "+
+			"and \"flow in .. local %v\" for what others send to it", r.peer, r.peer)
+	case r.local.IsGroup() && (out || r.mirror):
+		return errorAt(r.forSA.pos, "nothing is sent from the group %v: write \"flow in\"", r.local)
 	}
 	return nil
 }
@@ -323,7 +339,7 @@ func (r *flowRule) template(src, dst flow.AddrRange) (spd.Template, *Error) {
 		return t, errorAt(at, "no peer for %v, which is no single host: add \"peer ADDRESS\" or \"peer any\"", remote)
 	}
 	t.Dst = remote.Lo
-	if !canBePeer(t.Dst) {
+	if t.Dst.Netip().IsUnspecified() || t.Dst.IsGroup() && (r.mirror || r.dirs[0] == spd.In) {
 		return t, errorAt(at, "%v cannot be the peer: add \"peer ADDRESS\" or \"peer any\"", t.Dst)
 	}
 	if !t.Src.IsZero() && t.Src.Is4() != t.Dst.Is4() {

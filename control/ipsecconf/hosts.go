@@ -53,6 +53,12 @@ func (c *cursor) hosts(ports bool) (h hosts, err *Error) {
 	return h, nil
 }
 
+// What "any" stands for.
+var (
+	any4 = flow.RangeOf(netip.MustParsePrefix("0.0.0.0/0"))
+	any6 = flow.RangeOf(netip.MustParsePrefix("::/0"))
+)
+
 // addrs reads an address, a prefix, a range, "any", or a list of those.
 func (c *cursor) addrs() (ranges []flow.AddrRange, err *Error) {
 	err = c.list("an address", func() *Error {
@@ -64,7 +70,7 @@ func (c *cursor) addrs() (ranges []flow.AddrRange, err *Error) {
 			return errorAt(c.peek().pos, "translation of addresses, \"(\", is not offered: let the flow name the addresses that packets have")
 		}
 		if t.is("any") {
-			ranges = append(ranges, flow.RangeOf(netip.MustParsePrefix("0.0.0.0/0")), flow.RangeOf(netip.MustParsePrefix("::/0")))
+			ranges = append(ranges, any4, any6)
 			return nil
 		}
 		r, err := c.addrRange(t)
@@ -137,23 +143,33 @@ func prefixOf(t token) (flow.AddrRange, *Error) {
 	return r, nil
 }
 
-// host reads the address of one host for the option what.
-func (c *cursor) host(what string) (flow.Addr, *Error) {
+// end reads the address of an SA's end, a host or a multicast group, for the
+// option what.
+func (c *cursor) end(what string) (flow.Addr, *Error) {
 	t, err := c.text("the address of a host for " + what)
 	if err != nil {
 		return flow.Addr{}, err
 	}
 	a, err := addrOf(t)
-	if err == nil && !canBePeer(a) {
+	if err == nil && a.Netip().IsUnspecified() {
 		err = errorAt(t.pos, "%v is the address of no host: give the one that %s has on the wire", t, what)
 	}
 	return a, err
 }
 
-// canBePeer says whether a can stand in an outer header.
-func canBePeer(a flow.Addr) bool {
-	n := a.Netip()
-	return !n.IsUnspecified() && !n.IsMulticast()
+// host is end where no group can be.
+func (c *cursor) host(what string) (flow.Addr, *Error) {
+	at := c.peek()
+	a, err := c.end(what)
+	if err == nil && a.IsGroup() {
+		err = errorAt(at.pos, "%v is a multicast group: give the address of a host for %s", at, what)
+	}
+	return a, err
+}
+
+// isAny says whether ranges are what "any" stands for.
+func isAny(ranges []flow.AddrRange) bool {
+	return len(ranges) == 2 && ranges[0] == any4 && ranges[1] == any6
 }
 
 // isHost says whether r is one address.

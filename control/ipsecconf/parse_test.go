@@ -83,6 +83,12 @@ func TestFlows(t *testing.T) {
 			"in t.conf:1 10.2.0.1/32 -> 10.1.0.0/16 require 50 tunnel 10.2.0.1 -> ::"}},
 		{"inbound it is the source", "flow in from 10.2.0.1 to 10.1.0.0/16", []string{
 			"in t.conf:1 10.2.0.1/32 -> 10.1.0.0/16 require 50 tunnel 10.2.0.1 -> ::"}},
+		{"groups", "flow out from 10.1.0.0/16 to 239.1.0.0/16 local 192.0.2.1 peer 239.9.9.9\nflow in from 10.1.0.0/16 to 239.1.0.0/16 local 239.9.9.9 peer any\n" +
+			"flow out from fd01::/16 to ff15::1 mode transport\nflow in from fd01::2 to ff15::1 mode transport", []string{
+			"out t.conf:1 10.1.0.0/16 -> 239.1.0.0/16 require 50 tunnel 192.0.2.1 -> 239.9.9.9",
+			"in t.conf:2 10.1.0.0/16 -> 239.1.0.0/16 require 50 tunnel :: -> 239.9.9.9",
+			"out t.conf:3 fd01::/16 -> ff15::1/128 require 50 transport :: -> ff15::1",
+			"in t.conf:4 fd01::2/128 -> ff15::1/128 require 50 transport fd01::2 -> ::"}},
 		{"each host its own", "flow out from 10.1.0.0/16 to { 10.2.0.1 10.2.0.2 }", []string{
 			"out t.conf:1 10.1.0.0/16 -> 10.2.0.1/32 require 50 tunnel :: -> 10.2.0.1",
 			"out t.conf:1 10.1.0.0/16 -> 10.2.0.2/32 require 50 tunnel :: -> 10.2.0.2"}},
@@ -233,6 +239,11 @@ func TestSAs(t *testing.T) {
 			"esp from 192.0.2.1 to 192.0.2.2 spi 300 lookup dst enc aes-256-gcm enckey " + k36 + "\n", []string{
 			`SPI 0x12c proto 50 tunnel 192.0.2.1 -> 192.0.2.2 aes-gcm-16 (keys of 20 and 0 bytes) window 0 by src reqid 0 "t.conf:1"`,
 			`SPI 0x12c proto 50 tunnel 192.0.2.1 -> 192.0.2.2 aes-gcm-16 (keys of 36 and 0 bytes) window 0 reqid 0 "t.conf:2"`}},
+		{"to groups", "esp from 192.0.2.1 to 239.9.9.9 spi 300 lookup src enc null authkey " + k32 + "\nesp from any to 239.9.9.9 spi 300 enc null authkey " + k32 +
+			"\nah from any to ff15::1 spi 300 authkey " + k32, []string{
+			`SPI 0x12c proto 50 tunnel 192.0.2.1 -> 239.9.9.9 null/hmac-sha2-256-128 (keys of 0 and 32 bytes) window 0 by src reqid 0 "t.conf:1"`,
+			`SPI 0x12c proto 50 tunnel :: -> 239.9.9.9 null/hmac-sha2-256-128 (keys of 0 and 32 bytes) window 0 reqid 0 "t.conf:2"`,
+			`SPI 0x12c proto 51 tunnel :: -> ff15::1 /hmac-sha2-256-128 (keys of 0 and 32 bytes) window 0 reqid 0 "t.conf:3"`}},
 		{"by key length", "esp " + from + "spi 300 enc aes-gcm enckey " + k36, []string{
 			`SPI 0x12c proto 50 tunnel 192.0.2.1 -> 192.0.2.2 aes-gcm-16 (keys of 36 and 0 bytes) window 0 reqid 0 "t.conf:1"`}},
 		{"the order of options is free", "esp " + from + "enckey " + k36 + " enc chacha20-poly1305 spi 300", []string{

@@ -78,14 +78,8 @@ func (p *parser) sa(pos Position, proto uint8, c *cursor) *Error {
 	if err != nil {
 		return err
 	}
-	if r.ends[0], err = oneHost(h.src, h.srcPos); err != nil {
+	if err := r.readEnds(&h); err != nil {
 		return err
-	}
-	if r.ends[1], err = oneHost(h.dst, h.dstPos); err != nil {
-		return err
-	}
-	if r.ends[0].Is4() != r.ends[1].Is4() {
-		return errorAt(h.dstPos, "an SA from %v to %v: both ends must be of one family", r.ends[0], r.ends[1])
 	}
 	given := once{}
 	for c.peek().kind != end {
@@ -99,9 +93,29 @@ func (p *parser) sa(pos Position, proto uint8, c *cursor) *Error {
 	return p.addSAs(&r)
 }
 
+// readEnds takes the ends of r from h. To a group many senders may have one SA.
+func (r *saRule) readEnds(h *hosts) (err *Error) {
+	toGroup := len(h.dst) == 1 && h.dst[0].IsGroups()
+	if anySender := toGroup && isAny(h.src); !anySender {
+		if r.ends[0], err = oneHost(h.src, h.srcPos); err != nil {
+			return err
+		}
+	}
+	if r.ends[1], err = oneHost(h.dst, h.dstPos); err != nil || r.ends[0].IsZero() {
+		return err
+	}
+	if r.ends[0].IsGroup() {
+		return errorAt(h.srcPos, "%v is a multicast group, and packets come from hosts: give the sender's address", r.ends[0])
+	}
+	if r.ends[0].Is4() != r.ends[1].Is4() {
+		return errorAt(h.dstPos, "an SA from %v to %v: both ends must be of one family", r.ends[0], r.ends[1])
+	}
+	return nil
+}
+
 // oneHost returns the only address of an SA's end.
 func oneHost(ranges []flow.AddrRange, pos Position) (flow.Addr, *Error) {
-	if len(ranges) != 1 || !isHost(ranges[0]) || !canBePeer(ranges[0].Lo) {
+	if len(ranges) != 1 || !isHost(ranges[0]) || ranges[0].Lo.Netip().IsUnspecified() {
 		return flow.Addr{}, errorAt(pos, "an SA goes from one host to one host: give a single address (networks belong into a flow)")
 	}
 	return ranges[0].Lo, nil
@@ -249,6 +263,9 @@ func (r *saRule) check() *Error {
 		return errorAt(r.align4Pos, "align4 is for ah over IPv4: leave it out")
 	case !r.enc.aead && r.auth == nil:
 		r.auth = named(integrities, defaultIntegrity)
+	}
+	if r.spi[1] != 0 && r.ends[1].IsGroup() {
+		return errorAt(r.spiPos[1], "nothing comes back from the group %v: leave the second SPI out, and give each sender an SA", r.ends[1])
 	}
 	if r.esn && r.replay == 0 {
 		return errorAt(r.esnPos, "esn needs the replay window, which tells the high half of sequence numbers (RFC 4303, A2): add \"replay 64\" or more")
