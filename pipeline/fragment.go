@@ -13,6 +13,7 @@ type cutMode uint8
 
 const (
 	whole     cutMode = iota
+	wasCut            // whole again: its sender has cut it, and so may the gateway
 	cutClear          // it leaves in clear, by a link that is too narrow
 	cutFirst          // before it is sealed: each fragment is a packet of the SA
 	cutSealed         // after it is sealed: the peer puts it together and opens it
@@ -36,7 +37,7 @@ func (w *Worker) cut(b *Burst) {
 	f.start(b.port)
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
-		if p.cut == whole {
+		if p.cut <= wasCut {
 			if !p.giant {
 				continue
 			}
@@ -148,6 +149,9 @@ func (c *cutter) start(packet []byte, mtu int) bool {
 	c.step = (mtu - int(c.headLen)) &^ 7
 	return c.step > 0
 }
+
+// pieces is how many fragments start has found.
+func (c *cutter) pieces() int { return (len(c.packet) - c.body + c.step - 1) / c.step }
 
 func (c *cutter) more() bool { return c.body+c.at < len(c.packet) }
 

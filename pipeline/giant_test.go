@@ -7,6 +7,7 @@ import (
 
 	"spigot/internal/counter"
 	"spigot/internal/fib"
+	"spigot/pipeline"
 	"spigot/sad"
 	"spigot/spd"
 )
@@ -98,10 +99,16 @@ func TestManyGiantsAtOnce(t *testing.T) {
 	out, _ := a.protect(aes128gcm)
 	b.protect(aes128gcm)
 	inner := clearDF(udp4(hostA4, hostB4, 64, 3000))[14:]
+	const buffers = pipeline.MaxBurst / 2
+	b.cfg.Burst = pipeline.MaxBurst
+	var err error
+	if b.w, err = pipeline.New(b.cfg); err != nil {
+		t.Fatal(err)
+	}
 	for round := range 2 {
 		var last [][]byte
-		for k := range uint16(5) {
-			pieces := split(forge(out.Key, out.SPI, mustReserve(t, out), inner, nil, 4), uint16(round)*10+k)
+		for k := range uint16(buffers + 1) {
+			pieces := split(forge(out.Key, out.SPI, mustReserve(t, out), inner, nil, 4), uint16(round)*100+k)
 			for _, f := range pieces[:len(pieces)-1] {
 				b.all(b.wire, b.host, f)
 			}
@@ -112,7 +119,7 @@ func TestManyGiantsAtOnce(t *testing.T) {
 		}
 		before := b.values()
 		b.w.Turn()
-		if got := b.host.Take(); len(got) != 4*3 {
+		if got := b.host.Take(); len(got) != buffers*3 {
 			t.Errorf("%d fragments: %v", len(got), b.drops())
 		}
 		if v := b.values(); v.Drops[counter.Giant]-before.Drops[counter.Giant] != 3 || v.Waiting != 0 {

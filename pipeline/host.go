@@ -32,6 +32,7 @@ func (w *Worker) fromHost() int {
 		}
 	}
 	w.policy(b)
+	w.gather(b)
 	w.route(b)
 	w.seal(b)
 	w.send(b)
@@ -63,7 +64,7 @@ func (w *Worker) toHost(b *Burst, i uint8) {
 	}
 	ip := p.ip()
 	if at+len(ip) > len(m.Data) {
-		b.Drop(i, counter.NoRoom)
+		w.toHostInPieces(b, i)
 		return
 	}
 	m.Len = uint16(at + copy(m.Data[at:], ip))
@@ -73,6 +74,48 @@ func (w *Worker) toHost(b *Burst, i uint8) {
 	}
 	b.end(i, punted, counter.None)
 	w.cfg.Host.Tell.Ring()
+}
+
+// toHostInPieces gives the host packet i, which is longer than a HostPacket and
+// came by an SA, in fragments: all, or none if there is no room for all.
+func (w *Worker) toHostInPieces(b *Burst, i uint8) {
+	var c cutter
+	m, got := &w.hostMsg[0], w.cfg.Host.Got
+	if !c.start(b.pkts[i].ip(), len(m.Data)) {
+		b.Drop(i, counter.NoRoom)
+		return
+	}
+	if got.Cap()-got.Len() < c.pieces() {
+		b.Drop(i, counter.HostFull)
+		return
+	}
+	w.fragmentID++
+	for c.id = w.fragmentID; c.more(); {
+		m.Port, m.Len = fib.Secured, uint16(c.next(m.Data[:]))
+		got.Push(w.hostMsg)
+	}
+	b.end(i, punted, counter.None)
+	w.cfg.Host.Tell.Ring()
+}
+
+// gather puts fragments that the host sends together where their SA is in
+// transport mode, which is about whole datagrams (RFC 4303, sections 3.1.1 and
+// 3.3.4). What has been sealed is cut instead.
+func (w *Worker) gather(b *Burst) {
+	for _, i := range b.Live() {
+		p := &b.pkts[i]
+		sa := p.out
+		if sa != nil && sa.Bundle != nil {
+			sa = sa.Bundle[0]
+		}
+		if sa == nil || sa.Tunnel || !p.info.Fragment {
+			continue
+		}
+		f := p.fragment()
+		if w.together(b, i, &f) {
+			p.cut = wasCut
+		}
+	}
 }
 
 // fill makes ip, copied, the packet.

@@ -19,9 +19,12 @@ type host struct {
 	out *sad.Outbound
 }
 
-// newHost returns gateway side with an SA pair for all four combinations of nets
+// newHost returns gateway side with a tunnel for all four combinations of nets
 // and gateways, and rings of that many packets.
-func newHost(t testing.TB, side byte, slots int) *host {
+func newHost(t testing.TB, side byte, slots int) *host { return newHostOf(t, side, slots, aes128gcm) }
+
+// newHostOf is newHost with the SA pair of tn.
+func newHostOf(t testing.TB, side byte, slots int, tn tunnel) *host {
 	t.Helper()
 	h := &host{lone: newLone(t, side)}
 	wake, err := ring.NewBell()
@@ -40,7 +43,7 @@ func newHost(t testing.TB, side byte, slots int) *host {
 		t.Fatal(err)
 	}
 	var in *sad.Inbound
-	h.out, in = h.protect(aes128gcm)
+	h.out, in = h.protect(tn)
 	ends := [][2]netip.Prefix{
 		{one(gwA4), one(gwB4)}, {one(gwA4), netB4}, {netA4, one(gwB4)},
 		{one(gwA6), one(gwB6)}, {one(gwA6), netB6}, {netA6, one(gwB6)},
@@ -50,8 +53,8 @@ func newHost(t testing.TB, side byte, slots int) *host {
 		if side == 'b' {
 			sel = sel.Mirrored()
 		}
-		id := h.addPolicy(spd.Policy{Dir: spd.Out, Sel: sel, Action: spd.Protect, Template: templateOf(h.out.Src, h.out.Dst)})
-		h.addPolicy(spd.Policy{Dir: spd.In, Sel: sel.Mirrored(), Action: spd.Protect, Template: templateOf(in.Src, in.Dst)})
+		id := h.addPolicy(spd.Policy{Dir: spd.Out, Sel: sel, Action: spd.Protect, Template: naming(&h.out.SA)})
+		h.addPolicy(spd.Policy{Dir: spd.In, Sel: sel.Mirrored(), Action: spd.Protect, Template: naming(&in.SA)})
 		if err := h.db.Bind(id, h.out); err != nil {
 			t.Fatal(err)
 		}

@@ -41,6 +41,8 @@ func (w *Worker) tooBig(b *Burst, i uint8, mtu int) bool {
 	p := &b.pkts[i]
 	least := p.leastMTU()
 	switch {
+	case p.cut == wasCut:
+		p.cut = cutSealed
 	case p.out == nil && !p.hasDF():
 		p.cut = cutClear
 	case p.out == nil:

@@ -33,17 +33,24 @@ func (w *Worker) rejoin(b *Burst, i uint8) {
 	default:
 		return
 	}
-	done, r := w.reassembler.add(&f, time.Since(w.born))
-	switch {
-	case r != counter.None:
-		b.Drop(i, r)
-	case done == 0:
+	w.together(b, i, &f)
+}
+
+// together makes of packet i, which is f, the datagram that it completes and is true
+// then. Else it has ended the packet.
+func (w *Worker) together(b *Burst, i uint8, f *fragment) bool {
+	done, r := w.reassembler.add(f, time.Since(w.born))
+	if r == counter.None && done == 0 {
 		b.end(i, parted, counter.None)
-	default:
-		if r = w.whole(b, p, done); r != counter.None {
-			b.Drop(i, r)
-		}
+		return false
 	}
+	if r == counter.None {
+		r = w.whole(b, &b.pkts[i], done)
+	}
+	if r != counter.None {
+		b.Drop(i, r)
+	}
+	return r == counter.None
 }
 
 // l3Off is where the worker puts an IP header in a chunk.
@@ -70,7 +77,7 @@ func (w *Worker) whole(b *Burst, p *packet, done uint16) counter.Reason {
 // A packet that is too long for a frame lies in one of the worker's buffers while
 // its burst lasts. What is in it has to be small, or to be cut, to leave.
 const (
-	maxGiants = 4 // at once
+	maxGiants = MaxBurst / 2 // at once: each is two fragments at least
 	giantSize = l3Off + maxPacket + sealTail
 )
 
