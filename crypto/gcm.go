@@ -98,8 +98,14 @@ func (e *Engine) runGCM(jobs []Job, seal bool) []Job {
 			return nil
 		}
 	}
+	large := largeGCM(jobs, s, seal)
+	if large == len(jobs) {
+		f.any(&jobs[0], &e.gcm.all.jobs[0], large)
+		return nil
+	}
 	var n gcmCounts
-	for i := range jobs {
+	n[gcmAny] = copy(e.gcm.of[gcmAny].jobs[:], e.gcm.all.jobs[:large])
+	for i := large; i < len(jobs); i++ {
 		j := &jobs[i]
 		if !j.fitsSuite(s) {
 			return jobs
@@ -111,6 +117,18 @@ func (e *Engine) runGCM(jobs []Job, seal bool) []Job {
 	}
 	e.gcm.run(f, jobs, n, s)
 	return nil
+}
+
+// largeGCM counts the jobs before the first that has a small packet or does not
+// fit s. They need no sorting; to seal, they get their IV.
+func largeGCM(jobs []Job, s *Suite, seal bool) (n int) {
+	for n < len(jobs) && gcmSize(len(jobs[n].Pkt)) == gcmAny && jobs[n].fitsSuite(s) {
+		if seal {
+			jobs[n].putIV()
+		}
+		n++
+	}
+	return n
 }
 
 // allOfSize guesses from some of the jobs whether all packets are of one size:
