@@ -137,6 +137,47 @@ func TestGCMBatches(t *testing.T) {
 	})
 }
 
+// A kernel works at a packet's end and at the next one's start at once: packets of
+// every length equal the oracle behind a long one and before one, each with a key
+// of its own, and in whatever order the three are.
+func TestGCMNeighbours(t *testing.T) {
+	eachTier(t, `^aes-gcm-16-\d+$`, func(t *testing.T, s *Suite) {
+		e, rng := NewEngine(), newRand()
+		var keys [3]*Key
+		var oracles [len(keys)]oracle
+		for i := range keys {
+			keys[i], oracles[i] = randomKey(s, rng)
+		}
+		for n := 4; n <= 2200; n += 4 {
+			lengths := [...]int{4 + rng.IntN(4200)&^3, n, 132 + rng.IntN(1500)&^3}
+			rng.Shuffle(len(lengths), func(i, j int) { lengths[i], lengths[j] = lengths[j], lengths[i] })
+			jobs, want, bodies := make([]Job, len(keys)), make([][]byte, len(keys)), make([][]byte, len(keys))
+			for i, length := range lengths {
+				raw := randomBytes(rng, 8+8+length+16)
+				jobs[i] = Job{Key: keys[i], Pkt: raw, SeqHi: rng.Uint32(), ESN: rng.IntN(2) == 0}
+				bodies[i] = bytes.Clone(raw[16 : 16+length])
+				want[i] = oracles[i].seal(raw[:8], bodies[i], jobs[i].SeqHi, jobs[i].ESN)
+			}
+			e.Seal(jobs)
+			for i, j := range jobs {
+				if !j.OK || !bytes.Equal(j.Pkt, want[i]) {
+					t.Fatalf("seal of %v bytes: packet %d is wrong, OK %v", lengths, i, j.OK)
+				}
+			}
+			bad := rng.IntN(2 * len(jobs)) // one of them is forged, or none
+			if bad < len(jobs) {
+				jobs[bad].Pkt[rng.IntN(len(jobs[bad].Pkt))] ^= 1 << rng.IntN(8)
+			}
+			e.Open(jobs)
+			for i, j := range jobs {
+				if j.OK == (i == bad) || i != bad && !bytes.Equal(j.Pkt[16:16+lengths[i]], bodies[i]) {
+					t.Fatalf("open of %v bytes, forged %d: packet %d is wrong, OK %v", lengths, bad, i, j.OK)
+				}
+			}
+		}
+	})
+}
+
 // A batch of small packets of one size is what a kernel takes without a look
 // from Go: at each size it equals the oracle, and where one job of it is unfit in
 // any way, that one is refused and left as it is, and no other.

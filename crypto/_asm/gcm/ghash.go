@@ -44,6 +44,8 @@ func newProduct(low, mid, high reg.VecPhysical, free ...reg.VecPhysical) *produc
 	return &product{low: sum{reg: low}, mid: sum{reg: mid}, high: sum{reg: high}, free: free}
 }
 
+func (p *product) sums() [3]*sum { return [3]*sum{&p.low, &p.mid, &p.high} }
+
 func (p *product) take() reg.VecPhysical {
 	t := p.free[0]
 	p.free = p.free[1:]
@@ -75,30 +77,45 @@ func (p *product) gather(s *sum, to reg.VecPhysical) (list []step) {
 	return list
 }
 
-// middle multiplies the sums of the halves of x and of the power at y.
-func (p *product) middle(x reg.VecPhysical, y operand.Op) (list []step) {
+// factor is a power or powers of H: where they are, and the sums of their halves
+// if those are anywhere.
+type factor struct {
+	at, sums operand.Op
+	made     bool // the sums are there; else they are to be made, and to be left there
+}
+
+// middle multiplies the sums of the halves of x and of the power y.
+func (p *product) middle(x reg.VecPhysical, y factor) (list []step) {
+	add := func(f step) { list = append(list, f) }
 	to := p.mid.reg
 	if p.mid.begun {
 		to = p.take()
 	}
+	if y.made {
+		add(func() { VPSHUFD(operand.U8(0x4e), x, to) })
+		add(func() { VPXORQ(x, to, to) })
+		add(func() { VPCLMULQDQ(operand.U8(0x00), y.sums, to, to) })
+		return append(list, p.gather(&p.mid, to)...)
+	}
 	t := p.take()
-	list = append(list,
-		func() { VPSHUFD(operand.U8(0x4e), y, to) },
-		func() { VPSHUFD(operand.U8(0x4e), x, t) },
-		func() { VPXORQ(y, to, to) },
-		func() { VPXORQ(x, t, t) },
-		func() { VPCLMULQDQ(operand.U8(0x00), to, t, to) },
-	)
+	add(func() { VPSHUFD(operand.U8(0x4e), y.at, to) })
+	add(func() { VPSHUFD(operand.U8(0x4e), x, t) })
+	add(func() { VPXORQ(y.at, to, to) })
+	add(func() { VPXORQ(x, t, t) })
+	if y.sums != nil {
+		add(func() { VMOVDQU64(to, y.sums) })
+	}
+	add(func() { VPCLMULQDQ(operand.U8(0x00), to, t, to) })
 	p.free = append(p.free, t)
 	return append(list, p.gather(&p.mid, to)...)
 }
 
-// add multiplies x by the power or powers at y. What is pending is taken in
-// first, for its registers.
-func (p *product) add(x reg.VecPhysical, y operand.Op) (list []step) {
+// add multiplies x by the power or powers y. What is pending is taken in first,
+// for its registers.
+func (p *product) add(x reg.VecPhysical, y factor) (list []step) {
 	outer := func() {
-		list = append(list, p.multiply(&p.low, 0x00, x, y)...)
-		list = append(list, p.multiply(&p.high, 0x11, x, y)...)
+		list = append(list, p.multiply(&p.low, 0x00, x, y.at)...)
+		list = append(list, p.multiply(&p.high, 0x11, x, y.at)...)
 	}
 	if p.low.pending != nil {
 		outer()
@@ -130,7 +147,7 @@ func (p *product) schoolbook(x reg.VecPhysical, y operand.Op) []step {
 
 // flush adds what is pending.
 func (p *product) flush() (list []step) {
-	for _, s := range []*sum{&p.low, &p.mid, &p.high} {
+	for _, s := range p.sums() {
 		if pending := s.pending; pending != nil {
 			list = append(list, func() { VPXORQ(pending, s.reg, s.reg) })
 			p.free = append(p.free, pending)

@@ -22,14 +22,18 @@ type stream struct {
 	cipher  [flight]reg.VecPhysical // the last group's ciphertext for GHASH, bytes reversed
 	sum     *product                // of the last group
 	spare   []reg.VecPhysical       // what sum may use besides
+	wait    int                     // how many rounds of a group hash lets pass: to seal, it waits for the text of the last
 	counter [2]reg.VecPhysical      // what the counters' low bytes are added to: the others, the fourth register of a group
 	lengths reg.VecPhysical
 	mask    reg.VecPhysical // E(K, J0), which masks the tag
 	t       reg.VecPhysical
-	esns    []string // what begins out of line
+
+	esns, carries []string // what begins out of line
 
 	// Of a packet whose end is woven into the next's first group.
 	lastPower, tagAt, ended operand.Mem
+	// Room for kept sums of the powers' halves, with what aligns them.
+	kept operand.Mem
 }
 
 // Masks of the packet's last register: its bytes, and the lane for the lengths.
@@ -46,7 +50,10 @@ func stream512(seal bool, rounds int) {
 		cipher:  [flight]reg.VecPhysical{reg.Z4, reg.Z5, reg.Z6, reg.Z7},
 		sum:     newProduct(reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z31),
 		counter: [2]reg.VecPhysical{reg.Z13, reg.Z14}, lengths: reg.Z15, mask: reg.Z16,
-		t: reg.Z11,
+		t: reg.Z11, wait: 1,
+	}
+	if seal {
+		s.wait = 5
 	}
 	for r := range rounds + 1 {
 		s.keys = append(s.keys, []reg.VecPhysical{
@@ -55,7 +62,7 @@ func stream512(seal bool, rounds int) {
 		}[r])
 	}
 	s.spare = s.sum.free
-	for _, sum := range []*sum{&s.sum.low, &s.sum.mid, &s.sum.high} {
+	for _, sum := range s.sum.sums() {
 		sum.begun = true
 	}
 	TEXT(s.name, 4, "func(jobs *byte, group *byte, n int)") // NOSPLIT
@@ -63,17 +70,20 @@ func stream512(seal bool, rounds int) {
 	Load(Param("group"), group)
 	Load(Param("n"), left)
 	masks()
-	local := AllocLocal(8 * 3)
-	s.lastPower, s.tagAt, s.ended = local, local.Offset(8), local.Offset(16)
+	local := AllocLocal(8*3 + keptLen)
+	s.lastPower, s.tagAt, s.ended, s.kept = local, local.Offset(8), local.Offset(16), local.Offset(24)
 	Label("packet")
 	s.begin("first")
 	s.clear()
 	s.crypt()
 	s.end()
+	s.wipe()
 	VZEROUPPER()
 	RET()
 	s.onward()
-	s.carry()
+	for _, name := range s.carries {
+		s.carry(name)
+	}
 	for _, name := range s.esns {
 		s.esn(name)
 	}
@@ -150,45 +160,85 @@ func (s *stream) crypt() {
 	s.dispatch("only")
 	for n := 1; n <= flight; n++ {
 		Label(label("only%d", n))
-		emit(s.encrypt(n, true))
-		emit(s.text(n, true, true))
+		emit(s.first(n))
+		s.firstText(n, true)
 		JMP(operand.LabelRef(label("tag%d", n)))
 	}
 
 	Label("long")
-	emit(s.encrypt(flight, true))
+	emit(s.first(flight))
 	Label("begun")
-	emit(s.text(flight, true, false))
-	JMP(operand.LabelRef("check"))
-	Label("loop")
-	s.stitch(flight)
-	emit(s.text(flight, false, false))
-	s.next("check")
+	s.firstText(flight, false)
+	s.keepRest()
+	JMP(operand.LabelRef("afterkeep"))
+	s.groups("keep", keep, "keep")
+	s.groups("find", find, "find")
+	Label("newpowers")
+	stretch("powersreduce")
+	Label("powersreduce")
+	CMPQ(count, operand.U8(flight))
+	JBE(operand.LabelRef("reducelast"))
+	s.groups("reducenext", reduce, "find")
+	Label("reducelast")
+	s.dispatch("reduce")
+
+	for n := 1; n <= flight; n++ {
+		Label(label("last%d", n))
+		s.group(n, true, forget)
+		s.atEnd("fold")
+		JMP(operand.LabelRef(label("tag%d", n)))
+		Label(label("reduce%d", n))
+		s.group(n, true, reduce)
+		Label(label("tag%d", n))
+		s.tag(n)
+	}
+	Label("fold")
+	emit(s.reduce())
+	s.clear()
+	stretch("powersfold")
+	Label("powersfold")
+	s.dispatch("tag")
+}
+
+// groups takes whole groups. Where the stretch of powers ends, it goes on at
+// newpowers; if more than a group is left, at next.
+func (s *stream) groups(name string, how hashing, next string) {
+	Label(name)
+	s.group(flight, false, how)
+	Label("after" + name)
+	s.advance(name)
+	if how != reduce { // a stretch of more than a group has just begun
+		s.atEnd("newpowers")
+	}
+	CMPQ(count, operand.U8(flight))
+	JA(operand.LabelRef(next))
+	s.dispatch("last")
+}
+
+// atEnd goes on at name if the stretch of powers has ended.
+func (s *stream) atEnd(name string) {
+	LEAQ(mem(key, keyPowers+blockLen*powers), reg.RCX)
+	CMPQ(powerP, reg.RCX)
+	JEQ(operand.LabelRef(name))
+}
+
+// advance goes on to the next group.
+func (s *stream) advance(name string) {
 	ADDQ(operand.U32(flight*vecLen), ptr)
 	ADDQ(operand.U32(flight*vecLen), low)
 	LEAQ(counters.Offset(blockLen*(256-4*flight)), reg.RCX)
 	CMPQ(low, reg.RCX)
-	JAE(operand.LabelRef("carry"))
-	Label("carried")
+	JAE(operand.LabelRef("carry" + name))
+	Label("carried" + name)
+	s.carries = append(s.carries, name)
 	SUBQ(operand.U8(flight), count)
-	CMPQ(count, operand.U8(flight))
-	JA(operand.LabelRef("loop"))
-
-	s.dispatch("last")
-	for n := 1; n <= flight; n++ {
-		Label(label("last%d", n))
-		s.stitch(n)
-		emit(s.text(n, false, true))
-		s.next(label("tag%d", n))
-		s.tag(n)
-	}
 }
 
 // carry is taken before each of the two groups about a carry into the upper
 // bytes of the counter: only the last block of the first has it.
-func (s *stream) carry() {
-	change, lanes := reg.RCX, reg.RAX
-	Label("carry")
+func (s *stream) carry(name string) {
+	change, lanes := reg.RCX, keptAt // which is found again
+	Label("carry" + name)
 	MOVL(carry.As32(), change.As32())
 	LEAL(mem(carry, 256), lanes.As32())
 	BSWAPL(change.As32())
@@ -196,13 +246,13 @@ func (s *stream) carry() {
 	XORL(lanes.As32(), change.As32())
 	LEAQ(counters.Offset(blockLen*256), lanes)
 	CMPQ(low, lanes)
-	JE(operand.LabelRef("all"))
+	JE(operand.LabelRef("all" + name))
 	MOVL(operand.U32(0x8000), lanes.As32())
 	KMOVW(lanes.As32(), carryK)
 	VPBROADCASTD_Z(change.As32(), carryK, s.t)
 	VPXORQ(s.t, s.counter[0], s.counter[1])
-	JMP(operand.LabelRef("carried"))
-	Label("all")
+	JMP(operand.LabelRef("found" + name))
+	Label("all" + name)
 	MOVL(operand.U32(0x8888), lanes.As32())
 	KMOVW(lanes.As32(), carryK)
 	VPBROADCASTD_Z(change.As32(), carryK, s.t)
@@ -210,7 +260,9 @@ func (s *stream) carry() {
 	VMOVDQA64(s.counter[0], s.counter[1])
 	ADDL(operand.U32(256), carry.As32())
 	LEAQ(counters, low)
-	JMP(operand.LabelRef("carried"))
+	Label("found" + name)
+	s.findKept()
+	JMP(operand.LabelRef("carried" + name))
 }
 
 // dispatch jumps by count, 1 to 4.
@@ -223,70 +275,71 @@ func (s *stream) dispatch(prefix string) {
 	JMP(operand.LabelRef(prefix + "4"))
 }
 
-// encrypt makes n registers of key stream. For the packet's first it loads the
-// round keys on the way.
-func (s *stream) encrypt(n int, isFirst bool) (list []step) {
-	add := func(f step) { list = append(list, f) }
-	for i, a := range s.aes[:n] {
-		add(func() { VPXORQ(mem(low, vecLen*i), s.counter[i/(flight-1)], a) })
+// first makes n registers of key stream, and loads the round keys on the way.
+func (s *stream) first(n int) (list []step) {
+	for i := range n {
+		list = append(list, s.encrypt(i)[0])
 	}
 	for r := 1; r <= s.rounds; r++ {
-		k, round := s.keys[r], VAESENC
-		if r == s.rounds {
-			round = VAESENCLAST
-		}
-		if isFirst {
-			add(func() { VBROADCASTI32X4(roundKey(key, r), k) })
-		}
-		for _, a := range s.aes[:n] {
-			add(func() { round(k, a, a) })
+		list = append(list, func() { VBROADCASTI32X4(roundKey(key, r), s.keys[r]) })
+		for i := range n {
+			list = append(list, s.encrypt(i)[r])
 		}
 	}
 	return list
 }
 
-// text adds the key stream to n registers of the packet, and puts the
-// ciphertext into cipher. In the packet's first group block 0 is no text, in
-// its last the last register may be short.
-func (s *stream) text(n int, isFirst, isLast bool) (list []step) {
-	add := func(f step) { list = append(list, f) }
-	for i, a := range s.aes[:n] {
-		c, at, short := s.cipher[i], mem(ptr, vecLen*i), isLast && i == n-1
-		header := isFirst && i == 0
-		if header {
-			add(func() { VMOVDQA64(a.AsX(), s.mask.AsX()) })
-		}
+// firstText takes the text of those.
+func (s *stream) firstText(n int, isLast bool) {
+	for i := range n {
+		s.text(i, i == 0, isLast && i == n-1)
+	}
+	s.aad(n, isLast)
+}
+
+// encrypt makes register i of key stream: its counters, and a step a round.
+func (s *stream) encrypt(i int) (list []step) {
+	a := s.aes[i]
+	list = append(list, func() { VPXORQ(mem(low, vecLen*i), s.counter[i/(flight-1)], a) })
+	for r := 1; r < s.rounds; r++ {
+		list = append(list, func() { VAESENC(s.keys[r], a, a) })
+	}
+	return append(list, func() { VAESENCLAST(s.keys[s.rounds], a, a) })
+}
+
+// text adds the key stream to register i of a group, and puts the ciphertext
+// into cipher. With the header, block 0 is no text; the last register is short.
+func (s *stream) text(i int, header, short bool) {
+	a, c, at := s.aes[i], s.cipher[i], mem(ptr, vecLen*i)
+	if header {
+		VMOVDQA64(a.AsX(), s.mask.AsX())
+	}
+	if short {
+		VMOVDQU8_Z(at, bytesK, c)
+	} else {
+		VMOVDQU64(at, c)
+	}
+	VPXORQ(c, a, a)
+	if header {
+		VINSERTI64X2(operand.U8(0), c.AsX(), a, a)
+	}
+	if short {
+		VMOVDQU8(a, bytesK, at)
+	} else {
+		VMOVDQU64(a, at)
+	}
+	from := c
+	if s.seal {
+		from = a
 		if short {
-			add(func() { VMOVDQU8_Z(at, bytesK, c) })
-		} else {
-			add(func() { VMOVDQU64(at, c) })
-		}
-		add(func() { VPXORQ(c, a, a) })
-		if header {
-			add(func() { VINSERTI64X2(operand.U8(0), c.AsX(), a, a) })
-		}
-		if short {
-			add(func() { VMOVDQU8(a, bytesK, at) })
-		} else {
-			add(func() { VMOVDQU64(a, at) })
-		}
-		from := c
-		if s.seal {
-			from = a
-			if short {
-				add(func() { VMOVDQU8_Z(a, bytesK, a) })
-			}
-		}
-		if header {
-			add(func() { VPSHUFB_Z(reverse, from, aadK, c) })
-		} else {
-			add(func() { VPSHUFB(reverse, from, c) })
+			VMOVDQU8_Z(a, bytesK, a)
 		}
 	}
-	if isFirst {
-		add(func() { s.aad(n, isLast) })
+	if header {
+		VPSHUFB_Z(reverse, from, aadK, c)
+	} else {
+		VPSHUFB(reverse, from, c)
 	}
-	return list
 }
 
 // aad goes the way about by esn if it must.
@@ -298,58 +351,13 @@ func (s *stream) aad(n int, isLast bool) {
 	s.esns = append(s.esns, name)
 }
 
-// hash multiplies registers of ciphertext by the powers at p, and adds up.
-func (s *stream) hash(ciphers []reg.VecPhysical, p reg.Register) (list []step) {
-	for i, c := range ciphers {
-		list = append(list, s.sum.add(c, mem(p, vecLen*i))...)
-		s.sum.free = append(s.sum.free, c)
-	}
-	list = append(list, s.sum.flush()...)
-	s.sum.free = s.spare
-	return list
-}
-
-// clear makes the sum zero.
-func (s *stream) clear() {
-	for _, r := range []reg.VecPhysical{s.sum.low.reg, s.sum.mid.reg, s.sum.high.reg} {
-		VPXORQ(r, r, r)
-	}
-}
-
-// stitch weaves the last group's hash into n registers' AES. To seal, it begins
-// later, because it waits for that group's text.
-func (s *stream) stitch(n int) {
-	const late = 5 // steps a register: the counter and four rounds
-	steps := s.encrypt(n, false)
-	if s.seal {
-		emit(steps[:late*n])
-		steps = steps[late*n:]
-	}
-	weave(steps, s.hash(s.cipher[:], powerP))
-}
-
-// next takes the powers on by a group. Where they end, the sum is reduced and
-// added to the next group.
-func (s *stream) next(name string) {
-	ADDQ(operand.U32(flight*vecLen), powerP)
-	LEAQ(mem(key, keyPowers+blockLen*powers), reg.RAX)
-	CMPQ(powerP, reg.RAX)
-	JNE(operand.LabelRef(name))
-	emit(s.sum.reduce())
-	emit(fold(s.sum.high.reg, s.t))
-	VPXORQ(s.sum.high.reg, s.cipher[0], s.cipher[0])
-	s.clear()
-	stretch(name)
-	Label(name)
-}
-
 // tag takes in all but the last of the packet's last n registers, and puts that
 // one, with the lengths if it has room, where end expects it.
 func (s *stream) tag(n int) {
 	last := s.cipher[n-1]
 	VSHUFI64X2(operand.U8(0), s.lengths, s.lengths, lastK, last)
 	if n > 1 {
-		emit(s.hash(s.cipher[:n-1], powerP))
+		emit(s.hash(n-1, powerP, forget))
 		ADDQ(operand.U32(vecLen*(n-1)), powerP)
 		VMOVDQA64(last, s.cipher[0])
 	}
@@ -370,11 +378,11 @@ func (s *stream) end() {
 
 	Label("alone")
 	p := s.sum
-	emit(s.hash(s.cipher[:1], powerP))
+	emit(s.hash(1, powerP, forget))
 	KTESTW(lastK, lastK)
 	JNE(operand.LabelRef("reduce"))
 	own := newProduct(s.aes[0], s.aes[1], s.aes[2], s.aes[3])
-	emit(own.add(s.lengths, power(1))) // the other three powers are multiplied by zero
+	emit(own.add(s.lengths, factor{at: power(1)})) // the other three powers are multiplied by zero
 	emit(own.flush())
 	VPXORQ(own.low.reg, p.low.reg, p.low.reg)
 	VPXORQ(own.mid.reg, p.mid.reg, p.mid.reg)
@@ -396,9 +404,9 @@ func (s *stream) onward() {
 	DECQ(left)
 	s.begin("next")
 	MOVQ(s.lastPower, reg.RAX)
-	ends := append(s.hash(s.cipher[:1], reg.RAX), s.sum.reduce()...)
+	ends := append(s.hash(1, reg.RAX, forget), s.sum.reduce()...)
 	ends = append(append(ends, fold(s.sum.high.reg, s.t)...), s.verdict(s.tagAt, s.ended)...)
-	weave(s.encrypt(flight, true), ends)
+	weave(s.first(flight), ends)
 	s.clear()
 	JMP(operand.LabelRef("begun"))
 }
