@@ -167,6 +167,13 @@ func (c *Controller) forgetUnheard(i *Interest) {
 	}
 }
 
+// askedFor returns what q asks for, its time being that of the wall clock.
+func (c *Controller) askedFor(q *asked) Acquire {
+	a := q.acquire
+	a.Time = c.clock.wall(a.Time)
+	return a
+}
+
 // Acquire returns the acquire of that number, if it is neither answered nor
 // older than 30 seconds.
 func (k *Keying) Acquire(seq uint32) (Acquire, bool) {
@@ -174,7 +181,7 @@ func (k *Keying) Acquire(seq uint32) (Acquire, bool) {
 	if q == nil {
 		return Acquire{}, false
 	}
-	return q.acquire, true
+	return k.c.askedFor(q), true
 }
 
 // Acquires returns those that are neither answered nor older than 30 seconds,
@@ -182,7 +189,7 @@ func (k *Keying) Acquire(seq uint32) (Acquire, bool) {
 func (k *Keying) Acquires() []Acquire {
 	all := make([]Acquire, 0, len(k.c.asks.bySeq))
 	for _, q := range k.c.asks.bySeq {
-		all = append(all, q.acquire)
+		all = append(all, k.c.askedFor(q))
 	}
 	slices.SortFunc(all, func(a, b Acquire) int { return cmp.Compare(a.Seq, b.Seq) })
 	return all

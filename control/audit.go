@@ -31,7 +31,7 @@ func (c *Controller) audit(p *fib.Punt, now time.Time) {
 	}
 	t.number++
 	a := AuditInfo{
-		Number: t.number, Time: now, Reason: p.Reason.String(), SPI: p.SPI, Seq: p.Seq,
+		Number: t.number, Time: now.Add(-c.clock.slept), Reason: p.Reason.String(), SPI: p.SPI, Seq: p.Seq,
 		Src: p.Via.String(), Dst: p.Dst.String(), Flow: p.Flow.String(), FlowLabel: p.Label, Unseen: t.unseen,
 	}
 	t.unseen = 0

@@ -110,6 +110,7 @@ type Config struct {
 type Controller struct {
 	cfg   Config
 	log   *slog.Logger
+	clock clock
 	start time.Time
 
 	mu       sync.Mutex // held by whoever is in the thread of control
@@ -192,7 +193,7 @@ func New(cfg Config) (*Controller, error) {
 	c := &Controller{
 		cfg:   cfg,
 		log:   cfg.Log,
-		start: time.Now(),
+		clock: newClock(),
 		sas:   records{byID: map[SAID]*record{}},
 		offers: offers{
 			wants: map[wanted]*want{}, stale: map[*want]bool{},
@@ -222,6 +223,7 @@ func New(cfg Config) (*Controller, error) {
 	for i := range c.answers {
 		c.answers[i] = answers{bucket{rate: ttlRate, burst: ttlRate}, bucket{rate: tooBigRate, burst: tooBigRate}}
 	}
+	c.start = c.clock.now()
 	c.newSecret()
 	c.db = sad.NewDB(cfg.Epochs, func(s *sad.Snapshot) { cfg.IPsec.Store(c.spds.tables, s) })
 	cfg.FIB.Store(fib.Build(&fib.Config{}))
@@ -241,11 +243,14 @@ func (c *Controller) Run(ctx context.Context) error {
 			return nil
 		case v := <-c.cfg.Mirror.Updates():
 			c.Do(func() { c.adopt(v) })
-		case now := <-chores.C:
-			c.Do(func() { c.chores(now) })
-		case now := <-poll.C:
+		case <-chores.C:
+			c.Do(func() {
+				c.clock.look()
+				c.chores(c.clock.now())
+			})
+		case <-poll.C:
 			busy := false
-			c.Do(func() { busy = c.poll(now) })
+			c.Do(func() { busy = c.poll(c.clock.now()) })
 			if wait = min(2*wait, pollIdle); busy {
 				wait = pollBusy
 			}

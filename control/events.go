@@ -188,7 +188,7 @@ func (c *Controller) tellSA(kind EventKind, by Origin, r *record) {
 	if !c.heard(kind, r.id.Proto) {
 		return
 	}
-	v := r.view(false)
+	v := c.viewOf(r, false)
 	c.tellEvent(Event{Kind: kind, By: by, SA: &v})
 }
 

@@ -49,14 +49,14 @@ func (k *Keying) GetSPI(by Origin, q GetSPIRequest) (SA, error) {
 	}
 	c.narrow(Origin{Seq: cmp.Or(q.Acquire, by.Seq)}, &p, nil)
 	r := &record{
-		id: id, larval: true, added: time.Now(),
+		id: id, larval: true, added: c.clock.now(),
 		keyed: &keyed{params: p, owner: by, acquire: q.Acquire},
 	}
 	c.sas.add(r)
 	c.larvals++
 	c.db.Expect(id.SPI, id.Dst, id.Proto)
 	c.tellSA(EventSPI, by, r)
-	return r.view(false), nil
+	return c.viewOf(r, false), nil
 }
 
 // drawSPI finds an SPI that no SA has.

@@ -172,7 +172,7 @@ func (c *Controller) tell(r *record, hard bool, reason string) {
 		c.log.Info("SA wants to be replaced", "sa", r.sa(), "by", reason, "name", r.name)
 	}
 	if c.heard(EventExpire, r.id.Proto) {
-		v := r.view(false)
+		v := c.viewOf(r, false)
 		c.tellEvent(Event{Kind: EventExpire, SA: &v, Hard: hard, Reason: reason})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"time"
 
 	"spigot/control/ipsecconf"
 	"spigot/sad"
@@ -133,7 +132,7 @@ func (c *Controller) draftPolicies(d *draft, rules []*spd.Policy) error {
 		q := *p
 		q.Static = true
 		key := written(&q)
-		created := time.Now()
+		created := c.clock.now()
 		if old := have[key]; len(old) > 0 {
 			q.ID, created, have[key] = old[0].rule.ID, old[0].created, old[1:]
 		} else {

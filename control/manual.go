@@ -70,18 +70,18 @@ func (c *Controller) newManual(p *sad.Params, d digest) (*manual, error) {
 		m.key = c.mac(key)
 	}
 	dir := c.directionOf(p)
-	if err := m.make(dir); err != nil {
+	if err := m.make(dir, c.clock.now()); err != nil {
 		m.wipe()
 		return nil, err
 	}
 	return m, nil
 }
 
-// make makes the SA for dir and wipes the keys; for a direction that is not
-// known yet it tries both and keeps the keys, as for one that can change: see
-// Controller.turn.
-func (m *manual) make(dir Direction) error {
-	r := &record{id: idOfParams(&m.params), manual: m, added: time.Now()}
+// make makes the SA for dir, added now, and wipes the keys; for a direction that
+// is not known yet it tries both and keeps the keys, as for one that can change:
+// see Controller.turn.
+func (m *manual) make(dir Direction, now time.Time) error {
+	r := &record{id: idOfParams(&m.params), manual: m, added: now}
 	r.describe(&m.params)
 	var err error
 	switch dir {
@@ -129,7 +129,7 @@ func (c *Controller) placePending() {
 			c.tellUnknown(m)
 			continue
 		}
-		err := m.make(dir)
+		err := m.make(dir, c.clock.now())
 		if err == nil {
 			err = c.insert(m.rec)
 		}

@@ -43,7 +43,7 @@ func (c *Controller) locate(p *fib.Punt, now time.Time) {
 	r.moved = mapping{p.Via, p.SrcPort, now}
 	c.log.Info("the peer of an SA sends from elsewhere", "sa", r.in, "peer", p.Via, "port", p.SrcPort)
 	if c.heard(EventMapping, r.id.Proto) {
-		v := r.view(false)
+		v := c.viewOf(r, false)
 		c.tellEvent(Event{Kind: EventMapping, SA: &v, Peer: p.Via, Port: p.SrcPort})
 	}
 }

@@ -109,7 +109,7 @@ func (c *Controller) reportSAs(now time.Time) []SAInfo {
 		bound[sa] = append(bound[sa], id)
 	}
 	for r := range c.sas.all {
-		v := r.view(false)
+		v := c.viewOf(r, false)
 		info := infoOf(&v.SAParams)
 		info.Direction, info.Seq, info.Window = directionNames[v.Direction], r.seq(), r.window
 		if r.in != nil {

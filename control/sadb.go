@@ -3,7 +3,6 @@ package control
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"spigot/sad"
 )
@@ -39,7 +38,7 @@ func (c *Controller) vacant(id SAID) error {
 // addKeyed adds the SA that p describes, in place of larva where that is set.
 func (c *Controller) addKeyed(op string, kind EventKind, by Origin, p *SAParams, larva *record) error {
 	if err := c.checkLegacy(&p.Params); err != nil {
-		if c.oldLog.take(time.Now()) {
+		if c.oldLog.take(c.clock.now()) {
 			c.log.Warn("SA refused", "sa", p.Params, "err", err)
 		}
 		return refused(op, err)
@@ -52,7 +51,7 @@ func (c *Controller) addKeyed(op string, kind EventKind, by Origin, p *SAParams,
 	if larva != nil && q.Direction == DirectionUnknown {
 		q.Direction = Inbound
 	}
-	r := &record{id: q.ID(), keyed: &keyed{params: q, owner: by}, added: time.Now()}
+	r := &record{id: q.ID(), keyed: &keyed{params: q, owner: by}, added: c.clock.now()}
 	if larva != nil {
 		r.keyed.acquire = larva.keyed.acquire
 	}
@@ -144,11 +143,11 @@ func (k *Keying) DeleteSA(by Origin, id SAID) (SA, error) {
 	case r.keyed == nil:
 		return SA{}, fmt.Errorf("delete SA: %w: %v (%s): change the configuration", ErrStatic, id, r.name)
 	}
-	was := r.view(false)
+	was := k.c.viewOf(r, false)
 	k.c.tellSA(EventSADelete, by, r)
 	if k.c.mayDrain(r) {
 		k.c.leave(r)
-		k.c.beginDrain(r, time.Now())
+		k.c.beginDrain(r, k.c.clock.now())
 	} else {
 		k.c.remove(r)
 	}
@@ -177,7 +176,7 @@ func (k *Keying) SA(id SAID, withKeys bool) (SA, error) {
 	if r == nil {
 		return SA{}, fmt.Errorf("get SA: %w: %v: list the SAs", ErrNotFound, id)
 	}
-	return r.view(withKeys), nil
+	return k.c.viewOf(r, withKeys), nil
 }
 
 // SetReplay moves the sequence numbers of an SA on, without a packet. It is
@@ -236,7 +235,7 @@ func (d *SADump) Next(buf []SA, withKeys bool) int {
 	n := min(len(buf), len(d.list))
 	d.c.Do(func() {
 		for i, r := range d.list[:n] {
-			buf[i] = r.view(withKeys)
+			buf[i] = d.c.viewOf(r, withKeys)
 		}
 	})
 	clear(d.list[:n])
@@ -244,9 +243,12 @@ func (d *SADump) Next(buf []SA, withKeys bool) int {
 	return n
 }
 
-// view describes r.
-func (r *record) view(withKeys bool) SA {
-	v := SA{State: Mature, Static: r.keyed == nil, Created: r.added, FirstUse: r.used, LastUse: r.last}
+// viewOf describes r.
+func (c *Controller) viewOf(r *record, withKeys bool) SA {
+	v := SA{
+		State: Mature, Static: r.keyed == nil,
+		Created: c.clock.wall(r.added), FirstUse: c.clock.wall(r.used), LastUse: c.clock.wall(r.last),
+	}
 	if r.keyed == nil {
 		v.SAParams = r.manual.describeSA()
 	} else {

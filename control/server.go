@@ -67,12 +67,12 @@ func (c *Controller) handler() http.Handler {
 	for path, report := range map[string]func() any{
 		PathPorts:   func() any { return c.reportPorts() },
 		PathWorkers: func() any { return c.reportWorkers() },
-		PathSAs:     func() any { return c.reportSAs(time.Now()) },
+		PathSAs:     func() any { return c.reportSAs(c.clock.now()) },
 		PathPolicy:  func() any { return c.reportPolicies() },
 		PathDrops:   func() any { return c.reportDrops() },
 		PathRoutes:  func() any { return c.reportRoutes() },
 		PathAudit:   func() any { return c.reportAudit() },
-		PathStatus:  func() any { return c.reportStatus(time.Now()) },
+		PathStatus:  func() any { return c.reportStatus(c.clock.now()) },
 	} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 			var answer any

@@ -79,7 +79,7 @@ func (k *Keying) setPolicy(by Origin, params PolicyParams, old *policy, kind Eve
 		return 0, err
 	}
 	params.Policy = rule
-	p := &policy{rule: &rule, params: params, owner: by, created: time.Now()}
+	p := &policy{rule: &rule, params: params, owner: by, created: k.c.clock.now()}
 	if old != nil {
 		k.c.dropPolicy(old)
 	} else {
@@ -213,10 +213,10 @@ func (d *PolicyDump) Next(buf []Policy) int {
 
 // policyOf describes p.
 func (c *Controller) policyOf(p *policy) Policy {
-	v := Policy{PolicyParams: p.params, Owner: p.owner, Created: p.created}
+	v := Policy{PolicyParams: p.params, Owner: p.owner, Created: c.clock.wall(p.created)}
 	if out := c.db.Bound(p.rule.ID); out != nil {
 		if r := c.sas.byID[idOf(&out.SA)]; r != nil {
-			v.Used = r.last
+			v.Used = c.clock.wall(r.last)
 		}
 	}
 	return v

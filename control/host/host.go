@@ -132,8 +132,8 @@ func (d *Device) Run(ctx context.Context) error {
 	}
 	d.follow(ctx)
 	for i := range d.tun {
-		_ = d.tun[i].SetReadDeadline(time.Unix(1, 0)) // ends read
-		d.links[i].Tell.Ring()                        // ends write
+		_ = d.tun[i].SetReadDeadline(time.Now()) // ends read
+		d.links[i].Tell.Ring()                   // ends write
 	}
 	pumps.Wait()
 	d.cfg.Log.Info("the host has left IPsec", "device", d.cfg.Name, "not_taken", d.lost.Load(), "to_groups", d.groups.Load())
