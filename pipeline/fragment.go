@@ -95,7 +95,7 @@ func (w *Worker) cutPacket(f *Burst, p *packet) counter.Reason {
 		mtu, sa = p.pathMTU(), p.first
 	}
 	var c cutter
-	if !c.start(p.ip(), min(mtu, w.cfg.Pool.Chunk()-pmd.Headroom-wire.EthernetLen-sealTail)) {
+	if !c.start(p.ip(), w.fragmentRoom(int(p.info.Len), mtu)) {
 		return counter.TooBig
 	}
 	w.fragmentID++
@@ -104,13 +104,13 @@ func (w *Worker) cutPacket(f *Burst, p *packet) counter.Reason {
 		if f.n == MaxBurst {
 			w.leave(f)
 		}
-		var base [1]uint32
-		if w.cfg.Pool.Get(base[:]) == 0 {
+		base, ok := w.cfg.Pool.GetFor(wire.EthernetLen + c.longest() + sealTail)
+		if !ok {
 			return counter.PoolEmpty
 		}
 		w.c.Fragments++
-		q := f.add(w.cfg.Pool, base[0])
-		q.l3 = pmd.Headroom + wire.EthernetLen
+		q := f.add(w.cfg.Pool, base)
+		q.l3 = l3Off
 		n := c.next(q.chunk[q.l3:])
 		q.hop, q.out, q.tuple, q.info = p.hop, sa, p.tuple, p.info
 		q.info.Len, q.info.Fragment = uint16(n), true
@@ -154,6 +154,9 @@ func (c *cutter) start(packet []byte, mtu int) bool {
 func (c *cutter) pieces() int { return (len(c.packet) - c.body + c.step - 1) / c.step }
 
 func (c *cutter) more() bool { return c.body+c.at < len(c.packet) }
+
+// longest returns how long the next fragment can be.
+func (c *cutter) longest() int { return int(c.headLen) + min(c.step, len(c.packet)-c.body-c.at) }
 
 // next writes the next fragment to buf and returns its length.
 func (c *cutter) next(buf []byte) int {

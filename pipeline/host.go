@@ -27,7 +27,11 @@ func (w *Worker) fromHost() int {
 	b := &w.burst
 	b.load(0, w.cfg.Pool, w.frames[:got])
 	for i := range got {
-		if r := b.pkts[i].fill(w.hostMsgs[i].Data[:w.hostMsgs[i].Len]); r != counter.None {
+		p, ip := &b.pkts[i], w.hostMsgs[i].Data[:w.hostMsgs[i].Len]
+		if len(ip) > len(p.chunk)-l3Off {
+			w.widen(p)
+		}
+		if r := p.fill(ip); r != counter.None {
 			b.Drop(uint8(i), r)
 		}
 	}
@@ -48,7 +52,7 @@ func (w *Worker) fromHost() int {
 func (w *Worker) toHost(b *Burst, i uint8) {
 	p := &b.pkts[i]
 	m := &w.hostMsg[0]
-	at := 0
+	at, room := 0, len(m.Data)
 	switch {
 	case p.out != nil:
 		b.Drop(i, counter.HostLocal)
@@ -56,15 +60,22 @@ func (w *Worker) toHost(b *Burst, i uint8) {
 	case p.in != nil || p.local:
 		m.Port = fib.Secured
 	case w.ports[b.port].side == Wire:
-		m.Port = int16(b.port)
+		m.Port, room = int16(b.port), fib.ClearSize
 		at = copy(m.Data[:], p.chunk[p.l2:p.l2+wire.EthernetLen])
 	default:
 		b.Drop(i, counter.HostLocal)
 		return
 	}
 	ip := p.ip()
-	if at+len(ip) > len(m.Data) {
-		w.toHostInPieces(b, i)
+	if at+len(ip) > room {
+		switch {
+		case m.Port == fib.Secured:
+			w.toHostInPieces(b, i)
+		case p.hasDF(): // a jumbo packet, whose sender wants to be told
+			w.punt(b, i, fib.PuntTooBig, room-at)
+		default:
+			b.Drop(i, counter.NoRoom)
+		}
 		return
 	}
 	m.Len = uint16(at + copy(m.Data[at:], ip))
@@ -121,7 +132,7 @@ func (w *Worker) gather(b *Burst) {
 // fill makes ip, copied, the packet.
 func (p *packet) fill(ip []byte) (r counter.Reason) {
 	p.local = true
-	p.l3 = pmd.Headroom + wire.EthernetLen
+	p.l3 = l3Off
 	room := p.chunk[p.l3:]
 	if len(ip) > len(room) {
 		return counter.NoRoom

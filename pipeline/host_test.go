@@ -26,7 +26,14 @@ func newHost(t testing.TB, side byte, slots int) *host { return newHostOf(t, sid
 // newHostOf is newHost with the SA pair of tn.
 func newHostOf(t testing.TB, side byte, slots int, tn tunnel) *host {
 	t.Helper()
-	h := &host{lone: newLone(t, side)}
+	return hosted(t, newLone(t, side), slots, tn)
+}
+
+// hosted makes l such a gateway.
+func hosted(t testing.TB, l *lone, slots int, tn tunnel) *host {
+	t.Helper()
+	h := &host{lone: l}
+	side := l.side
 	wake, err := ring.NewBell()
 	if err != nil {
 		t.Fatal(err)

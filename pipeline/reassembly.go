@@ -25,15 +25,16 @@ const (
 // reassembler puts datagrams for the gateway that arrived in fragments together
 // again (RFC 4301, section 7; RFC 791, section 3.2; RFC 8200, section 4.5). It
 // belongs to one worker. Fragments are copied into memory of its own, 1 MB of
-// 2 KB blocks in the usual case, so that their frames go home at once; it is
-// taken when the first fragment comes, and nothing is allocated after that.
+// 2 KB blocks in the usual case, and 5 MB with jumbo frames for packets of 9,000
+// bytes, so that their frames go home at once; it is taken when the first fragment
+// comes, and nothing is allocated after that.
 //
 // Fragments that overlap end their datagram, and all of it that is still to come
 // (RFC 5722). One that is there twice is dropped, and nothing else.
 type reassembler struct {
 	c    *counter.Worker
 	seed uint64
-	size int // of a block: of a frame
+	size int // of a block: of the longest frame
 
 	blocks     []byte
 	freeBlocks []uint16

@@ -53,14 +53,16 @@ func (w *Worker) together(b *Burst, i uint8, f *fragment) bool {
 	return r == counter.None
 }
 
-// l3Off is where the worker puts an IP header in a chunk.
-const l3Off = pmd.Headroom + wire.EthernetLen
-
 // whole makes the datagram done the packet p, its last fragment, in that one's
-// frame or, where it is too long for that, in a buffer of the worker's.
+// frame or, where it is too long for that, in a jumbo frame or a buffer of the
+// worker's.
 func (w *Worker) whole(b *Burst, p *packet, done uint16) counter.Reason {
+	size := l3Off + w.reassembler.length(done)
+	if size > len(p.chunk) && size <= w.cfg.Pool.Longest() {
+		w.widen(p)
+	}
 	chunk := p.chunk
-	if w.reassembler.length(done) > len(chunk)-l3Off && b.giants < maxGiants {
+	if size > len(chunk) && b.giants < maxGiants {
 		chunk = w.giant(b)
 		p.giant, b.cuts = true, true
 	}

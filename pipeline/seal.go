@@ -57,7 +57,7 @@ func (w *Worker) sealRun(b *Burst, row []uint8, sa *sad.Outbound, jobs []sad.Job
 	}
 	if sa.Outer.TFC != 0 {
 		for _, i := range row {
-			b.pkts[i].hideLength(sa)
+			w.hideLength(&b.pkts[i], sa)
 		}
 	}
 	seq, granted := sa.Reserve(len(row))
@@ -71,9 +71,11 @@ func (w *Worker) sealRun(b *Burst, row []uint8, sa *sad.Outbound, jobs []sad.Job
 		inner := uint64(p.info.Len)
 		esp := p.encapsulate(sa, uint32(seq))
 		if esp == nil {
-			b.Drop(i, counter.NoRoom)
-			seq++
-			continue
+			if esp = w.encapsulateWide(p, sa, uint32(seq)); esp == nil {
+				b.Drop(i, counter.NoRoom)
+				seq++
+				continue
+			}
 		}
 		job := sad.Job{Key: sa.Key, Pkt: esp, Slot: i}
 		if sa.ESN {

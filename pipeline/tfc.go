@@ -12,10 +12,12 @@ import (
 // hideLength pads p, about to be sealed under sa, with zeros to the length that
 // sa wants of its packets, but not beyond what link and path take (RFC 4303,
 // section 2.7). The receiver knows the packet's own length by its header.
-func (p *packet) hideLength(sa *sad.Outbound) {
+func (w *Worker) hideLength(p *packet, sa *sad.Outbound) {
 	n := int(p.info.Len)
-	room := len(p.chunk) - p.l3 + sa.Geo.Prefix()
-	to := min(int(sa.Outer.TFC), sa.Geo.MaxInner(min(p.outerMTU(), room)))
+	to := min(int(sa.Outer.TFC), sa.Geo.MaxInner(p.outerMTU()))
+	if start := p.l3 - sa.Geo.Prefix(); start+sa.Geo.Sealed(to) > len(p.chunk) && !w.widen(p) {
+		to = min(to, sa.Geo.MaxInner(len(p.chunk)-start))
+	}
 	if to > n {
 		clear(p.chunk[p.l3+n : p.l3+to])
 		p.info.Len = uint16(to)
@@ -30,7 +32,7 @@ func (w *Worker) dummy(m *fib.Inject, base uint32) {
 	b.load(0, w.cfg.Pool, append(w.frames[:0], f))
 	p := &b.pkts[0]
 	p.local = true
-	p.l3 = pmd.Headroom + wire.EthernetLen
+	p.l3 = l3Off
 	if r := w.fillDummy(p, m); r != counter.None {
 		b.Drop(0, r)
 	}
@@ -49,14 +51,17 @@ func (w *Worker) fillDummy(p *packet, m *fib.Inject) counter.Reason {
 		return counter.NoNeighbour
 	}
 	p.out, p.hop, p.tuple = sa, hop, flow.Tuple{}
-	n := min(int(m.Len), p.pathMTU(), len(p.chunk)-p.l3)
+	n := min(int(m.Len), p.pathMTU())
+	if n > len(p.chunk)-p.l3 && !w.widen(p) {
+		n = len(p.chunk) - p.l3
+	}
 	if n < wire.IPv4Len {
 		return counter.NoRoom
 	}
 	clear(p.chunk[p.l3 : p.l3+n])
 	wire.IPv4(p.chunk[p.l3:]).Fill(0, n, 0, true) // for the outer header's DF, which most packets have
 	p.info = wire.IPInfo{Len: uint16(n)}
-	p.hideLength(sa)
+	w.hideLength(p, sa)
 	n = int(p.info.Len)
 	seq, granted := sa.Reserve(1)
 	if granted == 0 {

@@ -42,6 +42,9 @@ func (w *Worker) sealTransport(b *Burst, row []uint8, sa *sad.Outbound, jobs []s
 		payload := uint64(p.info.Len - p.info.HeaderLen)
 		n := seq + uint64(k) // a number that a dropped packet had is not used again
 		esp, r := p.insertESP(sa, uint32(n))
+		if r == counter.NoRoom && w.widen(p) {
+			esp, r = p.insertESP(sa, uint32(n))
+		}
 		if r != counter.None {
 			b.Drop(i, r)
 			continue

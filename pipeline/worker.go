@@ -104,7 +104,7 @@ func New(cfg Config) (*Worker, error) {
 		w.polls = append(w.polls, unix.PollFd{Fd: int32(h.Wake.FD()), Events: unix.POLLIN})
 	}
 	w.portMemory.seed = spread(cfg.Seed + 1)
-	w.reassembler, w.born = newReassembler(w.c, cfg.Seed, cfg.Pool.Chunk()), time.Now()
+	w.reassembler, w.born = newReassembler(w.c, cfg.Seed, cfg.Pool.Longest()), time.Now()
 	for _, p := range cfg.Ports {
 		q := port{side: p.Side, queues: p.Queues}
 		if mac := p.Queues[0].Info().MAC; len(mac) == 6 {

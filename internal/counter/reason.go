@@ -60,7 +60,7 @@ const (
 var reasons = [NumReasons]struct{ name, text string }{
 	None:             {"none", "not dropped"},
 	Runt:             {"runt", "shorter than its headers"},
-	Giant:            {"giant", "longer than a frame, or spread over several; also a datagram put together of fragments"},
+	Giant:            {"giant", "a datagram put together of fragments is longer than a frame, and no buffer for it was free"},
 	BadEtherType:     {"bad_ethertype", "neither IPv4 nor IPv6; VLAN tags are not handled"},
 	BadIPHeader:      {"bad_ip_header", "IP version, header length, total length or checksum is wrong"},
 	BadExtension:     {"bad_extension", "IPv6 extension headers are malformed, too many, or hold a routing header"},
