@@ -24,6 +24,8 @@ type PortInfo struct {
 	Queue     int       `json:"queue"`
 	MAC       string    `json:"mac"`
 	Hugepages bool      `json:"hugepages"`
+	Longest   int       `json:"longest_frame"`      // bytes that it receives at most, without FCS
+	NoJumbo   string    `json:"no_jumbo,omitempty"` // why it carries no jumbo frames where workers have some
 	Up        bool      `json:"up"`
 	Carrier   bool      `json:"carrier"`
 	MTU       int       `json:"mtu"` // 0 when there is no such interface
@@ -44,6 +46,10 @@ type PortStats struct {
 	RxDropped uint64 `json:"rx_dropped"`
 	FillEmpty uint64 `json:"fill_empty"`
 	BadDesc   uint64 `json:"bad_desc"`
+
+	RxJumbo    uint64 `json:"rx_jumbo"`
+	RxGiant    uint64 `json:"rx_giant"`
+	JumboEmpty uint64 `json:"jumbo_empty"`
 }
 
 // AuditInfo is a packet that was dropped for a reason that may mean an attack, or

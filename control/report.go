@@ -42,12 +42,13 @@ func (c *Controller) reportPorts() []PortInfo {
 			info, s := q.Info(), q.Stats()
 			all = append(all, PortInfo{
 				Name: p.Name, Side: p.Side, Driver: info.Driver, Mode: info.Mode, Queue: info.Queue,
-				MAC: info.MAC.String(), Hugepages: info.Hugetlb,
+				MAC: info.MAC.String(), Hugepages: info.Hugetlb, Longest: info.Longest, NoJumbo: info.NoJumbo,
 				Up: k.Up, Carrier: k.Carrier, MTU: k.MTU, Addrs: addrs, Trouble: c.broken[i],
 				Stats: PortStats{
 					RxPackets: s.RxPackets, RxBytes: s.RxBytes, TxPackets: s.TxPackets, TxBytes: s.TxBytes,
 					TxDone: s.TxDone, TxErrors: s.TxErrors, Kicks: s.Kicks,
 					RxDropped: s.RxDropped, FillEmpty: s.FillEmpty, BadDesc: s.BadDesc,
+					RxJumbo: s.RxJumbo, RxGiant: s.RxGiant, JumboEmpty: s.JumboEmpty,
 				},
 			})
 		}

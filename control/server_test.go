@@ -71,11 +71,13 @@ func get(t *testing.T, client *http.Client, path string, v any) string {
 type queue struct{ pmd.Port }
 
 func (queue) Info() pmd.Info {
-	return pmd.Info{Name: "in0", Index: 11, Queue: 3, Driver: "memport", Mode: "memory", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}}
+	return pmd.Info{Name: "in0", Index: 11, Queue: 3, Driver: "memport", Mode: "memory", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1},
+		Longest: 9984, NoJumbo: "the device is old"}
 }
 
 func (queue) Stats() pmd.Stats {
-	return pmd.Stats{RxPackets: 1, RxBytes: 2, TxPackets: 3, TxBytes: 4, TxDone: 5, TxErrors: 6, Kicks: 7, RxDropped: 8, FillEmpty: 9, BadDesc: 10}
+	return pmd.Stats{RxPackets: 1, RxBytes: 2, TxPackets: 3, TxBytes: 4, TxDone: 5, TxErrors: 6, Kicks: 7, RxDropped: 8, FillEmpty: 9, BadDesc: 10,
+		RxJumbo: 11, RxGiant: 12, JumboEmpty: 13}
 }
 
 func TestWhatOperatorsSee(t *testing.T) {
@@ -110,8 +112,8 @@ func TestWhatOperatorsSee(t *testing.T) {
 	}
 	p := ports[0]
 	if p.Name != "in0" || p.Side != "protected" || p.Driver != "memport" || p.Mode != "memory" || p.Queue != 3 ||
-		p.MAC != "02:00:00:00:00:01" || !p.Up || !p.Carrier || p.MTU != 1500 || len(p.Addrs) != 3 ||
-		p.Stats != (PortStats{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}) {
+		p.MAC != "02:00:00:00:00:01" || p.Longest != 9984 || p.NoJumbo != "the device is old" || !p.Up || !p.Carrier || p.MTU != 1500 || len(p.Addrs) != 3 ||
+		p.Stats != (PortStats{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}) {
 		t.Errorf("port: %+v", p)
 	}
 

@@ -112,12 +112,12 @@ func (g *gateway) openWorkers() error {
 
 // openMemory maps worker i's frames.
 func (g *gateway) openMemory(i int, w *worker) error {
-	mem, err := pmd.Map(g.cfg.Frames * g.cfg.FrameSize)
+	mem, err := pmd.Map(g.cfg.Frames*g.cfg.FrameSize + g.cfg.Jumbo.Bytes())
 	if err != nil {
-		return fmt.Errorf("memory of worker %d: %w; lower memory.frames, or add memory", i, err)
+		return fmt.Errorf("memory of worker %d: %w; lower memory.frames or memory.jumbo_frames, or add memory", i, err)
 	}
 	g.cleanup.add("unmap packet memory", mem.Close)
-	if w.pool, err = pmd.NewPool(mem, g.cfg.FrameSize); err != nil {
+	if w.pool, err = pmd.NewJumboPool(mem, g.cfg.FrameSize, g.cfg.Jumbo); err != nil {
 		return fmt.Errorf("memory of worker %d: %w", i, err)
 	}
 	g.cleanup.add("count frames", func() error { return g.countFrames(i, w.pool) })

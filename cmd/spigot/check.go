@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"spigot/control/ipsecconf"
+	"spigot/pmd"
 )
 
 func newCheck() *cobra.Command {
@@ -54,6 +55,10 @@ func printPlan(out io.Writer, c *Config, conf *ipsecconf.Config, m *machine) err
 	fmt.Fprintln(w, "\nWORKER\tCORE\tFRAMES\tFRAME SIZE\tBURST\tIDLE")
 	for i, core := range c.Cores {
 		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%s\n", i, core, c.Frames, c.FrameSize, c.Burst, idleText(c))
+	}
+	if c.Jumbo.Count > 0 {
+		fmt.Fprintf(w, "jumbo frames: %d a worker of %d bytes (%d MB), for packets of up to %d bytes\n",
+			c.Jumbo.Count, c.Jumbo.Size, (c.Jumbo.Bytes()+1<<20-1)>>20, pmd.Room(c.Jumbo.Size))
 	}
 	core := "every core without a worker"
 	if c.ControlCore != anyCore {

@@ -12,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 
 	"spigot/pipeline"
+	"spigot/pmd"
 )
 
 // Config is a checked configuration: a passive value that says what to run.
@@ -28,9 +29,10 @@ type Config struct {
 	Metrics         string // TCP address of the metrics; "": on Socket only
 	Enc             string // the host's device, as in enc0; "": the host's packets go around IPsec
 	Idle            pipeline.Idle
-	Frames          int // frames a worker
-	FrameSize       int // bytes
-	Burst           int // frames a turn takes from a queue
+	Frames          int       // frames a worker
+	FrameSize       int       // bytes
+	Jumbo           pmd.Jumbo // jumbo frames a worker; none: packets beyond FrameSize are dropped
+	Burst           int       // frames a turn takes from a queue
 	IPsecConf       string
 	AllowManualAEAD bool
 	AllowLegacy     bool
@@ -114,8 +116,9 @@ type idleDoc struct {
 }
 
 type memoryDoc struct {
-	Frames    int `yaml:"frames"`
-	FrameSize int `yaml:"frame_size"`
+	Frames    int  `yaml:"frames"`
+	FrameSize int  `yaml:"frame_size"`
+	Jumbo     *int `yaml:"jumbo_frames"` // nil: as the ports' MTU asks
 }
 
 type logDoc struct {

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"spigot/pipeline"
+	"spigot/pmd"
 )
 
 var update = flag.Bool("update", false, "write what the program says into the golden files")
@@ -24,10 +25,11 @@ func testMachine() *machine {
 	return &machine{
 		cores: []int{0, 1, 2, 3},
 		links: map[string]link{
-			"lo":    {up: true, loopback: true, queues: 1, mtu: 65536},
-			"red0":  {up: true, queues: 4, mtu: 1500},
-			"blue0": {up: true, queues: 4, mtu: 1500},
-			"down0": {queues: 4, mtu: 1500},
+			"lo":     {up: true, loopback: true, queues: 1, mtu: 65536},
+			"red0":   {up: true, queues: 4, mtu: 1500},
+			"blue0":  {up: true, queues: 4, mtu: 1500},
+			"down0":  {queues: 4, mtu: 1500},
+			"jumbo0": {up: true, queues: 4, mtu: 9000},
 		},
 	}
 }
@@ -267,7 +269,7 @@ func TestIdle(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	quiet := func() *Config {
 		return &Config{
-			Ports:       []PortConfig{{Name: "red0", Queues: [][]int{{0, 1}, {2, 3}}}},
+			Ports:       []PortConfig{{Name: "red0", Driver: "afxdp", Queues: [][]int{{0, 1}, {2, 3}}}},
 			Cores:       []int{2, 3},
 			ControlCore: anyCore,
 			FrameSize:   2048,
@@ -288,6 +290,19 @@ func TestWarnings(t *testing.T) {
 		{"too long a packet", func(_ *Config, m *machine) { m.links["red0"] = link{queues: 4, mtu: 1775} },
 			"red0 has MTU 1775 and a frame of 2048 bytes carries packets of 1774"},
 		{"larger frames", func(c *Config, m *machine) { c.FrameSize, m.links["red0"] = 4096, link{queues: 4, mtu: 3822} }, ""},
+		{"jumbo frames", func(c *Config, m *machine) {
+			c.Jumbo, m.links["red0"] = pmd.Jumbo{Size: 10240, Count: 1}, link{queues: 4, mtu: 9000}
+		}, ""},
+		{"the longest packet of all", func(c *Config, m *machine) {
+			c.Jumbo, m.links["red0"] = pmd.Jumbo{Size: pmd.MaxJumbo, Count: 1}, link{queues: 4, mtu: 16110}
+		}, ""},
+		{"a longer one", func(c *Config, m *machine) {
+			c.Jumbo, m.links["red0"] = pmd.Jumbo{Size: pmd.MaxJumbo, Count: 1}, link{queues: 4, mtu: 16111}
+		}, "a frame of 16384 bytes carries packets of 16110: longer ones are dropped; there are no longer ones"},
+		{"a driver without jumbo frames", func(c *Config, m *machine) {
+			c.Ports[0].Driver = "asavie"
+			c.Jumbo, m.links["red0"] = pmd.Jumbo{Size: 10240, Count: 1}, link{queues: 4, mtu: 9000}
+		}, "the driver asavie has no jumbo frames: choose afxdp"},
 		{"the kernel forwards", func(c *Config, m *machine) {
 			c.Ports = append(c.Ports, c.Ports[0]) // told once
 			m.links["red0"] = link{queues: 4, mtu: 1500, forwarding: []string{"net/ipv4/conf/red0/forwarding"}}

@@ -27,6 +27,7 @@ type lab struct {
 	dir   string
 	id    string // of the namespaces: their names without the last letter
 	agent string // path of the program
+	mtu   int    // of cables; 0: as the kernel has it
 }
 
 // newLab makes namespaces, one a letter.
@@ -83,6 +84,9 @@ func (l *lab) cable(a, b string) {
 	l.ip(aSide, fmt.Sprintf("link add %s type veth peer name %s netns %s", aName, bName, l.id+bSide))
 	for _, end := range [][2]string{{aSide, aName}, {bSide, bName}} {
 		l.exec(end[0], "ethtool", "-K", end[1], "tx", "off", "tso", "off", "gso", "off", "gro", "off")
+		if l.mtu != 0 {
+			l.ip(end[0], fmt.Sprintf("link set %s mtu %d", end[1], l.mtu))
+		}
 		l.ip(end[0], "link set "+end[1]+" up")
 	}
 }

@@ -37,13 +37,17 @@ var (
 
 // newPathRig makes the path m between the host h with its gateway g and the
 // peer: a guest, or a gateway p with its host k.
-func newPathRig(t *testing.T, linux bool) *pathRig {
+func newPathRig(t *testing.T, linux bool) *pathRig { return newPathRigOf(t, linux, 0) }
+
+// newPathRigOf is newPathRig with links of that MTU, if it is not 0.
+func newPathRigOf(t *testing.T, linux bool, mtu int) *pathRig {
 	t.Helper()
 	sides := "hgm"
 	if !linux {
 		sides += "pk"
 	}
 	r := &pathRig{lab: newLab(t, sides)}
+	r.mtu = mtu
 	r.side("g", "h", 0)
 	r.cable("g wire0", "m near0")
 	for f := range plen {

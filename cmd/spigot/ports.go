@@ -29,6 +29,7 @@ func (g *gateway) attachPrograms() error {
 			Mode:        mode,
 			DropUnbound: true,
 			Guard:       g.cfg.Enc != "" && port.Side == pipeline.Wire,
+			Jumbo:       g.cfg.Jumbo.Count > 0,
 		})
 		if err != nil {
 			return err

@@ -20,6 +20,7 @@ import (
 	"spigot/control/xfrm"
 	"spigot/crypto"
 	"spigot/internal/affinity"
+	"spigot/pmd"
 )
 
 // How long run waits for what should take no time, before it says so.
@@ -241,9 +242,16 @@ func (g *gateway) announce() {
 			for _, q := range w.queues[p] {
 				info := q.Info()
 				g.log.Info("port", "name", info.Name, "queue", info.Queue, "side", port.Side.String(), "worker", i,
-					"driver", info.Driver, "mode", info.Mode, "hugepages", info.Hugetlb, "mac", info.MAC.String())
+					"driver", info.Driver, "mode", info.Mode, "hugepages", info.Hugetlb, "mac", info.MAC.String(), "longest_frame", info.Longest)
+				if info.NoJumbo != "" {
+					g.log.Warn("the port carries no jumbo frames: longer ones are dropped", "name", info.Name, "queue", info.Queue,
+						"longest_frame", info.Longest, "why", info.NoJumbo)
+				}
 			}
 		}
+	}
+	if j := g.cfg.Jumbo; j.Count > 0 {
+		g.log.Info("jumbo frames", "a_worker", j.Count, "size", j.Size, "bytes", j.Bytes(), "longest_packet", pmd.Room(j.Size))
 	}
 	core := "any other"
 	if g.cfg.ControlCore != anyCore {

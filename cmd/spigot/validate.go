@@ -13,6 +13,7 @@ import (
 
 	"spigot/internal/affinity"
 	"spigot/pipeline"
+	"spigot/pmd"
 	"spigot/pmd/afxdp"
 )
 
@@ -66,7 +67,7 @@ func check(doc *document, queues []queueFlag, at *places, m *machine) (*Config, 
 	p.inRange("control.path_mtu_life", doc.Control.PathMTULife, minPathLife, maxPathLife)
 	checkEnc(p, c.Enc, m)
 	c.Idle = checkIdle(p, &doc.Idle)
-	checkMemory(p, c)
+	checkMemory(p, c, doc.Memory.Jumbo, m)
 	c.LogLevel = checkLog(p, &doc.Log)
 	checkFaults(p, &doc.Faults)
 	return c, p.err()
@@ -266,7 +267,7 @@ const frameSlack = 1024
 
 // checkMemory checks the frames against the rings that they have to fill. An
 // unset number becomes what the rings can hold at most.
-func checkMemory(p *problems, c *Config) {
+func checkMemory(p *problems, c *Config, jumbo *int, m *machine) {
 	p.inRange("burst", c.Burst, 1, pipeline.MaxBurst)
 	if size := c.FrameSize; size != 2048 && size != 4096 {
 		p.add("memory.frame_size", "%d bytes: AF_XDP has frames of 2048 or 4096", size)
@@ -295,6 +296,36 @@ func checkMemory(p *problems, c *Config) {
 			c.Frames, queues, least)
 	case c.Frames > maxFrames:
 		p.add("memory.frames", "%d frames are more than %d", c.Frames, maxFrames)
+	}
+	checkJumbo(p, c, jumbo, queues, m)
+}
+
+// Jumbo frames.
+const (
+	jumboPerQueue = 512   // of a worker, where a port's MTU asks for them: what a TX ring holds of 9,000 bytes, and more
+	maxJumbo      = 65536 // a worker
+	usualJumbo    = 9216  // bytes of the packets that they are for at the least, where they are asked for by number
+)
+
+// checkJumbo says how many jumbo frames a worker gets with that many queues: as many
+// as are asked for, or, where nothing is said, some if the MTU of a port that can
+// use them is beyond what a frame carries.
+func checkJumbo(p *problems, c *Config, asked *int, queues int, m *machine) {
+	mtu := 0
+	for _, port := range c.Ports {
+		if port.Driver == "afxdp" {
+			mtu = max(mtu, m.links[port.Name].mtu)
+		}
+	}
+	count := queues * jumboPerQueue
+	if asked != nil {
+		if count = *asked; !p.inRange("memory.jumbo_frames", count, 0, maxJumbo) {
+			return
+		}
+		mtu = max(mtu, usualJumbo)
+	}
+	if size := pmd.JumboSize(mtu, c.FrameSize); size > 0 && count > 0 {
+		c.Jumbo = pmd.Jumbo{Size: size, Count: count}
 	}
 }
 

@@ -7,10 +7,6 @@ import (
 	"spigot/pmd"
 )
 
-// ethernetHeader is the largest Ethernet header that a packet comes with: one
-// VLAN tag.
-const ethernetHeader = 18
-
 // warnings lists what c does that its author may not want, one sentence each.
 func warnings(c *Config, m *machine) []string {
 	var list []string
@@ -27,9 +23,13 @@ func warnings(c *Config, m *machine) []string {
 			add("%s has %d queues and the workers own %d: what arrives on the others is dropped; "+
 				"list them, or ethtool -L %s combined %d", port.Name, link.queues, owned, port.Name, owned)
 		}
-		if room := c.FrameSize - pmd.Headroom - ethernetHeader; link.mtu > room {
-			add("%s has MTU %d and a frame of %d bytes carries packets of %d: longer ones are dropped; "+
-				"raise memory.frame_size, or ip link set %s mtu %d", port.Name, link.mtu, c.FrameSize, room, port.Name, room)
+		frame := c.FrameSize
+		if port.Driver == "afxdp" {
+			frame = max(frame, c.Jumbo.Size)
+		}
+		if room := pmd.Room(frame); link.mtu > room {
+			add("%s has MTU %d and a frame of %d bytes carries packets of %d: longer ones are dropped; %s, or ip link set %s mtu %d",
+				port.Name, link.mtu, frame, room, howToCarry(c, port), port.Name, room)
 		}
 	}
 	for _, setting := range kernelForwards(c, m) {
@@ -43,6 +43,17 @@ func warnings(c *Config, m *machine) []string {
 		add("there is no ipsec.conf: every packet is discarded")
 	}
 	return list
+}
+
+// howToCarry says what makes longer packets pass by port.
+func howToCarry(c *Config, port PortConfig) string {
+	switch {
+	case port.Driver != "afxdp":
+		return "the driver " + port.Driver + " has no jumbo frames: choose afxdp"
+	case c.Jumbo.Count == 0:
+		return "leave memory.jumbo_frames out"
+	}
+	return "there are no longer ones"
 }
 
 // kernelForwards lists the settings by which the kernel forwards what the ports

@@ -60,13 +60,14 @@ var answers = map[string]any{
 	control.PathPorts: []control.PortInfo{
 		{
 			Name: "red0", Side: "protected", Driver: "afxdp", Mode: "zerocopy", MAC: "02:00:00:00:00:01", Up: true, Carrier: true,
-			MTU: 1500, Addrs: []string{"10.1.0.1"}, Stats: control.PortStats{RxPackets: 12, TxPackets: 3456789},
+			MTU: 1500, Longest: 9984, Addrs: []string{"10.1.0.1"}, Stats: control.PortStats{RxPackets: 12, TxPackets: 3456789, JumboEmpty: 2},
 		},
 		{
 			Name: "blue0", Queue: 1, Side: "wire", Driver: "afxdp", Mode: "copy", Up: true, MTU: 9000,
 			Trouble: "the XDP program is no longer attached", Stats: control.PortStats{RxDropped: 4, TxErrors: 5},
 		},
-		{Name: "blue1", Side: "wire", Driver: "asavie", Mode: "generic", MTU: 1500, Carrier: true},
+		{Name: "blue1", Side: "wire", Driver: "asavie", Mode: "generic", MTU: 1500, Longest: 1792, Carrier: true,
+			NoJumbo: "the driver asavie has no multi-buffer"},
 		{Name: "blue2", Side: "wire", Driver: "asavie", Mode: "generic"},
 	},
 	control.PathWorkers: []control.WorkerInfo{

@@ -11,12 +11,20 @@ import (
 )
 
 func portsTable(_ *showOptions, ports []control.PortInfo, w io.Writer) {
-	fmt.Fprintln(w, "PORT\tQUEUE\tSIDE\tDRIVER\tMODE\tSTATE\tMTU\tRX\tTX\tRX LOST\tTX ERRORS\tTROUBLE")
+	fmt.Fprintln(w, "PORT\tQUEUE\tSIDE\tDRIVER\tMODE\tSTATE\tMTU\tLONGEST\tRX\tTX\tRX LOST\tTX ERRORS\tTROUBLE")
 	for _, p := range ports {
 		s := p.Stats
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Name, p.Queue, p.Side, p.Driver, p.Mode,
-			stateOf(p), p.MTU, s.RxPackets, s.TxPackets, s.RxDropped, s.TxErrors, orDash(p.Trouble))
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Name, p.Queue, p.Side, p.Driver, p.Mode,
+			stateOf(p), p.MTU, p.Longest, s.RxPackets, s.TxPackets, s.RxDropped+s.RxGiant+s.JumboEmpty, s.TxErrors, orDash(troubleOf(p)))
 	}
+}
+
+// troubleOf says what is wrong with a queue.
+func troubleOf(p control.PortInfo) string {
+	if p.Trouble == "" && p.NoJumbo != "" {
+		return "no jumbo frames: " + p.NoJumbo
+	}
+	return p.Trouble
 }
 
 // stateOf says how an interface is.

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"spigot/control"
+)
+
+// jumboMTU is that of the links; what a tunnel leaves of it, by the family outside:
+// ESP with AES-GCM-8 has 8+8 bytes in front, pads to 4 and ends with 2+8.
+const jumboMTU = 9000
+
+var jumboInner = [2]int{8954, 8934}
+
+// Packets as long as the link takes cross between two gateways, in several buffers on
+// the way in and out: of all lengths around the ends of buffers, among short ones, in
+// streams, and onto a path that becomes narrower, whose senders are told or whose
+// packets are cut. Every gateway ends with all frames home (labGateway).
+func TestJumboFrames(t *testing.T) {
+	t.Parallel()
+	r := newPathRigOf(t, false, jumboMTU)
+	r.routed()
+	r.longest(9984)
+	told := [2]string{"mtu = ", "mtu="} // in the words of ping
+	for outer := range plen {
+		r.tunnel(outer)
+		for f := range plen {
+			head := [2]int{28, 48}[f] // IP and ICMP
+			most := jumboInner[outer]
+			sizes := []int{100, 1500, most - 1, most}
+			for _, at := range []int{1792 - 14, 2*1792 - 14, 2048 - 14, 4096 - 14, 8192 - 14} { // a buffer's end, a chunk's
+				sizes = append(sizes, at-1, at, at+1, at-54, at-55, at-74, at-75)
+			}
+			for _, size := range sizes {
+				if out, err := r.ping(f, size-head, "do"); err != nil {
+					t.Errorf("%d bytes in IPv%d, outside %s: %v\n%s", size, 4+2*f, pathNear[outer], err, out)
+				}
+			}
+			if out, err := r.ping(f, most+1-head, "do"); err == nil || !strings.Contains(out, told[f]+fmt.Sprint(most)) {
+				t.Errorf("%d bytes in IPv%d, outside %s: %v\n%s", most+1, 4+2*f, pathNear[outer], err, out)
+			}
+			if out, err := r.ping(f, 20000, "dont"); err != nil { // in fragments of the host's, to whom the MTU was told
+				t.Errorf("20000 bytes in IPv%d, outside %s: %v\n%s", 4+2*f, pathNear[outer], err, out)
+			}
+		}
+		r.stream(smallStream, r.host, hostAddr[outer], innerAddr[outer], nil)
+	}
+	r.stream(largeJumboStream, r.host, hostAddr[0], innerAddr[0], func() { r.shrink(1500) })
+	r.stream(smallStream, r.far, innerAddr[1], hostAddr[1], nil)
+	if out, err := r.ping(0, 8000, "dont"); err != nil {
+		t.Errorf("8000 bytes, to be cut for a path of 1500: %v\n%s", err, out)
+	}
+	var ports []control.PortInfo
+	if err := r.gateway.show("ports", &ports); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range ports {
+		if s := p.Stats; s.RxJumbo == 0 || s.RxGiant+s.JumboEmpty+s.BadDesc+s.TxErrors != 0 {
+			t.Errorf("%s: %+v", p.Name, s)
+		}
+	}
+}
+
+// largeJumboStream is long enough for a path to change in the middle.
+const largeJumboStream = 64 << 20
+
+// longest fails unless each port of the gateway receives frames of that many bytes.
+func (r *pathRig) longest(want int) {
+	r.Helper()
+	var ports []control.PortInfo
+	if err := r.gateway.show("ports", &ports); err != nil {
+		r.Fatal(err)
+	}
+	for _, p := range ports {
+		if p.Longest != want || p.NoJumbo != "" {
+			r.Fatalf("%s takes %d bytes, want %d: %s", p.Name, p.Longest, want, p.NoJumbo)
+		}
+	}
+}
+
+// ping sends payload bytes in ICMP from the host to the far one, and is an error
+// without an answer; how is ping's -M: do sets DF, dont lets its kernel cut the packet.
+func (r *pathRig) ping(f, payload int, how string) (output string, err error) {
+	out, err := exec.Command("ip", "netns", "exec", r.id+"h", "ping", [2]string{"-4", "-6"}[f], "-c", "1", "-w", "10",
+		"-M", how, "-s", fmt.Sprint(payload), innerAddr[f]).CombinedOutput()
+	return string(out), err
+}
