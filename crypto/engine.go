@@ -104,13 +104,13 @@ func (e *Engine) regroup(jobs []Job, left int) (s *Suite, same, rest int) {
 // take: what is between IV and ICV fills the alignment, at least once, as pad
 // length and next header are always there.
 func (j *Job) fits() bool {
-	return j.Key != nil && j.fitsSuite(j.Key.suite)
+	return j.Key != nil && j.Key.live != nil && j.fitsSuite(j.Key.live)
 }
 
 // fitsSuite tells whether the job has a living key of s, and a packet for it.
 func (j *Job) fitsSuite(s *Suite) bool {
 	k := j.Key
-	if k == nil || !k.alive || k.suite != s {
+	if k == nil || k.live != s {
 		return false
 	}
 	n := len(j.Pkt) - s.overhead

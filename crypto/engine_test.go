@@ -231,7 +231,7 @@ func TestOneKernelCallASuite(t *testing.T) {
 			}
 			calls = append(calls, call)
 		}
-		return &Key{alive: true, suite: &Suite{cipher: c, overhead: 8, seal: note, open: note}}
+		return newKey(&Suite{cipher: c, overhead: 8, seal: note, open: note})
 	}
 	a, b, c := spy("a", &ciphers[0]), spy("b", &ciphers[1]), spy("c", &ciphers[2])
 	var jobs []Job

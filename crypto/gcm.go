@@ -1,17 +1,28 @@
 package crypto
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"structs"
+)
 
 // gcmPowers is how many powers of H a key keeps. GHASH's sum is reduced once in
 // 32 blocks, and a packet's end takes any number of powers. More of them save
 // reductions, until keys do not fit the caches: docs/crypto-gcm.md has the figures.
 const gcmPowers = 36
 
+// gcmWords is how many words of text a small packet has at the most.
+const gcmWords = (128 - headerLen - aeadIVLen) / 4
+
 // gcmKey is AES-GCM's key as the kernels take it. They know where its fields
 // lie: see _asm/gcm/layout.go.
 type gcmKey struct {
+	_      structs.HostLayout
+	esn    [16]byte            // what 32 bits more of AAD add to the tag
 	powers [gcmPowers][16]byte // of H, the highest first, times x, bit-reversed (NIST SP 800-38D, section 6.3)
 	rounds aesSchedule         // the round keys that the key's size has; the salt is added to the first
+	// lengths is what the block of lengths adds to a small packet's tag, by the
+	// text's words of 32 bits, from 1 on: that saves it a product.
+	lengths [gcmWords][16]byte
 }
 
 // gcmKernel is AES-GCM on one tier; that of Std is empty. Seal and open are by
@@ -25,13 +36,14 @@ type gcmKernel struct {
 // ICV, and for those of any size. Those for small ones may be nil.
 type gcmFuncs struct {
 	small [gcmAny]gcmSmall
-	any   func(jobs *Job, group *uint16, n int)
+	any   func(jobs *Job, group *gcmList, n int)
 }
 
 // gcmSmall takes the jobs of group, n of them and four at a time, as long as all
 // four have living keys of the suite and packets of its size; then it stops, and
-// tells how many it has taken. To seal, it writes the IV. Among four, one job may
-// be there several times: done twice at once it comes out the same.
+// tells how many it has taken. To seal, it writes the IV, maybe in some of four
+// that it does not take. Among four, one job may be there several times: done twice
+// at once it comes out the same.
 type gcmSmall func(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 // gcmFours is how many packets a gcmSmall takes at once.
@@ -83,7 +95,7 @@ func (e *Engine) openGCM(jobs []Job, group []uint8) {
 // has written no more than IVs.
 func (e *Engine) runGCM(jobs []Job, seal bool) []Job {
 	first := jobs[0].Key
-	if first == nil || !first.alive || first.suite.cipher.kernels == nil {
+	if first == nil || first.live == nil || first.suite.cipher.kernels == nil {
 		return jobs
 	}
 	s := first.suite
@@ -100,11 +112,11 @@ func (e *Engine) runGCM(jobs []Job, seal bool) []Job {
 	}
 	large := largeGCM(jobs, s, seal)
 	if large == len(jobs) {
-		f.any(&jobs[0], &e.gcm.all.jobs[0], large)
+		f.any(&jobs[0], &e.gcm.all, large)
 		return nil
 	}
 	var n gcmCounts
-	n[gcmAny] = copy(e.gcm.of[gcmAny].jobs[:], e.gcm.all.jobs[:large])
+	n[gcmAny] = copy(e.gcm.of[gcmAny][:], e.gcm.all[:large])
 	for i := large; i < len(jobs); i++ {
 		j := &jobs[i]
 		if !j.fitsSuite(s) {
@@ -146,12 +158,8 @@ func (j *Job) putIV() {
 	copy(head[headerLen+4:], head[4:headerLen])
 }
 
-// gcmList tells where jobs lie, in bytes from the first. A gcmSmall wants the
-// first four jobs to be before the list, too.
-type gcmList struct {
-	first [gcmFours]uint16
-	jobs  [MaxBatch]uint16
-}
+// gcmList tells where jobs lie, in bytes from the first.
+type gcmList [MaxBatch]uint16
 
 // gcmLists is scratch: lists by what a job's packet takes, and one of all jobs.
 // gcmCounts is how many there are of each.
@@ -170,10 +178,9 @@ const jobSize = 40
 const gcmAny = 3
 
 func newGCMLists() (l gcmLists) {
-	for i := range l.all.jobs {
-		l.all.jobs[i] = uint16(i) * jobSize
+	for i := range l.all {
+		l.all[i] = uint16(i) * jobSize
 	}
-	copy(l.all.first[:], l.all.jobs[:])
 	return l
 }
 
@@ -192,28 +199,27 @@ func gcmSize(n int) int {
 
 // run gives each of the functions its packets.
 func (l *gcmLists) run(f *gcmFuncs, jobs []Job, n gcmCounts, s *Suite) {
-	anySize := &l.of[gcmAny].jobs
+	anySize := &l.of[gcmAny]
 	for size, small := range f.small {
 		list, k := &l.of[size], n[size]
 		if small == nil { // the function for any takes all, in any order
-			n[gcmAny] += copy(anySize[n[gcmAny]:], list.jobs[:k])
+			n[gcmAny] += copy(anySize[n[gcmAny]:], list[:k])
 			continue
 		}
 		if k%gcmFours == 1 { // for one alone, the function for any is faster
 			k--
-			anySize[n[gcmAny]] = list.jobs[k]
+			anySize[n[gcmAny]] = list[k]
 			n[gcmAny]++
 		}
 		for ; k%gcmFours != 0; k++ {
-			list.jobs[k] = list.jobs[k-1]
+			list[k] = list[k-1]
 		}
 		if k > 0 {
-			copy(list.first[:], list.jobs[:])
 			small(&jobs[0], list, k, s)
 		}
 	}
 	if n[gcmAny] > 0 {
-		f.any(&jobs[0], &anySize[0], n[gcmAny])
+		f.any(&jobs[0], anySize, n[gcmAny])
 	}
 }
 
@@ -228,6 +234,6 @@ func (l *gcmLists) sort(jobs []Job, group []uint8) (n gcmCounts) {
 // add appends job i, whose packet has so many bytes, to its list.
 func (l *gcmLists) add(i uint8, bytes int, n *gcmCounts) {
 	size := gcmSize(bytes)
-	l.of[size].jobs[n[size]%MaxBatch] = uint16(i) * jobSize
+	l.of[size][n[size]%MaxBatch] = uint16(i) * jobSize
 	n[size]++
 }

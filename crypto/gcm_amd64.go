@@ -38,16 +38,16 @@ func expandGCM(g *gcmKey, key, salt []byte) {
 	var decrypt aesSchedule // of no use here
 	rounds := expandAES(&g.rounds, &decrypt, key)
 	clear(decrypt[:])
-	gcmSetup(&g.powers, &g.rounds, rounds)
+	gcmSetup(g, &g.rounds, rounds)
 	for i, b := range salt { // the nonce begins with it, and the first round key is added to the nonce
 		g.rounds[0][i] ^= b
 	}
 }
 
-// gcmSetup makes the powers of H of the keys of so many rounds.
+// gcmSetup makes what comes of H, of the keys of so many rounds.
 //
 //go:noescape
-func gcmSetup(powers *[gcmPowers][16]byte, keys *aesSchedule, rounds int)
+func gcmSetup(into *gcmKey, keys *aesSchedule, rounds int)
 
 // The kernels seal or open the jobs at the offsets of group, n of them, and set OK.
 // The IV is in the packet; Seal writes the ICV. Open leaves the text of a
@@ -63,7 +63,7 @@ func gcmSeal128vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 func gcmSeal128vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal128vaes512(jobs *Job, group *uint16, n int)
+func gcmSeal128vaes512(jobs *Job, group *gcmList, n int)
 
 //go:noescape
 func gcmOpen128vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
@@ -75,7 +75,7 @@ func gcmOpen128vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 func gcmOpen128vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen128vaes512(jobs *Job, group *uint16, n int)
+func gcmOpen128vaes512(jobs *Job, group *gcmList, n int)
 
 //go:noescape
 func gcmSeal192vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
@@ -87,7 +87,7 @@ func gcmSeal192vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 func gcmSeal192vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal192vaes512(jobs *Job, group *uint16, n int)
+func gcmSeal192vaes512(jobs *Job, group *gcmList, n int)
 
 //go:noescape
 func gcmOpen192vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
@@ -99,7 +99,7 @@ func gcmOpen192vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 func gcmOpen192vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen192vaes512(jobs *Job, group *uint16, n int)
+func gcmOpen192vaes512(jobs *Job, group *gcmList, n int)
 
 //go:noescape
 func gcmSeal256vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
@@ -111,7 +111,7 @@ func gcmSeal256vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 func gcmSeal256vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmSeal256vaes512(jobs *Job, group *uint16, n int)
+func gcmSeal256vaes512(jobs *Job, group *gcmList, n int)
 
 //go:noescape
 func gcmOpen256vaes512of4(jobs *Job, group *gcmList, n int, suite *Suite) int
@@ -123,22 +123,22 @@ func gcmOpen256vaes512of5(jobs *Job, group *gcmList, n int, suite *Suite) int
 func gcmOpen256vaes512of8(jobs *Job, group *gcmList, n int, suite *Suite) int
 
 //go:noescape
-func gcmOpen256vaes512(jobs *Job, group *uint16, n int)
+func gcmOpen256vaes512(jobs *Job, group *gcmList, n int)
 
 //go:noescape
-func gcmSeal128vaes256(jobs *Job, group *uint16, n int)
+func gcmSeal128vaes256(jobs *Job, group *gcmList, n int)
 
 //go:noescape
-func gcmOpen128vaes256(jobs *Job, group *uint16, n int)
+func gcmOpen128vaes256(jobs *Job, group *gcmList, n int)
 
 //go:noescape
-func gcmSeal192vaes256(jobs *Job, group *uint16, n int)
+func gcmSeal192vaes256(jobs *Job, group *gcmList, n int)
 
 //go:noescape
-func gcmOpen192vaes256(jobs *Job, group *uint16, n int)
+func gcmOpen192vaes256(jobs *Job, group *gcmList, n int)
 
 //go:noescape
-func gcmSeal256vaes256(jobs *Job, group *uint16, n int)
+func gcmSeal256vaes256(jobs *Job, group *gcmList, n int)
 
 //go:noescape
-func gcmOpen256vaes256(jobs *Job, group *uint16, n int)
+func gcmOpen256vaes256(jobs *Job, group *gcmList, n int)

@@ -1084,42 +1084,6 @@ DATA aadBits<>+56(SB)/4, $0x00000040
 DATA aadBits<>+60(SB)/4, $0x00000000
 GLOBL aadBits<>(SB), RODATA|NOPTR, $64
 
-DATA spread<>+0(SB)/4, $0x80800100
-DATA spread<>+4(SB)/4, $0x80808080
-DATA spread<>+8(SB)/4, $0x80808002
-DATA spread<>+12(SB)/4, $0x80808080
-DATA spread<>+16(SB)/4, $0x80800100
-DATA spread<>+20(SB)/4, $0x80808080
-DATA spread<>+24(SB)/4, $0x80808002
-DATA spread<>+28(SB)/4, $0x80808080
-DATA spread<>+32(SB)/4, $0x80800100
-DATA spread<>+36(SB)/4, $0x80808080
-DATA spread<>+40(SB)/4, $0x80808002
-DATA spread<>+44(SB)/4, $0x80808080
-DATA spread<>+48(SB)/4, $0x80800100
-DATA spread<>+52(SB)/4, $0x80808080
-DATA spread<>+56(SB)/4, $0x80808002
-DATA spread<>+60(SB)/4, $0x80808080
-GLOBL spread<>(SB), RODATA|NOPTR, $64
-
-DATA toBits<>+0(SB)/4, $0xffffff00
-DATA toBits<>+4(SB)/4, $0xffffffff
-DATA toBits<>+8(SB)/4, $0x00000040
-DATA toBits<>+12(SB)/4, $0x00000000
-DATA toBits<>+16(SB)/4, $0xffffff00
-DATA toBits<>+20(SB)/4, $0xffffffff
-DATA toBits<>+24(SB)/4, $0x00000040
-DATA toBits<>+28(SB)/4, $0x00000000
-DATA toBits<>+32(SB)/4, $0xffffff00
-DATA toBits<>+36(SB)/4, $0xffffffff
-DATA toBits<>+40(SB)/4, $0x00000040
-DATA toBits<>+44(SB)/4, $0x00000000
-DATA toBits<>+48(SB)/4, $0xffffff00
-DATA toBits<>+52(SB)/4, $0xffffffff
-DATA toBits<>+56(SB)/4, $0x00000040
-DATA toBits<>+60(SB)/4, $0x00000000
-GLOBL toBits<>(SB), RODATA|NOPTR, $64
-
 DATA ones<>+0(SB)/4, $0xffffffff
 DATA ones<>+4(SB)/4, $0xffffffff
 GLOBL ones<>(SB), RODATA|NOPTR, $8
@@ -1165,6 +1129,12 @@ DATA carries<>+4(SB)/4, $0x00000000
 DATA carries<>+8(SB)/4, $0x00000001
 DATA carries<>+12(SB)/4, $0xc2000000
 GLOBL carries<>(SB), RODATA|NOPTR, $16
+
+DATA word<>+0(SB)/4, $0x00000020
+DATA word<>+4(SB)/4, $0x00000000
+DATA word<>+8(SB)/4, $0x00000000
+DATA word<>+12(SB)/4, $0x00000000
+GLOBL word<>(SB), RODATA|NOPTR, $16
 
 DATA swapLast<>+0(SB)/4, $0x03020100
 DATA swapLast<>+4(SB)/4, $0x07060504
@@ -1224,10 +1194,10 @@ DATA ordinals<>+24(SB)/4, $0x00000006
 DATA ordinals<>+28(SB)/4, $0x00000007
 GLOBL ordinals<>(SB), RODATA|NOPTR, $32
 
-// func gcmSetup(powers *byte, keys *byte, rounds int)
+// func gcmSetup(into *byte, keys *byte, rounds int)
 // Requires: AES, AVX, PCLMULQDQ
 TEXT ·gcmSetup(SB), NOSPLIT, $0-24
-	MOVQ    powers+0(FP), R9
+	MOVQ    into+0(FP), R9
 	MOVQ    keys+8(FP), AX
 	MOVQ    rounds+16(FP), CX
 	VMOVDQU (AX), X0
@@ -1247,7 +1217,7 @@ round:
 	VPADDQ      X0, X0, X0
 	VPXOR       X1, X0, X0
 	VMOVDQA     X0, X2
-	LEAQ        560(R9), AX
+	LEAQ        576(R9), AX
 	VMOVDQU     X2, (AX)
 	MOVQ        $0x00000023, CX
 
@@ -1270,6 +1240,49 @@ power:
 	VMOVDQU    X2, (AX)
 	DECQ       CX
 	JNZ        power
+	VMOVDQU    esnBits<>+0(SB), X2
+	VMOVDQA    X2, X7
+	VPCLMULQDQ $0x00, X0, X7, X3
+	VPCLMULQDQ $0x01, X0, X7, X4
+	VPCLMULQDQ $0x10, X0, X7, X5
+	VPCLMULQDQ $0x11, X0, X7, X2
+	VPXOR      X5, X4, X4
+	VPCLMULQDQ $0x10, poly<>+0(SB), X3, X5
+	VPSHUFD    $0x4e, X3, X3
+	VPXOR      X5, X3, X3
+	VPXOR      X3, X4, X4
+	VPCLMULQDQ $0x10, poly<>+0(SB), X4, X5
+	VPSHUFD    $0x4e, X4, X4
+	VPXOR      X5, X4, X4
+	VPXOR      X4, X2, X2
+	VPSHUFB    reverse<>+0(SB), X2, X2
+	VMOVDQU    X2, (R9)
+	VMOVDQU    aadBits<>+0(SB), X1
+	LEAQ       832(R9), AX
+	MOVQ       $0x0000001c, CX
+
+length:
+	VPADDQ     word<>+0(SB), X1, X1
+	VMOVDQA    X1, X2
+	VMOVDQA    X2, X7
+	VPCLMULQDQ $0x00, X0, X7, X3
+	VPCLMULQDQ $0x01, X0, X7, X4
+	VPCLMULQDQ $0x10, X0, X7, X5
+	VPCLMULQDQ $0x11, X0, X7, X2
+	VPXOR      X5, X4, X4
+	VPCLMULQDQ $0x10, poly<>+0(SB), X3, X5
+	VPSHUFD    $0x4e, X3, X3
+	VPXOR      X5, X3, X3
+	VPXOR      X3, X4, X4
+	VPCLMULQDQ $0x10, poly<>+0(SB), X4, X5
+	VPSHUFD    $0x4e, X4, X4
+	VPXOR      X5, X4, X4
+	VPXOR      X4, X2, X2
+	VPSHUFB    reverse<>+0(SB), X2, X2
+	VMOVDQU    X2, (AX)
+	ADDQ       $0x10, AX
+	DECQ       CX
+	JNZ        length
 	VZEROALL
 	RET
 
@@ -1294,7 +1307,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -1344,10 +1357,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -1365,25 +1378,25 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -1401,34 +1414,34 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -1452,43 +1465,43 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -1518,52 +1531,52 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -1598,52 +1611,52 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -1675,10 +1688,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	VMOVDQU64 (R9), Z11
+	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
-	VMOVDQU64 Z12, (R9)(AX*1)
+	VMOVDQU64 Z12, 16(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -1791,7 +1804,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -1899,7 +1912,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -1915,10 +1928,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 576(R9)(R13*1), R13
+	LEAQ 592(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 64(R9), R13
+	LEAQ 80(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -2100,7 +2113,7 @@ last1:
 	VMOVDQU8.Z  Z0, K1, Z0
 	VPSHUFB     reverse<>+0(SB), Z0, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -2233,7 +2246,7 @@ last2:
 	VMOVDQU8.Z  Z1, K1, Z1
 	VPSHUFB     reverse<>+0(SB), Z1, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -2408,7 +2421,7 @@ last3:
 	VMOVDQU8.Z  Z2, K1, Z2
 	VPSHUFB     reverse<>+0(SB), Z2, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -2620,7 +2633,7 @@ last4:
 	VMOVDQU8.Z  Z3, K1, Z3
 	VPSHUFB     reverse<>+0(SB), Z3, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -2779,10 +2792,10 @@ fold:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          576(R9)(R13*1), R13
+	LEAQ          592(R9)(R13*1), R13
 	CMPQ          R14, $0x00000024
 	JBE           powersfold
-	LEAQ          64(R9), R13
+	LEAQ          80(R9), R13
 	SUBQ          $0x00000020, R14
 
 powersfold:
@@ -2815,13 +2828,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VPSHUFD    $0x4e, 560(R9), Z1
+	VPSHUFD    $0x4e, 576(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
+	VPXORQ     576(R9), Z1, Z1
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -2874,7 +2887,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -2924,10 +2937,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -2937,7 +2950,7 @@ powersnext:
 	VPXORQ          128(BX), Z13, Z2
 	VPSHUFD         $0x4e, (AX), Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
@@ -2945,21 +2958,21 @@ powersnext:
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
 	VPXORQ          Z4, Z12, Z12
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPXORQ          Z31, Z8, Z8
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VPXORQ          Z11, Z9, Z9
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
@@ -2967,21 +2980,21 @@ powersnext:
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPTERNLOGQ      $0x96, Z8, Z10, Z9
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
 	VPSHUFD         $0x4e, Z8, Z8
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VPSHUFD         $0x4e, Z9, Z9
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
@@ -2989,21 +3002,21 @@ powersnext:
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VEXTRACTI64X4   $0x01, Z10, Y11
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VPXOR           Y10, Y11, Y11
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
 	VEXTRACTI128    $0x01, Y11, X10
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VPXOR           X10, X11, X10
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VPXORQ          X16, X10, X10
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
@@ -3182,8 +3195,7 @@ packet:
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       576(R9), X0, X0
-	VAESENC     592(R9), X0, X0
+	VPXOR       592(R9), X0, X0
 	VAESENC     608(R9), X0, X0
 	VAESENC     624(R9), X0, X0
 	VAESENC     640(R9), X0, X0
@@ -3192,7 +3204,8 @@ packet:
 	VAESENC     688(R9), X0, X0
 	VAESENC     704(R9), X0, X0
 	VAESENC     720(R9), X0, X0
-	VAESENCLAST 736(R9), X0, X0
+	VAESENC     736(R9), X0, X0
+	VAESENCLAST 752(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -3208,12 +3221,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -3237,16 +3250,16 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         576(R9)(R13*1), R13
+	LEAQ         592(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         64(R9), R13
+	LEAQ         80(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
 	CMPQ           R11, $0x00000100
 	JB             tail
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -3271,15 +3284,6 @@ groups:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 592(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 608(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3353,6 +3357,15 @@ groups:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 752(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -3383,7 +3396,7 @@ groups:
 	JB             last
 
 loop:
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        -256(R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -3426,7 +3439,7 @@ loop:
 	VPCLMULQDQ     $0x10, 32(R13), Y13, Y12
 	VPXOR          Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 608(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -3441,7 +3454,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VMOVDQU        -192(R10), Y13
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 624(R9), Y15
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3457,7 +3470,7 @@ loop:
 	VPCLMULQDQ     $0x00, 64(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x11, 64(R13), Y13, Y12
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 640(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y1, Y1
@@ -3472,7 +3485,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3488,7 +3501,7 @@ loop:
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
 	VMOVDQU        -128(R10), Y13
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y1, Y1
@@ -3503,7 +3516,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VPCLMULQDQ     $0x11, 128(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3519,7 +3532,7 @@ loop:
 	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 160(R13), Y13, Y12
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -3534,7 +3547,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VMOVDQU        -64(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3550,7 +3563,7 @@ loop:
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 192(R13), Y13, Y11
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
 	VAESENC        Y15, Y1, Y1
@@ -3565,7 +3578,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x01, 224(R13), Y13, Y11
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
@@ -3599,7 +3612,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           576(R9), AX
+	LEAQ           592(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -3619,10 +3632,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           576(R9)(R13*1), R13
+	LEAQ           592(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           64(R9), R13
+	LEAQ           80(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -3715,7 +3728,7 @@ last:
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	ADDQ         $0x00000100, R13
-	LEAQ         576(R9), AX
+	LEAQ         592(R9), AX
 	CMPQ         R13, AX
 	JNE          nextlast
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -3735,17 +3748,17 @@ last:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         576(R9)(R13*1), R13
+	LEAQ         592(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          nextlast
-	LEAQ         64(R9), R13
+	LEAQ         80(R9), R13
 	SUBQ         $0x00000020, R14
 
 nextlast:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -3770,15 +3783,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 592(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 608(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3852,6 +3856,15 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 752(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -3933,12 +3946,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -3976,2154 +3989,2542 @@ lengths:
 	RET
 
 // func gcmSeal128vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z8, Z8, Z8
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z11, Z11, Z11
-
-loop:
-	MOVQ            BX, SI
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         (SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, R8
-	ORQ             R8, AX
-	MOVQ            AX, 8(R12)
-	VMOVQ           AX, X0
-	MOVQ            72(SP), R8
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
 	VPXORQ          counters<>+32(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         2(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, R9
-	ORQ             R9, AX
-	MOVQ            AX, 8(R13)
-	VMOVQ           AX, X3
-	MOVQ            88(SP), R9
+	VMOVD           AX, X3
+	VPINSRD         $0x01, 4(R13), X3, X3
+	VMOVQ           X3, 8(R13)
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          576(R9), X3, X3
+	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
 	VPXORQ          counters<>+32(SB), Y3, Y4
 	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         4(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, R10
-	ORQ             R10, AX
-	MOVQ            AX, 8(R14)
-	VMOVQ           AX, X6
-	MOVQ            104(SP), R10
+	VMOVD           AX, X6
+	VPINSRD         $0x01, 4(R14), X6, X6
+	VMOVQ           X6, 8(R14)
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R10), X6, X6
+	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
 	VPXORQ          counters<>+32(SB), Y6, Y7
 	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         6(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, R11
-	ORQ             R11, AX
-	MOVQ            AX, 8(R15)
-	VMOVQ           AX, X9
-	MOVQ            120(SP), R11
+	VMOVD           AX, X9
+	VPINSRD         $0x01, 4(R15), X9, X9
+	VMOVQ           X9, 8(R15)
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          576(R11), X9, X9
+	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
 	VPXORQ          counters<>+32(SB), Y9, Y10
 	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z19
-	VBROADCASTI32X4 592(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z20
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 592(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z21
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 592(R11), Y13
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z22
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0x44, Z20, Z19, Z23
-	VBROADCASTI32X4 608(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VSHUFI64X2      $0x44, Z22, Z21, Z24
-	VBROADCASTI32X4 608(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VSHUFI64X2      $0xee, Z20, Z19, Z25
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y12
-	VSHUFI64X2      $0xee, Z22, Z21, Z26
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y13
-	VSHUFI64X2      $0x88, Z24, Z23, Z19
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0xdd, Z24, Z23, Z20
-	VBROADCASTI32X4 624(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y12
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VSHUFI64X2      $0x44, Z5, Z2, Z23
-	VBROADCASTI32X4 624(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0x44, Z11, Z8, Z24
-	VBROADCASTI32X4 640(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VSHUFI64X2      $0xee, Z5, Z2, Z25
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y13
-	VSHUFI64X2      $0xee, Z11, Z8, Z26
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y12
-	VSHUFI64X2      $0x88, Z24, Z23, Z2
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VSHUFI64X2      $0xdd, Z24, Z23, Z5
-	VBROADCASTI32X4 640(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0x88, Z26, Z25, Z8
-	VBROADCASTI32X4 656(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z11
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y12
-	VPCLMULQDQ      $0x00, Z19, Z2, Z16
-	VPCLMULQDQ      $0x01, Z19, Z2, Z17
-	VPCLMULQDQ      $0x11, Z19, Z2, Z18
-	VPCLMULQDQ      $0x10, Z19, Z2, Z23
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VPCLMULQDQ      $0x00, Z20, Z5, Z24
-	VPCLMULQDQ      $0x01, Z20, Z5, Z25
-	VPCLMULQDQ      $0x11, Z20, Z5, Z26
-	VPCLMULQDQ      $0x10, Z20, Z5, Z27
-	VPTERNLOGQ      $0x96, Z23, Z25, Z17
-	VBROADCASTI32X4 656(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPCLMULQDQ      $0x00, Z21, Z8, Z28
-	VPCLMULQDQ      $0x01, Z21, Z8, Z29
-	VPCLMULQDQ      $0x11, Z21, Z8, Z30
-	VPCLMULQDQ      $0x10, Z21, Z8, Z31
-	VPTERNLOGQ      $0x96, Z24, Z28, Z16
-	VPTERNLOGQ      $0x96, Z27, Z29, Z17
-	VPTERNLOGQ      $0x96, Z26, Z30, Z18
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 672(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPCLMULQDQ      $0x00, Z22, Z11, Z2
-	VPCLMULQDQ      $0x01, Z22, Z11, Z23
-	VPCLMULQDQ      $0x11, Z22, Z11, Z25
-	VPCLMULQDQ      $0x10, Z22, Z11, Z5
-	VPTERNLOGQ      $0x96, Z31, Z23, Z17
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y13
-	VPXORQ          Z2, Z16, Z16
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VPXORQ          Z5, Z17, Z17
-	VBROADCASTI32X4 672(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VPXORQ          Z25, Z18, Z18
-	VBROADCASTI32X4 672(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VMOVDQU64       (SP), Z19
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 688(R8), Y12
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y13
-	VPSHUFB         spread<>+0(SB), Z19, Z19
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VPSLLQ          $0x03, Z19, Z19
-	VBROADCASTI32X4 688(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VPADDQ          toBits<>+0(SB), Z19, Z19
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 688(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPCLMULQDQ      $0x00, Z15, Z19, Z20
-	VPCLMULQDQ      $0x01, Z15, Z19, Z21
-	VPCLMULQDQ      $0x11, Z15, Z19, Z22
-	VPCLMULQDQ      $0x10, Z15, Z19, Z23
-	VPTERNLOGQ      $0x96, Z21, Z23, Z17
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y12
-	VPXORQ          Z20, Z16, Z16
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y13
-	VPXORQ          Z22, Z18, Z18
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
-	VBROADCASTI32X4 704(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VPSHUFD         $0x4e, Z16, Z16
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPTERNLOGQ      $0x96, Z24, Z16, Z17
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 720(R8), Y12
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
-	VBROADCASTI32X4 720(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VPSHUFD         $0x4e, Z17, Z17
-	VBROADCASTI32X4 720(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VPTERNLOGQ      $0x96, Z24, Z17, Z18
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y13
-	VPSHUFB         reverse<>+0(SB), Z18, Z18
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 736(R8), Y12
-	VPXORQ          Z14, Z18, Z18
-	VAESENCLAST     Y12, Y0, Y0
-	VAESENCLAST     Y12, Y1, Y1
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 624(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 640(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 672(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 688(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 752(R8), Y16
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENCLAST     Y17, Y3, Y3
+	VAESENCLAST     Y17, Y4, Y4
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
+	VAESENCLAST     Y16, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         (SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         2(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X3
+	VPINSRD         $0x01, 4(R13), X3, X3
+	VMOVQ           X3, 8(R13)
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          592(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         4(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X6
+	VPINSRD         $0x01, 4(R14), X6, X6
+	VMOVQ           X6, 8(R14)
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          592(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         6(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X9
+	VPINSRD         $0x01, 4(R15), X9, X9
+	VMOVQ           X9, 8(R15)
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          592(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VSHUFI64X2      $0x44, Z13, Z12, Z22
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VSHUFI64X2      $0x44, Z15, Z14, Z23
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y17
+	VSHUFI64X2      $0xee, Z13, Z12, Z24
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 624(R8), Y16
+	VSHUFI64X2      $0xee, Z15, Z14, Z25
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y17
+	VSHUFI64X2      $0x88, Z23, Z22, Z12
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y16
+	VSHUFI64X2      $0xdd, Z23, Z22, Z13
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VSHUFI64X2      $0x88, Z25, Z24, Z14
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y16
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VSHUFI64X2      $0xdd, Z25, Z24, Z15
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 640(R10), Y16
+	VSHUFI64X2      $0x44, Z5, Z2, Z22
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y17
+	VSHUFI64X2      $0x44, Z11, Z8, Z23
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y16
+	VSHUFI64X2      $0xee, Z5, Z2, Z24
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y17
+	VSHUFI64X2      $0xee, Z11, Z8, Z25
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VSHUFI64X2      $0x88, Z23, Z22, Z2
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VSHUFI64X2      $0xdd, Z23, Z22, Z5
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 672(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VSHUFI64X2      $0x88, Z25, Z24, Z8
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VSHUFI64X2      $0xdd, Z25, Z24, Z11
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VPCLMULQDQ      $0x00, Z15, Z11, Z19
+	VPCLMULQDQ      $0x01, Z15, Z11, Z20
+	VPCLMULQDQ      $0x11, Z15, Z11, Z21
+	VPCLMULQDQ      $0x10, Z15, Z11, Z22
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 688(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VPCLMULQDQ      $0x00, Z14, Z8, Z23
+	VPCLMULQDQ      $0x01, Z14, Z8, Z24
+	VPCLMULQDQ      $0x11, Z14, Z8, Z25
+	VPCLMULQDQ      $0x10, Z14, Z8, Z26
+	VPTERNLOGQ      $0x96, Z22, Z24, Z20
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VPCLMULQDQ      $0x00, Z13, Z5, Z27
+	VPCLMULQDQ      $0x01, Z13, Z5, Z28
+	VPCLMULQDQ      $0x11, Z13, Z5, Z29
+	VPCLMULQDQ      $0x10, Z13, Z5, Z30
+	VPTERNLOGQ      $0x96, Z23, Z27, Z19
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VPTERNLOGQ      $0x96, Z25, Z29, Z21
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VPCLMULQDQ      $0x01, Z12, Z2, Z31
+	VPCLMULQDQ      $0x11, Z12, Z2, Z11
+	VPTERNLOGQ      $0x96, Z30, Z31, Z20
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VPXORQ          Z11, Z21, Z21
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VPSHUFD         $0x4e, Z19, Z19
+	VBROADCASTI32X4 720(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VPTERNLOGQ      $0x96, Z22, Z19, Z20
+	VBROADCASTI32X4 720(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
+	VBROADCASTI32X4 720(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VPSHUFD         $0x4e, Z20, Z20
+	VBROADCASTI32X4 720(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VPTERNLOGQ      $0x96, Z22, Z20, Z21
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VBROADCASTI32X4 736(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VPXORQ          Z18, Z21, Z21
+	VBROADCASTI32X4 736(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x00, Z18, -16(CX)
+	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 736(R9), Y13
-	VAESENCLAST     Y13, Y3, Y3
+	VBROADCASTI32X4 752(R8), Y16
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
 	MOVWLZX         -6(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x01, Z18, -16(CX)
+	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Y13, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y12
-	VAESENCLAST     Y12, Y6, Y6
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENCLAST     Y17, Y3, Y3
+	VAESENCLAST     Y17, Y4, Y4
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x02, Z18, -16(CX)
+	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Y12, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y13
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
+	VAESENCLAST     Y16, Y7, Y7
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x03, Z18, -16(CX)
+	VEXTRACTI64X2   $0x03, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Y13, Y9, Y9
-	VAESENCLAST     Y13, Y10, Y10
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU8.Z      (R12), K1, Z16
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X14
-	VMOVDQU64       560(R8), X15
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU8.Z      (R13), K2, Z17
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X3, Y14, Y14
-	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU8.Z      (R14), K3, Z18
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X6, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU8.Z      (R15), K4, Z19
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X9, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z14, Z14
-	VINSERTI64X4    $0x01, Y30, Z15, Z15
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VINSERTI64X4    $0x01, Y1, Z0, Z0
-	VPXORQ          Z0, Z16, K5, Z16
-	VMOVDQU8        Z16, K1, (R12)
-	VMOVDQU8.Z      Z16, K1, Z16
-	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+
+text:
+	VINSERTI64X4 $0x01, Y1, Z0, Z0
+	VMOVDQU8.Z   (R12), K1, Z19
+	VPXORQ       Z0, Z19, K5, Z19
+	VMOVDQU8.Z   Z19, K1, Z19
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z2
+	MOVWLZX      (SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R8)(CX*4), X0, X18
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn0
 
 aad0:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
-	VPXORQ       Z3, Z17, K5, Z17
-	VMOVDQU8     Z17, K2, (R13)
-	VMOVDQU8.Z   Z17, K2, Z17
-	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
+	VMOVDQU8.Z   (R13), K2, Z20
+	VPXORQ       Z3, Z20, K5, Z20
+	VMOVDQU8.Z   Z20, K2, Z20
+	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
 	MOVWLZX      2(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R9)(CX*4), X3, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
 aad1:
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
-	VPXORQ       Z6, Z18, K5, Z18
-	VMOVDQU8     Z18, K3, (R14)
-	VMOVDQU8.Z   Z18, K3, Z18
-	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
+	VMOVDQU8.Z   (R14), K3, Z21
+	VPXORQ       Z6, Z21, K5, Z21
+	VMOVDQU8.Z   Z21, K3, Z21
+	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
 	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X6, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
-	VPXORQ       Z9, Z19, K5, Z19
-	VMOVDQU8     Z19, K4, (R15)
-	VMOVDQU8.Z   Z19, K4, Z19
-	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
+	VMOVDQU8.Z   (R15), K4, Z22
+	VPXORQ       Z9, Z22, K5, Z22
+	VMOVDQU8.Z   Z22, K4, Z22
+	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
 	MOVWLZX      6(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R11)(CX*4), X9, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU8     Z19, K1, (R12)
+	VMOVDQU8     Z20, K2, (R13)
+	VMOVDQU8     Z21, K3, (R14)
+	VMOVDQU8     Z22, K4, (R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ          $0x08, SI
-	MOVQ          80(SP), AX
-	VMOVDQU64     (AX), Z19
-	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z20
-	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z21
-	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z22
-	VSHUFI64X2    $0x44, Z20, Z19, Z23
-	VSHUFI64X2    $0x44, Z22, Z21, Z24
-	VSHUFI64X2    $0xee, Z20, Z19, Z25
-	VSHUFI64X2    $0xee, Z22, Z21, Z26
-	VSHUFI64X2    $0x88, Z24, Z23, Z19
-	VSHUFI64X2    $0xdd, Z24, Z23, Z20
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
-	VSHUFI64X2    $0x44, Z5, Z2, Z23
-	VSHUFI64X2    $0x44, Z11, Z8, Z24
-	VSHUFI64X2    $0xee, Z5, Z2, Z25
-	VSHUFI64X2    $0xee, Z11, Z8, Z26
-	VSHUFI64X2    $0x88, Z24, Z23, Z2
-	VSHUFI64X2    $0xdd, Z24, Z23, Z5
-	VSHUFI64X2    $0x88, Z26, Z25, Z8
-	VSHUFI64X2    $0xdd, Z26, Z25, Z11
-	VPCLMULQDQ    $0x00, Z19, Z2, Z16
-	VPCLMULQDQ    $0x01, Z19, Z2, Z17
-	VPCLMULQDQ    $0x11, Z19, Z2, Z18
-	VPCLMULQDQ    $0x10, Z19, Z2, Z23
-	VPCLMULQDQ    $0x00, Z20, Z5, Z24
-	VPCLMULQDQ    $0x01, Z20, Z5, Z25
-	VPCLMULQDQ    $0x11, Z20, Z5, Z26
-	VPCLMULQDQ    $0x10, Z20, Z5, Z27
-	VPTERNLOGQ    $0x96, Z23, Z25, Z17
-	VPCLMULQDQ    $0x00, Z21, Z8, Z28
-	VPCLMULQDQ    $0x01, Z21, Z8, Z29
-	VPCLMULQDQ    $0x11, Z21, Z8, Z30
-	VPCLMULQDQ    $0x10, Z21, Z8, Z31
-	VPTERNLOGQ    $0x96, Z24, Z28, Z16
-	VPTERNLOGQ    $0x96, Z27, Z29, Z17
-	VPTERNLOGQ    $0x96, Z26, Z30, Z18
-	VPCLMULQDQ    $0x00, Z22, Z11, Z2
-	VPCLMULQDQ    $0x01, Z22, Z11, Z23
-	VPCLMULQDQ    $0x11, Z22, Z11, Z25
-	VPCLMULQDQ    $0x10, Z22, Z11, Z5
-	VPTERNLOGQ    $0x96, Z31, Z23, Z17
-	VPXORQ        Z2, Z16, Z16
-	VPXORQ        Z5, Z17, Z17
-	VPXORQ        Z25, Z18, Z18
-	VMOVDQU64     (SP), Z19
-	VPSHUFB       spread<>+0(SB), Z19, Z19
-	VPSLLQ        $0x03, Z19, Z19
-	VPADDQ        toBits<>+0(SB), Z19, Z19
-	VPCLMULQDQ    $0x00, Z15, Z19, Z20
-	VPCLMULQDQ    $0x01, Z15, Z19, Z21
-	VPCLMULQDQ    $0x11, Z15, Z19, Z22
-	VPCLMULQDQ    $0x10, Z15, Z19, Z23
-	VPTERNLOGQ    $0x96, Z21, Z23, Z17
-	VPXORQ        Z20, Z16, Z16
-	VPXORQ        Z22, Z18, Z18
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z16, Z24
-	VPSHUFD       $0x4e, Z16, Z16
-	VPTERNLOGQ    $0x96, Z24, Z16, Z17
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z17, Z24
-	VPSHUFD       $0x4e, Z17, Z17
-	VPTERNLOGQ    $0x96, Z24, Z17, Z18
-	VPSHUFB       reverse<>+0(SB), Z18, Z18
-	VPXORQ        Z14, Z18, Z18
+	VSHUFI64X2 $0x44, Z13, Z12, Z22
+	VSHUFI64X2 $0x44, Z15, Z14, Z23
+	VSHUFI64X2 $0xee, Z13, Z12, Z24
+	VSHUFI64X2 $0xee, Z15, Z14, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z12
+	VSHUFI64X2 $0xdd, Z23, Z22, Z13
+	VSHUFI64X2 $0x88, Z25, Z24, Z14
+	VSHUFI64X2 $0xdd, Z25, Z24, Z15
+	VSHUFI64X2 $0x44, Z5, Z2, Z22
+	VSHUFI64X2 $0x44, Z11, Z8, Z23
+	VSHUFI64X2 $0xee, Z5, Z2, Z24
+	VSHUFI64X2 $0xee, Z11, Z8, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z2
+	VSHUFI64X2 $0xdd, Z23, Z22, Z5
+	VSHUFI64X2 $0x88, Z25, Z24, Z8
+	VSHUFI64X2 $0xdd, Z25, Z24, Z11
+	VPCLMULQDQ $0x00, Z15, Z11, Z19
+	VPCLMULQDQ $0x01, Z15, Z11, Z20
+	VPCLMULQDQ $0x11, Z15, Z11, Z21
+	VPCLMULQDQ $0x10, Z15, Z11, Z22
+	VPCLMULQDQ $0x00, Z14, Z8, Z23
+	VPCLMULQDQ $0x01, Z14, Z8, Z24
+	VPCLMULQDQ $0x11, Z14, Z8, Z25
+	VPCLMULQDQ $0x10, Z14, Z8, Z26
+	VPTERNLOGQ $0x96, Z22, Z24, Z20
+	VPCLMULQDQ $0x00, Z13, Z5, Z27
+	VPCLMULQDQ $0x01, Z13, Z5, Z28
+	VPCLMULQDQ $0x11, Z13, Z5, Z29
+	VPCLMULQDQ $0x10, Z13, Z5, Z30
+	VPTERNLOGQ $0x96, Z23, Z27, Z19
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPTERNLOGQ $0x96, Z25, Z29, Z21
+	VPCLMULQDQ $0x01, Z12, Z2, Z31
+	VPCLMULQDQ $0x11, Z12, Z2, Z11
+	VPTERNLOGQ $0x96, Z30, Z31, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
+	VPXORQ        Z11, Z21, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z22
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z22, Z19, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z22
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z22, Z20, Z21
+	VPSHUFB       reverse<>+0(SB), Z21, Z21
+	VPXORQ        Z18, Z21, Z21
 	MOVWLZX       -8(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x00, Z18, -16(CX)
+	VEXTRACTI64X2 $0x00, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -6(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x01, Z18, -16(CX)
+	VEXTRACTI64X2 $0x01, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -4(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x02, Z18, -16(CX)
+	VEXTRACTI64X2 $0x02, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -2(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x03, Z18, -16(CX)
+	VEXTRACTI64X2 $0x03, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X5, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z5, Z5
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X5, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z5, Z5
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X8, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z8, Z8
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X8, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z8, Z8
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X11, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z11, Z11
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X11, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z11, Z11
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
 
-// func gcmSeal128vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of5(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+lastESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
-loop:
-	MOVQ            BX, SI
+// func gcmSeal128vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmSeal128vaes512of5(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         (SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, R8
-	ORQ             R8, AX
-	MOVQ            AX, 8(R12)
-	VMOVQ           AX, X0
-	MOVQ            72(SP), R8
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), X0, X1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         2(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, R9
-	ORQ             R9, AX
-	MOVQ            AX, 8(R13)
-	VMOVQ           AX, X4
-	MOVQ            88(SP), R9
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), X4, X5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         4(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, R10
-	ORQ             R10, AX
-	MOVQ            AX, 8(R14)
-	VMOVQ           AX, X8
-	MOVQ            104(SP), R10
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), X8, X9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         6(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, R11
-	ORQ             R11, AX
-	MOVQ            AX, 8(R15)
-	VMOVQ           AX, X12
-	MOVQ            120(SP), R11
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), X12, X13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VBROADCASTI32X4 592(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         X16, X1, X1
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VBROADCASTI32X4 608(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 624(R8), Z16
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VBROADCASTI32X4 624(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         X17, X5, X5
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 624(R11), Z17
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 640(R9), Z17
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         X16, X9, X9
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 656(R8), Z16
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 656(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPXORQ          Z27, Z21, Z21
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 656(R10), Z16
-	VPXORQ          Z31, Z22, Z22
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), X23
 	VBROADCASTI32X4 656(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), X24
 	VAESENC         X17, X13, X13
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), X25
 	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), X26
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 672(R9), Z17
-	VINSERTI64X2    $0x01, X24, Y23, Y27
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VINSERTI64X2    $0x01, X26, Y25, Y28
 	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VINSERTI64X4    $0x01, Y28, Z27, Z23
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 672(R11), Z17
-	VINSERTI64X2    $0x01, X7, Y3, Y27
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VINSERTI64X2    $0x01, X15, Y11, Y28
 	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         X16, X1, X1
-	VINSERTI64X4    $0x01, Y28, Z27, Z3
 	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 688(R10), Z16
-	VPXORQ          Z27, Z20, Z20
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPXORQ          Z29, Z22, Z22
 	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VMOVDQU64       (SP), Z23
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 704(R8), Z16
-	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPSLLQ          $0x03, Z23, Z23
 	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         X17, X5, X5
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPXORQ          Z24, Z20, Z20
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 704(R11), Z17
-	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 720(R9), Z17
-	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         X16, X9, X9
-	VPSHUFD         $0x4e, Z21, Z21
 	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 736(R8), Z16
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 752(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     X16, X1, X1
-	VPXORQ          Z18, Z22, Z22
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
+	VAESENCLAST     X17, X5, X5
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     X16, X9, X9
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     X17, X13, X13
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         (SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), X0, X1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         2(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), X4, X5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         4(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), X8, X9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         6(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), X12, X13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 608(R10), Z16
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VBROADCASTI32X4 624(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 624(R11), Z17
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 640(R9), Z17
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 656(R8), Z16
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 656(R10), Z16
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 672(R9), Z17
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 672(R11), Z17
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VPXORQ          Z27, Z21, Z21
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), X22
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), X23
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 688(R10), Z16
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), X24
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), X25
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VINSERTI64X2    $0x01, X23, Y22, Y26
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 704(R8), Z16
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VINSERTI64X2    $0x01, X25, Y24, Y27
+	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VINSERTI64X4    $0x01, Y27, Z26, Z22
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VINSERTI64X2    $0x01, X7, Y3, Y26
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 704(R11), Z17
+	VINSERTI64X2    $0x01, X15, Y11, Y27
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VINSERTI64X4    $0x01, Y27, Z26, Z3
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z22, Z3, Z26
+	VPCLMULQDQ      $0x01, Z22, Z3, Z27
+	VPCLMULQDQ      $0x11, Z22, Z3, Z28
+	VPCLMULQDQ      $0x10, Z22, Z3, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 720(R9), Z17
+	VPXORQ          Z26, Z19, Z19
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VPXORQ          Z28, Z21, Z21
+	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
+	VBROADCASTI32X4 720(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 736(R8), Z16
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VPTERNLOGQ      $0x96, Z30, Z19, Z20
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 736(R10), Z16
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VPTERNLOGQ      $0x96, Z30, Z20, Z21
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VBROADCASTI32X4 752(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VPXORQ          Z18, Z21, Z21
+	VAESENCLAST     X16, X1, X1
+	VBROADCASTI32X4 752(R9), Z17
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x00, Z22, -16(CX)
+	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
+	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     X17, X5, X5
-	VBROADCASTI32X4 736(R10), Z16
 	MOVWLZX         -6(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x01, Z22, -16(CX)
+	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
+	VBROADCASTI32X4 752(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
-	VAESENCLAST     X16, X9, X9
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x02, Z22, -16(CX)
+	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 736(R11), Z17
-	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     X16, X9, X9
+	VBROADCASTI32X4 752(R11), Z17
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x03, Z22, -16(CX)
+	VEXTRACTI64X2   $0x03, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
+	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     X17, X13, X13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, X21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, X23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, X25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X8, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, X27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X12, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          X1, X21, X21
-	VMOVDQU8        X21, K1, 64(R12)
-	VMOVDQU8.Z      X21, K1, X21
-	VPSHUFB         reverse<>+0(SB), X21, X3
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPXORQ     Z0, Z19, K5, Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VMOVDQU8.Z 64(R12), K1, X20
+	VPXORQ     X1, X20, X20
+	VMOVDQU8.Z X20, K1, X20
+	VPSHUFB    reverse<>+0(SB), X20, X3
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
 
 aad0:
-	VPXORQ     Z4, Z22, K5, Z22
-	VMOVDQU64  Z22, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ     X5, X23, X23
-	VMOVDQU8   X23, K2, 64(R13)
-	VMOVDQU8.Z X23, K2, X23
-	VPSHUFB    reverse<>+0(SB), X23, X7
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPXORQ     Z4, Z21, K5, Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VMOVDQU8.Z 64(R13), K2, X22
+	VPXORQ     X5, X22, X22
+	VMOVDQU8.Z X22, K2, X22
+	VPSHUFB    reverse<>+0(SB), X22, X7
 	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z8, Z24, K5, Z24
-	VMOVDQU64  Z24, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ     X9, X25, X25
-	VMOVDQU8   X25, K3, 64(R14)
-	VMOVDQU8.Z X25, K3, X25
-	VPSHUFB    reverse<>+0(SB), X25, X11
-	MOVWLZX    4(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn2
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPXORQ       Z8, Z23, K5, Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VMOVDQU8.Z   64(R14), K3, X24
+	VPXORQ       X9, X24, X24
+	VMOVDQU8.Z   X24, K3, X24
+	VPSHUFB      reverse<>+0(SB), X24, X11
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPXORQ     Z12, Z26, K5, Z26
-	VMOVDQU64  Z26, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ     X13, X27, X27
-	VMOVDQU8   X27, K4, 64(R15)
-	VMOVDQU8.Z X27, K4, X27
-	VPSHUFB    reverse<>+0(SB), X27, X15
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPXORQ     Z12, Z25, K5, Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VMOVDQU8.Z 64(R15), K4, X26
+	VPXORQ     X13, X26, X26
+	VMOVDQU8.Z X26, K4, X26
+	VPSHUFB    reverse<>+0(SB), X26, X15
 	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     X20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     X22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     X24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     X26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ          $0x08, SI
-	MOVQ          80(SP), AX
-	VMOVDQU64     (AX), Z23
-	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z24
-	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z25
-	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z26
-	VSHUFI64X2    $0x44, Z24, Z23, Z27
-	VSHUFI64X2    $0x44, Z26, Z25, Z28
-	VSHUFI64X2    $0xee, Z24, Z23, Z29
-	VSHUFI64X2    $0xee, Z26, Z25, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z23
-	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x88, Z30, Z29, Z25
-	VSHUFI64X2    $0xdd, Z30, Z29, Z26
-	VSHUFI64X2    $0x44, Z6, Z2, Z27
-	VSHUFI64X2    $0x44, Z14, Z10, Z28
-	VSHUFI64X2    $0xee, Z6, Z2, Z29
-	VSHUFI64X2    $0xee, Z14, Z10, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z2
-	VSHUFI64X2    $0xdd, Z28, Z27, Z6
-	VSHUFI64X2    $0x88, Z30, Z29, Z10
-	VSHUFI64X2    $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ    $0x00, Z23, Z2, Z20
-	VPCLMULQDQ    $0x01, Z23, Z2, Z21
-	VPCLMULQDQ    $0x11, Z23, Z2, Z22
-	VPCLMULQDQ    $0x10, Z23, Z2, Z27
-	VPCLMULQDQ    $0x00, Z24, Z6, Z28
-	VPCLMULQDQ    $0x01, Z24, Z6, Z29
-	VPCLMULQDQ    $0x11, Z24, Z6, Z30
-	VPCLMULQDQ    $0x10, Z24, Z6, Z31
-	VPTERNLOGQ    $0x96, Z27, Z29, Z21
-	VPCLMULQDQ    $0x00, Z25, Z10, Z2
-	VPCLMULQDQ    $0x01, Z25, Z10, Z27
-	VPCLMULQDQ    $0x11, Z25, Z10, Z29
-	VPCLMULQDQ    $0x10, Z25, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z2, Z20
-	VPTERNLOGQ    $0x96, Z31, Z27, Z21
-	VPTERNLOGQ    $0x96, Z30, Z29, Z22
-	VPCLMULQDQ    $0x00, Z26, Z14, Z28
-	VPCLMULQDQ    $0x01, Z26, Z14, Z2
-	VPCLMULQDQ    $0x11, Z26, Z14, Z31
-	VPCLMULQDQ    $0x10, Z26, Z14, Z27
-	VPTERNLOGQ    $0x96, Z6, Z2, Z21
-	VPXORQ        Z28, Z20, Z20
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       24(SP), AX
+	VMOVDQU64  (AX), Z24
+	MOVQ       32(SP), AX
+	VMOVDQU64  (AX), Z25
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
 	VPXORQ        Z27, Z21, Z21
-	VPXORQ        Z31, Z22, Z22
-	MOVQ          80(SP), AX
+	MOVQ          8(SP), AX
+	VMOVDQU64     64(AX), X22
+	MOVQ          16(SP), AX
 	VMOVDQU64     64(AX), X23
-	MOVQ          96(SP), AX
+	MOVQ          24(SP), AX
 	VMOVDQU64     64(AX), X24
-	MOVQ          112(SP), AX
+	MOVQ          32(SP), AX
 	VMOVDQU64     64(AX), X25
-	MOVQ          128(SP), AX
-	VMOVDQU64     64(AX), X26
-	VINSERTI64X2  $0x01, X24, Y23, Y27
-	VINSERTI64X2  $0x01, X26, Y25, Y28
-	VINSERTI64X4  $0x01, Y28, Z27, Z23
-	VINSERTI64X2  $0x01, X7, Y3, Y27
-	VINSERTI64X2  $0x01, X15, Y11, Y28
-	VINSERTI64X4  $0x01, Y28, Z27, Z3
-	VPCLMULQDQ    $0x00, Z23, Z3, Z27
-	VPCLMULQDQ    $0x01, Z23, Z3, Z28
-	VPCLMULQDQ    $0x11, Z23, Z3, Z29
-	VPCLMULQDQ    $0x10, Z23, Z3, Z30
-	VPTERNLOGQ    $0x96, Z28, Z30, Z21
-	VPXORQ        Z27, Z20, Z20
-	VPXORQ        Z29, Z22, Z22
-	VMOVDQU64     (SP), Z23
-	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPSLLQ        $0x03, Z23, Z23
-	VPADDQ        toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ    $0x00, Z19, Z23, Z24
-	VPCLMULQDQ    $0x01, Z19, Z23, Z25
-	VPCLMULQDQ    $0x11, Z19, Z23, Z26
-	VPCLMULQDQ    $0x10, Z19, Z23, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z21
-	VPXORQ        Z24, Z20, Z20
-	VPXORQ        Z26, Z22, Z22
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
+	VINSERTI64X2  $0x01, X23, Y22, Y26
+	VINSERTI64X2  $0x01, X25, Y24, Y27
+	VINSERTI64X4  $0x01, Y27, Z26, Z22
+	VINSERTI64X2  $0x01, X7, Y3, Y26
+	VINSERTI64X2  $0x01, X15, Y11, Y27
+	VINSERTI64X4  $0x01, Y27, Z26, Z3
+	VPCLMULQDQ    $0x00, Z22, Z3, Z26
+	VPCLMULQDQ    $0x01, Z22, Z3, Z27
+	VPCLMULQDQ    $0x11, Z22, Z3, Z28
+	VPCLMULQDQ    $0x10, Z22, Z3, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z20
+	VPXORQ        Z26, Z19, Z19
+	VPXORQ        Z28, Z21, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z30
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z30, Z19, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z30
 	VPSHUFD       $0x4e, Z20, Z20
-	VPTERNLOGQ    $0x96, Z28, Z20, Z21
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD       $0x4e, Z21, Z21
-	VPTERNLOGQ    $0x96, Z28, Z21, Z22
-	VPSHUFB       reverse<>+0(SB), Z22, Z22
-	VPXORQ        Z18, Z22, Z22
+	VPTERNLOGQ    $0x96, Z30, Z20, Z21
+	VPSHUFB       reverse<>+0(SB), Z21, Z21
+	VPXORQ        Z18, Z21, Z21
 	MOVWLZX       -8(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x00, Z22, -16(CX)
+	VEXTRACTI64X2 $0x00, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -6(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x01, Z22, -16(CX)
+	VEXTRACTI64X2 $0x01, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -4(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x02, Z22, -16(CX)
+	VEXTRACTI64X2 $0x02, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -2(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x03, Z22, -16(CX)
+	VEXTRACTI64X2 $0x03, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
 
-// func gcmSeal128vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
-loop:
-	MOVQ            BX, SI
+// func gcmSeal128vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         (SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, R8
-	ORQ             R8, AX
-	MOVQ            AX, 8(R12)
-	VMOVQ           AX, X0
-	MOVQ            72(SP), R8
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         2(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, R9
-	ORQ             R9, AX
-	MOVQ            AX, 8(R13)
-	VMOVQ           AX, X4
-	MOVQ            88(SP), R9
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         4(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, R10
-	ORQ             R10, AX
-	MOVQ            AX, 8(R14)
-	VMOVQ           AX, X8
-	MOVQ            104(SP), R10
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         6(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, R11
-	ORQ             R11, AX
-	MOVQ            AX, 8(R15)
-	VMOVQ           AX, X12
-	MOVQ            120(SP), R11
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z17, Z4, Z4
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 592(R10), Z16
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VBROADCASTI32X4 608(R8), Z16
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 608(R9), Z17
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VBROADCASTI32X4 608(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VBROADCASTI32X4 608(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         Z17, Z13, Z13
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
 	VBROADCASTI32X4 624(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 624(R10), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 624(R11), Z17
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VBROADCASTI32X4 640(R8), Z16
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VBROADCASTI32X4 640(R9), Z17
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z16, Z9, Z9
-	VPXORQ          Z31, Z22, Z22
 	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), Z23
 	VAESENC         Z17, Z13, Z13
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), Z24
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 656(R9), Z17
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), Z25
 	VAESENC         Z17, Z4, Z4
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), Z26
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 656(R10), Z16
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 656(R11), Z17
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 672(R8), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VBROADCASTI32X4 672(R9), Z17
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x44, Z15, Z11, Z28
 	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VAESENC         Z17, Z13, Z13
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z15, Z11, Z30
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 688(R9), Z17
-	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 688(R10), Z16
-	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z30, Z29, Z15
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 688(R11), Z17
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VBROADCASTI32X4 704(R8), Z16
-	VPCLMULQDQ      $0x00, Z25, Z11, Z27
-	VPCLMULQDQ      $0x01, Z25, Z11, Z31
-	VPCLMULQDQ      $0x11, Z25, Z11, Z29
-	VPCLMULQDQ      $0x10, Z25, Z11, Z30
-	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x00, Z26, Z15, Z28
-	VPCLMULQDQ      $0x01, Z26, Z15, Z3
-	VPCLMULQDQ      $0x11, Z26, Z15, Z7
-	VPCLMULQDQ      $0x10, Z26, Z15, Z31
-	VPTERNLOGQ      $0x96, Z27, Z28, Z20
-	VPTERNLOGQ      $0x96, Z29, Z7, Z22
-	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VBROADCASTI32X4 704(R9), Z17
-	VMOVDQU64       (SP), Z23
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPSLLQ          $0x03, Z23, Z23
 	VAESENC         Z16, Z9, Z9
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Z17, Z13, Z13
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPXORQ          Z24, Z20, Z20
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 720(R9), Z17
-	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 720(R10), Z16
-	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z16, Z8, Z8
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 720(R11), Z17
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VPSHUFD         $0x4e, Z21, Z21
 	VBROADCASTI32X4 736(R8), Z16
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 752(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     Z16, Z1, Z1
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
-	VBROADCASTI32X4 736(R9), Z17
-	VPXORQ          Z18, Z22, Z22
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     Z17, Z5, Z5
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Z16, Z9, Z9
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     Z17, Z13, Z13
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         (SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         2(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         4(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         6(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 608(R9), Z17
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4 624(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 624(R11), Z17
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
+	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 640(R10), Z16
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 656(R9), Z17
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VBROADCASTI32X4 656(R10), Z16
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 672(R8), Z16
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPXORQ          Z27, Z21, Z21
+	VBROADCASTI32X4 672(R9), Z17
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 672(R11), Z17
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VBROADCASTI32X4 688(R8), Z16
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 688(R10), Z16
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VBROADCASTI32X4 688(R11), Z17
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z17
+	VSHUFI64X2      $0x44, Z7, Z3, Z26
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z15, Z11, Z27
+	VBROADCASTI32X4 704(R10), Z16
+	VSHUFI64X2      $0xee, Z7, Z3, Z28
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z15, Z11, Z29
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z27, Z26, Z3
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 720(R8), Z16
+	VSHUFI64X2      $0xdd, Z27, Z26, Z7
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z29, Z28, Z11
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z17
+	VSHUFI64X2      $0xdd, Z29, Z28, Z15
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x00, Z25, Z15, Z26
+	VPCLMULQDQ      $0x01, Z25, Z15, Z27
+	VPCLMULQDQ      $0x11, Z25, Z15, Z28
+	VPCLMULQDQ      $0x10, Z25, Z15, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
+	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z24, Z11, Z30
+	VPCLMULQDQ      $0x01, Z24, Z11, Z31
+	VPCLMULQDQ      $0x11, Z24, Z11, Z27
+	VPCLMULQDQ      $0x10, Z24, Z11, Z29
+	VPTERNLOGQ      $0x96, Z26, Z30, Z19
+	VPTERNLOGQ      $0x96, Z28, Z27, Z21
+	VPTERNLOGQ      $0x96, Z31, Z29, Z20
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 720(R11), Z17
+	VPCLMULQDQ      $0x00, Z23, Z7, Z15
+	VPCLMULQDQ      $0x01, Z23, Z7, Z26
+	VPCLMULQDQ      $0x11, Z23, Z7, Z30
+	VPCLMULQDQ      $0x10, Z23, Z7, Z28
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z22, Z3, Z27
+	VPCLMULQDQ      $0x01, Z22, Z3, Z31
+	VPCLMULQDQ      $0x11, Z22, Z3, Z29
+	VPCLMULQDQ      $0x10, Z22, Z3, Z11
+	VPTERNLOGQ      $0x96, Z15, Z27, Z19
+	VPTERNLOGQ      $0x96, Z30, Z29, Z21
+	VPTERNLOGQ      $0x96, Z31, Z11, Z20
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 736(R8), Z16
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 736(R10), Z16
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 736(R11), Z17
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z26, Z20, Z21
+	VBROADCASTI32X4 752(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VAESENCLAST     Z16, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z17
+	VPXORQ          Z18, Z21, Z21
+	VAESENCLAST     Z17, Z4, Z4
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x00, Z22, -16(CX)
+	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 736(R10), Z16
-	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Z17, Z5, Z5
+	VBROADCASTI32X4 752(R10), Z16
 	MOVWLZX         -6(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x01, Z22, -16(CX)
+	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
+	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Z16, Z9, Z9
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x02, Z22, -16(CX)
+	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 752(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x03, Z22, -16(CX)
+	VEXTRACTI64X2   $0x03, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, Z21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, Z23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, Z25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X8, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, Z27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X12, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          Z1, Z21, Z21
-	VMOVDQU8        Z21, K1, 64(R12)
-	VMOVDQU8.Z      Z21, K1, Z21
-	VPSHUFB         reverse<>+0(SB), Z21, Z3
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPXORQ     Z0, Z19, K5, Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VMOVDQU8.Z 64(R12), K1, Z20
+	VPXORQ     Z1, Z20, Z20
+	VMOVDQU8.Z Z20, K1, Z20
+	VPSHUFB    reverse<>+0(SB), Z20, Z3
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
 
 aad0:
-	VPXORQ     Z4, Z22, K5, Z22
-	VMOVDQU64  Z22, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ     Z5, Z23, Z23
-	VMOVDQU8   Z23, K2, 64(R13)
-	VMOVDQU8.Z Z23, K2, Z23
-	VPSHUFB    reverse<>+0(SB), Z23, Z7
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPXORQ     Z4, Z21, K5, Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VMOVDQU8.Z 64(R13), K2, Z22
+	VPXORQ     Z5, Z22, Z22
+	VMOVDQU8.Z Z22, K2, Z22
+	VPSHUFB    reverse<>+0(SB), Z22, Z7
 	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z8, Z24, K5, Z24
-	VMOVDQU64  Z24, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ     Z9, Z25, Z25
-	VMOVDQU8   Z25, K3, 64(R14)
-	VMOVDQU8.Z Z25, K3, Z25
-	VPSHUFB    reverse<>+0(SB), Z25, Z11
-	MOVWLZX    4(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn2
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPXORQ       Z8, Z23, K5, Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VMOVDQU8.Z   64(R14), K3, Z24
+	VPXORQ       Z9, Z24, Z24
+	VMOVDQU8.Z   Z24, K3, Z24
+	VPSHUFB      reverse<>+0(SB), Z24, Z11
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPXORQ     Z12, Z26, K5, Z26
-	VMOVDQU64  Z26, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ     Z13, Z27, Z27
-	VMOVDQU8   Z27, K4, 64(R15)
-	VMOVDQU8.Z Z27, K4, Z27
-	VPSHUFB    reverse<>+0(SB), Z27, Z15
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPXORQ     Z12, Z25, K5, Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VMOVDQU8.Z 64(R15), K4, Z26
+	VPXORQ     Z13, Z26, Z26
+	VMOVDQU8.Z Z26, K4, Z26
+	VPSHUFB    reverse<>+0(SB), Z26, Z15
 	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     Z20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     Z22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     Z24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     Z26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ          $0x08, SI
-	MOVQ          80(SP), AX
-	VMOVDQU64     (AX), Z23
-	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z24
-	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z25
-	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z26
-	VSHUFI64X2    $0x44, Z24, Z23, Z27
-	VSHUFI64X2    $0x44, Z26, Z25, Z28
-	VSHUFI64X2    $0xee, Z24, Z23, Z29
-	VSHUFI64X2    $0xee, Z26, Z25, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z23
-	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x88, Z30, Z29, Z25
-	VSHUFI64X2    $0xdd, Z30, Z29, Z26
-	VSHUFI64X2    $0x44, Z6, Z2, Z27
-	VSHUFI64X2    $0x44, Z14, Z10, Z28
-	VSHUFI64X2    $0xee, Z6, Z2, Z29
-	VSHUFI64X2    $0xee, Z14, Z10, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z2
-	VSHUFI64X2    $0xdd, Z28, Z27, Z6
-	VSHUFI64X2    $0x88, Z30, Z29, Z10
-	VSHUFI64X2    $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ    $0x00, Z23, Z2, Z20
-	VPCLMULQDQ    $0x01, Z23, Z2, Z21
-	VPCLMULQDQ    $0x11, Z23, Z2, Z22
-	VPCLMULQDQ    $0x10, Z23, Z2, Z27
-	VPCLMULQDQ    $0x00, Z24, Z6, Z28
-	VPCLMULQDQ    $0x01, Z24, Z6, Z29
-	VPCLMULQDQ    $0x11, Z24, Z6, Z30
-	VPCLMULQDQ    $0x10, Z24, Z6, Z31
-	VPTERNLOGQ    $0x96, Z27, Z29, Z21
-	VPCLMULQDQ    $0x00, Z25, Z10, Z2
-	VPCLMULQDQ    $0x01, Z25, Z10, Z27
-	VPCLMULQDQ    $0x11, Z25, Z10, Z29
-	VPCLMULQDQ    $0x10, Z25, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z2, Z20
-	VPTERNLOGQ    $0x96, Z31, Z27, Z21
-	VPTERNLOGQ    $0x96, Z30, Z29, Z22
-	VPCLMULQDQ    $0x00, Z26, Z14, Z28
-	VPCLMULQDQ    $0x01, Z26, Z14, Z2
-	VPCLMULQDQ    $0x11, Z26, Z14, Z31
-	VPCLMULQDQ    $0x10, Z26, Z14, Z27
-	VPTERNLOGQ    $0x96, Z6, Z2, Z21
-	VPXORQ        Z28, Z20, Z20
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       24(SP), AX
+	VMOVDQU64  (AX), Z24
+	MOVQ       32(SP), AX
+	VMOVDQU64  (AX), Z25
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
 	VPXORQ        Z27, Z21, Z21
-	VPXORQ        Z31, Z22, Z22
-	MOVQ          80(SP), AX
+	MOVQ          8(SP), AX
+	VMOVDQU64     64(AX), Z22
+	MOVQ          16(SP), AX
 	VMOVDQU64     64(AX), Z23
-	MOVQ          96(SP), AX
+	MOVQ          24(SP), AX
 	VMOVDQU64     64(AX), Z24
-	MOVQ          112(SP), AX
+	MOVQ          32(SP), AX
 	VMOVDQU64     64(AX), Z25
-	MOVQ          128(SP), AX
-	VMOVDQU64     64(AX), Z26
-	VSHUFI64X2    $0x44, Z24, Z23, Z27
-	VSHUFI64X2    $0x44, Z26, Z25, Z28
-	VSHUFI64X2    $0xee, Z24, Z23, Z29
-	VSHUFI64X2    $0xee, Z26, Z25, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z23
-	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x88, Z30, Z29, Z25
-	VSHUFI64X2    $0xdd, Z30, Z29, Z26
-	VSHUFI64X2    $0x44, Z7, Z3, Z27
-	VSHUFI64X2    $0x44, Z15, Z11, Z28
-	VSHUFI64X2    $0xee, Z7, Z3, Z29
-	VSHUFI64X2    $0xee, Z15, Z11, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z3
-	VSHUFI64X2    $0xdd, Z28, Z27, Z7
-	VSHUFI64X2    $0x88, Z30, Z29, Z11
-	VSHUFI64X2    $0xdd, Z30, Z29, Z15
-	VPCLMULQDQ    $0x00, Z23, Z3, Z27
-	VPCLMULQDQ    $0x01, Z23, Z3, Z28
-	VPCLMULQDQ    $0x11, Z23, Z3, Z29
-	VPCLMULQDQ    $0x10, Z23, Z3, Z30
-	VPTERNLOGQ    $0x96, Z28, Z30, Z21
-	VPCLMULQDQ    $0x00, Z24, Z7, Z31
-	VPCLMULQDQ    $0x01, Z24, Z7, Z28
-	VPCLMULQDQ    $0x11, Z24, Z7, Z30
-	VPCLMULQDQ    $0x10, Z24, Z7, Z3
-	VPTERNLOGQ    $0x96, Z27, Z31, Z20
-	VPTERNLOGQ    $0x96, Z29, Z30, Z22
-	VPTERNLOGQ    $0x96, Z28, Z3, Z21
-	VPCLMULQDQ    $0x00, Z25, Z11, Z27
-	VPCLMULQDQ    $0x01, Z25, Z11, Z31
-	VPCLMULQDQ    $0x11, Z25, Z11, Z29
-	VPCLMULQDQ    $0x10, Z25, Z11, Z30
-	VPTERNLOGQ    $0x96, Z31, Z30, Z21
-	VPCLMULQDQ    $0x00, Z26, Z15, Z28
-	VPCLMULQDQ    $0x01, Z26, Z15, Z3
-	VPCLMULQDQ    $0x11, Z26, Z15, Z7
-	VPCLMULQDQ    $0x10, Z26, Z15, Z31
-	VPTERNLOGQ    $0x96, Z27, Z28, Z20
-	VPTERNLOGQ    $0x96, Z29, Z7, Z22
-	VPTERNLOGQ    $0x96, Z3, Z31, Z21
-	VMOVDQU64     (SP), Z23
-	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPSLLQ        $0x03, Z23, Z23
-	VPADDQ        toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ    $0x00, Z19, Z23, Z24
-	VPCLMULQDQ    $0x01, Z19, Z23, Z25
-	VPCLMULQDQ    $0x11, Z19, Z23, Z26
-	VPCLMULQDQ    $0x10, Z19, Z23, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z21
-	VPXORQ        Z24, Z20, Z20
-	VPXORQ        Z26, Z22, Z22
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
+	VSHUFI64X2    $0x44, Z23, Z22, Z26
+	VSHUFI64X2    $0x44, Z25, Z24, Z27
+	VSHUFI64X2    $0xee, Z23, Z22, Z28
+	VSHUFI64X2    $0xee, Z25, Z24, Z29
+	VSHUFI64X2    $0x88, Z27, Z26, Z22
+	VSHUFI64X2    $0xdd, Z27, Z26, Z23
+	VSHUFI64X2    $0x88, Z29, Z28, Z24
+	VSHUFI64X2    $0xdd, Z29, Z28, Z25
+	VSHUFI64X2    $0x44, Z7, Z3, Z26
+	VSHUFI64X2    $0x44, Z15, Z11, Z27
+	VSHUFI64X2    $0xee, Z7, Z3, Z28
+	VSHUFI64X2    $0xee, Z15, Z11, Z29
+	VSHUFI64X2    $0x88, Z27, Z26, Z3
+	VSHUFI64X2    $0xdd, Z27, Z26, Z7
+	VSHUFI64X2    $0x88, Z29, Z28, Z11
+	VSHUFI64X2    $0xdd, Z29, Z28, Z15
+	VPCLMULQDQ    $0x00, Z25, Z15, Z26
+	VPCLMULQDQ    $0x01, Z25, Z15, Z27
+	VPCLMULQDQ    $0x11, Z25, Z15, Z28
+	VPCLMULQDQ    $0x10, Z25, Z15, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z20
+	VPCLMULQDQ    $0x00, Z24, Z11, Z30
+	VPCLMULQDQ    $0x01, Z24, Z11, Z31
+	VPCLMULQDQ    $0x11, Z24, Z11, Z27
+	VPCLMULQDQ    $0x10, Z24, Z11, Z29
+	VPTERNLOGQ    $0x96, Z26, Z30, Z19
+	VPTERNLOGQ    $0x96, Z28, Z27, Z21
+	VPTERNLOGQ    $0x96, Z31, Z29, Z20
+	VPCLMULQDQ    $0x00, Z23, Z7, Z15
+	VPCLMULQDQ    $0x01, Z23, Z7, Z26
+	VPCLMULQDQ    $0x11, Z23, Z7, Z30
+	VPCLMULQDQ    $0x10, Z23, Z7, Z28
+	VPTERNLOGQ    $0x96, Z26, Z28, Z20
+	VPCLMULQDQ    $0x00, Z22, Z3, Z27
+	VPCLMULQDQ    $0x01, Z22, Z3, Z31
+	VPCLMULQDQ    $0x11, Z22, Z3, Z29
+	VPCLMULQDQ    $0x10, Z22, Z3, Z11
+	VPTERNLOGQ    $0x96, Z15, Z27, Z19
+	VPTERNLOGQ    $0x96, Z30, Z29, Z21
+	VPTERNLOGQ    $0x96, Z31, Z11, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z26, Z19, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z26
 	VPSHUFD       $0x4e, Z20, Z20
-	VPTERNLOGQ    $0x96, Z28, Z20, Z21
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD       $0x4e, Z21, Z21
-	VPTERNLOGQ    $0x96, Z28, Z21, Z22
-	VPSHUFB       reverse<>+0(SB), Z22, Z22
-	VPXORQ        Z18, Z22, Z22
+	VPTERNLOGQ    $0x96, Z26, Z20, Z21
+	VPSHUFB       reverse<>+0(SB), Z21, Z21
+	VPXORQ        Z18, Z21, Z21
 	MOVWLZX       -8(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x00, Z22, -16(CX)
+	VEXTRACTI64X2 $0x00, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -6(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x01, Z22, -16(CX)
+	VEXTRACTI64X2 $0x01, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -4(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x02, Z22, -16(CX)
+	VEXTRACTI64X2 $0x02, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -2(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x03, Z22, -16(CX)
+	VEXTRACTI64X2 $0x03, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
+
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
 // func gcmSeal192vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
@@ -6146,7 +6547,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -6197,10 +6598,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -6218,29 +6619,29 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -6258,40 +6659,40 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -6315,51 +6716,51 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -6389,62 +6790,62 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -6479,62 +6880,62 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -6566,10 +6967,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	VMOVDQU64 (R9), Z11
+	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
-	VMOVDQU64 Z12, (R9)(AX*1)
+	VMOVDQU64 Z12, 16(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -6690,7 +7091,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -6806,7 +7207,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -6822,10 +7223,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 576(R9)(R13*1), R13
+	LEAQ 592(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 64(R9), R13
+	LEAQ 80(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -7017,7 +7418,7 @@ last1:
 	VMOVDQU8.Z  Z0, K1, Z0
 	VPSHUFB     reverse<>+0(SB), Z0, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -7156,7 +7557,7 @@ last2:
 	VMOVDQU8.Z  Z1, K1, Z1
 	VPSHUFB     reverse<>+0(SB), Z1, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -7341,7 +7742,7 @@ last3:
 	VMOVDQU8.Z  Z2, K1, Z2
 	VPSHUFB     reverse<>+0(SB), Z2, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -7567,7 +7968,7 @@ last4:
 	VMOVDQU8.Z  Z3, K1, Z3
 	VPSHUFB     reverse<>+0(SB), Z3, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -7734,10 +8135,10 @@ fold:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          576(R9)(R13*1), R13
+	LEAQ          592(R9)(R13*1), R13
 	CMPQ          R14, $0x00000024
 	JBE           powersfold
-	LEAQ          64(R9), R13
+	LEAQ          80(R9), R13
 	SUBQ          $0x00000020, R14
 
 powersfold:
@@ -7770,13 +8171,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VPSHUFD    $0x4e, 560(R9), Z1
+	VPSHUFD    $0x4e, 576(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
+	VPXORQ     576(R9), Z1, Z1
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -7829,7 +8230,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -7880,10 +8281,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -7893,84 +8294,84 @@ powersnext:
 	VPXORQ          128(BX), Z13, Z2
 	VPSHUFD         $0x4e, (AX), Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VPXORQ          (AX), Z11, Z11
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VPXORQ          Z4, Z12, Z12
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VPXORQ          Z31, Z8, Z8
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPXORQ          Z11, Z9, Z9
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VPXORQ          Z12, Z10, Z10
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
 	VPTERNLOGQ      $0x96, Z8, Z10, Z9
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
 	VPSHUFD         $0x4e, Z8, Z8
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VPSHUFD         $0x4e, Z9, Z9
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
 	VPTERNLOGQ      $0x96, Z11, Z9, Z10
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VEXTRACTI64X4   $0x01, Z10, Y11
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
 	VPXOR           Y10, Y11, Y11
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VEXTRACTI128    $0x01, Y11, X10
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
 	VPXOR           X10, X11, X10
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
 	VPXORQ          X16, X10, X10
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	MOVQ            8(SP), CX
@@ -8149,8 +8550,7 @@ packet:
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       576(R9), X0, X0
-	VAESENC     592(R9), X0, X0
+	VPXOR       592(R9), X0, X0
 	VAESENC     608(R9), X0, X0
 	VAESENC     624(R9), X0, X0
 	VAESENC     640(R9), X0, X0
@@ -8161,7 +8561,8 @@ packet:
 	VAESENC     720(R9), X0, X0
 	VAESENC     736(R9), X0, X0
 	VAESENC     752(R9), X0, X0
-	VAESENCLAST 768(R9), X0, X0
+	VAESENC     768(R9), X0, X0
+	VAESENCLAST 784(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -8177,12 +8578,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -8206,16 +8607,16 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         576(R9)(R13*1), R13
+	LEAQ         592(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         64(R9), R13
+	LEAQ         80(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
 	CMPQ           R11, $0x00000100
 	JB             tail
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -8240,15 +8641,6 @@ groups:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 592(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 608(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -8340,6 +8732,15 @@ groups:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 768(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 784(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -8370,7 +8771,7 @@ groups:
 	JB             last
 
 loop:
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        -256(R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -8410,7 +8811,7 @@ loop:
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 608(R9), Y15
 	VPCLMULQDQ     $0x01, 32(R13), Y13, Y11
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -8425,7 +8826,7 @@ loop:
 	VPCLMULQDQ     $0x00, 32(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x11, 32(R13), Y13, Y12
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 624(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y1, Y1
@@ -8439,7 +8840,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPCLMULQDQ     $0x01, 64(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 640(R9), Y15
 	VPCLMULQDQ     $0x10, 64(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y9, Y9
@@ -8454,7 +8855,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y8, Y8
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -8469,7 +8870,7 @@ loop:
 	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -8483,7 +8884,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VMOVDQU        -128(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -8498,7 +8899,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y9, Y9
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
 	VAESENC        Y15, Y1, Y1
@@ -8512,7 +8913,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VMOVDQU        -96(R10), Y13
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
@@ -8527,7 +8928,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 160(R13), Y13, Y11
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VPCLMULQDQ     $0x11, 160(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -8542,7 +8943,7 @@ loop:
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x01, 192(R13), Y13, Y11
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x10, 192(R13), Y13, Y12
 	VAESENC        Y15, Y1, Y1
@@ -8556,7 +8957,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 752(R9), Y15
+	VBROADCASTI128 768(R9), Y15
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y10, Y10
@@ -8571,7 +8972,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
-	VBROADCASTI128 768(R9), Y15
+	VBROADCASTI128 784(R9), Y15
 	VPXOR          Y11, Y9, Y9
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
@@ -8604,7 +9005,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           576(R9), AX
+	LEAQ           592(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -8624,10 +9025,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           576(R9)(R13*1), R13
+	LEAQ           592(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           64(R9), R13
+	LEAQ           80(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -8720,7 +9121,7 @@ last:
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	ADDQ         $0x00000100, R13
-	LEAQ         576(R9), AX
+	LEAQ         592(R9), AX
 	CMPQ         R13, AX
 	JNE          nextlast
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -8740,17 +9141,17 @@ last:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         576(R9)(R13*1), R13
+	LEAQ         592(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          nextlast
-	LEAQ         64(R9), R13
+	LEAQ         80(R9), R13
 	SUBQ         $0x00000020, R14
 
 nextlast:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -8775,15 +9176,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 592(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 608(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -8875,6 +9267,15 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 768(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 784(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -8956,12 +9357,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -8999,2226 +9400,2698 @@ lengths:
 	RET
 
 // func gcmSeal192vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z8, Z8, Z8
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z11, Z11, Z11
-
-loop:
-	MOVQ            BX, SI
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         (SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, R8
-	ORQ             R8, AX
-	MOVQ            AX, 8(R12)
-	VMOVQ           AX, X0
-	MOVQ            72(SP), R8
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
 	VPXORQ          counters<>+32(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         2(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, R9
-	ORQ             R9, AX
-	MOVQ            AX, 8(R13)
-	VMOVQ           AX, X3
-	MOVQ            88(SP), R9
+	VMOVD           AX, X3
+	VPINSRD         $0x01, 4(R13), X3, X3
+	VMOVQ           X3, 8(R13)
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          576(R9), X3, X3
+	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
 	VPXORQ          counters<>+32(SB), Y3, Y4
 	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         4(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, R10
-	ORQ             R10, AX
-	MOVQ            AX, 8(R14)
-	VMOVQ           AX, X6
-	MOVQ            104(SP), R10
+	VMOVD           AX, X6
+	VPINSRD         $0x01, 4(R14), X6, X6
+	VMOVQ           X6, 8(R14)
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R10), X6, X6
+	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
 	VPXORQ          counters<>+32(SB), Y6, Y7
 	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         6(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, R11
-	ORQ             R11, AX
-	MOVQ            AX, 8(R15)
-	VMOVQ           AX, X9
-	MOVQ            120(SP), R11
+	VMOVD           AX, X9
+	VPINSRD         $0x01, 4(R15), X9, X9
+	VMOVQ           X9, 8(R15)
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          576(R11), X9, X9
+	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
 	VPXORQ          counters<>+32(SB), Y9, Y10
 	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z19
-	VBROADCASTI32X4 592(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z20
-	VBROADCASTI32X4 592(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z21
-	VBROADCASTI32X4 592(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 608(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VSHUFI64X2      $0x44, Z20, Z19, Z23
-	VBROADCASTI32X4 608(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VSHUFI64X2      $0x44, Z22, Z21, Z24
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VSHUFI64X2      $0xee, Z20, Z19, Z25
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VSHUFI64X2      $0xee, Z22, Z21, Z26
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VSHUFI64X2      $0x88, Z24, Z23, Z19
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VSHUFI64X2      $0xdd, Z24, Z23, Z20
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y13
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y12
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y13
-	VSHUFI64X2      $0x44, Z5, Z2, Z23
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y12
-	VSHUFI64X2      $0x44, Z11, Z8, Z24
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y13
-	VSHUFI64X2      $0xee, Z5, Z2, Z25
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0xee, Z11, Z8, Z26
-	VBROADCASTI32X4 656(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VSHUFI64X2      $0x88, Z24, Z23, Z2
-	VBROADCASTI32X4 656(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0xdd, Z24, Z23, Z5
-	VBROADCASTI32X4 656(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VSHUFI64X2      $0x88, Z26, Z25, Z8
-	VBROADCASTI32X4 656(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VBROADCASTI32X4 672(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VSHUFI64X2      $0xdd, Z26, Z25, Z11
-	VBROADCASTI32X4 672(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VPCLMULQDQ      $0x00, Z19, Z2, Z16
-	VPCLMULQDQ      $0x01, Z19, Z2, Z17
-	VPCLMULQDQ      $0x11, Z19, Z2, Z18
-	VPCLMULQDQ      $0x10, Z19, Z2, Z23
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VPCLMULQDQ      $0x00, Z20, Z5, Z24
-	VPCLMULQDQ      $0x01, Z20, Z5, Z25
-	VPCLMULQDQ      $0x11, Z20, Z5, Z26
-	VPCLMULQDQ      $0x10, Z20, Z5, Z27
-	VPTERNLOGQ      $0x96, Z23, Z25, Z17
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPCLMULQDQ      $0x00, Z21, Z8, Z28
-	VPCLMULQDQ      $0x01, Z21, Z8, Z29
-	VPCLMULQDQ      $0x11, Z21, Z8, Z30
-	VPCLMULQDQ      $0x10, Z21, Z8, Z31
-	VPTERNLOGQ      $0x96, Z24, Z28, Z16
-	VPTERNLOGQ      $0x96, Z27, Z29, Z17
-	VPTERNLOGQ      $0x96, Z26, Z30, Z18
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 688(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPCLMULQDQ      $0x00, Z22, Z11, Z2
-	VPCLMULQDQ      $0x01, Z22, Z11, Z23
-	VPCLMULQDQ      $0x11, Z22, Z11, Z25
-	VPCLMULQDQ      $0x10, Z22, Z11, Z5
-	VPTERNLOGQ      $0x96, Z31, Z23, Z17
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VPXORQ          Z2, Z16, Z16
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VPXORQ          Z5, Z17, Z17
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 688(R11), Y13
-	VPXORQ          Z25, Z18, Z18
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y12
-	VMOVDQU64       (SP), Z19
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y13
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 704(R10), Y12
-	VPSHUFB         spread<>+0(SB), Z19, Z19
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y13
-	VPSLLQ          $0x03, Z19, Z19
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VPADDQ          toBits<>+0(SB), Z19, Z19
-	VBROADCASTI32X4 720(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VPCLMULQDQ      $0x00, Z15, Z19, Z20
-	VPCLMULQDQ      $0x01, Z15, Z19, Z21
-	VPCLMULQDQ      $0x11, Z15, Z19, Z22
-	VPCLMULQDQ      $0x10, Z15, Z19, Z23
-	VPTERNLOGQ      $0x96, Z21, Z23, Z17
-	VBROADCASTI32X4 720(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VPXORQ          Z20, Z16, Z16
-	VBROADCASTI32X4 720(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VPXORQ          Z22, Z18, Z18
-	VBROADCASTI32X4 720(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
-	VBROADCASTI32X4 736(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VPSHUFD         $0x4e, Z16, Z16
-	VBROADCASTI32X4 736(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VPTERNLOGQ      $0x96, Z24, Z16, Z17
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 752(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPSHUFD         $0x4e, Z17, Z17
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 752(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VPTERNLOGQ      $0x96, Z24, Z17, Z18
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 752(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VPSHUFB         reverse<>+0(SB), Z18, Z18
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 752(R11), Y13
-	VPXORQ          Z14, Z18, Z18
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 768(R8), Y12
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 624(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 640(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 672(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 688(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 752(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 768(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 768(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 768(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 784(R8), Y16
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
+	VBROADCASTI32X4 784(R9), Y17
+	VAESENCLAST     Y17, Y3, Y3
+	VAESENCLAST     Y17, Y4, Y4
+	VBROADCASTI32X4 784(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
+	VAESENCLAST     Y16, Y7, Y7
+	VBROADCASTI32X4 784(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         (SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         2(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X3
+	VPINSRD         $0x01, 4(R13), X3, X3
+	VMOVQ           X3, 8(R13)
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          592(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         4(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X6
+	VPINSRD         $0x01, 4(R14), X6, X6
+	VMOVQ           X6, 8(R14)
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          592(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         6(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X9
+	VPINSRD         $0x01, 4(R15), X9, X9
+	VMOVQ           X9, 8(R15)
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          592(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VSHUFI64X2      $0x44, Z13, Z12, Z22
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VSHUFI64X2      $0x44, Z15, Z14, Z23
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VSHUFI64X2      $0xee, Z13, Z12, Z24
+	VBROADCASTI32X4 624(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0xee, Z15, Z14, Z25
+	VBROADCASTI32X4 624(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y16
+	VSHUFI64X2      $0x88, Z23, Z22, Z12
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VSHUFI64X2      $0xdd, Z23, Z22, Z13
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VSHUFI64X2      $0x88, Z25, Z24, Z14
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VBROADCASTI32X4 640(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y17
+	VSHUFI64X2      $0xdd, Z25, Z24, Z15
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y16
+	VSHUFI64X2      $0x44, Z5, Z2, Z22
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VSHUFI64X2      $0x44, Z11, Z8, Z23
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VSHUFI64X2      $0xee, Z5, Z2, Z24
+	VBROADCASTI32X4 656(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VSHUFI64X2      $0xee, Z11, Z8, Z25
+	VBROADCASTI32X4 672(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y17
+	VSHUFI64X2      $0x88, Z23, Z22, Z2
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VSHUFI64X2      $0xdd, Z23, Z22, Z5
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VBROADCASTI32X4 688(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0x88, Z25, Z24, Z8
+	VBROADCASTI32X4 688(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VSHUFI64X2      $0xdd, Z25, Z24, Z11
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VPCLMULQDQ      $0x00, Z15, Z11, Z19
+	VPCLMULQDQ      $0x01, Z15, Z11, Z20
+	VPCLMULQDQ      $0x11, Z15, Z11, Z21
+	VPCLMULQDQ      $0x10, Z15, Z11, Z22
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VPCLMULQDQ      $0x00, Z14, Z8, Z23
+	VPCLMULQDQ      $0x01, Z14, Z8, Z24
+	VPCLMULQDQ      $0x11, Z14, Z8, Z25
+	VPCLMULQDQ      $0x10, Z14, Z8, Z26
+	VPTERNLOGQ      $0x96, Z22, Z24, Z20
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VPCLMULQDQ      $0x00, Z13, Z5, Z27
+	VPCLMULQDQ      $0x01, Z13, Z5, Z28
+	VPCLMULQDQ      $0x11, Z13, Z5, Z29
+	VPCLMULQDQ      $0x10, Z13, Z5, Z30
+	VPTERNLOGQ      $0x96, Z23, Z27, Z19
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VPTERNLOGQ      $0x96, Z25, Z29, Z21
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VPCLMULQDQ      $0x01, Z12, Z2, Z31
+	VPCLMULQDQ      $0x11, Z12, Z2, Z11
+	VPTERNLOGQ      $0x96, Z30, Z31, Z20
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y16
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VPXORQ          Z11, Z21, Z21
+	VBROADCASTI32X4 720(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y17
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VPTERNLOGQ      $0x96, Z22, Z19, Z20
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
+	VBROADCASTI32X4 752(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VPSHUFD         $0x4e, Z20, Z20
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 752(R10), Y16
+	VPTERNLOGQ      $0x96, Z22, Z20, Z21
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 768(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 768(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VPXORQ          Z18, Z21, Z21
+	VBROADCASTI32X4 768(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y17
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x00, Z18, -16(CX)
+	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Y12, Y0, Y0
-	VAESENCLAST     Y12, Y1, Y1
-	VBROADCASTI32X4 768(R9), Y13
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 784(R8), Y16
 	MOVWLZX         -6(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x01, Z18, -16(CX)
+	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Y13, Y3, Y3
-	VAESENCLAST     Y13, Y4, Y4
-	VBROADCASTI32X4 768(R10), Y12
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
+	VBROADCASTI32X4 784(R9), Y17
+	VAESENCLAST     Y17, Y3, Y3
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x02, Z18, -16(CX)
+	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Y12, Y6, Y6
-	VAESENCLAST     Y12, Y7, Y7
-	VBROADCASTI32X4 768(R11), Y13
+	VAESENCLAST     Y17, Y4, Y4
+	VBROADCASTI32X4 784(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
+	VAESENCLAST     Y16, Y7, Y7
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x03, Z18, -16(CX)
+	VEXTRACTI64X2   $0x03, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Y13, Y9, Y9
-	VAESENCLAST     Y13, Y10, Y10
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU8.Z      (R12), K1, Z16
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X14
-	VMOVDQU64       560(R8), X15
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU8.Z      (R13), K2, Z17
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X3, Y14, Y14
-	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU8.Z      (R14), K3, Z18
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X6, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU8.Z      (R15), K4, Z19
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X9, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z14, Z14
-	VINSERTI64X4    $0x01, Y30, Z15, Z15
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VINSERTI64X4    $0x01, Y1, Z0, Z0
-	VPXORQ          Z0, Z16, K5, Z16
-	VMOVDQU8        Z16, K1, (R12)
-	VMOVDQU8.Z      Z16, K1, Z16
-	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	VBROADCASTI32X4 784(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VINSERTI64X4 $0x01, Y1, Z0, Z0
+	VMOVDQU8.Z   (R12), K1, Z19
+	VPXORQ       Z0, Z19, K5, Z19
+	VMOVDQU8.Z   Z19, K1, Z19
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z2
+	MOVWLZX      (SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R8)(CX*4), X0, X18
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn0
 
 aad0:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
-	VPXORQ       Z3, Z17, K5, Z17
-	VMOVDQU8     Z17, K2, (R13)
-	VMOVDQU8.Z   Z17, K2, Z17
-	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
+	VMOVDQU8.Z   (R13), K2, Z20
+	VPXORQ       Z3, Z20, K5, Z20
+	VMOVDQU8.Z   Z20, K2, Z20
+	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
 	MOVWLZX      2(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R9)(CX*4), X3, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
 aad1:
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
-	VPXORQ       Z6, Z18, K5, Z18
-	VMOVDQU8     Z18, K3, (R14)
-	VMOVDQU8.Z   Z18, K3, Z18
-	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
+	VMOVDQU8.Z   (R14), K3, Z21
+	VPXORQ       Z6, Z21, K5, Z21
+	VMOVDQU8.Z   Z21, K3, Z21
+	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
 	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X6, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
-	VPXORQ       Z9, Z19, K5, Z19
-	VMOVDQU8     Z19, K4, (R15)
-	VMOVDQU8.Z   Z19, K4, Z19
-	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
+	VMOVDQU8.Z   (R15), K4, Z22
+	VPXORQ       Z9, Z22, K5, Z22
+	VMOVDQU8.Z   Z22, K4, Z22
+	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
 	MOVWLZX      6(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R11)(CX*4), X9, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU8     Z19, K1, (R12)
+	VMOVDQU8     Z20, K2, (R13)
+	VMOVDQU8     Z21, K3, (R14)
+	VMOVDQU8     Z22, K4, (R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ          $0x08, SI
-	MOVQ          80(SP), AX
-	VMOVDQU64     (AX), Z19
-	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z20
-	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z21
-	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z22
-	VSHUFI64X2    $0x44, Z20, Z19, Z23
-	VSHUFI64X2    $0x44, Z22, Z21, Z24
-	VSHUFI64X2    $0xee, Z20, Z19, Z25
-	VSHUFI64X2    $0xee, Z22, Z21, Z26
-	VSHUFI64X2    $0x88, Z24, Z23, Z19
-	VSHUFI64X2    $0xdd, Z24, Z23, Z20
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
-	VSHUFI64X2    $0x44, Z5, Z2, Z23
-	VSHUFI64X2    $0x44, Z11, Z8, Z24
-	VSHUFI64X2    $0xee, Z5, Z2, Z25
-	VSHUFI64X2    $0xee, Z11, Z8, Z26
-	VSHUFI64X2    $0x88, Z24, Z23, Z2
-	VSHUFI64X2    $0xdd, Z24, Z23, Z5
-	VSHUFI64X2    $0x88, Z26, Z25, Z8
-	VSHUFI64X2    $0xdd, Z26, Z25, Z11
-	VPCLMULQDQ    $0x00, Z19, Z2, Z16
-	VPCLMULQDQ    $0x01, Z19, Z2, Z17
-	VPCLMULQDQ    $0x11, Z19, Z2, Z18
-	VPCLMULQDQ    $0x10, Z19, Z2, Z23
-	VPCLMULQDQ    $0x00, Z20, Z5, Z24
-	VPCLMULQDQ    $0x01, Z20, Z5, Z25
-	VPCLMULQDQ    $0x11, Z20, Z5, Z26
-	VPCLMULQDQ    $0x10, Z20, Z5, Z27
-	VPTERNLOGQ    $0x96, Z23, Z25, Z17
-	VPCLMULQDQ    $0x00, Z21, Z8, Z28
-	VPCLMULQDQ    $0x01, Z21, Z8, Z29
-	VPCLMULQDQ    $0x11, Z21, Z8, Z30
-	VPCLMULQDQ    $0x10, Z21, Z8, Z31
-	VPTERNLOGQ    $0x96, Z24, Z28, Z16
-	VPTERNLOGQ    $0x96, Z27, Z29, Z17
-	VPTERNLOGQ    $0x96, Z26, Z30, Z18
-	VPCLMULQDQ    $0x00, Z22, Z11, Z2
-	VPCLMULQDQ    $0x01, Z22, Z11, Z23
-	VPCLMULQDQ    $0x11, Z22, Z11, Z25
-	VPCLMULQDQ    $0x10, Z22, Z11, Z5
-	VPTERNLOGQ    $0x96, Z31, Z23, Z17
-	VPXORQ        Z2, Z16, Z16
-	VPXORQ        Z5, Z17, Z17
-	VPXORQ        Z25, Z18, Z18
-	VMOVDQU64     (SP), Z19
-	VPSHUFB       spread<>+0(SB), Z19, Z19
-	VPSLLQ        $0x03, Z19, Z19
-	VPADDQ        toBits<>+0(SB), Z19, Z19
-	VPCLMULQDQ    $0x00, Z15, Z19, Z20
-	VPCLMULQDQ    $0x01, Z15, Z19, Z21
-	VPCLMULQDQ    $0x11, Z15, Z19, Z22
-	VPCLMULQDQ    $0x10, Z15, Z19, Z23
-	VPTERNLOGQ    $0x96, Z21, Z23, Z17
-	VPXORQ        Z20, Z16, Z16
-	VPXORQ        Z22, Z18, Z18
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z16, Z24
-	VPSHUFD       $0x4e, Z16, Z16
-	VPTERNLOGQ    $0x96, Z24, Z16, Z17
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z17, Z24
-	VPSHUFD       $0x4e, Z17, Z17
-	VPTERNLOGQ    $0x96, Z24, Z17, Z18
-	VPSHUFB       reverse<>+0(SB), Z18, Z18
-	VPXORQ        Z14, Z18, Z18
+	VSHUFI64X2 $0x44, Z13, Z12, Z22
+	VSHUFI64X2 $0x44, Z15, Z14, Z23
+	VSHUFI64X2 $0xee, Z13, Z12, Z24
+	VSHUFI64X2 $0xee, Z15, Z14, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z12
+	VSHUFI64X2 $0xdd, Z23, Z22, Z13
+	VSHUFI64X2 $0x88, Z25, Z24, Z14
+	VSHUFI64X2 $0xdd, Z25, Z24, Z15
+	VSHUFI64X2 $0x44, Z5, Z2, Z22
+	VSHUFI64X2 $0x44, Z11, Z8, Z23
+	VSHUFI64X2 $0xee, Z5, Z2, Z24
+	VSHUFI64X2 $0xee, Z11, Z8, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z2
+	VSHUFI64X2 $0xdd, Z23, Z22, Z5
+	VSHUFI64X2 $0x88, Z25, Z24, Z8
+	VSHUFI64X2 $0xdd, Z25, Z24, Z11
+	VPCLMULQDQ $0x00, Z15, Z11, Z19
+	VPCLMULQDQ $0x01, Z15, Z11, Z20
+	VPCLMULQDQ $0x11, Z15, Z11, Z21
+	VPCLMULQDQ $0x10, Z15, Z11, Z22
+	VPCLMULQDQ $0x00, Z14, Z8, Z23
+	VPCLMULQDQ $0x01, Z14, Z8, Z24
+	VPCLMULQDQ $0x11, Z14, Z8, Z25
+	VPCLMULQDQ $0x10, Z14, Z8, Z26
+	VPTERNLOGQ $0x96, Z22, Z24, Z20
+	VPCLMULQDQ $0x00, Z13, Z5, Z27
+	VPCLMULQDQ $0x01, Z13, Z5, Z28
+	VPCLMULQDQ $0x11, Z13, Z5, Z29
+	VPCLMULQDQ $0x10, Z13, Z5, Z30
+	VPTERNLOGQ $0x96, Z23, Z27, Z19
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPTERNLOGQ $0x96, Z25, Z29, Z21
+	VPCLMULQDQ $0x01, Z12, Z2, Z31
+	VPCLMULQDQ $0x11, Z12, Z2, Z11
+	VPTERNLOGQ $0x96, Z30, Z31, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
+	VPXORQ        Z11, Z21, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z22
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z22, Z19, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z22
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z22, Z20, Z21
+	VPSHUFB       reverse<>+0(SB), Z21, Z21
+	VPXORQ        Z18, Z21, Z21
 	MOVWLZX       -8(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x00, Z18, -16(CX)
+	VEXTRACTI64X2 $0x00, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -6(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x01, Z18, -16(CX)
+	VEXTRACTI64X2 $0x01, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -4(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x02, Z18, -16(CX)
+	VEXTRACTI64X2 $0x02, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -2(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x03, Z18, -16(CX)
+	VEXTRACTI64X2 $0x03, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X5, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z5, Z5
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X5, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z5, Z5
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X8, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z8, Z8
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X8, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z8, Z8
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X11, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z11, Z11
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X11, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z11, Z11
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
 
-// func gcmSeal192vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of5(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+lastESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
-loop:
-	MOVQ            BX, SI
+// func gcmSeal192vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmSeal192vaes512of5(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         (SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, R8
-	ORQ             R8, AX
-	MOVQ            AX, 8(R12)
-	VMOVQ           AX, X0
-	MOVQ            72(SP), R8
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), X0, X1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         2(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, R9
-	ORQ             R9, AX
-	MOVQ            AX, 8(R13)
-	VMOVQ           AX, X4
-	MOVQ            88(SP), R9
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), X4, X5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         4(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, R10
-	ORQ             R10, AX
-	MOVQ            AX, 8(R14)
-	VMOVQ           AX, X8
-	MOVQ            104(SP), R10
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), X8, X9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         6(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, R11
-	ORQ             R11, AX
-	MOVQ            AX, 8(R15)
-	VMOVQ           AX, X12
-	MOVQ            120(SP), R11
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), X12, X13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VBROADCASTI32X4 592(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 592(R10), Z16
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VBROADCASTI32X4 592(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 608(R9), Z17
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 608(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 608(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 624(R8), Z16
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VBROADCASTI32X4 624(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
 	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 624(R11), Z17
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VBROADCASTI32X4 640(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 640(R10), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 656(R9), Z17
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VBROADCASTI32X4 656(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 672(R8), Z16
-	VPXORQ          Z28, Z20, Z20
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPXORQ          Z31, Z22, Z22
 	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), X23
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 672(R11), Z17
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), X24
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), X25
 	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), X26
 	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VINSERTI64X2    $0x01, X24, Y23, Y27
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 688(R10), Z16
-	VINSERTI64X2    $0x01, X26, Y25, Y28
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VINSERTI64X4    $0x01, Y28, Z27, Z23
 	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VINSERTI64X2    $0x01, X7, Y3, Y27
 	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VINSERTI64X2    $0x01, X15, Y11, Y28
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 704(R9), Z17
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VINSERTI64X4    $0x01, Y28, Z27, Z3
 	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z27, Z20, Z20
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 720(R8), Z16
-	VPXORQ          Z29, Z22, Z22
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VMOVDQU64       (SP), Z23
 	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPSLLQ          $0x03, Z23, Z23
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 720(R11), Z17
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VBROADCASTI32X4 736(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPXORQ          Z24, Z20, Z20
 	VBROADCASTI32X4 736(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPXORQ          Z26, Z22, Z22
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 736(R10), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VBROADCASTI32X4 736(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VPSHUFD         $0x4e, Z20, Z20
 	VBROADCASTI32X4 752(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 752(R9), Z17
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPSHUFD         $0x4e, Z21, Z21
 	VBROADCASTI32X4 752(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 768(R8), Z16
-	VPXORQ          Z18, Z22, Z22
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 784(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     X16, X1, X1
-	MOVWLZX         -8(SI), AX
-	MOVQ            8(DI)(AX*1), CX
-	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x00, Z22, -16(CX)
-	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 768(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     X17, X5, X5
-	MOVWLZX         -6(SI), AX
-	MOVQ            8(DI)(AX*1), CX
-	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x01, Z22, -16(CX)
-	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 768(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
-	MOVWLZX         -4(SI), AX
-	MOVQ            8(DI)(AX*1), CX
-	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x02, Z22, -16(CX)
-	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 768(R11), Z17
-	MOVWLZX         -2(SI), AX
-	MOVQ            8(DI)(AX*1), CX
-	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x03, Z22, -16(CX)
-	MOVB            $0x01, 36(DI)(AX*1)
+	VBROADCASTI32X4 784(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     X17, X13, X13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, X21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, X23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, X25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X8, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, X27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X12, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          X1, X21, X21
-	VMOVDQU8        X21, K1, 64(R12)
-	VMOVDQU8.Z      X21, K1, X21
-	VPSHUFB         reverse<>+0(SB), X21, X3
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
-
-aad0:
-	VPXORQ     Z4, Z22, K5, Z22
-	VMOVDQU64  Z22, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ     X5, X23, X23
-	VMOVDQU8   X23, K2, 64(R13)
-	VMOVDQU8.Z X23, K2, X23
-	VPSHUFB    reverse<>+0(SB), X23, X7
-	MOVWLZX    2(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn1
-
-aad1:
-	VPXORQ     Z8, Z24, K5, Z24
-	VMOVDQU64  Z24, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ     X9, X25, X25
-	VMOVDQU8   X25, K3, 64(R14)
-	VMOVDQU8.Z X25, K3, X25
-	VPSHUFB    reverse<>+0(SB), X25, X11
-	MOVWLZX    4(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn2
-
-aad2:
-	VPXORQ     Z12, Z26, K5, Z26
-	VMOVDQU64  Z26, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ     X13, X27, X27
-	VMOVDQU8   X27, K4, 64(R15)
-	VMOVDQU8.Z X27, K4, X27
-	VPSHUFB    reverse<>+0(SB), X27, X15
-	MOVWLZX    6(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn3
-
-aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
-
-last:
-	ADDQ          $0x08, SI
-	MOVQ          80(SP), AX
-	VMOVDQU64     (AX), Z23
-	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z24
-	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z25
-	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z26
-	VSHUFI64X2    $0x44, Z24, Z23, Z27
-	VSHUFI64X2    $0x44, Z26, Z25, Z28
-	VSHUFI64X2    $0xee, Z24, Z23, Z29
-	VSHUFI64X2    $0xee, Z26, Z25, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z23
-	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x88, Z30, Z29, Z25
-	VSHUFI64X2    $0xdd, Z30, Z29, Z26
-	VSHUFI64X2    $0x44, Z6, Z2, Z27
-	VSHUFI64X2    $0x44, Z14, Z10, Z28
-	VSHUFI64X2    $0xee, Z6, Z2, Z29
-	VSHUFI64X2    $0xee, Z14, Z10, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z2
-	VSHUFI64X2    $0xdd, Z28, Z27, Z6
-	VSHUFI64X2    $0x88, Z30, Z29, Z10
-	VSHUFI64X2    $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ    $0x00, Z23, Z2, Z20
-	VPCLMULQDQ    $0x01, Z23, Z2, Z21
-	VPCLMULQDQ    $0x11, Z23, Z2, Z22
-	VPCLMULQDQ    $0x10, Z23, Z2, Z27
-	VPCLMULQDQ    $0x00, Z24, Z6, Z28
-	VPCLMULQDQ    $0x01, Z24, Z6, Z29
-	VPCLMULQDQ    $0x11, Z24, Z6, Z30
-	VPCLMULQDQ    $0x10, Z24, Z6, Z31
-	VPTERNLOGQ    $0x96, Z27, Z29, Z21
-	VPCLMULQDQ    $0x00, Z25, Z10, Z2
-	VPCLMULQDQ    $0x01, Z25, Z10, Z27
-	VPCLMULQDQ    $0x11, Z25, Z10, Z29
-	VPCLMULQDQ    $0x10, Z25, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z2, Z20
-	VPTERNLOGQ    $0x96, Z31, Z27, Z21
-	VPTERNLOGQ    $0x96, Z30, Z29, Z22
-	VPCLMULQDQ    $0x00, Z26, Z14, Z28
-	VPCLMULQDQ    $0x01, Z26, Z14, Z2
-	VPCLMULQDQ    $0x11, Z26, Z14, Z31
-	VPCLMULQDQ    $0x10, Z26, Z14, Z27
-	VPTERNLOGQ    $0x96, Z6, Z2, Z21
-	VPXORQ        Z28, Z20, Z20
-	VPXORQ        Z27, Z21, Z21
-	VPXORQ        Z31, Z22, Z22
-	MOVQ          80(SP), AX
-	VMOVDQU64     64(AX), X23
-	MOVQ          96(SP), AX
-	VMOVDQU64     64(AX), X24
-	MOVQ          112(SP), AX
-	VMOVDQU64     64(AX), X25
-	MOVQ          128(SP), AX
-	VMOVDQU64     64(AX), X26
-	VINSERTI64X2  $0x01, X24, Y23, Y27
-	VINSERTI64X2  $0x01, X26, Y25, Y28
-	VINSERTI64X4  $0x01, Y28, Z27, Z23
-	VINSERTI64X2  $0x01, X7, Y3, Y27
-	VINSERTI64X2  $0x01, X15, Y11, Y28
-	VINSERTI64X4  $0x01, Y28, Z27, Z3
-	VPCLMULQDQ    $0x00, Z23, Z3, Z27
-	VPCLMULQDQ    $0x01, Z23, Z3, Z28
-	VPCLMULQDQ    $0x11, Z23, Z3, Z29
-	VPCLMULQDQ    $0x10, Z23, Z3, Z30
-	VPTERNLOGQ    $0x96, Z28, Z30, Z21
-	VPXORQ        Z27, Z20, Z20
-	VPXORQ        Z29, Z22, Z22
-	VMOVDQU64     (SP), Z23
-	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPSLLQ        $0x03, Z23, Z23
-	VPADDQ        toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ    $0x00, Z19, Z23, Z24
-	VPCLMULQDQ    $0x01, Z19, Z23, Z25
-	VPCLMULQDQ    $0x11, Z19, Z23, Z26
-	VPCLMULQDQ    $0x10, Z19, Z23, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z21
-	VPXORQ        Z24, Z20, Z20
-	VPXORQ        Z26, Z22, Z22
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
-	VPSHUFD       $0x4e, Z20, Z20
-	VPTERNLOGQ    $0x96, Z28, Z20, Z21
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD       $0x4e, Z21, Z21
-	VPTERNLOGQ    $0x96, Z28, Z21, Z22
-	VPSHUFB       reverse<>+0(SB), Z22, Z22
-	VPXORQ        Z18, Z22, Z22
-	MOVWLZX       -8(SI), AX
-	MOVQ          8(DI)(AX*1), CX
-	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x00, Z22, -16(CX)
-	MOVB          $0x01, 36(DI)(AX*1)
-	MOVWLZX       -6(SI), AX
-	MOVQ          8(DI)(AX*1), CX
-	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x01, Z22, -16(CX)
-	MOVB          $0x01, 36(DI)(AX*1)
-	MOVWLZX       -4(SI), AX
-	MOVQ          8(DI)(AX*1), CX
-	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x02, Z22, -16(CX)
-	MOVB          $0x01, 36(DI)(AX*1)
-	MOVWLZX       -2(SI), AX
-	MOVQ          8(DI)(AX*1), CX
-	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x03, Z22, -16(CX)
-	MOVB          $0x01, 36(DI)(AX*1)
-	VZEROUPPER
-
-none:
-	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
-	MOVQ AX, ret+32(FP)
-	RET
-
-esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
-	JMP          aad0
-
-esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
-	JMP          aad1
-
-esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
-	JMP          aad2
-
-esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
-	JMP          aad3
-
-// func gcmSeal192vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+	JMP             text
 
 loop:
-	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         (SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, R8
-	ORQ             R8, AX
-	MOVQ            AX, 8(R12)
-	VMOVQ           AX, X0
-	MOVQ            72(SP), R8
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+64(SB), X0, X1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         2(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, R9
-	ORQ             R9, AX
-	MOVQ            AX, 8(R13)
-	VMOVQ           AX, X4
-	MOVQ            88(SP), R9
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+64(SB), X4, X5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         4(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, R10
-	ORQ             R10, AX
-	MOVQ            AX, 8(R14)
-	VMOVQ           AX, X8
-	MOVQ            104(SP), R10
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+64(SB), X8, X9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         6(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, R11
-	ORQ             R11, AX
-	MOVQ            AX, 8(R15)
-	VMOVQ           AX, X12
-	MOVQ            120(SP), R11
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+64(SB), X12, X13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VBROADCASTI32X4 592(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
-	VAESENC         Z16, Z1, Z1
+	VAESENC         X16, X1, X1
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
 	VBROADCASTI32X4 608(R9), Z17
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         X17, X5, X5
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
 	VBROADCASTI32X4 608(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
-	VAESENC         Z16, Z9, Z9
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
+	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 624(R8), Z16
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
+	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VAESENC         Z17, Z4, Z4
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
-	VAESENC         Z17, Z5, Z5
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
 	VBROADCASTI32X4 624(R10), Z16
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
+	VAESENC         X16, X9, X9
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
 	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
-	VAESENC         Z17, Z13, Z13
+	VAESENC         X17, X13, X13
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
 	VBROADCASTI32X4 640(R8), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 640(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
-	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 640(R10), Z16
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
+	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 640(R11), Z17
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
-	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
+	VAESENC         X17, X13, X13
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
 	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPXORQ          Z28, Z20, Z20
-	VAESENC         Z16, Z1, Z1
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
 	VBROADCASTI32X4 656(R9), Z17
-	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VPXORQ          Z31, Z22, Z22
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
 	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), Z23
-	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
+	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 656(R11), Z17
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), Z24
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
+	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 672(R8), Z16
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
 	VAESENC         Z16, Z0, Z0
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), Z25
-	VAESENC         Z16, Z1, Z1
+	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 672(R9), Z17
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), Z26
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
 	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
-	VAESENC         Z16, Z9, Z9
+	VAESENC         X16, X9, X9
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
 	VBROADCASTI32X4 672(R11), Z17
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
+	VAESENC         X17, X13, X13
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
 	VBROADCASTI32X4 688(R8), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
-	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
+	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 688(R10), Z16
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x44, Z7, Z3, Z27
+	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 688(R11), Z17
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x44, Z15, Z11, Z28
-	VAESENC         Z17, Z13, Z13
+	VAESENC         X17, X13, X13
+	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 704(R8), Z16
-	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
+	VAESENC         X16, X1, X1
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), X22
 	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xee, Z15, Z11, Z30
-	VAESENC         Z17, Z5, Z5
+	VAESENC         X17, X5, X5
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), X23
 	VBROADCASTI32X4 704(R10), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xdd, Z28, Z27, Z7
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), X24
+	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z30, Z29, Z11
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z30, Z29, Z15
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), X25
+	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 720(R8), Z16
+	VINSERTI64X2    $0x01, X23, Y22, Y26
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
-	VAESENC         Z16, Z1, Z1
+	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 720(R9), Z17
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x00, Z25, Z11, Z27
-	VPCLMULQDQ      $0x01, Z25, Z11, Z31
-	VPCLMULQDQ      $0x11, Z25, Z11, Z29
-	VPCLMULQDQ      $0x10, Z25, Z11, Z30
-	VPTERNLOGQ      $0x96, Z31, Z30, Z21
+	VAESENC         X17, X5, X5
+	VINSERTI64X2    $0x01, X25, Y24, Y27
 	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z26, Z15, Z28
-	VPCLMULQDQ      $0x01, Z26, Z15, Z3
-	VPCLMULQDQ      $0x11, Z26, Z15, Z7
-	VPCLMULQDQ      $0x10, Z26, Z15, Z31
-	VPTERNLOGQ      $0x96, Z27, Z28, Z20
-	VPTERNLOGQ      $0x96, Z29, Z7, Z22
-	VPTERNLOGQ      $0x96, Z3, Z31, Z21
-	VAESENC         Z16, Z9, Z9
+	VAESENC         X16, X9, X9
+	VINSERTI64X4    $0x01, Y27, Z26, Z22
 	VBROADCASTI32X4 720(R11), Z17
-	VMOVDQU64       (SP), Z23
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         X17, X13, X13
+	VINSERTI64X2    $0x01, X7, Y3, Y26
 	VBROADCASTI32X4 736(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPSLLQ          $0x03, Z23, Z23
-	VAESENC         Z16, Z1, Z1
+	VINSERTI64X2    $0x01, X15, Y11, Y27
+	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 736(R9), Z17
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
+	VINSERTI64X4    $0x01, Y27, Z26, Z3
+	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 736(R10), Z16
+	VPCLMULQDQ      $0x00, Z22, Z3, Z26
+	VPCLMULQDQ      $0x01, Z22, Z3, Z27
+	VPCLMULQDQ      $0x11, Z22, Z3, Z28
+	VPCLMULQDQ      $0x10, Z22, Z3, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
 	VAESENC         Z16, Z8, Z8
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Z16, Z9, Z9
+	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 736(R11), Z17
-	VPXORQ          Z24, Z20, Z20
+	VPXORQ          Z26, Z19, Z19
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VPXORQ          Z26, Z22, Z22
+	VAESENC         X17, X13, X13
+	VPXORQ          Z28, Z21, Z21
 	VBROADCASTI32X4 752(R8), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         X16, X1, X1
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
 	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
-	VAESENC         Z17, Z5, Z5
+	VAESENC         X17, X5, X5
+	VPSHUFD         $0x4e, Z19, Z19
 	VBROADCASTI32X4 752(R10), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VPSHUFD         $0x4e, Z21, Z21
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
-	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z30, Z19, Z20
+	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 768(R8), Z16
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
-	VAESENCLAST     Z16, Z0, Z0
-	VAESENCLAST     Z16, Z1, Z1
-	VPXORQ          Z18, Z22, Z22
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 768(R9), Z17
-	VAESENCLAST     Z17, Z4, Z4
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VPTERNLOGQ      $0x96, Z30, Z20, Z21
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VPXORQ          Z18, Z21, Z21
+	VBROADCASTI32X4 784(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x00, Z22, -16(CX)
+	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 768(R10), Z16
+	VAESENCLAST     X16, X1, X1
+	VBROADCASTI32X4 784(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
 	MOVWLZX         -6(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x01, Z22, -16(CX)
+	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Z16, Z8, Z8
-	VAESENCLAST     Z16, Z9, Z9
+	VAESENCLAST     X17, X5, X5
+	VBROADCASTI32X4 784(R10), Z16
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x02, Z22, -16(CX)
+	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 768(R11), Z17
-	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     X16, X9, X9
+	VBROADCASTI32X4 784(R11), Z17
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x03, Z22, -16(CX)
+	VEXTRACTI64X2   $0x03, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Z17, Z13, Z13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, Z21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, Z23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, Z25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X8, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, Z27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X12, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          Z1, Z21, Z21
-	VMOVDQU8        Z21, K1, 64(R12)
-	VMOVDQU8.Z      Z21, K1, Z21
-	VPSHUFB         reverse<>+0(SB), Z21, Z3
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     X17, X13, X13
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPXORQ     Z0, Z19, K5, Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VMOVDQU8.Z 64(R12), K1, X20
+	VPXORQ     X1, X20, X20
+	VMOVDQU8.Z X20, K1, X20
+	VPSHUFB    reverse<>+0(SB), X20, X3
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
 
 aad0:
-	VPXORQ     Z4, Z22, K5, Z22
-	VMOVDQU64  Z22, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ     Z5, Z23, Z23
-	VMOVDQU8   Z23, K2, 64(R13)
-	VMOVDQU8.Z Z23, K2, Z23
-	VPSHUFB    reverse<>+0(SB), Z23, Z7
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPXORQ     Z4, Z21, K5, Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VMOVDQU8.Z 64(R13), K2, X22
+	VPXORQ     X5, X22, X22
+	VMOVDQU8.Z X22, K2, X22
+	VPSHUFB    reverse<>+0(SB), X22, X7
 	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z8, Z24, K5, Z24
-	VMOVDQU64  Z24, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ     Z9, Z25, Z25
-	VMOVDQU8   Z25, K3, 64(R14)
-	VMOVDQU8.Z Z25, K3, Z25
-	VPSHUFB    reverse<>+0(SB), Z25, Z11
-	MOVWLZX    4(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn2
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPXORQ       Z8, Z23, K5, Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VMOVDQU8.Z   64(R14), K3, X24
+	VPXORQ       X9, X24, X24
+	VMOVDQU8.Z   X24, K3, X24
+	VPSHUFB      reverse<>+0(SB), X24, X11
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPXORQ     Z12, Z26, K5, Z26
-	VMOVDQU64  Z26, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ     Z13, Z27, Z27
-	VMOVDQU8   Z27, K4, 64(R15)
-	VMOVDQU8.Z Z27, K4, Z27
-	VPSHUFB    reverse<>+0(SB), Z27, Z15
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPXORQ     Z12, Z25, K5, Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VMOVDQU8.Z 64(R15), K4, X26
+	VPXORQ     X13, X26, X26
+	VMOVDQU8.Z X26, K4, X26
+	VPSHUFB    reverse<>+0(SB), X26, X15
 	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     X20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     X22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     X24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     X26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ          $0x08, SI
-	MOVQ          80(SP), AX
-	VMOVDQU64     (AX), Z23
-	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z24
-	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z25
-	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z26
-	VSHUFI64X2    $0x44, Z24, Z23, Z27
-	VSHUFI64X2    $0x44, Z26, Z25, Z28
-	VSHUFI64X2    $0xee, Z24, Z23, Z29
-	VSHUFI64X2    $0xee, Z26, Z25, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z23
-	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x88, Z30, Z29, Z25
-	VSHUFI64X2    $0xdd, Z30, Z29, Z26
-	VSHUFI64X2    $0x44, Z6, Z2, Z27
-	VSHUFI64X2    $0x44, Z14, Z10, Z28
-	VSHUFI64X2    $0xee, Z6, Z2, Z29
-	VSHUFI64X2    $0xee, Z14, Z10, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z2
-	VSHUFI64X2    $0xdd, Z28, Z27, Z6
-	VSHUFI64X2    $0x88, Z30, Z29, Z10
-	VSHUFI64X2    $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ    $0x00, Z23, Z2, Z20
-	VPCLMULQDQ    $0x01, Z23, Z2, Z21
-	VPCLMULQDQ    $0x11, Z23, Z2, Z22
-	VPCLMULQDQ    $0x10, Z23, Z2, Z27
-	VPCLMULQDQ    $0x00, Z24, Z6, Z28
-	VPCLMULQDQ    $0x01, Z24, Z6, Z29
-	VPCLMULQDQ    $0x11, Z24, Z6, Z30
-	VPCLMULQDQ    $0x10, Z24, Z6, Z31
-	VPTERNLOGQ    $0x96, Z27, Z29, Z21
-	VPCLMULQDQ    $0x00, Z25, Z10, Z2
-	VPCLMULQDQ    $0x01, Z25, Z10, Z27
-	VPCLMULQDQ    $0x11, Z25, Z10, Z29
-	VPCLMULQDQ    $0x10, Z25, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z2, Z20
-	VPTERNLOGQ    $0x96, Z31, Z27, Z21
-	VPTERNLOGQ    $0x96, Z30, Z29, Z22
-	VPCLMULQDQ    $0x00, Z26, Z14, Z28
-	VPCLMULQDQ    $0x01, Z26, Z14, Z2
-	VPCLMULQDQ    $0x11, Z26, Z14, Z31
-	VPCLMULQDQ    $0x10, Z26, Z14, Z27
-	VPTERNLOGQ    $0x96, Z6, Z2, Z21
-	VPXORQ        Z28, Z20, Z20
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       24(SP), AX
+	VMOVDQU64  (AX), Z24
+	MOVQ       32(SP), AX
+	VMOVDQU64  (AX), Z25
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
 	VPXORQ        Z27, Z21, Z21
-	VPXORQ        Z31, Z22, Z22
-	MOVQ          80(SP), AX
-	VMOVDQU64     64(AX), Z23
-	MOVQ          96(SP), AX
-	VMOVDQU64     64(AX), Z24
-	MOVQ          112(SP), AX
-	VMOVDQU64     64(AX), Z25
-	MOVQ          128(SP), AX
-	VMOVDQU64     64(AX), Z26
-	VSHUFI64X2    $0x44, Z24, Z23, Z27
-	VSHUFI64X2    $0x44, Z26, Z25, Z28
-	VSHUFI64X2    $0xee, Z24, Z23, Z29
-	VSHUFI64X2    $0xee, Z26, Z25, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z23
-	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x88, Z30, Z29, Z25
-	VSHUFI64X2    $0xdd, Z30, Z29, Z26
-	VSHUFI64X2    $0x44, Z7, Z3, Z27
-	VSHUFI64X2    $0x44, Z15, Z11, Z28
-	VSHUFI64X2    $0xee, Z7, Z3, Z29
-	VSHUFI64X2    $0xee, Z15, Z11, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z3
-	VSHUFI64X2    $0xdd, Z28, Z27, Z7
-	VSHUFI64X2    $0x88, Z30, Z29, Z11
-	VSHUFI64X2    $0xdd, Z30, Z29, Z15
-	VPCLMULQDQ    $0x00, Z23, Z3, Z27
-	VPCLMULQDQ    $0x01, Z23, Z3, Z28
-	VPCLMULQDQ    $0x11, Z23, Z3, Z29
-	VPCLMULQDQ    $0x10, Z23, Z3, Z30
-	VPTERNLOGQ    $0x96, Z28, Z30, Z21
-	VPCLMULQDQ    $0x00, Z24, Z7, Z31
-	VPCLMULQDQ    $0x01, Z24, Z7, Z28
-	VPCLMULQDQ    $0x11, Z24, Z7, Z30
-	VPCLMULQDQ    $0x10, Z24, Z7, Z3
-	VPTERNLOGQ    $0x96, Z27, Z31, Z20
-	VPTERNLOGQ    $0x96, Z29, Z30, Z22
-	VPTERNLOGQ    $0x96, Z28, Z3, Z21
-	VPCLMULQDQ    $0x00, Z25, Z11, Z27
-	VPCLMULQDQ    $0x01, Z25, Z11, Z31
-	VPCLMULQDQ    $0x11, Z25, Z11, Z29
-	VPCLMULQDQ    $0x10, Z25, Z11, Z30
-	VPTERNLOGQ    $0x96, Z31, Z30, Z21
-	VPCLMULQDQ    $0x00, Z26, Z15, Z28
-	VPCLMULQDQ    $0x01, Z26, Z15, Z3
-	VPCLMULQDQ    $0x11, Z26, Z15, Z7
-	VPCLMULQDQ    $0x10, Z26, Z15, Z31
-	VPTERNLOGQ    $0x96, Z27, Z28, Z20
-	VPTERNLOGQ    $0x96, Z29, Z7, Z22
-	VPTERNLOGQ    $0x96, Z3, Z31, Z21
-	VMOVDQU64     (SP), Z23
-	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPSLLQ        $0x03, Z23, Z23
-	VPADDQ        toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ    $0x00, Z19, Z23, Z24
-	VPCLMULQDQ    $0x01, Z19, Z23, Z25
-	VPCLMULQDQ    $0x11, Z19, Z23, Z26
-	VPCLMULQDQ    $0x10, Z19, Z23, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z21
-	VPXORQ        Z24, Z20, Z20
-	VPXORQ        Z26, Z22, Z22
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
+	MOVQ          8(SP), AX
+	VMOVDQU64     64(AX), X22
+	MOVQ          16(SP), AX
+	VMOVDQU64     64(AX), X23
+	MOVQ          24(SP), AX
+	VMOVDQU64     64(AX), X24
+	MOVQ          32(SP), AX
+	VMOVDQU64     64(AX), X25
+	VINSERTI64X2  $0x01, X23, Y22, Y26
+	VINSERTI64X2  $0x01, X25, Y24, Y27
+	VINSERTI64X4  $0x01, Y27, Z26, Z22
+	VINSERTI64X2  $0x01, X7, Y3, Y26
+	VINSERTI64X2  $0x01, X15, Y11, Y27
+	VINSERTI64X4  $0x01, Y27, Z26, Z3
+	VPCLMULQDQ    $0x00, Z22, Z3, Z26
+	VPCLMULQDQ    $0x01, Z22, Z3, Z27
+	VPCLMULQDQ    $0x11, Z22, Z3, Z28
+	VPCLMULQDQ    $0x10, Z22, Z3, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z20
+	VPXORQ        Z26, Z19, Z19
+	VPXORQ        Z28, Z21, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z30
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z30, Z19, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z30
 	VPSHUFD       $0x4e, Z20, Z20
-	VPTERNLOGQ    $0x96, Z28, Z20, Z21
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD       $0x4e, Z21, Z21
-	VPTERNLOGQ    $0x96, Z28, Z21, Z22
-	VPSHUFB       reverse<>+0(SB), Z22, Z22
-	VPXORQ        Z18, Z22, Z22
+	VPTERNLOGQ    $0x96, Z30, Z20, Z21
+	VPSHUFB       reverse<>+0(SB), Z21, Z21
+	VPXORQ        Z18, Z21, Z21
 	MOVWLZX       -8(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x00, Z22, -16(CX)
+	VEXTRACTI64X2 $0x00, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -6(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x01, Z22, -16(CX)
+	VEXTRACTI64X2 $0x01, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -4(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x02, Z22, -16(CX)
+	VEXTRACTI64X2 $0x02, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -2(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x03, Z22, -16(CX)
+	VEXTRACTI64X2 $0x03, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
+
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
+
+// func gcmSeal192vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         (SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         2(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         4(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         6(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 624(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 656(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 672(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 688(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 720(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 752(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 784(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VAESENCLAST     Z16, Z1, Z1
+	VBROADCASTI32X4 784(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VAESENCLAST     Z17, Z5, Z5
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Z16, Z9, Z9
+	VBROADCASTI32X4 784(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     Z17, Z13, Z13
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         (SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         2(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         4(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         6(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 608(R10), Z16
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 624(R11), Z17
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z17
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 640(R10), Z16
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 656(R8), Z16
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 656(R10), Z16
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 656(R11), Z17
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 672(R9), Z17
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 688(R8), Z16
+	VPXORQ          Z27, Z21, Z21
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 688(R10), Z16
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z17
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 704(R11), Z17
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 720(R10), Z16
+	VSHUFI64X2      $0x44, Z7, Z3, Z26
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x44, Z15, Z11, Z27
+	VBROADCASTI32X4 720(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xee, Z7, Z3, Z28
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 736(R8), Z16
+	VSHUFI64X2      $0xee, Z15, Z11, Z29
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x88, Z27, Z26, Z3
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xdd, Z27, Z26, Z7
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z29, Z28, Z11
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 736(R11), Z17
+	VSHUFI64X2      $0xdd, Z29, Z28, Z15
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, Z25, Z15, Z26
+	VPCLMULQDQ      $0x01, Z25, Z15, Z27
+	VPCLMULQDQ      $0x11, Z25, Z15, Z28
+	VPCLMULQDQ      $0x10, Z25, Z15, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
+	VBROADCASTI32X4 752(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z24, Z11, Z30
+	VPCLMULQDQ      $0x01, Z24, Z11, Z31
+	VPCLMULQDQ      $0x11, Z24, Z11, Z27
+	VPCLMULQDQ      $0x10, Z24, Z11, Z29
+	VPTERNLOGQ      $0x96, Z26, Z30, Z19
+	VPTERNLOGQ      $0x96, Z28, Z27, Z21
+	VPTERNLOGQ      $0x96, Z31, Z29, Z20
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z17
+	VPCLMULQDQ      $0x00, Z23, Z7, Z15
+	VPCLMULQDQ      $0x01, Z23, Z7, Z26
+	VPCLMULQDQ      $0x11, Z23, Z7, Z30
+	VPCLMULQDQ      $0x10, Z23, Z7, Z28
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x00, Z22, Z3, Z27
+	VPCLMULQDQ      $0x01, Z22, Z3, Z31
+	VPCLMULQDQ      $0x11, Z22, Z3, Z29
+	VPCLMULQDQ      $0x10, Z22, Z3, Z11
+	VPTERNLOGQ      $0x96, Z15, Z27, Z19
+	VPTERNLOGQ      $0x96, Z30, Z29, Z21
+	VPTERNLOGQ      $0x96, Z31, Z11, Z20
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 768(R8), Z16
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 768(R10), Z16
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPTERNLOGQ      $0x96, Z26, Z20, Z21
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VBROADCASTI32X4 784(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VPXORQ          Z18, Z21, Z21
+	VAESENCLAST     Z16, Z1, Z1
+	VBROADCASTI32X4 784(R9), Z17
+	MOVWLZX         -8(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x00, Z21, -16(CX)
+	MOVB            $0x01, 36(DI)(AX*1)
+	VAESENCLAST     Z17, Z4, Z4
+	VAESENCLAST     Z17, Z5, Z5
+	MOVWLZX         -6(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x01, Z21, -16(CX)
+	MOVB            $0x01, 36(DI)(AX*1)
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	MOVWLZX         -4(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x02, Z21, -16(CX)
+	MOVB            $0x01, 36(DI)(AX*1)
+	VAESENCLAST     Z16, Z9, Z9
+	VBROADCASTI32X4 784(R11), Z17
+	MOVWLZX         -2(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x03, Z21, -16(CX)
+	MOVB            $0x01, 36(DI)(AX*1)
+	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     Z17, Z13, Z13
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPXORQ     Z0, Z19, K5, Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VMOVDQU8.Z 64(R12), K1, Z20
+	VPXORQ     Z1, Z20, Z20
+	VMOVDQU8.Z Z20, K1, Z20
+	VPSHUFB    reverse<>+0(SB), Z20, Z3
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
+
+aad0:
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPXORQ     Z4, Z21, K5, Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VMOVDQU8.Z 64(R13), K2, Z22
+	VPXORQ     Z5, Z22, Z22
+	VMOVDQU8.Z Z22, K2, Z22
+	VPSHUFB    reverse<>+0(SB), Z22, Z7
+	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn1
+
+aad1:
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPXORQ       Z8, Z23, K5, Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VMOVDQU8.Z   64(R14), K3, Z24
+	VPXORQ       Z9, Z24, Z24
+	VMOVDQU8.Z   Z24, K3, Z24
+	VPSHUFB      reverse<>+0(SB), Z24, Z11
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
+
+aad2:
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPXORQ     Z12, Z25, K5, Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VMOVDQU8.Z 64(R15), K4, Z26
+	VPXORQ     Z13, Z26, Z26
+	VMOVDQU8.Z Z26, K4, Z26
+	VPSHUFB    reverse<>+0(SB), Z26, Z15
+	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn3
+
+aad3:
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     Z20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     Z22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     Z24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     Z26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
+
+last:
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       24(SP), AX
+	VMOVDQU64  (AX), Z24
+	MOVQ       32(SP), AX
+	VMOVDQU64  (AX), Z25
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
+	VPXORQ        Z27, Z21, Z21
+	MOVQ          8(SP), AX
+	VMOVDQU64     64(AX), Z22
+	MOVQ          16(SP), AX
+	VMOVDQU64     64(AX), Z23
+	MOVQ          24(SP), AX
+	VMOVDQU64     64(AX), Z24
+	MOVQ          32(SP), AX
+	VMOVDQU64     64(AX), Z25
+	VSHUFI64X2    $0x44, Z23, Z22, Z26
+	VSHUFI64X2    $0x44, Z25, Z24, Z27
+	VSHUFI64X2    $0xee, Z23, Z22, Z28
+	VSHUFI64X2    $0xee, Z25, Z24, Z29
+	VSHUFI64X2    $0x88, Z27, Z26, Z22
+	VSHUFI64X2    $0xdd, Z27, Z26, Z23
+	VSHUFI64X2    $0x88, Z29, Z28, Z24
+	VSHUFI64X2    $0xdd, Z29, Z28, Z25
+	VSHUFI64X2    $0x44, Z7, Z3, Z26
+	VSHUFI64X2    $0x44, Z15, Z11, Z27
+	VSHUFI64X2    $0xee, Z7, Z3, Z28
+	VSHUFI64X2    $0xee, Z15, Z11, Z29
+	VSHUFI64X2    $0x88, Z27, Z26, Z3
+	VSHUFI64X2    $0xdd, Z27, Z26, Z7
+	VSHUFI64X2    $0x88, Z29, Z28, Z11
+	VSHUFI64X2    $0xdd, Z29, Z28, Z15
+	VPCLMULQDQ    $0x00, Z25, Z15, Z26
+	VPCLMULQDQ    $0x01, Z25, Z15, Z27
+	VPCLMULQDQ    $0x11, Z25, Z15, Z28
+	VPCLMULQDQ    $0x10, Z25, Z15, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z20
+	VPCLMULQDQ    $0x00, Z24, Z11, Z30
+	VPCLMULQDQ    $0x01, Z24, Z11, Z31
+	VPCLMULQDQ    $0x11, Z24, Z11, Z27
+	VPCLMULQDQ    $0x10, Z24, Z11, Z29
+	VPTERNLOGQ    $0x96, Z26, Z30, Z19
+	VPTERNLOGQ    $0x96, Z28, Z27, Z21
+	VPTERNLOGQ    $0x96, Z31, Z29, Z20
+	VPCLMULQDQ    $0x00, Z23, Z7, Z15
+	VPCLMULQDQ    $0x01, Z23, Z7, Z26
+	VPCLMULQDQ    $0x11, Z23, Z7, Z30
+	VPCLMULQDQ    $0x10, Z23, Z7, Z28
+	VPTERNLOGQ    $0x96, Z26, Z28, Z20
+	VPCLMULQDQ    $0x00, Z22, Z3, Z27
+	VPCLMULQDQ    $0x01, Z22, Z3, Z31
+	VPCLMULQDQ    $0x11, Z22, Z3, Z29
+	VPCLMULQDQ    $0x10, Z22, Z3, Z11
+	VPTERNLOGQ    $0x96, Z15, Z27, Z19
+	VPTERNLOGQ    $0x96, Z30, Z29, Z21
+	VPTERNLOGQ    $0x96, Z31, Z11, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z26, Z19, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z26
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z26, Z20, Z21
+	VPSHUFB       reverse<>+0(SB), Z21, Z21
+	VPXORQ        Z18, Z21, Z21
+	MOVWLZX       -8(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x00, Z21, -16(CX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVWLZX       -6(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x01, Z21, -16(CX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVWLZX       -4(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x02, Z21, -16(CX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVWLZX       -2(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x03, Z21, -16(CX)
+	MOVB          $0x01, 36(DI)(AX*1)
+
+none:
+	VZEROUPPER
+	MOVQ n+16(FP), AX
+	SUBQ (SP), AX
+	MOVQ AX, ret+32(FP)
+	RET
+
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
+esn0:
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
+	JMP          aad3
+
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
 // func gcmSeal256vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
@@ -11241,7 +12114,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -11292,10 +12165,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -11313,33 +12186,33 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENC         Z28, Z0, Z0
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -11357,46 +12230,46 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -11420,59 +12293,59 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -11502,72 +12375,72 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -11602,72 +12475,72 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -11699,10 +12572,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	VMOVDQU64 (R9), Z11
+	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
-	VMOVDQU64 Z12, (R9)(AX*1)
+	VMOVDQU64 Z12, 16(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -11831,7 +12704,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -11955,7 +12828,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -11971,10 +12844,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 576(R9)(R13*1), R13
+	LEAQ 592(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 64(R9), R13
+	LEAQ 80(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -12176,7 +13049,7 @@ last1:
 	VMOVDQU8.Z  Z0, K1, Z0
 	VPSHUFB     reverse<>+0(SB), Z0, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -12321,7 +13194,7 @@ last2:
 	VMOVDQU8.Z  Z1, K1, Z1
 	VPSHUFB     reverse<>+0(SB), Z1, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -12516,7 +13389,7 @@ last3:
 	VMOVDQU8.Z  Z2, K1, Z2
 	VPSHUFB     reverse<>+0(SB), Z2, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -12756,7 +13629,7 @@ last4:
 	VMOVDQU8.Z  Z3, K1, Z3
 	VPSHUFB     reverse<>+0(SB), Z3, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -12931,10 +13804,10 @@ fold:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          576(R9)(R13*1), R13
+	LEAQ          592(R9)(R13*1), R13
 	CMPQ          R14, $0x00000024
 	JBE           powersfold
-	LEAQ          64(R9), R13
+	LEAQ          80(R9), R13
 	SUBQ          $0x00000020, R14
 
 powersfold:
@@ -12967,13 +13840,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VPSHUFD    $0x4e, 560(R9), Z1
+	VPSHUFD    $0x4e, 576(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
+	VPXORQ     576(R9), Z1, Z1
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -13026,7 +13899,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -13077,10 +13950,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -13090,94 +13963,94 @@ powersnext:
 	VPXORQ          128(BX), Z13, Z2
 	VPSHUFD         $0x4e, (AX), Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
 	VPXORQ          (AX), Z11, Z11
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VPXORQ          Z4, Z12, Z12
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPXORQ          Z31, Z8, Z8
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VPXORQ          Z11, Z9, Z9
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VPXORQ          Z12, Z10, Z10
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VPTERNLOGQ      $0x96, Z8, Z10, Z9
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VPSHUFD         $0x4e, Z8, Z8
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VPSHUFD         $0x4e, Z9, Z9
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VPTERNLOGQ      $0x96, Z11, Z9, Z10
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
 	VEXTRACTI64X4   $0x01, Z10, Y11
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VPXOR           Y10, Y11, Y11
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VEXTRACTI128    $0x01, Y11, X10
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VPXOR           X10, X11, X10
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
 	VPXORQ          X16, X10, X10
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	MOVQ            8(SP), CX
@@ -13356,8 +14229,7 @@ packet:
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       576(R9), X0, X0
-	VAESENC     592(R9), X0, X0
+	VPXOR       592(R9), X0, X0
 	VAESENC     608(R9), X0, X0
 	VAESENC     624(R9), X0, X0
 	VAESENC     640(R9), X0, X0
@@ -13370,7 +14242,8 @@ packet:
 	VAESENC     752(R9), X0, X0
 	VAESENC     768(R9), X0, X0
 	VAESENC     784(R9), X0, X0
-	VAESENCLAST 800(R9), X0, X0
+	VAESENC     800(R9), X0, X0
+	VAESENCLAST 816(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -13386,12 +14259,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -13415,16 +14288,16 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         576(R9)(R13*1), R13
+	LEAQ         592(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         64(R9), R13
+	LEAQ         80(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
 	CMPQ           R11, $0x00000100
 	JB             tail
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -13449,15 +14322,6 @@ groups:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 592(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 608(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -13567,6 +14431,15 @@ groups:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 800(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 816(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -13597,7 +14470,7 @@ groups:
 	JB             last
 
 loop:
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        -256(R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -13635,7 +14508,7 @@ loop:
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y12, Y10, Y10
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 608(R9), Y15
 	VMOVDQU        -224(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -13649,7 +14522,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 624(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -13663,7 +14536,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 640(R9), Y15
 	VMOVDQU        -192(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -13677,7 +14550,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -13691,7 +14564,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VMOVDQU        -160(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -13705,7 +14578,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -13719,7 +14592,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        -128(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -13733,7 +14606,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -13747,7 +14620,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        -96(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -13761,7 +14634,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -13775,7 +14648,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 752(R9), Y15
+	VBROADCASTI128 768(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        -64(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -13789,7 +14662,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 768(R9), Y15
+	VBROADCASTI128 784(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -13803,7 +14676,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 784(R9), Y15
+	VBROADCASTI128 800(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        -32(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -13817,7 +14690,7 @@ loop:
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 800(R9), Y15
+	VBROADCASTI128 816(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENCLAST    Y15, Y1, Y1
@@ -13849,7 +14722,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           576(R9), AX
+	LEAQ           592(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -13869,10 +14742,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           576(R9)(R13*1), R13
+	LEAQ           592(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           64(R9), R13
+	LEAQ           80(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -13965,7 +14838,7 @@ last:
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	ADDQ         $0x00000100, R13
-	LEAQ         576(R9), AX
+	LEAQ         592(R9), AX
 	CMPQ         R13, AX
 	JNE          nextlast
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -13985,17 +14858,17 @@ last:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         576(R9)(R13*1), R13
+	LEAQ         592(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          nextlast
-	LEAQ         64(R9), R13
+	LEAQ         80(R9), R13
 	SUBQ         $0x00000020, R14
 
 nextlast:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -14020,15 +14893,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 592(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 608(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -14138,6 +15002,15 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 800(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 816(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -14219,12 +15092,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -14262,2298 +15135,2842 @@ lengths:
 	RET
 
 // func gcmSeal256vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z8, Z8, Z8
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z11, Z11, Z11
-
-loop:
-	MOVQ            BX, SI
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         (SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, R8
-	ORQ             R8, AX
-	MOVQ            AX, 8(R12)
-	VMOVQ           AX, X0
-	MOVQ            72(SP), R8
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
 	VPXORQ          counters<>+32(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         2(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, R9
-	ORQ             R9, AX
-	MOVQ            AX, 8(R13)
-	VMOVQ           AX, X3
-	MOVQ            88(SP), R9
+	VMOVD           AX, X3
+	VPINSRD         $0x01, 4(R13), X3, X3
+	VMOVQ           X3, 8(R13)
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          576(R9), X3, X3
+	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
 	VPXORQ          counters<>+32(SB), Y3, Y4
 	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         4(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, R10
-	ORQ             R10, AX
-	MOVQ            AX, 8(R14)
-	VMOVQ           AX, X6
-	MOVQ            104(SP), R10
+	VMOVD           AX, X6
+	VPINSRD         $0x01, 4(R14), X6, X6
+	VMOVQ           X6, 8(R14)
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R10), X6, X6
+	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
 	VPXORQ          counters<>+32(SB), Y6, Y7
 	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
+	MOVWLZX         6(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, R11
-	ORQ             R11, AX
-	MOVQ            AX, 8(R15)
-	VMOVQ           AX, X9
-	MOVQ            120(SP), R11
+	VMOVD           AX, X9
+	VPINSRD         $0x01, 4(R15), X9, X9
+	VMOVQ           X9, 8(R15)
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          576(R11), X9, X9
+	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
 	VPXORQ          counters<>+32(SB), Y9, Y10
 	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 592(R9), Y13
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z19
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 592(R10), Y12
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z20
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 592(R11), Y13
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z21
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 608(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z22
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VSHUFI64X2      $0x44, Z20, Z19, Z23
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VSHUFI64X2      $0x44, Z22, Z21, Z24
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0xee, Z20, Z19, Z25
-	VBROADCASTI32X4 624(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VSHUFI64X2      $0xee, Z22, Z21, Z26
-	VBROADCASTI32X4 624(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0x88, Z24, Z23, Z19
-	VBROADCASTI32X4 624(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VSHUFI64X2      $0xdd, Z24, Z23, Z20
-	VBROADCASTI32X4 624(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y12
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y13
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y12
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VSHUFI64X2      $0x44, Z5, Z2, Z23
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VSHUFI64X2      $0x44, Z11, Z8, Z24
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VSHUFI64X2      $0xee, Z5, Z2, Z25
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VSHUFI64X2      $0xee, Z11, Z8, Z26
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0x88, Z24, Z23, Z2
-	VBROADCASTI32X4 672(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VSHUFI64X2      $0xdd, Z24, Z23, Z5
-	VBROADCASTI32X4 672(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0x88, Z26, Z25, Z8
-	VBROADCASTI32X4 672(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y13
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 688(R8), Y12
-	VSHUFI64X2      $0xdd, Z26, Z25, Z11
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y13
-	VPCLMULQDQ      $0x00, Z19, Z2, Z16
-	VPCLMULQDQ      $0x01, Z19, Z2, Z17
-	VPCLMULQDQ      $0x11, Z19, Z2, Z18
-	VPCLMULQDQ      $0x10, Z19, Z2, Z23
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VPCLMULQDQ      $0x00, Z20, Z5, Z24
-	VPCLMULQDQ      $0x01, Z20, Z5, Z25
-	VPCLMULQDQ      $0x11, Z20, Z5, Z26
-	VPCLMULQDQ      $0x10, Z20, Z5, Z27
-	VPTERNLOGQ      $0x96, Z23, Z25, Z17
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 688(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPCLMULQDQ      $0x00, Z21, Z8, Z28
-	VPCLMULQDQ      $0x01, Z21, Z8, Z29
-	VPCLMULQDQ      $0x11, Z21, Z8, Z30
-	VPCLMULQDQ      $0x10, Z21, Z8, Z31
-	VPTERNLOGQ      $0x96, Z24, Z28, Z16
-	VPTERNLOGQ      $0x96, Z27, Z29, Z17
-	VPTERNLOGQ      $0x96, Z26, Z30, Z18
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPCLMULQDQ      $0x00, Z22, Z11, Z2
-	VPCLMULQDQ      $0x01, Z22, Z11, Z23
-	VPCLMULQDQ      $0x11, Z22, Z11, Z25
-	VPCLMULQDQ      $0x10, Z22, Z11, Z5
-	VPTERNLOGQ      $0x96, Z31, Z23, Z17
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VPXORQ          Z2, Z16, Z16
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 704(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VPXORQ          Z5, Z17, Z17
-	VBROADCASTI32X4 704(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VPXORQ          Z25, Z18, Z18
-	VBROADCASTI32X4 720(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VMOVDQU64       (SP), Z19
-	VBROADCASTI32X4 720(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 720(R10), Y12
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y13
-	VPSHUFB         spread<>+0(SB), Z19, Z19
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 736(R8), Y12
-	VPSLLQ          $0x03, Z19, Z19
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 736(R9), Y13
-	VPADDQ          toBits<>+0(SB), Z19, Z19
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VPCLMULQDQ      $0x00, Z15, Z19, Z20
-	VPCLMULQDQ      $0x01, Z15, Z19, Z21
-	VPCLMULQDQ      $0x11, Z15, Z19, Z22
-	VPCLMULQDQ      $0x10, Z15, Z19, Z23
-	VPTERNLOGQ      $0x96, Z21, Z23, Z17
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPXORQ          Z20, Z16, Z16
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 752(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPXORQ          Z22, Z18, Z18
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 752(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
-	VBROADCASTI32X4 752(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VPSHUFD         $0x4e, Z16, Z16
-	VBROADCASTI32X4 752(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VPTERNLOGQ      $0x96, Z24, Z16, Z17
-	VBROADCASTI32X4 768(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 768(R9), Y13
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 768(R10), Y12
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 768(R11), Y13
-	VPSHUFD         $0x4e, Z17, Z17
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 784(R8), Y12
-	VPTERNLOGQ      $0x96, Z24, Z17, Z18
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 784(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VPSHUFB         reverse<>+0(SB), Z18, Z18
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 784(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VPXORQ          Z14, Z18, Z18
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 784(R11), Y13
-	VAESENC         Y13, Y9, Y9
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 624(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 640(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 672(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 688(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 752(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 768(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 768(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 768(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 784(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 784(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 784(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 784(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 800(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 800(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 800(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 800(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 816(R8), Y16
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
+	VBROADCASTI32X4 816(R9), Y17
+	VAESENCLAST     Y17, Y3, Y3
+	VAESENCLAST     Y17, Y4, Y4
+	VBROADCASTI32X4 816(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
+	VAESENCLAST     Y16, Y7, Y7
+	VBROADCASTI32X4 816(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         (SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         2(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X3
+	VPINSRD         $0x01, 4(R13), X3, X3
+	VMOVQ           X3, 8(R13)
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          592(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         4(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X6
+	VPINSRD         $0x01, 4(R14), X6, X6
+	VMOVQ           X6, 8(R14)
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          592(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	MOVWLZX         6(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X9
+	VPINSRD         $0x01, 4(R15), X9, X9
+	VMOVQ           X9, 8(R15)
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          592(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VSHUFI64X2      $0x44, Z13, Z12, Z22
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VSHUFI64X2      $0x44, Z15, Z14, Z23
+	VBROADCASTI32X4 608(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 624(R8), Y16
+	VSHUFI64X2      $0xee, Z13, Z12, Z24
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VSHUFI64X2      $0xee, Z15, Z14, Z25
+	VBROADCASTI32X4 624(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VSHUFI64X2      $0x88, Z23, Z22, Z12
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VSHUFI64X2      $0xdd, Z23, Z22, Z13
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 640(R10), Y16
+	VSHUFI64X2      $0x88, Z25, Z24, Z14
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0xdd, Z25, Z24, Z15
+	VBROADCASTI32X4 656(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VSHUFI64X2      $0x44, Z5, Z2, Z22
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VSHUFI64X2      $0x44, Z11, Z8, Z23
+	VBROADCASTI32X4 672(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y17
+	VSHUFI64X2      $0xee, Z5, Z2, Z24
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VSHUFI64X2      $0xee, Z11, Z8, Z25
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 688(R8), Y16
+	VSHUFI64X2      $0x88, Z23, Z22, Z2
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VSHUFI64X2      $0xdd, Z23, Z22, Z5
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VSHUFI64X2      $0x88, Z25, Z24, Z8
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VSHUFI64X2      $0xdd, Z25, Z24, Z11
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VPCLMULQDQ      $0x00, Z15, Z11, Z19
+	VPCLMULQDQ      $0x01, Z15, Z11, Z20
+	VPCLMULQDQ      $0x11, Z15, Z11, Z21
+	VPCLMULQDQ      $0x10, Z15, Z11, Z22
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x00, Z14, Z8, Z23
+	VPCLMULQDQ      $0x01, Z14, Z8, Z24
+	VPCLMULQDQ      $0x11, Z14, Z8, Z25
+	VPCLMULQDQ      $0x10, Z14, Z8, Z26
+	VPTERNLOGQ      $0x96, Z22, Z24, Z20
+	VBROADCASTI32X4 720(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y16
+	VPCLMULQDQ      $0x00, Z13, Z5, Z27
+	VPCLMULQDQ      $0x01, Z13, Z5, Z28
+	VPCLMULQDQ      $0x11, Z13, Z5, Z29
+	VPCLMULQDQ      $0x10, Z13, Z5, Z30
+	VPTERNLOGQ      $0x96, Z23, Z27, Z19
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VPTERNLOGQ      $0x96, Z25, Z29, Z21
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VPCLMULQDQ      $0x01, Z12, Z2, Z31
+	VPCLMULQDQ      $0x11, Z12, Z2, Z11
+	VPTERNLOGQ      $0x96, Z30, Z31, Z20
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y17
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VPXORQ          Z11, Z21, Z21
+	VBROADCASTI32X4 752(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y17
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VPSHUFD         $0x4e, Z19, Z19
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 768(R8), Y16
+	VPTERNLOGQ      $0x96, Z22, Z19, Z20
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 768(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 768(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y17
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 784(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VPTERNLOGQ      $0x96, Z22, Z20, Z21
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 784(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VBROADCASTI32X4 784(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 784(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 800(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VPXORQ          Z18, Z21, Z21
+	VBROADCASTI32X4 800(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 800(R10), Y16
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x00, Z18, -16(CX)
+	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 800(R8), Y12
-	VAESENCLAST     Y12, Y0, Y0
-	VAESENCLAST     Y12, Y1, Y1
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 800(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
 	MOVWLZX         -6(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x01, Z18, -16(CX)
+	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 800(R9), Y13
-	VAESENCLAST     Y13, Y3, Y3
-	VAESENCLAST     Y13, Y4, Y4
+	VBROADCASTI32X4 816(R8), Y16
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
+	VBROADCASTI32X4 816(R9), Y17
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x02, Z18, -16(CX)
+	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 800(R10), Y12
-	VAESENCLAST     Y12, Y6, Y6
-	VAESENCLAST     Y12, Y7, Y7
+	VAESENCLAST     Y17, Y3, Y3
+	VAESENCLAST     Y17, Y4, Y4
+	VBROADCASTI32X4 816(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x03, Z18, -16(CX)
+	VEXTRACTI64X2   $0x03, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 800(R11), Y13
-	VAESENCLAST     Y13, Y9, Y9
-	VAESENCLAST     Y13, Y10, Y10
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU8.Z      (R12), K1, Z16
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X14
-	VMOVDQU64       560(R8), X15
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU8.Z      (R13), K2, Z17
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X3, Y14, Y14
-	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU8.Z      (R14), K3, Z18
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X6, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU8.Z      (R15), K4, Z19
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X9, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z14, Z14
-	VINSERTI64X4    $0x01, Y30, Z15, Z15
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VINSERTI64X4    $0x01, Y1, Z0, Z0
-	VPXORQ          Z0, Z16, K5, Z16
-	VMOVDQU8        Z16, K1, (R12)
-	VMOVDQU8.Z      Z16, K1, Z16
-	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	VAESENCLAST     Y16, Y7, Y7
+	VBROADCASTI32X4 816(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VINSERTI64X4 $0x01, Y1, Z0, Z0
+	VMOVDQU8.Z   (R12), K1, Z19
+	VPXORQ       Z0, Z19, K5, Z19
+	VMOVDQU8.Z   Z19, K1, Z19
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z2
+	MOVWLZX      (SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R8)(CX*4), X0, X18
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn0
 
 aad0:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
-	VPXORQ       Z3, Z17, K5, Z17
-	VMOVDQU8     Z17, K2, (R13)
-	VMOVDQU8.Z   Z17, K2, Z17
-	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
+	VMOVDQU8.Z   (R13), K2, Z20
+	VPXORQ       Z3, Z20, K5, Z20
+	VMOVDQU8.Z   Z20, K2, Z20
+	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
 	MOVWLZX      2(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R9)(CX*4), X3, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
 aad1:
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
-	VPXORQ       Z6, Z18, K5, Z18
-	VMOVDQU8     Z18, K3, (R14)
-	VMOVDQU8.Z   Z18, K3, Z18
-	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
+	VMOVDQU8.Z   (R14), K3, Z21
+	VPXORQ       Z6, Z21, K5, Z21
+	VMOVDQU8.Z   Z21, K3, Z21
+	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
 	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X6, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
-	VPXORQ       Z9, Z19, K5, Z19
-	VMOVDQU8     Z19, K4, (R15)
-	VMOVDQU8.Z   Z19, K4, Z19
-	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
+	VMOVDQU8.Z   (R15), K4, Z22
+	VPXORQ       Z9, Z22, K5, Z22
+	VMOVDQU8.Z   Z22, K4, Z22
+	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
 	MOVWLZX      6(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R11)(CX*4), X9, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU8     Z19, K1, (R12)
+	VMOVDQU8     Z20, K2, (R13)
+	VMOVDQU8     Z21, K3, (R14)
+	VMOVDQU8     Z22, K4, (R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ          $0x08, SI
-	MOVQ          80(SP), AX
-	VMOVDQU64     (AX), Z19
-	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z20
-	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z21
-	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z22
-	VSHUFI64X2    $0x44, Z20, Z19, Z23
-	VSHUFI64X2    $0x44, Z22, Z21, Z24
-	VSHUFI64X2    $0xee, Z20, Z19, Z25
-	VSHUFI64X2    $0xee, Z22, Z21, Z26
-	VSHUFI64X2    $0x88, Z24, Z23, Z19
-	VSHUFI64X2    $0xdd, Z24, Z23, Z20
-	VSHUFI64X2    $0x88, Z26, Z25, Z21
-	VSHUFI64X2    $0xdd, Z26, Z25, Z22
-	VSHUFI64X2    $0x44, Z5, Z2, Z23
-	VSHUFI64X2    $0x44, Z11, Z8, Z24
-	VSHUFI64X2    $0xee, Z5, Z2, Z25
-	VSHUFI64X2    $0xee, Z11, Z8, Z26
-	VSHUFI64X2    $0x88, Z24, Z23, Z2
-	VSHUFI64X2    $0xdd, Z24, Z23, Z5
-	VSHUFI64X2    $0x88, Z26, Z25, Z8
-	VSHUFI64X2    $0xdd, Z26, Z25, Z11
-	VPCLMULQDQ    $0x00, Z19, Z2, Z16
-	VPCLMULQDQ    $0x01, Z19, Z2, Z17
-	VPCLMULQDQ    $0x11, Z19, Z2, Z18
-	VPCLMULQDQ    $0x10, Z19, Z2, Z23
-	VPCLMULQDQ    $0x00, Z20, Z5, Z24
-	VPCLMULQDQ    $0x01, Z20, Z5, Z25
-	VPCLMULQDQ    $0x11, Z20, Z5, Z26
-	VPCLMULQDQ    $0x10, Z20, Z5, Z27
-	VPTERNLOGQ    $0x96, Z23, Z25, Z17
-	VPCLMULQDQ    $0x00, Z21, Z8, Z28
-	VPCLMULQDQ    $0x01, Z21, Z8, Z29
-	VPCLMULQDQ    $0x11, Z21, Z8, Z30
-	VPCLMULQDQ    $0x10, Z21, Z8, Z31
-	VPTERNLOGQ    $0x96, Z24, Z28, Z16
-	VPTERNLOGQ    $0x96, Z27, Z29, Z17
-	VPTERNLOGQ    $0x96, Z26, Z30, Z18
-	VPCLMULQDQ    $0x00, Z22, Z11, Z2
-	VPCLMULQDQ    $0x01, Z22, Z11, Z23
-	VPCLMULQDQ    $0x11, Z22, Z11, Z25
-	VPCLMULQDQ    $0x10, Z22, Z11, Z5
-	VPTERNLOGQ    $0x96, Z31, Z23, Z17
-	VPXORQ        Z2, Z16, Z16
-	VPXORQ        Z5, Z17, Z17
-	VPXORQ        Z25, Z18, Z18
-	VMOVDQU64     (SP), Z19
-	VPSHUFB       spread<>+0(SB), Z19, Z19
-	VPSLLQ        $0x03, Z19, Z19
-	VPADDQ        toBits<>+0(SB), Z19, Z19
-	VPCLMULQDQ    $0x00, Z15, Z19, Z20
-	VPCLMULQDQ    $0x01, Z15, Z19, Z21
-	VPCLMULQDQ    $0x11, Z15, Z19, Z22
-	VPCLMULQDQ    $0x10, Z15, Z19, Z23
-	VPTERNLOGQ    $0x96, Z21, Z23, Z17
-	VPXORQ        Z20, Z16, Z16
-	VPXORQ        Z22, Z18, Z18
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z16, Z24
-	VPSHUFD       $0x4e, Z16, Z16
-	VPTERNLOGQ    $0x96, Z24, Z16, Z17
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z17, Z24
-	VPSHUFD       $0x4e, Z17, Z17
-	VPTERNLOGQ    $0x96, Z24, Z17, Z18
-	VPSHUFB       reverse<>+0(SB), Z18, Z18
-	VPXORQ        Z14, Z18, Z18
+	VSHUFI64X2 $0x44, Z13, Z12, Z22
+	VSHUFI64X2 $0x44, Z15, Z14, Z23
+	VSHUFI64X2 $0xee, Z13, Z12, Z24
+	VSHUFI64X2 $0xee, Z15, Z14, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z12
+	VSHUFI64X2 $0xdd, Z23, Z22, Z13
+	VSHUFI64X2 $0x88, Z25, Z24, Z14
+	VSHUFI64X2 $0xdd, Z25, Z24, Z15
+	VSHUFI64X2 $0x44, Z5, Z2, Z22
+	VSHUFI64X2 $0x44, Z11, Z8, Z23
+	VSHUFI64X2 $0xee, Z5, Z2, Z24
+	VSHUFI64X2 $0xee, Z11, Z8, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z2
+	VSHUFI64X2 $0xdd, Z23, Z22, Z5
+	VSHUFI64X2 $0x88, Z25, Z24, Z8
+	VSHUFI64X2 $0xdd, Z25, Z24, Z11
+	VPCLMULQDQ $0x00, Z15, Z11, Z19
+	VPCLMULQDQ $0x01, Z15, Z11, Z20
+	VPCLMULQDQ $0x11, Z15, Z11, Z21
+	VPCLMULQDQ $0x10, Z15, Z11, Z22
+	VPCLMULQDQ $0x00, Z14, Z8, Z23
+	VPCLMULQDQ $0x01, Z14, Z8, Z24
+	VPCLMULQDQ $0x11, Z14, Z8, Z25
+	VPCLMULQDQ $0x10, Z14, Z8, Z26
+	VPTERNLOGQ $0x96, Z22, Z24, Z20
+	VPCLMULQDQ $0x00, Z13, Z5, Z27
+	VPCLMULQDQ $0x01, Z13, Z5, Z28
+	VPCLMULQDQ $0x11, Z13, Z5, Z29
+	VPCLMULQDQ $0x10, Z13, Z5, Z30
+	VPTERNLOGQ $0x96, Z23, Z27, Z19
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPTERNLOGQ $0x96, Z25, Z29, Z21
+	VPCLMULQDQ $0x01, Z12, Z2, Z31
+	VPCLMULQDQ $0x11, Z12, Z2, Z11
+	VPTERNLOGQ $0x96, Z30, Z31, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
+	VPXORQ        Z11, Z21, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z22
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z22, Z19, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z22
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z22, Z20, Z21
+	VPSHUFB       reverse<>+0(SB), Z21, Z21
+	VPXORQ        Z18, Z21, Z21
 	MOVWLZX       -8(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x00, Z18, -16(CX)
+	VEXTRACTI64X2 $0x00, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -6(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x01, Z18, -16(CX)
+	VEXTRACTI64X2 $0x01, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -4(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x02, Z18, -16(CX)
+	VEXTRACTI64X2 $0x02, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -2(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x03, Z18, -16(CX)
+	VEXTRACTI64X2 $0x03, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X5, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z5, Z5
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X5, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z5, Z5
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X8, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z8, Z8
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X8, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z8, Z8
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X11, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z11, Z11
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X11, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z11, Z11
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
 
-// func gcmSeal256vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of5(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+lastESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
-loop:
-	MOVQ            BX, SI
+// func gcmSeal256vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmSeal256vaes512of5(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         (SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, R8
-	ORQ             R8, AX
-	MOVQ            AX, 8(R12)
-	VMOVQ           AX, X0
-	MOVQ            72(SP), R8
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), X0, X1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         2(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, R9
-	ORQ             R9, AX
-	MOVQ            AX, 8(R13)
-	VMOVQ           AX, X4
-	MOVQ            88(SP), R9
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), X4, X5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         4(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, R10
-	ORQ             R10, AX
-	MOVQ            AX, 8(R14)
-	VMOVQ           AX, X8
-	MOVQ            104(SP), R10
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), X8, X9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
+	MOVWLZX         6(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, R11
-	ORQ             R11, AX
-	MOVQ            AX, 8(R15)
-	VMOVQ           AX, X12
-	MOVQ            120(SP), R11
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), X12, X13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VBROADCASTI32X4 592(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VBROADCASTI32X4 592(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 592(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 608(R9), Z17
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VBROADCASTI32X4 608(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 624(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VBROADCASTI32X4 624(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 640(R8), Z16
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 640(R9), Z17
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 656(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 656(R11), Z17
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 672(R8), Z16
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z28, Z20, Z20
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPXORQ          Z27, Z21, Z21
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPXORQ          Z31, Z22, Z22
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 688(R10), Z16
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), X23
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 688(R11), Z17
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), X24
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), X25
 	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), X26
 	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VINSERTI64X2    $0x01, X24, Y23, Y27
 	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VINSERTI64X2    $0x01, X26, Y25, Y28
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VINSERTI64X4    $0x01, Y28, Z27, Z23
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VINSERTI64X2    $0x01, X7, Y3, Y27
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 720(R9), Z17
-	VINSERTI64X2    $0x01, X15, Y11, Y28
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 720(R10), Z16
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VINSERTI64X4    $0x01, Y28, Z27, Z3
 	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VBROADCASTI32X4 736(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPXORQ          Z27, Z20, Z20
 	VBROADCASTI32X4 736(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPXORQ          Z29, Z22, Z22
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VMOVDQU64       (SP), Z23
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 736(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 752(R8), Z16
-	VPSLLQ          $0x03, Z23, Z23
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 752(R9), Z17
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VBROADCASTI32X4 752(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPXORQ          Z24, Z20, Z20
 	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VPXORQ          Z26, Z22, Z22
 	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 768(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 768(R11), Z17
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 784(R8), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPSHUFD         $0x4e, Z21, Z21
 	VBROADCASTI32X4 784(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VBROADCASTI32X4 784(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VBROADCASTI32X4 784(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z18, Z22, Z22
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 800(R8), Z16
-	VAESENCLAST     Z16, Z0, Z0
-	MOVWLZX         -8(SI), AX
-	MOVQ            8(DI)(AX*1), CX
-	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x00, Z22, -16(CX)
-	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     X16, X1, X1
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 800(R9), Z17
-	VAESENCLAST     Z17, Z4, Z4
-	MOVWLZX         -6(SI), AX
-	MOVQ            8(DI)(AX*1), CX
-	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x01, Z22, -16(CX)
-	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     X17, X5, X5
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 800(R10), Z16
-	MOVWLZX         -4(SI), AX
-	MOVQ            8(DI)(AX*1), CX
-	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x02, Z22, -16(CX)
-	MOVB            $0x01, 36(DI)(AX*1)
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 816(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VAESENCLAST     X16, X1, X1
+	VBROADCASTI32X4 816(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VAESENCLAST     X17, X5, X5
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 800(R11), Z17
-	MOVWLZX         -2(SI), AX
-	MOVQ            8(DI)(AX*1), CX
-	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x03, Z22, -16(CX)
-	MOVB            $0x01, 36(DI)(AX*1)
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     X17, X13, X13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, X21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, X23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, X25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X8, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, X27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X12, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          X1, X21, X21
-	VMOVDQU8        X21, K1, 64(R12)
-	VMOVDQU8.Z      X21, K1, X21
-	VPSHUFB         reverse<>+0(SB), X21, X3
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
-
-aad0:
-	VPXORQ     Z4, Z22, K5, Z22
-	VMOVDQU64  Z22, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ     X5, X23, X23
-	VMOVDQU8   X23, K2, 64(R13)
-	VMOVDQU8.Z X23, K2, X23
-	VPSHUFB    reverse<>+0(SB), X23, X7
-	MOVWLZX    2(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn1
-
-aad1:
-	VPXORQ     Z8, Z24, K5, Z24
-	VMOVDQU64  Z24, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ     X9, X25, X25
-	VMOVDQU8   X25, K3, 64(R14)
-	VMOVDQU8.Z X25, K3, X25
-	VPSHUFB    reverse<>+0(SB), X25, X11
-	MOVWLZX    4(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn2
-
-aad2:
-	VPXORQ     Z12, Z26, K5, Z26
-	VMOVDQU64  Z26, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ     X13, X27, X27
-	VMOVDQU8   X27, K4, 64(R15)
-	VMOVDQU8.Z X27, K4, X27
-	VPSHUFB    reverse<>+0(SB), X27, X15
-	MOVWLZX    6(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn3
-
-aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
-
-last:
-	ADDQ          $0x08, SI
-	MOVQ          80(SP), AX
-	VMOVDQU64     (AX), Z23
-	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z24
-	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z25
-	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z26
-	VSHUFI64X2    $0x44, Z24, Z23, Z27
-	VSHUFI64X2    $0x44, Z26, Z25, Z28
-	VSHUFI64X2    $0xee, Z24, Z23, Z29
-	VSHUFI64X2    $0xee, Z26, Z25, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z23
-	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x88, Z30, Z29, Z25
-	VSHUFI64X2    $0xdd, Z30, Z29, Z26
-	VSHUFI64X2    $0x44, Z6, Z2, Z27
-	VSHUFI64X2    $0x44, Z14, Z10, Z28
-	VSHUFI64X2    $0xee, Z6, Z2, Z29
-	VSHUFI64X2    $0xee, Z14, Z10, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z2
-	VSHUFI64X2    $0xdd, Z28, Z27, Z6
-	VSHUFI64X2    $0x88, Z30, Z29, Z10
-	VSHUFI64X2    $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ    $0x00, Z23, Z2, Z20
-	VPCLMULQDQ    $0x01, Z23, Z2, Z21
-	VPCLMULQDQ    $0x11, Z23, Z2, Z22
-	VPCLMULQDQ    $0x10, Z23, Z2, Z27
-	VPCLMULQDQ    $0x00, Z24, Z6, Z28
-	VPCLMULQDQ    $0x01, Z24, Z6, Z29
-	VPCLMULQDQ    $0x11, Z24, Z6, Z30
-	VPCLMULQDQ    $0x10, Z24, Z6, Z31
-	VPTERNLOGQ    $0x96, Z27, Z29, Z21
-	VPCLMULQDQ    $0x00, Z25, Z10, Z2
-	VPCLMULQDQ    $0x01, Z25, Z10, Z27
-	VPCLMULQDQ    $0x11, Z25, Z10, Z29
-	VPCLMULQDQ    $0x10, Z25, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z2, Z20
-	VPTERNLOGQ    $0x96, Z31, Z27, Z21
-	VPTERNLOGQ    $0x96, Z30, Z29, Z22
-	VPCLMULQDQ    $0x00, Z26, Z14, Z28
-	VPCLMULQDQ    $0x01, Z26, Z14, Z2
-	VPCLMULQDQ    $0x11, Z26, Z14, Z31
-	VPCLMULQDQ    $0x10, Z26, Z14, Z27
-	VPTERNLOGQ    $0x96, Z6, Z2, Z21
-	VPXORQ        Z28, Z20, Z20
-	VPXORQ        Z27, Z21, Z21
-	VPXORQ        Z31, Z22, Z22
-	MOVQ          80(SP), AX
-	VMOVDQU64     64(AX), X23
-	MOVQ          96(SP), AX
-	VMOVDQU64     64(AX), X24
-	MOVQ          112(SP), AX
-	VMOVDQU64     64(AX), X25
-	MOVQ          128(SP), AX
-	VMOVDQU64     64(AX), X26
-	VINSERTI64X2  $0x01, X24, Y23, Y27
-	VINSERTI64X2  $0x01, X26, Y25, Y28
-	VINSERTI64X4  $0x01, Y28, Z27, Z23
-	VINSERTI64X2  $0x01, X7, Y3, Y27
-	VINSERTI64X2  $0x01, X15, Y11, Y28
-	VINSERTI64X4  $0x01, Y28, Z27, Z3
-	VPCLMULQDQ    $0x00, Z23, Z3, Z27
-	VPCLMULQDQ    $0x01, Z23, Z3, Z28
-	VPCLMULQDQ    $0x11, Z23, Z3, Z29
-	VPCLMULQDQ    $0x10, Z23, Z3, Z30
-	VPTERNLOGQ    $0x96, Z28, Z30, Z21
-	VPXORQ        Z27, Z20, Z20
-	VPXORQ        Z29, Z22, Z22
-	VMOVDQU64     (SP), Z23
-	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPSLLQ        $0x03, Z23, Z23
-	VPADDQ        toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ    $0x00, Z19, Z23, Z24
-	VPCLMULQDQ    $0x01, Z19, Z23, Z25
-	VPCLMULQDQ    $0x11, Z19, Z23, Z26
-	VPCLMULQDQ    $0x10, Z19, Z23, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z21
-	VPXORQ        Z24, Z20, Z20
-	VPXORQ        Z26, Z22, Z22
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
-	VPSHUFD       $0x4e, Z20, Z20
-	VPTERNLOGQ    $0x96, Z28, Z20, Z21
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD       $0x4e, Z21, Z21
-	VPTERNLOGQ    $0x96, Z28, Z21, Z22
-	VPSHUFB       reverse<>+0(SB), Z22, Z22
-	VPXORQ        Z18, Z22, Z22
-	MOVWLZX       -8(SI), AX
-	MOVQ          8(DI)(AX*1), CX
-	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x00, Z22, -16(CX)
-	MOVB          $0x01, 36(DI)(AX*1)
-	MOVWLZX       -6(SI), AX
-	MOVQ          8(DI)(AX*1), CX
-	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x01, Z22, -16(CX)
-	MOVB          $0x01, 36(DI)(AX*1)
-	MOVWLZX       -4(SI), AX
-	MOVQ          8(DI)(AX*1), CX
-	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x02, Z22, -16(CX)
-	MOVB          $0x01, 36(DI)(AX*1)
-	MOVWLZX       -2(SI), AX
-	MOVQ          8(DI)(AX*1), CX
-	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x03, Z22, -16(CX)
-	MOVB          $0x01, 36(DI)(AX*1)
-	VZEROUPPER
-
-none:
-	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
-	MOVQ AX, ret+32(FP)
-	RET
-
-esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
-	JMP          aad0
-
-esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
-	JMP          aad1
-
-esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
-	JMP          aad2
-
-esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
-	JMP          aad3
-
-// func gcmSeal256vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+	JMP             text
 
 loop:
-	MOVQ            BX, SI
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         (SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R12), R8
 	BSWAPL          AX
-	SHLQ            $0x20, R8
-	ORQ             R8, AX
-	MOVQ            AX, 8(R12)
-	VMOVQ           AX, X0
-	MOVQ            72(SP), R8
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+64(SB), X0, X1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         2(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R13), R9
 	BSWAPL          AX
-	SHLQ            $0x20, R9
-	ORQ             R9, AX
-	MOVQ            AX, 8(R13)
-	VMOVQ           AX, X4
-	MOVQ            88(SP), R9
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+64(SB), X4, X5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         4(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R14), R10
 	BSWAPL          AX
-	SHLQ            $0x20, R10
-	ORQ             R10, AX
-	MOVQ            AX, 8(R14)
-	VMOVQ           AX, X8
-	MOVQ            104(SP), R10
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+64(SB), X8, X9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	MOVWLZX         6(SI), AX
 	MOVL            32(DI)(AX*1), AX
-	MOVL            4(R15), R11
 	BSWAPL          AX
-	SHLQ            $0x20, R11
-	ORQ             R11, AX
-	MOVQ            AX, 8(R15)
-	VMOVQ           AX, X12
-	MOVQ            120(SP), R11
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+64(SB), X12, X13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VBROADCASTI32X4 592(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 592(R10), Z16
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VBROADCASTI32X4 592(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
-	VAESENC         Z16, Z1, Z1
+	VAESENC         X16, X1, X1
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
 	VBROADCASTI32X4 608(R9), Z17
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
+	VAESENC         X17, X5, X5
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
 	VBROADCASTI32X4 608(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
+	VAESENC         X16, X9, X9
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
 	VBROADCASTI32X4 608(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
-	VAESENC         Z17, Z13, Z13
+	VAESENC         X17, X13, X13
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
 	VBROADCASTI32X4 624(R8), Z16
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
 	VBROADCASTI32X4 624(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
-	VAESENC         Z16, Z9, Z9
+	VAESENC         X16, X9, X9
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
 	VBROADCASTI32X4 624(R11), Z17
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
+	VAESENC         X17, X13, X13
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
 	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
 	VBROADCASTI32X4 640(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
-	VAESENC         Z17, Z5, Z5
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
 	VBROADCASTI32X4 640(R10), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
+	VAESENC         X16, X9, X9
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
 	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
+	VAESENC         X17, X13, X13
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
 	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
-	VAESENC         Z16, Z1, Z1
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VBROADCASTI32X4 656(R9), Z17
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
 	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
-	VAESENC         Z16, Z9, Z9
+	VAESENC         X16, X9, X9
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
 	VBROADCASTI32X4 656(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z28, Z20, Z20
-	VAESENC         Z17, Z13, Z13
+	VAESENC         X17, X13, X13
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
 	VBROADCASTI32X4 672(R8), Z16
-	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VPXORQ          Z31, Z22, Z22
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
 	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), Z23
-	VAESENC         Z17, Z5, Z5
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
 	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Z16, Z9, Z9
+	VAESENC         X16, X9, X9
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
 	VBROADCASTI32X4 672(R11), Z17
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), Z24
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), Z25
+	VAESENC         X17, X13, X13
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
 	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), Z26
-	VAESENC         Z16, Z1, Z1
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
 	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
-	VAESENC         Z17, Z5, Z5
+	VAESENC         X17, X5, X5
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
 	VBROADCASTI32X4 688(R10), Z16
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
+	VAESENC         X16, X9, X9
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
 	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
-	VAESENC         Z17, Z13, Z13
+	VAESENC         X17, X13, X13
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
 	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
-	VAESENC         Z16, Z1, Z1
+	VAESENC         X16, X1, X1
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
 	VBROADCASTI32X4 704(R9), Z17
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
+	VAESENC         X17, X5, X5
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
 	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
-	VAESENC         Z16, Z9, Z9
+	VAESENC         X16, X9, X9
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
 	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x44, Z7, Z3, Z27
-	VAESENC         Z17, Z13, Z13
+	VAESENC         X17, X13, X13
+	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 720(R8), Z16
-	VSHUFI64X2      $0x44, Z15, Z11, Z28
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xee, Z7, Z3, Z29
+	VAESENC         X16, X1, X1
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), X22
 	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Z17, Z5, Z5
+	VAESENC         X17, X5, X5
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), X23
 	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z15, Z11, Z30
-	VAESENC         Z16, Z9, Z9
+	VAESENC         X16, X9, X9
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), X24
 	VBROADCASTI32X4 720(R11), Z17
-	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z28, Z27, Z7
+	VAESENC         X17, X13, X13
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), X25
 	VBROADCASTI32X4 736(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z30, Z29, Z11
-	VAESENC         Z16, Z1, Z1
+	VAESENC         X16, X1, X1
+	VINSERTI64X2    $0x01, X23, Y22, Y26
 	VBROADCASTI32X4 736(R9), Z17
-	VSHUFI64X2      $0xdd, Z30, Z29, Z15
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
+	VAESENC         X17, X5, X5
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
 	VBROADCASTI32X4 736(R10), Z16
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
+	VAESENC         X16, X9, X9
+	VINSERTI64X2    $0x01, X25, Y24, Y27
 	VBROADCASTI32X4 736(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z25, Z11, Z27
-	VPCLMULQDQ      $0x01, Z25, Z11, Z31
-	VPCLMULQDQ      $0x11, Z25, Z11, Z29
-	VPCLMULQDQ      $0x10, Z25, Z11, Z30
-	VPTERNLOGQ      $0x96, Z31, Z30, Z21
-	VAESENC         Z17, Z13, Z13
+	VAESENC         X17, X13, X13
+	VINSERTI64X4    $0x01, Y27, Z26, Z22
 	VBROADCASTI32X4 752(R8), Z16
-	VPCLMULQDQ      $0x00, Z26, Z15, Z28
-	VPCLMULQDQ      $0x01, Z26, Z15, Z3
-	VPCLMULQDQ      $0x11, Z26, Z15, Z7
-	VPCLMULQDQ      $0x10, Z26, Z15, Z31
-	VPTERNLOGQ      $0x96, Z27, Z28, Z20
-	VPTERNLOGQ      $0x96, Z29, Z7, Z22
-	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
+	VAESENC         X16, X1, X1
+	VINSERTI64X2    $0x01, X7, Y3, Y26
 	VBROADCASTI32X4 752(R9), Z17
-	VMOVDQU64       (SP), Z23
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VPSHUFB         spread<>+0(SB), Z23, Z23
+	VAESENC         X17, X5, X5
+	VINSERTI64X2    $0x01, X15, Y11, Y27
 	VBROADCASTI32X4 752(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPSLLQ          $0x03, Z23, Z23
-	VAESENC         Z16, Z9, Z9
+	VAESENC         X16, X9, X9
+	VINSERTI64X4    $0x01, Y27, Z26, Z3
 	VBROADCASTI32X4 752(R11), Z17
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
+	VAESENC         X17, X13, X13
+	VPCLMULQDQ      $0x00, Z22, Z3, Z26
+	VPCLMULQDQ      $0x01, Z22, Z3, Z27
+	VPCLMULQDQ      $0x11, Z22, Z3, Z28
+	VPCLMULQDQ      $0x10, Z22, Z3, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
 	VBROADCASTI32X4 768(R8), Z16
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
+	VAESENC         X16, X1, X1
+	VPXORQ          Z26, Z19, Z19
 	VBROADCASTI32X4 768(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPXORQ          Z24, Z20, Z20
-	VAESENC         Z17, Z5, Z5
+	VAESENC         X17, X5, X5
+	VPXORQ          Z28, Z21, Z21
 	VBROADCASTI32X4 768(R10), Z16
-	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
+	VAESENC         X16, X9, X9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
 	VBROADCASTI32X4 768(R11), Z17
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         X17, X13, X13
+	VPSHUFD         $0x4e, Z19, Z19
 	VBROADCASTI32X4 784(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
-	VAESENC         Z16, Z1, Z1
+	VAESENC         X16, X1, X1
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
 	VBROADCASTI32X4 784(R9), Z17
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
+	VAESENC         X17, X5, X5
+	VPTERNLOGQ      $0x96, Z30, Z19, Z20
 	VBROADCASTI32X4 784(R10), Z16
-	VPSHUFD         $0x4e, Z21, Z21
 	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
+	VAESENC         X16, X9, X9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
 	VBROADCASTI32X4 784(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
-	VAESENC         Z17, Z13, Z13
+	VAESENC         X17, X13, X13
+	VPSHUFD         $0x4e, Z20, Z20
 	VBROADCASTI32X4 800(R8), Z16
-	VPXORQ          Z18, Z22, Z22
-	VAESENCLAST     Z16, Z0, Z0
-	VAESENCLAST     Z16, Z1, Z1
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VPTERNLOGQ      $0x96, Z30, Z20, Z21
 	VBROADCASTI32X4 800(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VBROADCASTI32X4 800(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VPXORQ          Z18, Z21, Z21
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x00, Z22, -16(CX)
+	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Z17, Z4, Z4
-	VAESENCLAST     Z17, Z5, Z5
+	VBROADCASTI32X4 816(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VAESENCLAST     X16, X1, X1
 	MOVWLZX         -6(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x01, Z22, -16(CX)
+	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 800(R10), Z16
-	VAESENCLAST     Z16, Z8, Z8
+	VBROADCASTI32X4 816(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VAESENCLAST     X17, X5, X5
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x02, Z22, -16(CX)
+	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VAESENCLAST     Z16, Z9, Z9
-	VBROADCASTI32X4 800(R11), Z17
+	VBROADCASTI32X4 816(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     X16, X9, X9
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
-	VEXTRACTI64X2   $0x03, Z22, -16(CX)
+	VEXTRACTI64X2   $0x03, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
-	VAESENCLAST     Z17, Z13, Z13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, Z21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X0, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, Z23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X4, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, Z25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VMOVDQA64       X8, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, Z27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VINSERTI64X2    $0x01, X12, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          Z1, Z21, Z21
-	VMOVDQU8        Z21, K1, 64(R12)
-	VMOVDQU8.Z      Z21, K1, Z21
-	VPSHUFB         reverse<>+0(SB), Z21, Z3
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	VAESENCLAST     X17, X13, X13
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPXORQ     Z0, Z19, K5, Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VMOVDQU8.Z 64(R12), K1, X20
+	VPXORQ     X1, X20, X20
+	VMOVDQU8.Z X20, K1, X20
+	VPSHUFB    reverse<>+0(SB), X20, X3
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
 
 aad0:
-	VPXORQ     Z4, Z22, K5, Z22
-	VMOVDQU64  Z22, (R13)
-	VPSHUFB    reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ     Z5, Z23, Z23
-	VMOVDQU8   Z23, K2, 64(R13)
-	VMOVDQU8.Z Z23, K2, Z23
-	VPSHUFB    reverse<>+0(SB), Z23, Z7
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPXORQ     Z4, Z21, K5, Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VMOVDQU8.Z 64(R13), K2, X22
+	VPXORQ     X5, X22, X22
+	VMOVDQU8.Z X22, K2, X22
+	VPSHUFB    reverse<>+0(SB), X22, X7
 	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
 aad1:
-	VPXORQ     Z8, Z24, K5, Z24
-	VMOVDQU64  Z24, (R14)
-	VPSHUFB    reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ     Z9, Z25, Z25
-	VMOVDQU8   Z25, K3, 64(R14)
-	VMOVDQU8.Z Z25, K3, Z25
-	VPSHUFB    reverse<>+0(SB), Z25, Z11
-	MOVWLZX    4(SI), AX
-	CMPB       38(DI)(AX*1), $0x00
-	JNE        esn2
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPXORQ       Z8, Z23, K5, Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VMOVDQU8.Z   64(R14), K3, X24
+	VPXORQ       X9, X24, X24
+	VMOVDQU8.Z   X24, K3, X24
+	VPSHUFB      reverse<>+0(SB), X24, X11
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPXORQ     Z12, Z26, K5, Z26
-	VMOVDQU64  Z26, (R15)
-	VPSHUFB    reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ     Z13, Z27, Z27
-	VMOVDQU8   Z27, K4, 64(R15)
-	VMOVDQU8.Z Z27, K4, Z27
-	VPSHUFB    reverse<>+0(SB), Z27, Z15
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPXORQ     Z12, Z25, K5, Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VMOVDQU8.Z 64(R15), K4, X26
+	VPXORQ     X13, X26, X26
+	VMOVDQU8.Z X26, K4, X26
+	VPSHUFB    reverse<>+0(SB), X26, X15
 	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     X20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     X22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     X24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     X26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ          $0x08, SI
-	MOVQ          80(SP), AX
-	VMOVDQU64     (AX), Z23
-	MOVQ          96(SP), AX
-	VMOVDQU64     (AX), Z24
-	MOVQ          112(SP), AX
-	VMOVDQU64     (AX), Z25
-	MOVQ          128(SP), AX
-	VMOVDQU64     (AX), Z26
-	VSHUFI64X2    $0x44, Z24, Z23, Z27
-	VSHUFI64X2    $0x44, Z26, Z25, Z28
-	VSHUFI64X2    $0xee, Z24, Z23, Z29
-	VSHUFI64X2    $0xee, Z26, Z25, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z23
-	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x88, Z30, Z29, Z25
-	VSHUFI64X2    $0xdd, Z30, Z29, Z26
-	VSHUFI64X2    $0x44, Z6, Z2, Z27
-	VSHUFI64X2    $0x44, Z14, Z10, Z28
-	VSHUFI64X2    $0xee, Z6, Z2, Z29
-	VSHUFI64X2    $0xee, Z14, Z10, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z2
-	VSHUFI64X2    $0xdd, Z28, Z27, Z6
-	VSHUFI64X2    $0x88, Z30, Z29, Z10
-	VSHUFI64X2    $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ    $0x00, Z23, Z2, Z20
-	VPCLMULQDQ    $0x01, Z23, Z2, Z21
-	VPCLMULQDQ    $0x11, Z23, Z2, Z22
-	VPCLMULQDQ    $0x10, Z23, Z2, Z27
-	VPCLMULQDQ    $0x00, Z24, Z6, Z28
-	VPCLMULQDQ    $0x01, Z24, Z6, Z29
-	VPCLMULQDQ    $0x11, Z24, Z6, Z30
-	VPCLMULQDQ    $0x10, Z24, Z6, Z31
-	VPTERNLOGQ    $0x96, Z27, Z29, Z21
-	VPCLMULQDQ    $0x00, Z25, Z10, Z2
-	VPCLMULQDQ    $0x01, Z25, Z10, Z27
-	VPCLMULQDQ    $0x11, Z25, Z10, Z29
-	VPCLMULQDQ    $0x10, Z25, Z10, Z6
-	VPTERNLOGQ    $0x96, Z28, Z2, Z20
-	VPTERNLOGQ    $0x96, Z31, Z27, Z21
-	VPTERNLOGQ    $0x96, Z30, Z29, Z22
-	VPCLMULQDQ    $0x00, Z26, Z14, Z28
-	VPCLMULQDQ    $0x01, Z26, Z14, Z2
-	VPCLMULQDQ    $0x11, Z26, Z14, Z31
-	VPCLMULQDQ    $0x10, Z26, Z14, Z27
-	VPTERNLOGQ    $0x96, Z6, Z2, Z21
-	VPXORQ        Z28, Z20, Z20
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       24(SP), AX
+	VMOVDQU64  (AX), Z24
+	MOVQ       32(SP), AX
+	VMOVDQU64  (AX), Z25
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
 	VPXORQ        Z27, Z21, Z21
-	VPXORQ        Z31, Z22, Z22
-	MOVQ          80(SP), AX
-	VMOVDQU64     64(AX), Z23
-	MOVQ          96(SP), AX
-	VMOVDQU64     64(AX), Z24
-	MOVQ          112(SP), AX
-	VMOVDQU64     64(AX), Z25
-	MOVQ          128(SP), AX
-	VMOVDQU64     64(AX), Z26
-	VSHUFI64X2    $0x44, Z24, Z23, Z27
-	VSHUFI64X2    $0x44, Z26, Z25, Z28
-	VSHUFI64X2    $0xee, Z24, Z23, Z29
-	VSHUFI64X2    $0xee, Z26, Z25, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z23
-	VSHUFI64X2    $0xdd, Z28, Z27, Z24
-	VSHUFI64X2    $0x88, Z30, Z29, Z25
-	VSHUFI64X2    $0xdd, Z30, Z29, Z26
-	VSHUFI64X2    $0x44, Z7, Z3, Z27
-	VSHUFI64X2    $0x44, Z15, Z11, Z28
-	VSHUFI64X2    $0xee, Z7, Z3, Z29
-	VSHUFI64X2    $0xee, Z15, Z11, Z30
-	VSHUFI64X2    $0x88, Z28, Z27, Z3
-	VSHUFI64X2    $0xdd, Z28, Z27, Z7
-	VSHUFI64X2    $0x88, Z30, Z29, Z11
-	VSHUFI64X2    $0xdd, Z30, Z29, Z15
-	VPCLMULQDQ    $0x00, Z23, Z3, Z27
-	VPCLMULQDQ    $0x01, Z23, Z3, Z28
-	VPCLMULQDQ    $0x11, Z23, Z3, Z29
-	VPCLMULQDQ    $0x10, Z23, Z3, Z30
-	VPTERNLOGQ    $0x96, Z28, Z30, Z21
-	VPCLMULQDQ    $0x00, Z24, Z7, Z31
-	VPCLMULQDQ    $0x01, Z24, Z7, Z28
-	VPCLMULQDQ    $0x11, Z24, Z7, Z30
-	VPCLMULQDQ    $0x10, Z24, Z7, Z3
-	VPTERNLOGQ    $0x96, Z27, Z31, Z20
-	VPTERNLOGQ    $0x96, Z29, Z30, Z22
-	VPTERNLOGQ    $0x96, Z28, Z3, Z21
-	VPCLMULQDQ    $0x00, Z25, Z11, Z27
-	VPCLMULQDQ    $0x01, Z25, Z11, Z31
-	VPCLMULQDQ    $0x11, Z25, Z11, Z29
-	VPCLMULQDQ    $0x10, Z25, Z11, Z30
-	VPTERNLOGQ    $0x96, Z31, Z30, Z21
-	VPCLMULQDQ    $0x00, Z26, Z15, Z28
-	VPCLMULQDQ    $0x01, Z26, Z15, Z3
-	VPCLMULQDQ    $0x11, Z26, Z15, Z7
-	VPCLMULQDQ    $0x10, Z26, Z15, Z31
-	VPTERNLOGQ    $0x96, Z27, Z28, Z20
-	VPTERNLOGQ    $0x96, Z29, Z7, Z22
-	VPTERNLOGQ    $0x96, Z3, Z31, Z21
-	VMOVDQU64     (SP), Z23
-	VPSHUFB       spread<>+0(SB), Z23, Z23
-	VPSLLQ        $0x03, Z23, Z23
-	VPADDQ        toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ    $0x00, Z19, Z23, Z24
-	VPCLMULQDQ    $0x01, Z19, Z23, Z25
-	VPCLMULQDQ    $0x11, Z19, Z23, Z26
-	VPCLMULQDQ    $0x10, Z19, Z23, Z27
-	VPTERNLOGQ    $0x96, Z25, Z27, Z21
-	VPXORQ        Z24, Z20, Z20
-	VPXORQ        Z26, Z22, Z22
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z28
+	MOVQ          8(SP), AX
+	VMOVDQU64     64(AX), X22
+	MOVQ          16(SP), AX
+	VMOVDQU64     64(AX), X23
+	MOVQ          24(SP), AX
+	VMOVDQU64     64(AX), X24
+	MOVQ          32(SP), AX
+	VMOVDQU64     64(AX), X25
+	VINSERTI64X2  $0x01, X23, Y22, Y26
+	VINSERTI64X2  $0x01, X25, Y24, Y27
+	VINSERTI64X4  $0x01, Y27, Z26, Z22
+	VINSERTI64X2  $0x01, X7, Y3, Y26
+	VINSERTI64X2  $0x01, X15, Y11, Y27
+	VINSERTI64X4  $0x01, Y27, Z26, Z3
+	VPCLMULQDQ    $0x00, Z22, Z3, Z26
+	VPCLMULQDQ    $0x01, Z22, Z3, Z27
+	VPCLMULQDQ    $0x11, Z22, Z3, Z28
+	VPCLMULQDQ    $0x10, Z22, Z3, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z20
+	VPXORQ        Z26, Z19, Z19
+	VPXORQ        Z28, Z21, Z21
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z30
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z30, Z19, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z30
 	VPSHUFD       $0x4e, Z20, Z20
-	VPTERNLOGQ    $0x96, Z28, Z20, Z21
-	VPCLMULQDQ    $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD       $0x4e, Z21, Z21
-	VPTERNLOGQ    $0x96, Z28, Z21, Z22
-	VPSHUFB       reverse<>+0(SB), Z22, Z22
-	VPXORQ        Z18, Z22, Z22
+	VPTERNLOGQ    $0x96, Z30, Z20, Z21
+	VPSHUFB       reverse<>+0(SB), Z21, Z21
+	VPXORQ        Z18, Z21, Z21
 	MOVWLZX       -8(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x00, Z22, -16(CX)
+	VEXTRACTI64X2 $0x00, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -6(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x01, Z22, -16(CX)
+	VEXTRACTI64X2 $0x01, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -4(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x02, Z22, -16(CX)
+	VEXTRACTI64X2 $0x02, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
 	MOVWLZX       -2(SI), AX
 	MOVQ          8(DI)(AX*1), CX
 	ADDQ          16(DI)(AX*1), CX
-	VEXTRACTI64X2 $0x03, Z22, -16(CX)
+	VEXTRACTI64X2 $0x03, Z21, -16(CX)
 	MOVB          $0x01, 36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
+
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
+
+// func gcmSeal256vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         (SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         2(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         4(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
+	MOVWLZX         6(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 624(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 656(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 672(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 688(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 720(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 752(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 784(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 784(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 784(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 800(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 800(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 800(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 816(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VAESENCLAST     Z16, Z1, Z1
+	VBROADCASTI32X4 816(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VAESENCLAST     Z17, Z5, Z5
+	VBROADCASTI32X4 816(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Z16, Z9, Z9
+	VBROADCASTI32X4 816(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     Z17, Z13, Z13
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         (SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X0
+	VPINSRD         $0x01, 4(R12), X0, X0
+	VMOVQ           X0, 8(R12)
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         2(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X4
+	VPINSRD         $0x01, 4(R13), X4, X4
+	VMOVQ           X4, 8(R13)
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         4(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X8
+	VPINSRD         $0x01, 4(R14), X8, X8
+	VMOVQ           X8, 8(R14)
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	MOVWLZX         6(SI), AX
+	MOVL            32(DI)(AX*1), AX
+	BSWAPL          AX
+	VMOVD           AX, X12
+	VPINSRD         $0x01, 4(R15), X12, X12
+	VMOVQ           X12, 8(R15)
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z17
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 640(R10), Z16
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 656(R10), Z16
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 656(R11), Z17
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
+	VBROADCASTI32X4 672(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 672(R11), Z17
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 688(R8), Z16
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VBROADCASTI32X4 688(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z27, Z21, Z21
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 704(R8), Z16
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z17
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z17
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 720(R10), Z16
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VBROADCASTI32X4 720(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 736(R10), Z16
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 736(R11), Z17
+	VSHUFI64X2      $0x44, Z7, Z3, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x44, Z15, Z11, Z27
+	VBROADCASTI32X4 752(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xee, Z7, Z3, Z28
+	VBROADCASTI32X4 752(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xee, Z15, Z11, Z29
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z27, Z26, Z3
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 752(R11), Z17
+	VSHUFI64X2      $0xdd, Z27, Z26, Z7
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 768(R8), Z16
+	VSHUFI64X2      $0x88, Z29, Z28, Z11
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z29, Z28, Z15
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x00, Z25, Z15, Z26
+	VPCLMULQDQ      $0x01, Z25, Z15, Z27
+	VPCLMULQDQ      $0x11, Z25, Z15, Z28
+	VPCLMULQDQ      $0x10, Z25, Z15, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z24, Z11, Z30
+	VPCLMULQDQ      $0x01, Z24, Z11, Z31
+	VPCLMULQDQ      $0x11, Z24, Z11, Z27
+	VPCLMULQDQ      $0x10, Z24, Z11, Z29
+	VPTERNLOGQ      $0x96, Z26, Z30, Z19
+	VPTERNLOGQ      $0x96, Z28, Z27, Z21
+	VPTERNLOGQ      $0x96, Z31, Z29, Z20
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z23, Z7, Z15
+	VPCLMULQDQ      $0x01, Z23, Z7, Z26
+	VPCLMULQDQ      $0x11, Z23, Z7, Z30
+	VPCLMULQDQ      $0x10, Z23, Z7, Z28
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 784(R8), Z16
+	VPCLMULQDQ      $0x00, Z22, Z3, Z27
+	VPCLMULQDQ      $0x01, Z22, Z3, Z31
+	VPCLMULQDQ      $0x11, Z22, Z3, Z29
+	VPCLMULQDQ      $0x10, Z22, Z3, Z11
+	VPTERNLOGQ      $0x96, Z15, Z27, Z19
+	VPTERNLOGQ      $0x96, Z30, Z29, Z21
+	VPTERNLOGQ      $0x96, Z31, Z11, Z20
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 784(R9), Z17
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPSHUFD         $0x4e, Z19, Z19
+	VBROADCASTI32X4 784(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 800(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 800(R9), Z17
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 800(R10), Z16
+	VPTERNLOGQ      $0x96, Z26, Z20, Z21
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPXORQ          Z18, Z21, Z21
+	VBROADCASTI32X4 816(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	MOVWLZX         -8(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x00, Z21, -16(CX)
+	MOVB            $0x01, 36(DI)(AX*1)
+	VAESENCLAST     Z16, Z1, Z1
+	VBROADCASTI32X4 816(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	MOVWLZX         -6(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x01, Z21, -16(CX)
+	MOVB            $0x01, 36(DI)(AX*1)
+	VAESENCLAST     Z17, Z5, Z5
+	VBROADCASTI32X4 816(R10), Z16
+	MOVWLZX         -4(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x02, Z21, -16(CX)
+	MOVB            $0x01, 36(DI)(AX*1)
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Z16, Z9, Z9
+	VBROADCASTI32X4 816(R11), Z17
+	MOVWLZX         -2(SI), AX
+	MOVQ            8(DI)(AX*1), CX
+	ADDQ            16(DI)(AX*1), CX
+	VEXTRACTI64X2   $0x03, Z21, -16(CX)
+	MOVB            $0x01, 36(DI)(AX*1)
+	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     Z17, Z13, Z13
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPXORQ     Z0, Z19, K5, Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VMOVDQU8.Z 64(R12), K1, Z20
+	VPXORQ     Z1, Z20, Z20
+	VMOVDQU8.Z Z20, K1, Z20
+	VPSHUFB    reverse<>+0(SB), Z20, Z3
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
+
+aad0:
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPXORQ     Z4, Z21, K5, Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VMOVDQU8.Z 64(R13), K2, Z22
+	VPXORQ     Z5, Z22, Z22
+	VMOVDQU8.Z Z22, K2, Z22
+	VPSHUFB    reverse<>+0(SB), Z22, Z7
+	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn1
+
+aad1:
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPXORQ       Z8, Z23, K5, Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VMOVDQU8.Z   64(R14), K3, Z24
+	VPXORQ       Z9, Z24, Z24
+	VMOVDQU8.Z   Z24, K3, Z24
+	VPSHUFB      reverse<>+0(SB), Z24, Z11
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
+
+aad2:
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPXORQ     Z12, Z25, K5, Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VMOVDQU8.Z 64(R15), K4, Z26
+	VPXORQ     Z13, Z26, Z26
+	VMOVDQU8.Z Z26, K4, Z26
+	VPSHUFB    reverse<>+0(SB), Z26, Z15
+	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn3
+
+aad3:
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     Z20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     Z22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     Z24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     Z26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
+
+last:
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       24(SP), AX
+	VMOVDQU64  (AX), Z24
+	MOVQ       32(SP), AX
+	VMOVDQU64  (AX), Z25
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
+	VPXORQ        Z27, Z21, Z21
+	MOVQ          8(SP), AX
+	VMOVDQU64     64(AX), Z22
+	MOVQ          16(SP), AX
+	VMOVDQU64     64(AX), Z23
+	MOVQ          24(SP), AX
+	VMOVDQU64     64(AX), Z24
+	MOVQ          32(SP), AX
+	VMOVDQU64     64(AX), Z25
+	VSHUFI64X2    $0x44, Z23, Z22, Z26
+	VSHUFI64X2    $0x44, Z25, Z24, Z27
+	VSHUFI64X2    $0xee, Z23, Z22, Z28
+	VSHUFI64X2    $0xee, Z25, Z24, Z29
+	VSHUFI64X2    $0x88, Z27, Z26, Z22
+	VSHUFI64X2    $0xdd, Z27, Z26, Z23
+	VSHUFI64X2    $0x88, Z29, Z28, Z24
+	VSHUFI64X2    $0xdd, Z29, Z28, Z25
+	VSHUFI64X2    $0x44, Z7, Z3, Z26
+	VSHUFI64X2    $0x44, Z15, Z11, Z27
+	VSHUFI64X2    $0xee, Z7, Z3, Z28
+	VSHUFI64X2    $0xee, Z15, Z11, Z29
+	VSHUFI64X2    $0x88, Z27, Z26, Z3
+	VSHUFI64X2    $0xdd, Z27, Z26, Z7
+	VSHUFI64X2    $0x88, Z29, Z28, Z11
+	VSHUFI64X2    $0xdd, Z29, Z28, Z15
+	VPCLMULQDQ    $0x00, Z25, Z15, Z26
+	VPCLMULQDQ    $0x01, Z25, Z15, Z27
+	VPCLMULQDQ    $0x11, Z25, Z15, Z28
+	VPCLMULQDQ    $0x10, Z25, Z15, Z29
+	VPTERNLOGQ    $0x96, Z27, Z29, Z20
+	VPCLMULQDQ    $0x00, Z24, Z11, Z30
+	VPCLMULQDQ    $0x01, Z24, Z11, Z31
+	VPCLMULQDQ    $0x11, Z24, Z11, Z27
+	VPCLMULQDQ    $0x10, Z24, Z11, Z29
+	VPTERNLOGQ    $0x96, Z26, Z30, Z19
+	VPTERNLOGQ    $0x96, Z28, Z27, Z21
+	VPTERNLOGQ    $0x96, Z31, Z29, Z20
+	VPCLMULQDQ    $0x00, Z23, Z7, Z15
+	VPCLMULQDQ    $0x01, Z23, Z7, Z26
+	VPCLMULQDQ    $0x11, Z23, Z7, Z30
+	VPCLMULQDQ    $0x10, Z23, Z7, Z28
+	VPTERNLOGQ    $0x96, Z26, Z28, Z20
+	VPCLMULQDQ    $0x00, Z22, Z3, Z27
+	VPCLMULQDQ    $0x01, Z22, Z3, Z31
+	VPCLMULQDQ    $0x11, Z22, Z3, Z29
+	VPCLMULQDQ    $0x10, Z22, Z3, Z11
+	VPTERNLOGQ    $0x96, Z15, Z27, Z19
+	VPTERNLOGQ    $0x96, Z30, Z29, Z21
+	VPTERNLOGQ    $0x96, Z31, Z11, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD       $0x4e, Z19, Z19
+	VPTERNLOGQ    $0x96, Z26, Z19, Z20
+	VPCLMULQDQ    $0x10, poly<>+0(SB), Z20, Z26
+	VPSHUFD       $0x4e, Z20, Z20
+	VPTERNLOGQ    $0x96, Z26, Z20, Z21
+	VPSHUFB       reverse<>+0(SB), Z21, Z21
+	VPXORQ        Z18, Z21, Z21
+	MOVWLZX       -8(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x00, Z21, -16(CX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVWLZX       -6(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x01, Z21, -16(CX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVWLZX       -4(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x02, Z21, -16(CX)
+	MOVB          $0x01, 36(DI)(AX*1)
+	MOVWLZX       -2(SI), AX
+	MOVQ          8(DI)(AX*1), CX
+	ADDQ          16(DI)(AX*1), CX
+	VEXTRACTI64X2 $0x03, Z21, -16(CX)
+	MOVB          $0x01, 36(DI)(AX*1)
+
+none:
+	VZEROUPPER
+	MOVQ n+16(FP), AX
+	SUBQ (SP), AX
+	MOVQ AX, ret+32(FP)
+	RET
+
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
+esn0:
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
+	JMP          aad0
+
+esn1:
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
+	JMP          aad1
+
+esn2:
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
+	JMP          aad2
+
+esn3:
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
+	JMP          aad3
+
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
 // func gcmOpen128vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
@@ -16576,7 +17993,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -16626,10 +18043,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -16647,25 +18064,25 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -16682,34 +18099,34 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -16732,43 +18149,43 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -16797,52 +18214,52 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -16876,52 +18293,52 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -16953,10 +18370,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	VMOVDQU64 (R9), Z11
+	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
-	VMOVDQU64 Z12, (R9)(AX*1)
+	VMOVDQU64 Z12, 16(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -17069,7 +18486,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -17177,7 +18594,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -17193,10 +18610,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 576(R9)(R13*1), R13
+	LEAQ 592(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 64(R9), R13
+	LEAQ 80(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -17377,7 +18794,7 @@ last1:
 	VMOVDQU8    Z0, K1, (R10)
 	VPSHUFB     reverse<>+0(SB), Z4, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -17508,7 +18925,7 @@ last2:
 	VMOVDQU8    Z1, K1, 64(R10)
 	VPSHUFB     reverse<>+0(SB), Z5, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -17681,7 +19098,7 @@ last3:
 	VMOVDQU8    Z2, K1, 128(R10)
 	VPSHUFB     reverse<>+0(SB), Z6, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -17891,7 +19308,7 @@ last4:
 	VMOVDQU8    Z3, K1, 192(R10)
 	VPSHUFB     reverse<>+0(SB), Z7, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -18049,10 +19466,10 @@ fold:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          576(R9)(R13*1), R13
+	LEAQ          592(R9)(R13*1), R13
 	CMPQ          R14, $0x00000024
 	JBE           powersfold
-	LEAQ          64(R9), R13
+	LEAQ          80(R9), R13
 	SUBQ          $0x00000020, R14
 
 powersfold:
@@ -18085,13 +19502,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VPSHUFD    $0x4e, 560(R9), Z1
+	VPSHUFD    $0x4e, 576(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
+	VPXORQ     576(R9), Z1, Z1
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -18145,7 +19562,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -18195,10 +19612,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -18208,7 +19625,7 @@ powersnext:
 	VPXORQ          128(BX), Z13, Z2
 	VPSHUFD         $0x4e, (AX), Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
@@ -18216,21 +19633,21 @@ powersnext:
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
 	VPXORQ          Z4, Z12, Z12
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPXORQ          Z31, Z8, Z8
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VPXORQ          Z11, Z9, Z9
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
@@ -18238,21 +19655,21 @@ powersnext:
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPTERNLOGQ      $0x96, Z8, Z10, Z9
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
 	VPSHUFD         $0x4e, Z8, Z8
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VPSHUFD         $0x4e, Z9, Z9
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
@@ -18260,21 +19677,21 @@ powersnext:
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VEXTRACTI64X4   $0x01, Z10, Y11
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VPXOR           Y10, Y11, Y11
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
 	VEXTRACTI128    $0x01, Y11, X10
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VPXOR           X10, X11, X10
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VPXORQ          X16, X10, X10
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
@@ -18454,8 +19871,7 @@ packet:
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       576(R9), X0, X0
-	VAESENC     592(R9), X0, X0
+	VPXOR       592(R9), X0, X0
 	VAESENC     608(R9), X0, X0
 	VAESENC     624(R9), X0, X0
 	VAESENC     640(R9), X0, X0
@@ -18464,7 +19880,8 @@ packet:
 	VAESENC     688(R9), X0, X0
 	VAESENC     704(R9), X0, X0
 	VAESENC     720(R9), X0, X0
-	VAESENCLAST 736(R9), X0, X0
+	VAESENC     736(R9), X0, X0
+	VAESENCLAST 752(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -18480,12 +19897,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -18509,10 +19926,10 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         576(R9)(R13*1), R13
+	LEAQ         592(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         64(R9), R13
+	LEAQ         80(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
@@ -18520,7 +19937,7 @@ groups:
 	JB   tail
 
 loop:
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        (R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -18563,7 +19980,7 @@ loop:
 	VPCLMULQDQ     $0x10, 32(R13), Y13, Y12
 	VPXOR          Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 608(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -18578,7 +19995,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VMOVDQU        64(R10), Y13
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 624(R9), Y15
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -18594,7 +20011,7 @@ loop:
 	VPCLMULQDQ     $0x00, 64(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x11, 64(R13), Y13, Y12
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 640(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y1, Y1
@@ -18609,7 +20026,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -18625,7 +20042,7 @@ loop:
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
 	VMOVDQU        128(R10), Y13
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y1, Y1
@@ -18640,7 +20057,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VPCLMULQDQ     $0x11, 128(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -18656,7 +20073,7 @@ loop:
 	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 160(R13), Y13, Y12
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -18671,7 +20088,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VMOVDQU        192(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -18687,7 +20104,7 @@ loop:
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 192(R13), Y13, Y11
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
 	VAESENC        Y15, Y1, Y1
@@ -18702,7 +20119,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x01, 224(R13), Y13, Y11
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
@@ -18736,7 +20153,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           576(R9), AX
+	LEAQ           592(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -18756,10 +20173,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           576(R9)(R13*1), R13
+	LEAQ           592(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           64(R9), R13
+	LEAQ           80(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -18770,7 +20187,7 @@ nextloop:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -18795,15 +20212,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 592(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 608(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -18877,6 +20285,15 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 736(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 752(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -18956,12 +20373,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -19000,391 +20417,514 @@ lengths:
 	RET
 
 // func gcmOpen128vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z8, Z8, Z8
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z11, Z11, Z11
-
-loop:
-	MOVQ            BX, SI
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R12), X0
-	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
 	VPXORQ          counters<>+32(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R13), X3
-	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          576(R9), X3, X3
+	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
 	VPXORQ          counters<>+32(SB), Y3, Y4
 	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R14), X6
-	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R10), X6, X6
+	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
 	VPXORQ          counters<>+32(SB), Y6, Y7
 	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R15), X9
-	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          576(R11), X9, X9
+	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
 	VPXORQ          counters<>+32(SB), Y9, Y10
 	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z19
-	VBROADCASTI32X4 592(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z20
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 592(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z21
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 592(R11), Y13
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z22
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 608(R8), Y12
-	VSHUFI64X2      $0x44, Z20, Z19, Z23
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VSHUFI64X2      $0x44, Z22, Z21, Z24
-	VBROADCASTI32X4 608(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0xee, Z20, Z19, Z25
-	VBROADCASTI32X4 608(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VSHUFI64X2      $0xee, Z22, Z21, Z26
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VSHUFI64X2      $0x88, Z24, Z23, Z19
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y12
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VSHUFI64X2      $0xdd, Z24, Z23, Z20
-	VBROADCASTI32X4 624(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VBROADCASTI32X4 624(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VSHUFI64X2      $0x44, Z5, Z2, Z23
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y12
-	VSHUFI64X2      $0x44, Z11, Z8, Z24
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y13
-	VSHUFI64X2      $0xee, Z5, Z2, Z25
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0xee, Z11, Z8, Z26
-	VBROADCASTI32X4 640(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VSHUFI64X2      $0x88, Z24, Z23, Z2
-	VBROADCASTI32X4 640(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VSHUFI64X2      $0xdd, Z24, Z23, Z5
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y12
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y13
-	VSHUFI64X2      $0x88, Z26, Z25, Z8
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0xdd, Z26, Z25, Z11
-	VBROADCASTI32X4 656(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VPCLMULQDQ      $0x00, Z19, Z2, Z16
-	VPCLMULQDQ      $0x01, Z19, Z2, Z17
-	VPCLMULQDQ      $0x11, Z19, Z2, Z18
-	VPCLMULQDQ      $0x10, Z19, Z2, Z23
-	VBROADCASTI32X4 656(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPCLMULQDQ      $0x00, Z20, Z5, Z24
-	VPCLMULQDQ      $0x01, Z20, Z5, Z25
-	VPCLMULQDQ      $0x11, Z20, Z5, Z26
-	VPCLMULQDQ      $0x10, Z20, Z5, Z27
-	VPTERNLOGQ      $0x96, Z23, Z25, Z17
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 672(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPCLMULQDQ      $0x00, Z21, Z8, Z28
-	VPCLMULQDQ      $0x01, Z21, Z8, Z29
-	VPCLMULQDQ      $0x11, Z21, Z8, Z30
-	VPCLMULQDQ      $0x10, Z21, Z8, Z31
-	VPTERNLOGQ      $0x96, Z24, Z28, Z16
-	VPTERNLOGQ      $0x96, Z27, Z29, Z17
-	VPTERNLOGQ      $0x96, Z26, Z30, Z18
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y13
-	VPCLMULQDQ      $0x00, Z22, Z11, Z2
-	VPCLMULQDQ      $0x01, Z22, Z11, Z23
-	VPCLMULQDQ      $0x11, Z22, Z11, Z25
-	VPCLMULQDQ      $0x10, Z22, Z11, Z5
-	VPTERNLOGQ      $0x96, Z31, Z23, Z17
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y12
-	VPXORQ          Z2, Z16, Z16
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VPXORQ          Z5, Z17, Z17
-	VBROADCASTI32X4 672(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VPXORQ          Z25, Z18, Z18
-	VBROADCASTI32X4 688(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y13
-	VMOVDQU64       (SP), Z19
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y12
-	VPSHUFB         spread<>+0(SB), Z19, Z19
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VPSLLQ          $0x03, Z19, Z19
-	VBROADCASTI32X4 688(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VPADDQ          toBits<>+0(SB), Z19, Z19
-	VBROADCASTI32X4 704(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPCLMULQDQ      $0x00, Z15, Z19, Z20
-	VPCLMULQDQ      $0x01, Z15, Z19, Z21
-	VPCLMULQDQ      $0x11, Z15, Z19, Z22
-	VPCLMULQDQ      $0x10, Z15, Z19, Z23
-	VPTERNLOGQ      $0x96, Z21, Z23, Z17
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VPXORQ          Z20, Z16, Z16
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 704(R10), Y12
-	VPXORQ          Z22, Z18, Z18
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y13
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VPSHUFD         $0x4e, Z16, Z16
-	VBROADCASTI32X4 720(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 720(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VPTERNLOGQ      $0x96, Z24, Z16, Z17
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 720(R10), Y12
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y13
-	VPSHUFD         $0x4e, Z17, Z17
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VPTERNLOGQ      $0x96, Z24, Z17, Z18
-	VBROADCASTI32X4 736(R8), Y12
-	VAESENCLAST     Y12, Y0, Y0
-	VAESENCLAST     Y12, Y1, Y1
-	VPSHUFB         reverse<>+0(SB), Z18, Z18
-	VBROADCASTI32X4 736(R9), Y13
-	VAESENCLAST     Y13, Y3, Y3
-	VPXORQ          Z14, Z18, Z18
-	VAESENCLAST     Y13, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y12
-	VAESENCLAST     Y12, Y6, Y6
-	VPTESTNMQ       Z18, Z18, K6
-	VAESENCLAST     Y12, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y13
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 624(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 640(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 672(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 688(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 752(R8), Y16
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENCLAST     Y17, Y3, Y3
+	VAESENCLAST     Y17, Y4, Y4
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
+	VAESENCLAST     Y16, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R13), X3
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          592(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R14), X6
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          592(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R15), X9
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          592(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VSHUFI64X2      $0x44, Z13, Z12, Z22
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VSHUFI64X2      $0x44, Z15, Z14, Z23
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y17
+	VSHUFI64X2      $0xee, Z13, Z12, Z24
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 624(R8), Y16
+	VSHUFI64X2      $0xee, Z15, Z14, Z25
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VSHUFI64X2      $0x88, Z23, Z22, Z12
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VSHUFI64X2      $0xdd, Z23, Z22, Z13
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VSHUFI64X2      $0x88, Z25, Z24, Z14
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VSHUFI64X2      $0xdd, Z25, Z24, Z15
+	VBROADCASTI32X4 640(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VSHUFI64X2      $0x44, Z5, Z2, Z22
+	VBROADCASTI32X4 640(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VSHUFI64X2      $0x44, Z11, Z8, Z23
+	VBROADCASTI32X4 656(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0xee, Z5, Z2, Z24
+	VBROADCASTI32X4 656(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VSHUFI64X2      $0xee, Z11, Z8, Z25
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y17
+	VSHUFI64X2      $0x88, Z23, Z22, Z2
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 672(R8), Y16
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y17
+	VSHUFI64X2      $0xdd, Z23, Z22, Z5
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VSHUFI64X2      $0x88, Z25, Z24, Z8
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VSHUFI64X2      $0xdd, Z25, Z24, Z11
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 688(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VPCLMULQDQ      $0x00, Z15, Z11, Z19
+	VPCLMULQDQ      $0x01, Z15, Z11, Z20
+	VPCLMULQDQ      $0x11, Z15, Z11, Z21
+	VPCLMULQDQ      $0x10, Z15, Z11, Z22
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VPCLMULQDQ      $0x00, Z14, Z8, Z23
+	VPCLMULQDQ      $0x01, Z14, Z8, Z24
+	VPCLMULQDQ      $0x11, Z14, Z8, Z25
+	VPCLMULQDQ      $0x10, Z14, Z8, Z26
+	VPTERNLOGQ      $0x96, Z22, Z24, Z20
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VPCLMULQDQ      $0x00, Z13, Z5, Z27
+	VPCLMULQDQ      $0x01, Z13, Z5, Z28
+	VPCLMULQDQ      $0x11, Z13, Z5, Z29
+	VPCLMULQDQ      $0x10, Z13, Z5, Z30
+	VPTERNLOGQ      $0x96, Z23, Z27, Z19
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VPTERNLOGQ      $0x96, Z25, Z29, Z21
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VPCLMULQDQ      $0x01, Z12, Z2, Z31
+	VPCLMULQDQ      $0x11, Z12, Z2, Z11
+	VPTERNLOGQ      $0x96, Z30, Z31, Z20
+	VBROADCASTI32X4 704(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VPXORQ          Z11, Z21, Z21
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y16
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y17
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y16
+	VPTERNLOGQ      $0x96, Z22, Z19, Z20
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VPTERNLOGQ      $0x96, Z22, Z20, Z21
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VBROADCASTI32X4 752(R8), Y16
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
+	VPXORQ          Z18, Z21, Z21
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENCLAST     Y17, Y3, Y3
+	VAESENCLAST     Y17, Y4, Y4
+	VPTESTNMQ       Z21, Z21, K6
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
+	VAESENCLAST     Y16, Y7, Y7
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -19401,182 +20941,139 @@ loop:
 	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
-	VAESENCLAST     Y13, Y9, Y9
-	VAESENCLAST     Y13, Y10, Y10
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU8.Z      (R12), K1, Z16
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X12
-	VMOVDQA64       X12, X14
-	VMOVDQU64       560(R8), X15
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU8.Z      (R13), K2, Z17
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X3, X12
-	VINSERTI64X2    $0x01, X12, Y14, Y14
-	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU8.Z      (R14), K3, Z18
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X6, X12
-	VMOVDQA64       X12, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU8.Z      (R15), K4, Z19
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X9, X12
-	VINSERTI64X2    $0x01, X12, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z14, Z14
-	VINSERTI64X4    $0x01, Y30, Z15, Z15
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VINSERTI64X4    $0x01, Y1, Z0, Z0
-	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
-	VPXORQ          Z0, Z16, K5, Z16
-	VMOVDQU8        Z16, K1, (R12)
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+
+text:
+	VINSERTI64X4 $0x01, Y1, Z0, Z0
+	VMOVDQU8.Z   (R12), K1, Z19
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z2
+	VPXORQ       Z0, Z19, K5, Z19
+	MOVWLZX      (SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R8)(CX*4), X0, X18
+	VPXORQ       -16(R12)(CX*1), X18, X18
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn0
 
 aad0:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
-	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
-	VPXORQ       Z3, Z17, K5, Z17
-	VMOVDQU8     Z17, K2, (R13)
+	VMOVDQU8.Z   (R13), K2, Z20
+	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
+	VPXORQ       Z3, Z20, K5, Z20
 	MOVWLZX      2(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R9)(CX*4), X3, X16
+	VPXORQ       -16(R13)(CX*1), X16, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
 aad1:
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
-	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
-	VPXORQ       Z6, Z18, K5, Z18
-	VMOVDQU8     Z18, K3, (R14)
+	VMOVDQU8.Z   (R14), K3, Z21
+	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
+	VPXORQ       Z6, Z21, K5, Z21
 	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X6, X31
+	VPXORQ       -16(R14)(CX*1), X31, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
-	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
-	VPXORQ       Z9, Z19, K5, Z19
-	VMOVDQU8     Z19, K4, (R15)
+	VMOVDQU8.Z   (R15), K4, Z22
+	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
+	VPXORQ       Z9, Z22, K5, Z22
 	MOVWLZX      6(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R11)(CX*4), X9, X16
+	VPXORQ       -16(R15)(CX*1), X16, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU8     Z19, K1, (R12)
+	VMOVDQU8     Z20, K2, (R13)
+	VMOVDQU8     Z21, K3, (R14)
+	VMOVDQU8     Z22, K4, (R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ       $0x08, SI
-	MOVQ       80(SP), AX
-	VMOVDQU64  (AX), Z19
-	MOVQ       96(SP), AX
-	VMOVDQU64  (AX), Z20
-	MOVQ       112(SP), AX
-	VMOVDQU64  (AX), Z21
-	MOVQ       128(SP), AX
-	VMOVDQU64  (AX), Z22
-	VSHUFI64X2 $0x44, Z20, Z19, Z23
-	VSHUFI64X2 $0x44, Z22, Z21, Z24
-	VSHUFI64X2 $0xee, Z20, Z19, Z25
-	VSHUFI64X2 $0xee, Z22, Z21, Z26
-	VSHUFI64X2 $0x88, Z24, Z23, Z19
-	VSHUFI64X2 $0xdd, Z24, Z23, Z20
-	VSHUFI64X2 $0x88, Z26, Z25, Z21
-	VSHUFI64X2 $0xdd, Z26, Z25, Z22
-	VSHUFI64X2 $0x44, Z5, Z2, Z23
-	VSHUFI64X2 $0x44, Z11, Z8, Z24
-	VSHUFI64X2 $0xee, Z5, Z2, Z25
-	VSHUFI64X2 $0xee, Z11, Z8, Z26
-	VSHUFI64X2 $0x88, Z24, Z23, Z2
-	VSHUFI64X2 $0xdd, Z24, Z23, Z5
-	VSHUFI64X2 $0x88, Z26, Z25, Z8
-	VSHUFI64X2 $0xdd, Z26, Z25, Z11
-	VPCLMULQDQ $0x00, Z19, Z2, Z16
-	VPCLMULQDQ $0x01, Z19, Z2, Z17
-	VPCLMULQDQ $0x11, Z19, Z2, Z18
-	VPCLMULQDQ $0x10, Z19, Z2, Z23
-	VPCLMULQDQ $0x00, Z20, Z5, Z24
-	VPCLMULQDQ $0x01, Z20, Z5, Z25
-	VPCLMULQDQ $0x11, Z20, Z5, Z26
-	VPCLMULQDQ $0x10, Z20, Z5, Z27
-	VPTERNLOGQ $0x96, Z23, Z25, Z17
-	VPCLMULQDQ $0x00, Z21, Z8, Z28
-	VPCLMULQDQ $0x01, Z21, Z8, Z29
-	VPCLMULQDQ $0x11, Z21, Z8, Z30
-	VPCLMULQDQ $0x10, Z21, Z8, Z31
-	VPTERNLOGQ $0x96, Z24, Z28, Z16
-	VPTERNLOGQ $0x96, Z27, Z29, Z17
-	VPTERNLOGQ $0x96, Z26, Z30, Z18
-	VPCLMULQDQ $0x00, Z22, Z11, Z2
-	VPCLMULQDQ $0x01, Z22, Z11, Z23
-	VPCLMULQDQ $0x11, Z22, Z11, Z25
-	VPCLMULQDQ $0x10, Z22, Z11, Z5
-	VPTERNLOGQ $0x96, Z31, Z23, Z17
-	VPXORQ     Z2, Z16, Z16
-	VPXORQ     Z5, Z17, Z17
-	VPXORQ     Z25, Z18, Z18
-	VMOVDQU64  (SP), Z19
-	VPSHUFB    spread<>+0(SB), Z19, Z19
-	VPSLLQ     $0x03, Z19, Z19
-	VPADDQ     toBits<>+0(SB), Z19, Z19
-	VPCLMULQDQ $0x00, Z15, Z19, Z20
-	VPCLMULQDQ $0x01, Z15, Z19, Z21
-	VPCLMULQDQ $0x11, Z15, Z19, Z22
-	VPCLMULQDQ $0x10, Z15, Z19, Z23
-	VPTERNLOGQ $0x96, Z21, Z23, Z17
-	VPXORQ     Z20, Z16, Z16
-	VPXORQ     Z22, Z18, Z18
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z16, Z24
-	VPSHUFD    $0x4e, Z16, Z16
-	VPTERNLOGQ $0x96, Z24, Z16, Z17
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z17, Z24
-	VPSHUFD    $0x4e, Z17, Z17
-	VPTERNLOGQ $0x96, Z24, Z17, Z18
-	VPSHUFB    reverse<>+0(SB), Z18, Z18
-	VPXORQ     Z14, Z18, Z18
-	VPTESTNMQ  Z18, Z18, K6
+	VSHUFI64X2 $0x44, Z13, Z12, Z22
+	VSHUFI64X2 $0x44, Z15, Z14, Z23
+	VSHUFI64X2 $0xee, Z13, Z12, Z24
+	VSHUFI64X2 $0xee, Z15, Z14, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z12
+	VSHUFI64X2 $0xdd, Z23, Z22, Z13
+	VSHUFI64X2 $0x88, Z25, Z24, Z14
+	VSHUFI64X2 $0xdd, Z25, Z24, Z15
+	VSHUFI64X2 $0x44, Z5, Z2, Z22
+	VSHUFI64X2 $0x44, Z11, Z8, Z23
+	VSHUFI64X2 $0xee, Z5, Z2, Z24
+	VSHUFI64X2 $0xee, Z11, Z8, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z2
+	VSHUFI64X2 $0xdd, Z23, Z22, Z5
+	VSHUFI64X2 $0x88, Z25, Z24, Z8
+	VSHUFI64X2 $0xdd, Z25, Z24, Z11
+	VPCLMULQDQ $0x00, Z15, Z11, Z19
+	VPCLMULQDQ $0x01, Z15, Z11, Z20
+	VPCLMULQDQ $0x11, Z15, Z11, Z21
+	VPCLMULQDQ $0x10, Z15, Z11, Z22
+	VPCLMULQDQ $0x00, Z14, Z8, Z23
+	VPCLMULQDQ $0x01, Z14, Z8, Z24
+	VPCLMULQDQ $0x11, Z14, Z8, Z25
+	VPCLMULQDQ $0x10, Z14, Z8, Z26
+	VPTERNLOGQ $0x96, Z22, Z24, Z20
+	VPCLMULQDQ $0x00, Z13, Z5, Z27
+	VPCLMULQDQ $0x01, Z13, Z5, Z28
+	VPCLMULQDQ $0x11, Z13, Z5, Z29
+	VPCLMULQDQ $0x10, Z13, Z5, Z30
+	VPTERNLOGQ $0x96, Z23, Z27, Z19
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPTERNLOGQ $0x96, Z25, Z29, Z21
+	VPCLMULQDQ $0x01, Z12, Z2, Z31
+	VPCLMULQDQ $0x11, Z12, Z2, Z11
+	VPTERNLOGQ $0x96, Z30, Z31, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
+	VPXORQ     Z11, Z21, Z21
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z22
+	VPSHUFD    $0x4e, Z19, Z19
+	VPTERNLOGQ $0x96, Z22, Z19, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z22
+	VPSHUFD    $0x4e, Z20, Z20
+	VPTERNLOGQ $0x96, Z22, Z20, Z21
+	VPSHUFB    reverse<>+0(SB), Z21, Z21
+	VPXORQ     Z18, Z21, Z21
+	VPTESTNMQ  Z21, Z21, K6
 	KMOVB      K6, CX
 	MOVL       CX, AX
 	SHRL       $0x01, AX
@@ -19593,454 +21090,604 @@ last:
 	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X5, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z5, Z5
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X5, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z5, Z5
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X8, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z8, Z8
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X8, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z8, Z8
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X11, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z11, Z11
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X11, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z11, Z11
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
 
-// func gcmOpen128vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of5(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+lastESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
-loop:
-	MOVQ            BX, SI
+// func gcmOpen128vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmOpen128vaes512of5(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R12), X0
-	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), X0, X1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R13), X4
-	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), X4, X5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R14), X8
-	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), X8, X9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R15), X12
-	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), X12, X13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VBROADCASTI32X4 592(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 608(R9), Z17
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 608(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VBROADCASTI32X4 624(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VBROADCASTI32X4 624(R10), Z16
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 640(R8), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VBROADCASTI32X4 640(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 640(R10), Z16
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 656(R8), Z16
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VBROADCASTI32X4 656(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPXORQ          Z28, Z20, Z20
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 656(R10), Z16
-	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPXORQ          Z31, Z22, Z22
 	VBROADCASTI32X4 656(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), X23
 	VAESENC         X17, X13, X13
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), X24
 	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), X25
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 672(R9), Z17
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), X26
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VINSERTI64X2    $0x01, X24, Y23, Y27
 	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VINSERTI64X2    $0x01, X26, Y25, Y28
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 672(R11), Z17
-	VINSERTI64X4    $0x01, Y28, Z27, Z23
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VINSERTI64X2    $0x01, X7, Y3, Y27
 	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 688(R9), Z17
-	VINSERTI64X2    $0x01, X15, Y11, Y28
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VINSERTI64X4    $0x01, Y28, Z27, Z3
 	VBROADCASTI32X4 688(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 688(R11), Z17
-	VPXORQ          Z27, Z20, Z20
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VPXORQ          Z29, Z22, Z22
 	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VMOVDQU64       (SP), Z23
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 704(R9), Z17
-	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPSLLQ          $0x03, Z23, Z23
 	VBROADCASTI32X4 704(R10), Z16
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z24, Z20, Z20
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 720(R8), Z16
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPXORQ          Z26, Z22, Z22
 	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 720(R10), Z16
-	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 736(R8), Z16
-	VPSHUFD         $0x4e, Z21, Z21
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 752(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     X16, X1, X1
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENCLAST     X17, X5, X5
-	VBROADCASTI32X4 736(R10), Z16
-	VPXORQ          Z18, Z22, Z22
+	VBROADCASTI32X4 752(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     X16, X9, X9
-	VPTESTNMQ       Z22, Z22, K6
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 752(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     X17, X13, X13
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), X0, X1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), X4, X5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), X8, X9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), X12, X13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 608(R10), Z16
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VBROADCASTI32X4 624(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 640(R8), Z16
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 640(R11), Z17
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 656(R9), Z17
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 656(R10), Z16
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 672(R8), Z16
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 672(R9), Z17
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 672(R11), Z17
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VPXORQ          Z27, Z21, Z21
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), X22
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 688(R10), Z16
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), X23
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), X24
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), X25
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 704(R9), Z17
+	VINSERTI64X2    $0x01, X23, Y22, Y26
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VINSERTI64X2    $0x01, X25, Y24, Y27
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VINSERTI64X4    $0x01, Y27, Z26, Z22
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VINSERTI64X2    $0x01, X7, Y3, Y26
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 720(R8), Z16
+	VINSERTI64X2    $0x01, X15, Y11, Y27
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VINSERTI64X4    $0x01, Y27, Z26, Z3
+	VBROADCASTI32X4 720(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z22, Z3, Z26
+	VPCLMULQDQ      $0x01, Z22, Z3, Z27
+	VPCLMULQDQ      $0x11, Z22, Z3, Z28
+	VPCLMULQDQ      $0x10, Z22, Z3, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 720(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z26, Z19, Z19
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 720(R11), Z17
+	VPXORQ          Z28, Z21, Z21
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 736(R9), Z17
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 736(R10), Z16
+	VPTERNLOGQ      $0x96, Z30, Z19, Z20
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 752(R8), Z16
+	VPTERNLOGQ      $0x96, Z30, Z20, Z21
+	VAESENCLAST     Z16, Z0, Z0
+	VAESENCLAST     X16, X1, X1
+	VBROADCASTI32X4 752(R9), Z17
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VAESENCLAST     Z17, Z4, Z4
+	VAESENCLAST     X17, X5, X5
+	VPXORQ          Z18, Z21, Z21
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	VPTESTNMQ       Z21, Z21, K6
+	VAESENCLAST     X16, X9, X9
+	VBROADCASTI32X4 752(R11), Z17
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -20057,214 +21704,184 @@ loop:
 	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
+	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     X17, X13, X13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, X21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X16
-	VMOVDQA64       X16, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, X23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, X25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X8, X16
-	VMOVDQA64       X16, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, X27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x01, X16, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverse<>+0(SB), X21, X3
-	VPXORQ          X1, X21, X21
-	VMOVDQU8        X21, K1, 64(R12)
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VPXORQ     Z0, Z19, K5, Z19
+	VMOVDQU8.Z 64(R12), K1, X20
+	VPSHUFB    reverse<>+0(SB), X20, X3
+	VPXORQ     X1, X20, X20
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     -16(R12)(CX*1), X18, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ    Z4, Z22, K5, Z22
-	VMOVDQU64 Z22, (R13)
-	VPSHUFB   reverse<>+0(SB), X23, X7
-	VPXORQ    X5, X23, X23
-	VMOVDQU8  X23, K2, 64(R13)
-	MOVWLZX   2(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn1
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VPXORQ     Z4, Z21, K5, Z21
+	VMOVDQU8.Z 64(R13), K2, X22
+	VPSHUFB    reverse<>+0(SB), X22, X7
+	VPXORQ     X5, X22, X22
+	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     -16(R13)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ    Z8, Z24, K5, Z24
-	VMOVDQU64 Z24, (R14)
-	VPSHUFB   reverse<>+0(SB), X25, X11
-	VPXORQ    X9, X25, X25
-	VMOVDQU8  X25, K3, 64(R14)
-	MOVWLZX   4(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn2
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VPXORQ       Z8, Z23, K5, Z23
+	VMOVDQU8.Z   64(R14), K3, X24
+	VPSHUFB      reverse<>+0(SB), X24, X11
+	VPXORQ       X9, X24, X24
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       -16(R14)(CX*1), X31, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ    Z12, Z26, K5, Z26
-	VMOVDQU64 Z26, (R15)
-	VPSHUFB   reverse<>+0(SB), X27, X15
-	VPXORQ    X13, X27, X27
-	VMOVDQU8  X27, K4, 64(R15)
-	MOVWLZX   6(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn3
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VPXORQ     Z12, Z25, K5, Z25
+	VMOVDQU8.Z 64(R15), K4, X26
+	VPSHUFB    reverse<>+0(SB), X26, X15
+	VPXORQ     X13, X26, X26
+	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     -16(R15)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     X20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     X22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     X24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     X26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ         $0x08, SI
-	MOVQ         80(SP), AX
-	VMOVDQU64    (AX), Z23
-	MOVQ         96(SP), AX
-	VMOVDQU64    (AX), Z24
-	MOVQ         112(SP), AX
-	VMOVDQU64    (AX), Z25
-	MOVQ         128(SP), AX
-	VMOVDQU64    (AX), Z26
-	VSHUFI64X2   $0x44, Z24, Z23, Z27
-	VSHUFI64X2   $0x44, Z26, Z25, Z28
-	VSHUFI64X2   $0xee, Z24, Z23, Z29
-	VSHUFI64X2   $0xee, Z26, Z25, Z30
-	VSHUFI64X2   $0x88, Z28, Z27, Z23
-	VSHUFI64X2   $0xdd, Z28, Z27, Z24
-	VSHUFI64X2   $0x88, Z30, Z29, Z25
-	VSHUFI64X2   $0xdd, Z30, Z29, Z26
-	VSHUFI64X2   $0x44, Z6, Z2, Z27
-	VSHUFI64X2   $0x44, Z14, Z10, Z28
-	VSHUFI64X2   $0xee, Z6, Z2, Z29
-	VSHUFI64X2   $0xee, Z14, Z10, Z30
-	VSHUFI64X2   $0x88, Z28, Z27, Z2
-	VSHUFI64X2   $0xdd, Z28, Z27, Z6
-	VSHUFI64X2   $0x88, Z30, Z29, Z10
-	VSHUFI64X2   $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ   $0x00, Z23, Z2, Z20
-	VPCLMULQDQ   $0x01, Z23, Z2, Z21
-	VPCLMULQDQ   $0x11, Z23, Z2, Z22
-	VPCLMULQDQ   $0x10, Z23, Z2, Z27
-	VPCLMULQDQ   $0x00, Z24, Z6, Z28
-	VPCLMULQDQ   $0x01, Z24, Z6, Z29
-	VPCLMULQDQ   $0x11, Z24, Z6, Z30
-	VPCLMULQDQ   $0x10, Z24, Z6, Z31
-	VPTERNLOGQ   $0x96, Z27, Z29, Z21
-	VPCLMULQDQ   $0x00, Z25, Z10, Z2
-	VPCLMULQDQ   $0x01, Z25, Z10, Z27
-	VPCLMULQDQ   $0x11, Z25, Z10, Z29
-	VPCLMULQDQ   $0x10, Z25, Z10, Z6
-	VPTERNLOGQ   $0x96, Z28, Z2, Z20
-	VPTERNLOGQ   $0x96, Z31, Z27, Z21
-	VPTERNLOGQ   $0x96, Z30, Z29, Z22
-	VPCLMULQDQ   $0x00, Z26, Z14, Z28
-	VPCLMULQDQ   $0x01, Z26, Z14, Z2
-	VPCLMULQDQ   $0x11, Z26, Z14, Z31
-	VPCLMULQDQ   $0x10, Z26, Z14, Z27
-	VPTERNLOGQ   $0x96, Z6, Z2, Z21
-	VPXORQ       Z28, Z20, Z20
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       24(SP), AX
+	VMOVDQU64  (AX), Z24
+	MOVQ       32(SP), AX
+	VMOVDQU64  (AX), Z25
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
 	VPXORQ       Z27, Z21, Z21
-	VPXORQ       Z31, Z22, Z22
-	MOVQ         80(SP), AX
+	MOVQ         8(SP), AX
+	VMOVDQU64    64(AX), X22
+	MOVQ         16(SP), AX
 	VMOVDQU64    64(AX), X23
-	MOVQ         96(SP), AX
+	MOVQ         24(SP), AX
 	VMOVDQU64    64(AX), X24
-	MOVQ         112(SP), AX
+	MOVQ         32(SP), AX
 	VMOVDQU64    64(AX), X25
-	MOVQ         128(SP), AX
-	VMOVDQU64    64(AX), X26
-	VINSERTI64X2 $0x01, X24, Y23, Y27
-	VINSERTI64X2 $0x01, X26, Y25, Y28
-	VINSERTI64X4 $0x01, Y28, Z27, Z23
-	VINSERTI64X2 $0x01, X7, Y3, Y27
-	VINSERTI64X2 $0x01, X15, Y11, Y28
-	VINSERTI64X4 $0x01, Y28, Z27, Z3
-	VPCLMULQDQ   $0x00, Z23, Z3, Z27
-	VPCLMULQDQ   $0x01, Z23, Z3, Z28
-	VPCLMULQDQ   $0x11, Z23, Z3, Z29
-	VPCLMULQDQ   $0x10, Z23, Z3, Z30
-	VPTERNLOGQ   $0x96, Z28, Z30, Z21
-	VPXORQ       Z27, Z20, Z20
-	VPXORQ       Z29, Z22, Z22
-	VMOVDQU64    (SP), Z23
-	VPSHUFB      spread<>+0(SB), Z23, Z23
-	VPSLLQ       $0x03, Z23, Z23
-	VPADDQ       toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ   $0x00, Z19, Z23, Z24
-	VPCLMULQDQ   $0x01, Z19, Z23, Z25
-	VPCLMULQDQ   $0x11, Z19, Z23, Z26
-	VPCLMULQDQ   $0x10, Z19, Z23, Z27
-	VPTERNLOGQ   $0x96, Z25, Z27, Z21
-	VPXORQ       Z24, Z20, Z20
-	VPXORQ       Z26, Z22, Z22
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z28
+	VINSERTI64X2 $0x01, X23, Y22, Y26
+	VINSERTI64X2 $0x01, X25, Y24, Y27
+	VINSERTI64X4 $0x01, Y27, Z26, Z22
+	VINSERTI64X2 $0x01, X7, Y3, Y26
+	VINSERTI64X2 $0x01, X15, Y11, Y27
+	VINSERTI64X4 $0x01, Y27, Z26, Z3
+	VPCLMULQDQ   $0x00, Z22, Z3, Z26
+	VPCLMULQDQ   $0x01, Z22, Z3, Z27
+	VPCLMULQDQ   $0x11, Z22, Z3, Z28
+	VPCLMULQDQ   $0x10, Z22, Z3, Z29
+	VPTERNLOGQ   $0x96, Z27, Z29, Z20
+	VPXORQ       Z26, Z19, Z19
+	VPXORQ       Z28, Z21, Z21
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z19, Z30
+	VPSHUFD      $0x4e, Z19, Z19
+	VPTERNLOGQ   $0x96, Z30, Z19, Z20
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z30
 	VPSHUFD      $0x4e, Z20, Z20
-	VPTERNLOGQ   $0x96, Z28, Z20, Z21
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD      $0x4e, Z21, Z21
-	VPTERNLOGQ   $0x96, Z28, Z21, Z22
-	VPSHUFB      reverse<>+0(SB), Z22, Z22
-	VPXORQ       Z18, Z22, Z22
-	VPTESTNMQ    Z22, Z22, K6
+	VPTERNLOGQ   $0x96, Z30, Z20, Z21
+	VPSHUFB      reverse<>+0(SB), Z21, Z21
+	VPXORQ       Z18, Z21, Z21
+	VPTESTNMQ    Z21, Z21, K6
 	KMOVB        K6, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
@@ -20281,480 +21898,631 @@ last:
 	MOVWLZX      -2(SI), AX
 	BTL          $0x06, CX
 	SETCS        36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
 
-// func gcmOpen128vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
-loop:
-	MOVQ            BX, SI
+// func gcmOpen128vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R12), X0
-	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R13), X4
-	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R14), X8
-	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R15), X12
-	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z17, Z4, Z4
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 592(R10), Z16
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
-	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VBROADCASTI32X4 624(R8), Z16
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 640(R8), Z16
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 640(R9), Z17
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VBROADCASTI32X4 640(R10), Z16
-	VPXORQ          Z28, Z20, Z20
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z31, Z22, Z22
 	VAESENC         Z17, Z13, Z13
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), Z23
 	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z16, Z1, Z1
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), Z24
 	VBROADCASTI32X4 656(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), Z25
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 656(R10), Z16
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), Z26
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 656(R11), Z17
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VBROADCASTI32X4 672(R8), Z16
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 672(R11), Z17
-	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x44, Z15, Z11, Z28
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 688(R8), Z16
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 688(R9), Z17
-	VSHUFI64X2      $0xee, Z15, Z11, Z30
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VBROADCASTI32X4 688(R10), Z16
-	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z30, Z29, Z15
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 704(R9), Z17
-	VPCLMULQDQ      $0x00, Z25, Z11, Z27
-	VPCLMULQDQ      $0x01, Z25, Z11, Z31
-	VPCLMULQDQ      $0x11, Z25, Z11, Z29
-	VPCLMULQDQ      $0x10, Z25, Z11, Z30
-	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z26, Z15, Z28
-	VPCLMULQDQ      $0x01, Z26, Z15, Z3
-	VPCLMULQDQ      $0x11, Z26, Z15, Z7
-	VPCLMULQDQ      $0x10, Z26, Z15, Z31
-	VPTERNLOGQ      $0x96, Z27, Z28, Z20
-	VPTERNLOGQ      $0x96, Z29, Z7, Z22
-	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 704(R10), Z16
-	VMOVDQU64       (SP), Z23
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 704(R11), Z17
-	VPSLLQ          $0x03, Z23, Z23
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 720(R8), Z16
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPXORQ          Z24, Z20, Z20
 	VAESENC         Z17, Z5, Z5
-	VPXORQ          Z26, Z22, Z22
 	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 720(R11), Z17
-	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 736(R8), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 752(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     Z16, Z1, Z1
-	VPSHUFD         $0x4e, Z21, Z21
-	VBROADCASTI32X4 736(R9), Z17
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     Z17, Z5, Z5
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 752(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
-	VPXORQ          Z18, Z22, Z22
 	VAESENCLAST     Z16, Z9, Z9
-	VPTESTNMQ       Z22, Z22, K6
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     Z17, Z13, Z13
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 608(R9), Z17
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 608(R11), Z17
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4 624(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 624(R10), Z16
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         Z17, Z13, Z13
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z17
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 640(R11), Z17
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
+	VBROADCASTI32X4 656(R8), Z16
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 656(R10), Z16
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
+	VAESENC         Z17, Z13, Z13
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 672(R9), Z17
+	VPXORQ          Z27, Z21, Z21
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 672(R11), Z17
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VBROADCASTI32X4 688(R8), Z16
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 688(R10), Z16
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         Z17, Z13, Z13
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z17
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x44, Z7, Z3, Z26
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z15, Z11, Z27
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 704(R11), Z17
+	VSHUFI64X2      $0xee, Z7, Z3, Z28
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xee, Z15, Z11, Z29
+	VBROADCASTI32X4 720(R8), Z16
+	VSHUFI64X2      $0x88, Z27, Z26, Z3
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z27, Z26, Z7
+	VBROADCASTI32X4 720(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z29, Z28, Z11
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 720(R10), Z16
+	VSHUFI64X2      $0xdd, Z29, Z28, Z15
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x00, Z25, Z15, Z26
+	VPCLMULQDQ      $0x01, Z25, Z15, Z27
+	VPCLMULQDQ      $0x11, Z25, Z15, Z28
+	VPCLMULQDQ      $0x10, Z25, Z15, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
+	VBROADCASTI32X4 720(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z24, Z11, Z30
+	VPCLMULQDQ      $0x01, Z24, Z11, Z31
+	VPCLMULQDQ      $0x11, Z24, Z11, Z27
+	VPCLMULQDQ      $0x10, Z24, Z11, Z29
+	VPTERNLOGQ      $0x96, Z26, Z30, Z19
+	VPTERNLOGQ      $0x96, Z28, Z27, Z21
+	VPTERNLOGQ      $0x96, Z31, Z29, Z20
+	VAESENC         Z17, Z13, Z13
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z23, Z7, Z15
+	VPCLMULQDQ      $0x01, Z23, Z7, Z26
+	VPCLMULQDQ      $0x11, Z23, Z7, Z30
+	VPCLMULQDQ      $0x10, Z23, Z7, Z28
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z17
+	VPCLMULQDQ      $0x00, Z22, Z3, Z27
+	VPCLMULQDQ      $0x01, Z22, Z3, Z31
+	VPCLMULQDQ      $0x11, Z22, Z3, Z29
+	VPCLMULQDQ      $0x10, Z22, Z3, Z11
+	VPTERNLOGQ      $0x96, Z15, Z27, Z19
+	VPTERNLOGQ      $0x96, Z30, Z29, Z21
+	VPTERNLOGQ      $0x96, Z31, Z11, Z20
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 736(R11), Z17
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
+	VBROADCASTI32X4 752(R8), Z16
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENCLAST     Z16, Z0, Z0
+	VAESENCLAST     Z16, Z1, Z1
+	VPTERNLOGQ      $0x96, Z26, Z20, Z21
+	VBROADCASTI32X4 752(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VAESENCLAST     Z17, Z5, Z5
+	VBROADCASTI32X4 752(R10), Z16
+	VPXORQ          Z18, Z21, Z21
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Z16, Z9, Z9
+	VPTESTNMQ       Z21, Z21, K6
+	VBROADCASTI32X4 752(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	KMOVB           K6, CX
 	MOVL            CX, AX
@@ -20773,240 +22541,209 @@ loop:
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Z17, Z13, Z13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, Z21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X16
-	VMOVDQA64       X16, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, Z23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, Z25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X8, X16
-	VMOVDQA64       X16, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, Z27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x01, X16, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverse<>+0(SB), Z21, Z3
-	VPXORQ          Z1, Z21, Z21
-	VMOVDQU8        Z21, K1, 64(R12)
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VPXORQ     Z0, Z19, K5, Z19
+	VMOVDQU8.Z 64(R12), K1, Z20
+	VPSHUFB    reverse<>+0(SB), Z20, Z3
+	VPXORQ     Z1, Z20, Z20
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     -16(R12)(CX*1), X18, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ    Z4, Z22, K5, Z22
-	VMOVDQU64 Z22, (R13)
-	VPSHUFB   reverse<>+0(SB), Z23, Z7
-	VPXORQ    Z5, Z23, Z23
-	VMOVDQU8  Z23, K2, 64(R13)
-	MOVWLZX   2(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn1
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VPXORQ     Z4, Z21, K5, Z21
+	VMOVDQU8.Z 64(R13), K2, Z22
+	VPSHUFB    reverse<>+0(SB), Z22, Z7
+	VPXORQ     Z5, Z22, Z22
+	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     -16(R13)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ    Z8, Z24, K5, Z24
-	VMOVDQU64 Z24, (R14)
-	VPSHUFB   reverse<>+0(SB), Z25, Z11
-	VPXORQ    Z9, Z25, Z25
-	VMOVDQU8  Z25, K3, 64(R14)
-	MOVWLZX   4(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn2
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VPXORQ       Z8, Z23, K5, Z23
+	VMOVDQU8.Z   64(R14), K3, Z24
+	VPSHUFB      reverse<>+0(SB), Z24, Z11
+	VPXORQ       Z9, Z24, Z24
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       -16(R14)(CX*1), X31, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ    Z12, Z26, K5, Z26
-	VMOVDQU64 Z26, (R15)
-	VPSHUFB   reverse<>+0(SB), Z27, Z15
-	VPXORQ    Z13, Z27, Z27
-	VMOVDQU8  Z27, K4, 64(R15)
-	MOVWLZX   6(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn3
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VPXORQ     Z12, Z25, K5, Z25
+	VMOVDQU8.Z 64(R15), K4, Z26
+	VPSHUFB    reverse<>+0(SB), Z26, Z15
+	VPXORQ     Z13, Z26, Z26
+	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     -16(R15)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     Z20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     Z22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     Z24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     Z26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ       $0x08, SI
-	MOVQ       80(SP), AX
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
 	VMOVDQU64  (AX), Z23
-	MOVQ       96(SP), AX
+	MOVQ       24(SP), AX
 	VMOVDQU64  (AX), Z24
-	MOVQ       112(SP), AX
+	MOVQ       32(SP), AX
 	VMOVDQU64  (AX), Z25
-	MOVQ       128(SP), AX
-	VMOVDQU64  (AX), Z26
-	VSHUFI64X2 $0x44, Z24, Z23, Z27
-	VSHUFI64X2 $0x44, Z26, Z25, Z28
-	VSHUFI64X2 $0xee, Z24, Z23, Z29
-	VSHUFI64X2 $0xee, Z26, Z25, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z23
-	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x88, Z30, Z29, Z25
-	VSHUFI64X2 $0xdd, Z30, Z29, Z26
-	VSHUFI64X2 $0x44, Z6, Z2, Z27
-	VSHUFI64X2 $0x44, Z14, Z10, Z28
-	VSHUFI64X2 $0xee, Z6, Z2, Z29
-	VSHUFI64X2 $0xee, Z14, Z10, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z2
-	VSHUFI64X2 $0xdd, Z28, Z27, Z6
-	VSHUFI64X2 $0x88, Z30, Z29, Z10
-	VSHUFI64X2 $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ $0x00, Z23, Z2, Z20
-	VPCLMULQDQ $0x01, Z23, Z2, Z21
-	VPCLMULQDQ $0x11, Z23, Z2, Z22
-	VPCLMULQDQ $0x10, Z23, Z2, Z27
-	VPCLMULQDQ $0x00, Z24, Z6, Z28
-	VPCLMULQDQ $0x01, Z24, Z6, Z29
-	VPCLMULQDQ $0x11, Z24, Z6, Z30
-	VPCLMULQDQ $0x10, Z24, Z6, Z31
-	VPTERNLOGQ $0x96, Z27, Z29, Z21
-	VPCLMULQDQ $0x00, Z25, Z10, Z2
-	VPCLMULQDQ $0x01, Z25, Z10, Z27
-	VPCLMULQDQ $0x11, Z25, Z10, Z29
-	VPCLMULQDQ $0x10, Z25, Z10, Z6
-	VPTERNLOGQ $0x96, Z28, Z2, Z20
-	VPTERNLOGQ $0x96, Z31, Z27, Z21
-	VPTERNLOGQ $0x96, Z30, Z29, Z22
-	VPCLMULQDQ $0x00, Z26, Z14, Z28
-	VPCLMULQDQ $0x01, Z26, Z14, Z2
-	VPCLMULQDQ $0x11, Z26, Z14, Z31
-	VPCLMULQDQ $0x10, Z26, Z14, Z27
-	VPTERNLOGQ $0x96, Z6, Z2, Z21
-	VPXORQ     Z28, Z20, Z20
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
 	VPXORQ     Z27, Z21, Z21
-	VPXORQ     Z31, Z22, Z22
-	MOVQ       80(SP), AX
+	MOVQ       8(SP), AX
+	VMOVDQU64  64(AX), Z22
+	MOVQ       16(SP), AX
 	VMOVDQU64  64(AX), Z23
-	MOVQ       96(SP), AX
+	MOVQ       24(SP), AX
 	VMOVDQU64  64(AX), Z24
-	MOVQ       112(SP), AX
+	MOVQ       32(SP), AX
 	VMOVDQU64  64(AX), Z25
-	MOVQ       128(SP), AX
-	VMOVDQU64  64(AX), Z26
-	VSHUFI64X2 $0x44, Z24, Z23, Z27
-	VSHUFI64X2 $0x44, Z26, Z25, Z28
-	VSHUFI64X2 $0xee, Z24, Z23, Z29
-	VSHUFI64X2 $0xee, Z26, Z25, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z23
-	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x88, Z30, Z29, Z25
-	VSHUFI64X2 $0xdd, Z30, Z29, Z26
-	VSHUFI64X2 $0x44, Z7, Z3, Z27
-	VSHUFI64X2 $0x44, Z15, Z11, Z28
-	VSHUFI64X2 $0xee, Z7, Z3, Z29
-	VSHUFI64X2 $0xee, Z15, Z11, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z3
-	VSHUFI64X2 $0xdd, Z28, Z27, Z7
-	VSHUFI64X2 $0x88, Z30, Z29, Z11
-	VSHUFI64X2 $0xdd, Z30, Z29, Z15
-	VPCLMULQDQ $0x00, Z23, Z3, Z27
-	VPCLMULQDQ $0x01, Z23, Z3, Z28
-	VPCLMULQDQ $0x11, Z23, Z3, Z29
-	VPCLMULQDQ $0x10, Z23, Z3, Z30
-	VPTERNLOGQ $0x96, Z28, Z30, Z21
-	VPCLMULQDQ $0x00, Z24, Z7, Z31
-	VPCLMULQDQ $0x01, Z24, Z7, Z28
-	VPCLMULQDQ $0x11, Z24, Z7, Z30
-	VPCLMULQDQ $0x10, Z24, Z7, Z3
-	VPTERNLOGQ $0x96, Z27, Z31, Z20
-	VPTERNLOGQ $0x96, Z29, Z30, Z22
-	VPTERNLOGQ $0x96, Z28, Z3, Z21
-	VPCLMULQDQ $0x00, Z25, Z11, Z27
-	VPCLMULQDQ $0x01, Z25, Z11, Z31
-	VPCLMULQDQ $0x11, Z25, Z11, Z29
-	VPCLMULQDQ $0x10, Z25, Z11, Z30
-	VPTERNLOGQ $0x96, Z31, Z30, Z21
-	VPCLMULQDQ $0x00, Z26, Z15, Z28
-	VPCLMULQDQ $0x01, Z26, Z15, Z3
-	VPCLMULQDQ $0x11, Z26, Z15, Z7
-	VPCLMULQDQ $0x10, Z26, Z15, Z31
-	VPTERNLOGQ $0x96, Z27, Z28, Z20
-	VPTERNLOGQ $0x96, Z29, Z7, Z22
-	VPTERNLOGQ $0x96, Z3, Z31, Z21
-	VMOVDQU64  (SP), Z23
-	VPSHUFB    spread<>+0(SB), Z23, Z23
-	VPSLLQ     $0x03, Z23, Z23
-	VPADDQ     toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ $0x00, Z19, Z23, Z24
-	VPCLMULQDQ $0x01, Z19, Z23, Z25
-	VPCLMULQDQ $0x11, Z19, Z23, Z26
-	VPCLMULQDQ $0x10, Z19, Z23, Z27
-	VPTERNLOGQ $0x96, Z25, Z27, Z21
-	VPXORQ     Z24, Z20, Z20
-	VPXORQ     Z26, Z22, Z22
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z28
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z7, Z3, Z26
+	VSHUFI64X2 $0x44, Z15, Z11, Z27
+	VSHUFI64X2 $0xee, Z7, Z3, Z28
+	VSHUFI64X2 $0xee, Z15, Z11, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z3
+	VSHUFI64X2 $0xdd, Z27, Z26, Z7
+	VSHUFI64X2 $0x88, Z29, Z28, Z11
+	VSHUFI64X2 $0xdd, Z29, Z28, Z15
+	VPCLMULQDQ $0x00, Z25, Z15, Z26
+	VPCLMULQDQ $0x01, Z25, Z15, Z27
+	VPCLMULQDQ $0x11, Z25, Z15, Z28
+	VPCLMULQDQ $0x10, Z25, Z15, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z20
+	VPCLMULQDQ $0x00, Z24, Z11, Z30
+	VPCLMULQDQ $0x01, Z24, Z11, Z31
+	VPCLMULQDQ $0x11, Z24, Z11, Z27
+	VPCLMULQDQ $0x10, Z24, Z11, Z29
+	VPTERNLOGQ $0x96, Z26, Z30, Z19
+	VPTERNLOGQ $0x96, Z28, Z27, Z21
+	VPTERNLOGQ $0x96, Z31, Z29, Z20
+	VPCLMULQDQ $0x00, Z23, Z7, Z15
+	VPCLMULQDQ $0x01, Z23, Z7, Z26
+	VPCLMULQDQ $0x11, Z23, Z7, Z30
+	VPCLMULQDQ $0x10, Z23, Z7, Z28
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z22, Z3, Z27
+	VPCLMULQDQ $0x01, Z22, Z3, Z31
+	VPCLMULQDQ $0x11, Z22, Z3, Z29
+	VPCLMULQDQ $0x10, Z22, Z3, Z11
+	VPTERNLOGQ $0x96, Z15, Z27, Z19
+	VPTERNLOGQ $0x96, Z30, Z29, Z21
+	VPTERNLOGQ $0x96, Z31, Z11, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD    $0x4e, Z19, Z19
+	VPTERNLOGQ $0x96, Z26, Z19, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z26
 	VPSHUFD    $0x4e, Z20, Z20
-	VPTERNLOGQ $0x96, Z28, Z20, Z21
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD    $0x4e, Z21, Z21
-	VPTERNLOGQ $0x96, Z28, Z21, Z22
-	VPSHUFB    reverse<>+0(SB), Z22, Z22
-	VPXORQ     Z18, Z22, Z22
-	VPTESTNMQ  Z22, Z22, K6
+	VPTERNLOGQ $0x96, Z26, Z20, Z21
+	VPSHUFB    reverse<>+0(SB), Z21, Z21
+	VPXORQ     Z18, Z21, Z21
+	VPTESTNMQ  Z21, Z21, K6
 	KMOVB      K6, CX
 	MOVL       CX, AX
 	SHRL       $0x01, AX
@@ -21023,41 +22760,61 @@ last:
 	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
+
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
 // func gcmOpen192vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
@@ -21080,7 +22837,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -21131,10 +22888,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -21152,29 +22909,29 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -21191,40 +22948,40 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -21247,51 +23004,51 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -21320,62 +23077,62 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -21409,62 +23166,62 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -21496,10 +23253,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	VMOVDQU64 (R9), Z11
+	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
-	VMOVDQU64 Z12, (R9)(AX*1)
+	VMOVDQU64 Z12, 16(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -21620,7 +23377,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -21736,7 +23493,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -21752,10 +23509,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 576(R9)(R13*1), R13
+	LEAQ 592(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 64(R9), R13
+	LEAQ 80(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -21946,7 +23703,7 @@ last1:
 	VMOVDQU8    Z0, K1, (R10)
 	VPSHUFB     reverse<>+0(SB), Z4, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -22083,7 +23840,7 @@ last2:
 	VMOVDQU8    Z1, K1, 64(R10)
 	VPSHUFB     reverse<>+0(SB), Z5, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -22266,7 +24023,7 @@ last3:
 	VMOVDQU8    Z2, K1, 128(R10)
 	VPSHUFB     reverse<>+0(SB), Z6, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -22490,7 +24247,7 @@ last4:
 	VMOVDQU8    Z3, K1, 192(R10)
 	VPSHUFB     reverse<>+0(SB), Z7, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -22656,10 +24413,10 @@ fold:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          576(R9)(R13*1), R13
+	LEAQ          592(R9)(R13*1), R13
 	CMPQ          R14, $0x00000024
 	JBE           powersfold
-	LEAQ          64(R9), R13
+	LEAQ          80(R9), R13
 	SUBQ          $0x00000020, R14
 
 powersfold:
@@ -22692,13 +24449,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VPSHUFD    $0x4e, 560(R9), Z1
+	VPSHUFD    $0x4e, 576(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
+	VPXORQ     576(R9), Z1, Z1
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -22752,7 +24509,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -22803,10 +24560,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -22816,84 +24573,84 @@ powersnext:
 	VPXORQ          128(BX), Z13, Z2
 	VPSHUFD         $0x4e, (AX), Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VPXORQ          (AX), Z11, Z11
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VPXORQ          Z4, Z12, Z12
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VPXORQ          Z31, Z8, Z8
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPXORQ          Z11, Z9, Z9
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VPXORQ          Z12, Z10, Z10
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
 	VPTERNLOGQ      $0x96, Z8, Z10, Z9
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
 	VPSHUFD         $0x4e, Z8, Z8
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VPSHUFD         $0x4e, Z9, Z9
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
 	VPTERNLOGQ      $0x96, Z11, Z9, Z10
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VEXTRACTI64X4   $0x01, Z10, Y11
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
 	VPXOR           Y10, Y11, Y11
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VEXTRACTI128    $0x01, Y11, X10
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
 	VPXOR           X10, X11, X10
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
 	VPXORQ          X16, X10, X10
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	MOVQ            8(SP), CX
@@ -23073,8 +24830,7 @@ packet:
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       576(R9), X0, X0
-	VAESENC     592(R9), X0, X0
+	VPXOR       592(R9), X0, X0
 	VAESENC     608(R9), X0, X0
 	VAESENC     624(R9), X0, X0
 	VAESENC     640(R9), X0, X0
@@ -23085,7 +24841,8 @@ packet:
 	VAESENC     720(R9), X0, X0
 	VAESENC     736(R9), X0, X0
 	VAESENC     752(R9), X0, X0
-	VAESENCLAST 768(R9), X0, X0
+	VAESENC     768(R9), X0, X0
+	VAESENCLAST 784(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -23101,12 +24858,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -23130,10 +24887,10 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         576(R9)(R13*1), R13
+	LEAQ         592(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         64(R9), R13
+	LEAQ         80(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
@@ -23141,7 +24898,7 @@ groups:
 	JB   tail
 
 loop:
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        (R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -23181,7 +24938,7 @@ loop:
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 608(R9), Y15
 	VPCLMULQDQ     $0x01, 32(R13), Y13, Y11
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -23196,7 +24953,7 @@ loop:
 	VPCLMULQDQ     $0x00, 32(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x11, 32(R13), Y13, Y12
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 624(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y1, Y1
@@ -23210,7 +24967,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPCLMULQDQ     $0x01, 64(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 640(R9), Y15
 	VPCLMULQDQ     $0x10, 64(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y9, Y9
@@ -23225,7 +24982,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y8, Y8
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -23240,7 +24997,7 @@ loop:
 	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -23254,7 +25011,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VMOVDQU        128(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -23269,7 +25026,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y9, Y9
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
 	VAESENC        Y15, Y1, Y1
@@ -23283,7 +25040,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VMOVDQU        160(R10), Y13
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
@@ -23298,7 +25055,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 160(R13), Y13, Y11
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VPCLMULQDQ     $0x11, 160(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -23313,7 +25070,7 @@ loop:
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x01, 192(R13), Y13, Y11
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x10, 192(R13), Y13, Y12
 	VAESENC        Y15, Y1, Y1
@@ -23327,7 +25084,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 752(R9), Y15
+	VBROADCASTI128 768(R9), Y15
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y10, Y10
@@ -23342,7 +25099,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
-	VBROADCASTI128 768(R9), Y15
+	VBROADCASTI128 784(R9), Y15
 	VPXOR          Y11, Y9, Y9
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
@@ -23375,7 +25132,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           576(R9), AX
+	LEAQ           592(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -23395,10 +25152,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           576(R9)(R13*1), R13
+	LEAQ           592(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           64(R9), R13
+	LEAQ           80(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -23409,7 +25166,7 @@ nextloop:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -23434,15 +25191,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 592(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 608(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -23534,6 +25282,15 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 768(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 784(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -23613,12 +25370,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -23657,415 +25414,565 @@ lengths:
 	RET
 
 // func gcmOpen192vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z8, Z8, Z8
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z11, Z11, Z11
-
-loop:
-	MOVQ            BX, SI
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R12), X0
-	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
 	VPXORQ          counters<>+32(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R13), X3
-	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          576(R9), X3, X3
+	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
 	VPXORQ          counters<>+32(SB), Y3, Y4
 	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R14), X6
-	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R10), X6, X6
+	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
 	VPXORQ          counters<>+32(SB), Y6, Y7
 	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R15), X9
-	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          576(R11), X9, X9
+	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
 	VPXORQ          counters<>+32(SB), Y9, Y10
 	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z19
-	VBROADCASTI32X4 592(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z20
-	VBROADCASTI32X4 592(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z21
-	VBROADCASTI32X4 592(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 608(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VSHUFI64X2      $0x44, Z20, Z19, Z23
-	VBROADCASTI32X4 608(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0x44, Z22, Z21, Z24
-	VBROADCASTI32X4 608(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VSHUFI64X2      $0xee, Z20, Z19, Z25
-	VBROADCASTI32X4 608(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0xee, Z22, Z21, Z26
-	VBROADCASTI32X4 624(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VSHUFI64X2      $0x88, Z24, Z23, Z19
-	VBROADCASTI32X4 624(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
-	VBROADCASTI32X4 624(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VSHUFI64X2      $0xdd, Z24, Z23, Z20
-	VBROADCASTI32X4 624(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VBROADCASTI32X4 640(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VBROADCASTI32X4 640(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0x44, Z5, Z2, Z23
-	VBROADCASTI32X4 640(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VSHUFI64X2      $0x44, Z11, Z8, Z24
-	VBROADCASTI32X4 640(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0xee, Z5, Z2, Z25
-	VBROADCASTI32X4 656(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VSHUFI64X2      $0xee, Z11, Z8, Z26
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VSHUFI64X2      $0x88, Z24, Z23, Z2
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VSHUFI64X2      $0xdd, Z24, Z23, Z5
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 672(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VSHUFI64X2      $0x88, Z26, Z25, Z8
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VSHUFI64X2      $0xdd, Z26, Z25, Z11
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VPCLMULQDQ      $0x00, Z19, Z2, Z16
-	VPCLMULQDQ      $0x01, Z19, Z2, Z17
-	VPCLMULQDQ      $0x11, Z19, Z2, Z18
-	VPCLMULQDQ      $0x10, Z19, Z2, Z23
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPCLMULQDQ      $0x00, Z20, Z5, Z24
-	VPCLMULQDQ      $0x01, Z20, Z5, Z25
-	VPCLMULQDQ      $0x11, Z20, Z5, Z26
-	VPCLMULQDQ      $0x10, Z20, Z5, Z27
-	VPTERNLOGQ      $0x96, Z23, Z25, Z17
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 688(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPCLMULQDQ      $0x00, Z21, Z8, Z28
-	VPCLMULQDQ      $0x01, Z21, Z8, Z29
-	VPCLMULQDQ      $0x11, Z21, Z8, Z30
-	VPCLMULQDQ      $0x10, Z21, Z8, Z31
-	VPTERNLOGQ      $0x96, Z24, Z28, Z16
-	VPTERNLOGQ      $0x96, Z27, Z29, Z17
-	VPTERNLOGQ      $0x96, Z26, Z30, Z18
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VPCLMULQDQ      $0x00, Z22, Z11, Z2
-	VPCLMULQDQ      $0x01, Z22, Z11, Z23
-	VPCLMULQDQ      $0x11, Z22, Z11, Z25
-	VPCLMULQDQ      $0x10, Z22, Z11, Z5
-	VPTERNLOGQ      $0x96, Z31, Z23, Z17
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VPXORQ          Z2, Z16, Z16
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 688(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPXORQ          Z5, Z17, Z17
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPXORQ          Z25, Z18, Z18
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 704(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VMOVDQU64       (SP), Z19
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPSHUFB         spread<>+0(SB), Z19, Z19
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 720(R8), Y12
-	VPSLLQ          $0x03, Z19, Z19
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 720(R9), Y13
-	VPADDQ          toBits<>+0(SB), Z19, Z19
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 720(R10), Y12
-	VPCLMULQDQ      $0x00, Z15, Z19, Z20
-	VPCLMULQDQ      $0x01, Z15, Z19, Z21
-	VPCLMULQDQ      $0x11, Z15, Z19, Z22
-	VPCLMULQDQ      $0x10, Z15, Z19, Z23
-	VPTERNLOGQ      $0x96, Z21, Z23, Z17
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y13
-	VPXORQ          Z20, Z16, Z16
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 736(R8), Y12
-	VPXORQ          Z22, Z18, Z18
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 736(R9), Y13
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y12
-	VPSHUFD         $0x4e, Z16, Z16
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y13
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 752(R8), Y12
-	VPTERNLOGQ      $0x96, Z24, Z16, Z17
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 752(R9), Y13
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 752(R10), Y12
-	VPSHUFD         $0x4e, Z17, Z17
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 752(R11), Y13
-	VPTERNLOGQ      $0x96, Z24, Z17, Z18
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 768(R8), Y12
-	VPSHUFB         reverse<>+0(SB), Z18, Z18
-	VAESENCLAST     Y12, Y0, Y0
-	VAESENCLAST     Y12, Y1, Y1
-	VBROADCASTI32X4 768(R9), Y13
-	VPXORQ          Z14, Z18, Z18
-	VAESENCLAST     Y13, Y3, Y3
-	VAESENCLAST     Y13, Y4, Y4
-	VBROADCASTI32X4 768(R10), Y12
-	VPTESTNMQ       Z18, Z18, K6
-	VAESENCLAST     Y12, Y6, Y6
-	VAESENCLAST     Y12, Y7, Y7
-	VBROADCASTI32X4 768(R11), Y13
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 624(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 640(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 672(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 688(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 752(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 768(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 768(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 768(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 784(R8), Y16
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
+	VBROADCASTI32X4 784(R9), Y17
+	VAESENCLAST     Y17, Y3, Y3
+	VAESENCLAST     Y17, Y4, Y4
+	VBROADCASTI32X4 784(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
+	VAESENCLAST     Y16, Y7, Y7
+	VBROADCASTI32X4 784(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R13), X3
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          592(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R14), X6
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          592(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R15), X9
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          592(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VSHUFI64X2      $0x44, Z13, Z12, Z22
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VSHUFI64X2      $0x44, Z15, Z14, Z23
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VSHUFI64X2      $0xee, Z13, Z12, Z24
+	VBROADCASTI32X4 624(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y17
+	VSHUFI64X2      $0xee, Z15, Z14, Z25
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VSHUFI64X2      $0x88, Z23, Z22, Z12
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VSHUFI64X2      $0xdd, Z23, Z22, Z13
+	VBROADCASTI32X4 640(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VSHUFI64X2      $0x88, Z25, Z24, Z14
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 640(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VSHUFI64X2      $0xdd, Z25, Z24, Z15
+	VBROADCASTI32X4 656(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0x44, Z5, Z2, Z22
+	VBROADCASTI32X4 656(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VSHUFI64X2      $0x44, Z11, Z8, Z23
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VSHUFI64X2      $0xee, Z5, Z2, Z24
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 672(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0xee, Z11, Z8, Z25
+	VBROADCASTI32X4 672(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VSHUFI64X2      $0x88, Z23, Z22, Z2
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 688(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VSHUFI64X2      $0xdd, Z23, Z22, Z5
+	VBROADCASTI32X4 688(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VSHUFI64X2      $0x88, Z25, Z24, Z8
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VSHUFI64X2      $0xdd, Z25, Z24, Z11
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VPCLMULQDQ      $0x00, Z15, Z11, Z19
+	VPCLMULQDQ      $0x01, Z15, Z11, Z20
+	VPCLMULQDQ      $0x11, Z15, Z11, Z21
+	VPCLMULQDQ      $0x10, Z15, Z11, Z22
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VPCLMULQDQ      $0x00, Z14, Z8, Z23
+	VPCLMULQDQ      $0x01, Z14, Z8, Z24
+	VPCLMULQDQ      $0x11, Z14, Z8, Z25
+	VPCLMULQDQ      $0x10, Z14, Z8, Z26
+	VPTERNLOGQ      $0x96, Z22, Z24, Z20
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VPCLMULQDQ      $0x00, Z13, Z5, Z27
+	VPCLMULQDQ      $0x01, Z13, Z5, Z28
+	VPCLMULQDQ      $0x11, Z13, Z5, Z29
+	VPCLMULQDQ      $0x10, Z13, Z5, Z30
+	VPTERNLOGQ      $0x96, Z23, Z27, Z19
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VPTERNLOGQ      $0x96, Z25, Z29, Z21
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VPCLMULQDQ      $0x01, Z12, Z2, Z31
+	VPCLMULQDQ      $0x11, Z12, Z2, Z11
+	VPTERNLOGQ      $0x96, Z30, Z31, Z20
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VBROADCASTI32X4 720(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y17
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VPXORQ          Z11, Z21, Z21
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y17
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 752(R8), Y16
+	VPTERNLOGQ      $0x96, Z22, Z19, Z20
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 768(R8), Y16
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 768(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VPTERNLOGQ      $0x96, Z22, Z20, Z21
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 768(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VBROADCASTI32X4 768(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 784(R8), Y16
+	VPXORQ          Z18, Z21, Z21
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
+	VBROADCASTI32X4 784(R9), Y17
+	VAESENCLAST     Y17, Y3, Y3
+	VPTESTNMQ       Z21, Z21, K6
+	VAESENCLAST     Y17, Y4, Y4
+	VBROADCASTI32X4 784(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
+	VAESENCLAST     Y16, Y7, Y7
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -24082,182 +25989,140 @@ loop:
 	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
-	VAESENCLAST     Y13, Y9, Y9
-	VAESENCLAST     Y13, Y10, Y10
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU8.Z      (R12), K1, Z16
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X12
-	VMOVDQA64       X12, X14
-	VMOVDQU64       560(R8), X15
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU8.Z      (R13), K2, Z17
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X3, X12
-	VINSERTI64X2    $0x01, X12, Y14, Y14
-	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU8.Z      (R14), K3, Z18
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X6, X12
-	VMOVDQA64       X12, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU8.Z      (R15), K4, Z19
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X9, X12
-	VINSERTI64X2    $0x01, X12, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z14, Z14
-	VINSERTI64X4    $0x01, Y30, Z15, Z15
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VINSERTI64X4    $0x01, Y1, Z0, Z0
-	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
-	VPXORQ          Z0, Z16, K5, Z16
-	VMOVDQU8        Z16, K1, (R12)
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	VBROADCASTI32X4 784(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VINSERTI64X4 $0x01, Y1, Z0, Z0
+	VMOVDQU8.Z   (R12), K1, Z19
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z2
+	VPXORQ       Z0, Z19, K5, Z19
+	MOVWLZX      (SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R8)(CX*4), X0, X18
+	VPXORQ       -16(R12)(CX*1), X18, X18
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn0
 
 aad0:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
-	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
-	VPXORQ       Z3, Z17, K5, Z17
-	VMOVDQU8     Z17, K2, (R13)
+	VMOVDQU8.Z   (R13), K2, Z20
+	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
+	VPXORQ       Z3, Z20, K5, Z20
 	MOVWLZX      2(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R9)(CX*4), X3, X16
+	VPXORQ       -16(R13)(CX*1), X16, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
 aad1:
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
-	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
-	VPXORQ       Z6, Z18, K5, Z18
-	VMOVDQU8     Z18, K3, (R14)
+	VMOVDQU8.Z   (R14), K3, Z21
+	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
+	VPXORQ       Z6, Z21, K5, Z21
 	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X6, X31
+	VPXORQ       -16(R14)(CX*1), X31, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
-	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
-	VPXORQ       Z9, Z19, K5, Z19
-	VMOVDQU8     Z19, K4, (R15)
+	VMOVDQU8.Z   (R15), K4, Z22
+	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
+	VPXORQ       Z9, Z22, K5, Z22
 	MOVWLZX      6(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R11)(CX*4), X9, X16
+	VPXORQ       -16(R15)(CX*1), X16, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU8     Z19, K1, (R12)
+	VMOVDQU8     Z20, K2, (R13)
+	VMOVDQU8     Z21, K3, (R14)
+	VMOVDQU8     Z22, K4, (R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ       $0x08, SI
-	MOVQ       80(SP), AX
-	VMOVDQU64  (AX), Z19
-	MOVQ       96(SP), AX
-	VMOVDQU64  (AX), Z20
-	MOVQ       112(SP), AX
-	VMOVDQU64  (AX), Z21
-	MOVQ       128(SP), AX
-	VMOVDQU64  (AX), Z22
-	VSHUFI64X2 $0x44, Z20, Z19, Z23
-	VSHUFI64X2 $0x44, Z22, Z21, Z24
-	VSHUFI64X2 $0xee, Z20, Z19, Z25
-	VSHUFI64X2 $0xee, Z22, Z21, Z26
-	VSHUFI64X2 $0x88, Z24, Z23, Z19
-	VSHUFI64X2 $0xdd, Z24, Z23, Z20
-	VSHUFI64X2 $0x88, Z26, Z25, Z21
-	VSHUFI64X2 $0xdd, Z26, Z25, Z22
-	VSHUFI64X2 $0x44, Z5, Z2, Z23
-	VSHUFI64X2 $0x44, Z11, Z8, Z24
-	VSHUFI64X2 $0xee, Z5, Z2, Z25
-	VSHUFI64X2 $0xee, Z11, Z8, Z26
-	VSHUFI64X2 $0x88, Z24, Z23, Z2
-	VSHUFI64X2 $0xdd, Z24, Z23, Z5
-	VSHUFI64X2 $0x88, Z26, Z25, Z8
-	VSHUFI64X2 $0xdd, Z26, Z25, Z11
-	VPCLMULQDQ $0x00, Z19, Z2, Z16
-	VPCLMULQDQ $0x01, Z19, Z2, Z17
-	VPCLMULQDQ $0x11, Z19, Z2, Z18
-	VPCLMULQDQ $0x10, Z19, Z2, Z23
-	VPCLMULQDQ $0x00, Z20, Z5, Z24
-	VPCLMULQDQ $0x01, Z20, Z5, Z25
-	VPCLMULQDQ $0x11, Z20, Z5, Z26
-	VPCLMULQDQ $0x10, Z20, Z5, Z27
-	VPTERNLOGQ $0x96, Z23, Z25, Z17
-	VPCLMULQDQ $0x00, Z21, Z8, Z28
-	VPCLMULQDQ $0x01, Z21, Z8, Z29
-	VPCLMULQDQ $0x11, Z21, Z8, Z30
-	VPCLMULQDQ $0x10, Z21, Z8, Z31
-	VPTERNLOGQ $0x96, Z24, Z28, Z16
-	VPTERNLOGQ $0x96, Z27, Z29, Z17
-	VPTERNLOGQ $0x96, Z26, Z30, Z18
-	VPCLMULQDQ $0x00, Z22, Z11, Z2
-	VPCLMULQDQ $0x01, Z22, Z11, Z23
-	VPCLMULQDQ $0x11, Z22, Z11, Z25
-	VPCLMULQDQ $0x10, Z22, Z11, Z5
-	VPTERNLOGQ $0x96, Z31, Z23, Z17
-	VPXORQ     Z2, Z16, Z16
-	VPXORQ     Z5, Z17, Z17
-	VPXORQ     Z25, Z18, Z18
-	VMOVDQU64  (SP), Z19
-	VPSHUFB    spread<>+0(SB), Z19, Z19
-	VPSLLQ     $0x03, Z19, Z19
-	VPADDQ     toBits<>+0(SB), Z19, Z19
-	VPCLMULQDQ $0x00, Z15, Z19, Z20
-	VPCLMULQDQ $0x01, Z15, Z19, Z21
-	VPCLMULQDQ $0x11, Z15, Z19, Z22
-	VPCLMULQDQ $0x10, Z15, Z19, Z23
-	VPTERNLOGQ $0x96, Z21, Z23, Z17
-	VPXORQ     Z20, Z16, Z16
-	VPXORQ     Z22, Z18, Z18
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z16, Z24
-	VPSHUFD    $0x4e, Z16, Z16
-	VPTERNLOGQ $0x96, Z24, Z16, Z17
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z17, Z24
-	VPSHUFD    $0x4e, Z17, Z17
-	VPTERNLOGQ $0x96, Z24, Z17, Z18
-	VPSHUFB    reverse<>+0(SB), Z18, Z18
-	VPXORQ     Z14, Z18, Z18
-	VPTESTNMQ  Z18, Z18, K6
+	VSHUFI64X2 $0x44, Z13, Z12, Z22
+	VSHUFI64X2 $0x44, Z15, Z14, Z23
+	VSHUFI64X2 $0xee, Z13, Z12, Z24
+	VSHUFI64X2 $0xee, Z15, Z14, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z12
+	VSHUFI64X2 $0xdd, Z23, Z22, Z13
+	VSHUFI64X2 $0x88, Z25, Z24, Z14
+	VSHUFI64X2 $0xdd, Z25, Z24, Z15
+	VSHUFI64X2 $0x44, Z5, Z2, Z22
+	VSHUFI64X2 $0x44, Z11, Z8, Z23
+	VSHUFI64X2 $0xee, Z5, Z2, Z24
+	VSHUFI64X2 $0xee, Z11, Z8, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z2
+	VSHUFI64X2 $0xdd, Z23, Z22, Z5
+	VSHUFI64X2 $0x88, Z25, Z24, Z8
+	VSHUFI64X2 $0xdd, Z25, Z24, Z11
+	VPCLMULQDQ $0x00, Z15, Z11, Z19
+	VPCLMULQDQ $0x01, Z15, Z11, Z20
+	VPCLMULQDQ $0x11, Z15, Z11, Z21
+	VPCLMULQDQ $0x10, Z15, Z11, Z22
+	VPCLMULQDQ $0x00, Z14, Z8, Z23
+	VPCLMULQDQ $0x01, Z14, Z8, Z24
+	VPCLMULQDQ $0x11, Z14, Z8, Z25
+	VPCLMULQDQ $0x10, Z14, Z8, Z26
+	VPTERNLOGQ $0x96, Z22, Z24, Z20
+	VPCLMULQDQ $0x00, Z13, Z5, Z27
+	VPCLMULQDQ $0x01, Z13, Z5, Z28
+	VPCLMULQDQ $0x11, Z13, Z5, Z29
+	VPCLMULQDQ $0x10, Z13, Z5, Z30
+	VPTERNLOGQ $0x96, Z23, Z27, Z19
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPTERNLOGQ $0x96, Z25, Z29, Z21
+	VPCLMULQDQ $0x01, Z12, Z2, Z31
+	VPCLMULQDQ $0x11, Z12, Z2, Z11
+	VPTERNLOGQ $0x96, Z30, Z31, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
+	VPXORQ     Z11, Z21, Z21
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z22
+	VPSHUFD    $0x4e, Z19, Z19
+	VPTERNLOGQ $0x96, Z22, Z19, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z22
+	VPSHUFD    $0x4e, Z20, Z20
+	VPTERNLOGQ $0x96, Z22, Z20, Z21
+	VPSHUFB    reverse<>+0(SB), Z21, Z21
+	VPXORQ     Z18, Z21, Z21
+	VPTESTNMQ  Z21, Z21, K6
 	KMOVB      K6, CX
 	MOVL       CX, AX
 	SHRL       $0x01, AX
@@ -24274,477 +26139,655 @@ last:
 	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X5, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z5, Z5
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X5, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z5, Z5
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X8, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z8, Z8
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X8, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z8, Z8
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X11, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z11, Z11
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X11, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z11, Z11
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
 
-// func gcmOpen192vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of5(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+lastESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
-loop:
-	MOVQ            BX, SI
+// func gcmOpen192vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmOpen192vaes512of5(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R12), X0
-	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), X0, X1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R13), X4
-	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), X4, X5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R14), X8
-	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), X8, X9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R15), X12
-	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), X12, X13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VBROADCASTI32X4 592(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 592(R10), Z16
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 592(R11), Z17
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 608(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VBROADCASTI32X4 624(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 624(R10), Z16
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 640(R9), Z17
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 656(R8), Z16
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 656(R9), Z17
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 656(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 672(R8), Z16
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPXORQ          Z31, Z22, Z22
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 672(R11), Z17
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), X23
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), X24
 	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), X25
 	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), X26
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 688(R10), Z16
-	VINSERTI64X2    $0x01, X24, Y23, Y27
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 688(R11), Z17
-	VINSERTI64X2    $0x01, X26, Y25, Y28
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VINSERTI64X4    $0x01, Y28, Z27, Z23
 	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VINSERTI64X2    $0x01, X7, Y3, Y27
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 704(R10), Z16
-	VINSERTI64X2    $0x01, X15, Y11, Y28
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VINSERTI64X4    $0x01, Y28, Z27, Z3
 	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPXORQ          Z27, Z20, Z20
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 720(R9), Z17
-	VPXORQ          Z29, Z22, Z22
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 720(R10), Z16
-	VMOVDQU64       (SP), Z23
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPSLLQ          $0x03, Z23, Z23
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 736(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 736(R9), Z17
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPXORQ          Z24, Z20, Z20
 	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VBROADCASTI32X4 736(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z26, Z22, Z22
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 752(R8), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 752(R9), Z17
-	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VBROADCASTI32X4 752(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPSHUFD         $0x4e, Z21, Z21
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 768(R8), Z16
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 784(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     X16, X1, X1
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
-	VBROADCASTI32X4 768(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     X17, X5, X5
-	VPXORQ          Z18, Z22, Z22
-	VBROADCASTI32X4 768(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
-	VPTESTNMQ       Z22, Z22, K6
 	VAESENCLAST     X16, X9, X9
+	VBROADCASTI32X4 784(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     X17, X13, X13
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), X0, X1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), X4, X5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), X8, X9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), X12, X13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 624(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 624(R10), Z16
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 624(R11), Z17
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 656(R9), Z17
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 656(R10), Z16
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 656(R11), Z17
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
+	VBROADCASTI32X4 672(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 688(R9), Z17
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 688(R10), Z16
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 688(R11), Z17
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VPXORQ          Z27, Z21, Z21
+	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), X22
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), X23
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), X24
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), X25
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 720(R9), Z17
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 720(R10), Z16
+	VINSERTI64X2    $0x01, X23, Y22, Y26
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 720(R11), Z17
+	VINSERTI64X2    $0x01, X25, Y24, Y27
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VINSERTI64X4    $0x01, Y27, Z26, Z22
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VINSERTI64X2    $0x01, X7, Y3, Y26
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VINSERTI64X2    $0x01, X15, Y11, Y27
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VINSERTI64X4    $0x01, Y27, Z26, Z3
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x00, Z22, Z3, Z26
+	VPCLMULQDQ      $0x01, Z22, Z3, Z27
+	VPCLMULQDQ      $0x11, Z22, Z3, Z28
+	VPCLMULQDQ      $0x10, Z22, Z3, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 752(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPXORQ          Z26, Z19, Z19
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 752(R9), Z17
+	VPXORQ          Z28, Z21, Z21
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 752(R10), Z16
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 752(R11), Z17
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VPSHUFD         $0x4e, Z19, Z19
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VPTERNLOGQ      $0x96, Z30, Z19, Z20
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPTERNLOGQ      $0x96, Z30, Z20, Z21
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 784(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VAESENCLAST     X16, X1, X1
+	VBROADCASTI32X4 784(R9), Z17
+	VPXORQ          Z18, Z21, Z21
+	VAESENCLAST     Z17, Z4, Z4
+	VAESENCLAST     X17, X5, X5
+	VBROADCASTI32X4 784(R10), Z16
+	VPTESTNMQ       Z21, Z21, K6
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     X16, X9, X9
+	VBROADCASTI32X4 784(R11), Z17
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -24763,213 +26806,183 @@ loop:
 	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     X17, X13, X13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, X21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X16
-	VMOVDQA64       X16, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, X23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, X25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X8, X16
-	VMOVDQA64       X16, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, X27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x01, X16, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverse<>+0(SB), X21, X3
-	VPXORQ          X1, X21, X21
-	VMOVDQU8        X21, K1, 64(R12)
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VPXORQ     Z0, Z19, K5, Z19
+	VMOVDQU8.Z 64(R12), K1, X20
+	VPSHUFB    reverse<>+0(SB), X20, X3
+	VPXORQ     X1, X20, X20
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     -16(R12)(CX*1), X18, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ    Z4, Z22, K5, Z22
-	VMOVDQU64 Z22, (R13)
-	VPSHUFB   reverse<>+0(SB), X23, X7
-	VPXORQ    X5, X23, X23
-	VMOVDQU8  X23, K2, 64(R13)
-	MOVWLZX   2(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn1
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VPXORQ     Z4, Z21, K5, Z21
+	VMOVDQU8.Z 64(R13), K2, X22
+	VPSHUFB    reverse<>+0(SB), X22, X7
+	VPXORQ     X5, X22, X22
+	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     -16(R13)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ    Z8, Z24, K5, Z24
-	VMOVDQU64 Z24, (R14)
-	VPSHUFB   reverse<>+0(SB), X25, X11
-	VPXORQ    X9, X25, X25
-	VMOVDQU8  X25, K3, 64(R14)
-	MOVWLZX   4(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn2
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VPXORQ       Z8, Z23, K5, Z23
+	VMOVDQU8.Z   64(R14), K3, X24
+	VPSHUFB      reverse<>+0(SB), X24, X11
+	VPXORQ       X9, X24, X24
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       -16(R14)(CX*1), X31, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ    Z12, Z26, K5, Z26
-	VMOVDQU64 Z26, (R15)
-	VPSHUFB   reverse<>+0(SB), X27, X15
-	VPXORQ    X13, X27, X27
-	VMOVDQU8  X27, K4, 64(R15)
-	MOVWLZX   6(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn3
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VPXORQ     Z12, Z25, K5, Z25
+	VMOVDQU8.Z 64(R15), K4, X26
+	VPSHUFB    reverse<>+0(SB), X26, X15
+	VPXORQ     X13, X26, X26
+	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     -16(R15)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     X20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     X22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     X24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     X26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ         $0x08, SI
-	MOVQ         80(SP), AX
-	VMOVDQU64    (AX), Z23
-	MOVQ         96(SP), AX
-	VMOVDQU64    (AX), Z24
-	MOVQ         112(SP), AX
-	VMOVDQU64    (AX), Z25
-	MOVQ         128(SP), AX
-	VMOVDQU64    (AX), Z26
-	VSHUFI64X2   $0x44, Z24, Z23, Z27
-	VSHUFI64X2   $0x44, Z26, Z25, Z28
-	VSHUFI64X2   $0xee, Z24, Z23, Z29
-	VSHUFI64X2   $0xee, Z26, Z25, Z30
-	VSHUFI64X2   $0x88, Z28, Z27, Z23
-	VSHUFI64X2   $0xdd, Z28, Z27, Z24
-	VSHUFI64X2   $0x88, Z30, Z29, Z25
-	VSHUFI64X2   $0xdd, Z30, Z29, Z26
-	VSHUFI64X2   $0x44, Z6, Z2, Z27
-	VSHUFI64X2   $0x44, Z14, Z10, Z28
-	VSHUFI64X2   $0xee, Z6, Z2, Z29
-	VSHUFI64X2   $0xee, Z14, Z10, Z30
-	VSHUFI64X2   $0x88, Z28, Z27, Z2
-	VSHUFI64X2   $0xdd, Z28, Z27, Z6
-	VSHUFI64X2   $0x88, Z30, Z29, Z10
-	VSHUFI64X2   $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ   $0x00, Z23, Z2, Z20
-	VPCLMULQDQ   $0x01, Z23, Z2, Z21
-	VPCLMULQDQ   $0x11, Z23, Z2, Z22
-	VPCLMULQDQ   $0x10, Z23, Z2, Z27
-	VPCLMULQDQ   $0x00, Z24, Z6, Z28
-	VPCLMULQDQ   $0x01, Z24, Z6, Z29
-	VPCLMULQDQ   $0x11, Z24, Z6, Z30
-	VPCLMULQDQ   $0x10, Z24, Z6, Z31
-	VPTERNLOGQ   $0x96, Z27, Z29, Z21
-	VPCLMULQDQ   $0x00, Z25, Z10, Z2
-	VPCLMULQDQ   $0x01, Z25, Z10, Z27
-	VPCLMULQDQ   $0x11, Z25, Z10, Z29
-	VPCLMULQDQ   $0x10, Z25, Z10, Z6
-	VPTERNLOGQ   $0x96, Z28, Z2, Z20
-	VPTERNLOGQ   $0x96, Z31, Z27, Z21
-	VPTERNLOGQ   $0x96, Z30, Z29, Z22
-	VPCLMULQDQ   $0x00, Z26, Z14, Z28
-	VPCLMULQDQ   $0x01, Z26, Z14, Z2
-	VPCLMULQDQ   $0x11, Z26, Z14, Z31
-	VPCLMULQDQ   $0x10, Z26, Z14, Z27
-	VPTERNLOGQ   $0x96, Z6, Z2, Z21
-	VPXORQ       Z28, Z20, Z20
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       24(SP), AX
+	VMOVDQU64  (AX), Z24
+	MOVQ       32(SP), AX
+	VMOVDQU64  (AX), Z25
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
 	VPXORQ       Z27, Z21, Z21
-	VPXORQ       Z31, Z22, Z22
-	MOVQ         80(SP), AX
+	MOVQ         8(SP), AX
+	VMOVDQU64    64(AX), X22
+	MOVQ         16(SP), AX
 	VMOVDQU64    64(AX), X23
-	MOVQ         96(SP), AX
+	MOVQ         24(SP), AX
 	VMOVDQU64    64(AX), X24
-	MOVQ         112(SP), AX
+	MOVQ         32(SP), AX
 	VMOVDQU64    64(AX), X25
-	MOVQ         128(SP), AX
-	VMOVDQU64    64(AX), X26
-	VINSERTI64X2 $0x01, X24, Y23, Y27
-	VINSERTI64X2 $0x01, X26, Y25, Y28
-	VINSERTI64X4 $0x01, Y28, Z27, Z23
-	VINSERTI64X2 $0x01, X7, Y3, Y27
-	VINSERTI64X2 $0x01, X15, Y11, Y28
-	VINSERTI64X4 $0x01, Y28, Z27, Z3
-	VPCLMULQDQ   $0x00, Z23, Z3, Z27
-	VPCLMULQDQ   $0x01, Z23, Z3, Z28
-	VPCLMULQDQ   $0x11, Z23, Z3, Z29
-	VPCLMULQDQ   $0x10, Z23, Z3, Z30
-	VPTERNLOGQ   $0x96, Z28, Z30, Z21
-	VPXORQ       Z27, Z20, Z20
-	VPXORQ       Z29, Z22, Z22
-	VMOVDQU64    (SP), Z23
-	VPSHUFB      spread<>+0(SB), Z23, Z23
-	VPSLLQ       $0x03, Z23, Z23
-	VPADDQ       toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ   $0x00, Z19, Z23, Z24
-	VPCLMULQDQ   $0x01, Z19, Z23, Z25
-	VPCLMULQDQ   $0x11, Z19, Z23, Z26
-	VPCLMULQDQ   $0x10, Z19, Z23, Z27
-	VPTERNLOGQ   $0x96, Z25, Z27, Z21
-	VPXORQ       Z24, Z20, Z20
-	VPXORQ       Z26, Z22, Z22
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z28
+	VINSERTI64X2 $0x01, X23, Y22, Y26
+	VINSERTI64X2 $0x01, X25, Y24, Y27
+	VINSERTI64X4 $0x01, Y27, Z26, Z22
+	VINSERTI64X2 $0x01, X7, Y3, Y26
+	VINSERTI64X2 $0x01, X15, Y11, Y27
+	VINSERTI64X4 $0x01, Y27, Z26, Z3
+	VPCLMULQDQ   $0x00, Z22, Z3, Z26
+	VPCLMULQDQ   $0x01, Z22, Z3, Z27
+	VPCLMULQDQ   $0x11, Z22, Z3, Z28
+	VPCLMULQDQ   $0x10, Z22, Z3, Z29
+	VPTERNLOGQ   $0x96, Z27, Z29, Z20
+	VPXORQ       Z26, Z19, Z19
+	VPXORQ       Z28, Z21, Z21
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z19, Z30
+	VPSHUFD      $0x4e, Z19, Z19
+	VPTERNLOGQ   $0x96, Z30, Z19, Z20
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z30
 	VPSHUFD      $0x4e, Z20, Z20
-	VPTERNLOGQ   $0x96, Z28, Z20, Z21
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD      $0x4e, Z21, Z21
-	VPTERNLOGQ   $0x96, Z28, Z21, Z22
-	VPSHUFB      reverse<>+0(SB), Z22, Z22
-	VPXORQ       Z18, Z22, Z22
-	VPTESTNMQ    Z22, Z22, K6
+	VPTERNLOGQ   $0x96, Z30, Z20, Z21
+	VPSHUFB      reverse<>+0(SB), Z21, Z21
+	VPXORQ       Z18, Z21, Z21
+	VPTESTNMQ    Z21, Z21, K6
 	KMOVB        K6, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
@@ -24986,505 +26999,682 @@ last:
 	MOVWLZX      -2(SI), AX
 	BTL          $0x06, CX
 	SETCS        36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
 
-// func gcmOpen192vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
-loop:
-	MOVQ            BX, SI
+// func gcmOpen192vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R12), X0
-	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R13), X4
-	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R14), X8
-	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R15), X12
-	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 592(R9), Z17
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VBROADCASTI32X4 592(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 592(R11), Z17
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 608(R9), Z17
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 608(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VBROADCASTI32X4 624(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
 	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 624(R11), Z17
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 640(R9), Z17
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 640(R11), Z17
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VBROADCASTI32X4 656(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 656(R9), Z17
-	VPXORQ          Z28, Z20, Z20
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPXORQ          Z31, Z22, Z22
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 656(R11), Z17
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), Z23
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), Z24
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 672(R9), Z17
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), Z25
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), Z26
 	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 672(R11), Z17
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VBROADCASTI32X4 688(R8), Z16
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 688(R10), Z16
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 704(R8), Z16
-	VSHUFI64X2      $0x44, Z15, Z11, Z28
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 704(R10), Z16
-	VSHUFI64X2      $0xee, Z15, Z11, Z30
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 720(R8), Z16
-	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z30, Z29, Z15
 	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 720(R10), Z16
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x00, Z25, Z11, Z27
-	VPCLMULQDQ      $0x01, Z25, Z11, Z31
-	VPCLMULQDQ      $0x11, Z25, Z11, Z29
-	VPCLMULQDQ      $0x10, Z25, Z11, Z30
-	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z26, Z15, Z28
-	VPCLMULQDQ      $0x01, Z26, Z15, Z3
-	VPCLMULQDQ      $0x11, Z26, Z15, Z7
-	VPCLMULQDQ      $0x10, Z26, Z15, Z31
-	VPTERNLOGQ      $0x96, Z27, Z28, Z20
-	VPTERNLOGQ      $0x96, Z29, Z7, Z22
-	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 736(R8), Z16
-	VMOVDQU64       (SP), Z23
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 736(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPSLLQ          $0x03, Z23, Z23
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 736(R10), Z16
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VBROADCASTI32X4 736(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 752(R8), Z16
-	VPXORQ          Z24, Z20, Z20
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VPXORQ          Z26, Z22, Z22
 	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 752(R10), Z16
-	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 768(R8), Z16
-	VPSHUFD         $0x4e, Z21, Z21
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 784(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     Z16, Z1, Z1
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
-	VBROADCASTI32X4 768(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
 	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 768(R10), Z16
-	VPXORQ          Z18, Z22, Z22
+	VBROADCASTI32X4 784(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Z16, Z9, Z9
-	VPTESTNMQ       Z22, Z22, K6
-	VBROADCASTI32X4 768(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     Z17, Z13, Z13
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 608(R10), Z16
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VBROADCASTI32X4 624(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4 624(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 640(R8), Z16
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 640(R11), Z17
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 656(R9), Z17
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 656(R10), Z16
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 672(R8), Z16
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VBROADCASTI32X4 672(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 672(R11), Z17
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPXORQ          Z27, Z21, Z21
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 688(R10), Z16
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 704(R9), Z17
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 704(R11), Z17
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 720(R8), Z16
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VBROADCASTI32X4 720(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 720(R10), Z16
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 720(R11), Z17
+	VSHUFI64X2      $0x44, Z7, Z3, Z26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x44, Z15, Z11, Z27
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xee, Z7, Z3, Z28
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 736(R9), Z17
+	VSHUFI64X2      $0xee, Z15, Z11, Z29
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0x88, Z27, Z26, Z3
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xdd, Z27, Z26, Z7
+	VBROADCASTI32X4 736(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z29, Z28, Z11
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 752(R8), Z16
+	VSHUFI64X2      $0xdd, Z29, Z28, Z15
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x00, Z25, Z15, Z26
+	VPCLMULQDQ      $0x01, Z25, Z15, Z27
+	VPCLMULQDQ      $0x11, Z25, Z15, Z28
+	VPCLMULQDQ      $0x10, Z25, Z15, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
+	VBROADCASTI32X4 752(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z24, Z11, Z30
+	VPCLMULQDQ      $0x01, Z24, Z11, Z31
+	VPCLMULQDQ      $0x11, Z24, Z11, Z27
+	VPCLMULQDQ      $0x10, Z24, Z11, Z29
+	VPTERNLOGQ      $0x96, Z26, Z30, Z19
+	VPTERNLOGQ      $0x96, Z28, Z27, Z21
+	VPTERNLOGQ      $0x96, Z31, Z29, Z20
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 752(R11), Z17
+	VPCLMULQDQ      $0x00, Z23, Z7, Z15
+	VPCLMULQDQ      $0x01, Z23, Z7, Z26
+	VPCLMULQDQ      $0x11, Z23, Z7, Z30
+	VPCLMULQDQ      $0x10, Z23, Z7, Z28
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, Z22, Z3, Z27
+	VPCLMULQDQ      $0x01, Z22, Z3, Z31
+	VPCLMULQDQ      $0x11, Z22, Z3, Z29
+	VPCLMULQDQ      $0x10, Z22, Z3, Z11
+	VPTERNLOGQ      $0x96, Z15, Z27, Z19
+	VPTERNLOGQ      $0x96, Z30, Z29, Z21
+	VPTERNLOGQ      $0x96, Z31, Z11, Z20
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 768(R10), Z16
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPSHUFD         $0x4e, Z20, Z20
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 784(R8), Z16
+	VPTERNLOGQ      $0x96, Z26, Z20, Z21
+	VAESENCLAST     Z16, Z0, Z0
+	VAESENCLAST     Z16, Z1, Z1
+	VBROADCASTI32X4 784(R9), Z17
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VAESENCLAST     Z17, Z4, Z4
+	VAESENCLAST     Z17, Z5, Z5
+	VPXORQ          Z18, Z21, Z21
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	VPTESTNMQ       Z21, Z21, K6
+	VAESENCLAST     Z16, Z9, Z9
+	VBROADCASTI32X4 784(R11), Z17
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -25501,241 +27691,212 @@ loop:
 	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
+	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     Z17, Z13, Z13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, Z21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X16
-	VMOVDQA64       X16, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, Z23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, Z25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X8, X16
-	VMOVDQA64       X16, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, Z27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x01, X16, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverse<>+0(SB), Z21, Z3
-	VPXORQ          Z1, Z21, Z21
-	VMOVDQU8        Z21, K1, 64(R12)
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VPXORQ     Z0, Z19, K5, Z19
+	VMOVDQU8.Z 64(R12), K1, Z20
+	VPSHUFB    reverse<>+0(SB), Z20, Z3
+	VPXORQ     Z1, Z20, Z20
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     -16(R12)(CX*1), X18, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ    Z4, Z22, K5, Z22
-	VMOVDQU64 Z22, (R13)
-	VPSHUFB   reverse<>+0(SB), Z23, Z7
-	VPXORQ    Z5, Z23, Z23
-	VMOVDQU8  Z23, K2, 64(R13)
-	MOVWLZX   2(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn1
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VPXORQ     Z4, Z21, K5, Z21
+	VMOVDQU8.Z 64(R13), K2, Z22
+	VPSHUFB    reverse<>+0(SB), Z22, Z7
+	VPXORQ     Z5, Z22, Z22
+	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     -16(R13)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ    Z8, Z24, K5, Z24
-	VMOVDQU64 Z24, (R14)
-	VPSHUFB   reverse<>+0(SB), Z25, Z11
-	VPXORQ    Z9, Z25, Z25
-	VMOVDQU8  Z25, K3, 64(R14)
-	MOVWLZX   4(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn2
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VPXORQ       Z8, Z23, K5, Z23
+	VMOVDQU8.Z   64(R14), K3, Z24
+	VPSHUFB      reverse<>+0(SB), Z24, Z11
+	VPXORQ       Z9, Z24, Z24
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       -16(R14)(CX*1), X31, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ    Z12, Z26, K5, Z26
-	VMOVDQU64 Z26, (R15)
-	VPSHUFB   reverse<>+0(SB), Z27, Z15
-	VPXORQ    Z13, Z27, Z27
-	VMOVDQU8  Z27, K4, 64(R15)
-	MOVWLZX   6(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn3
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VPXORQ     Z12, Z25, K5, Z25
+	VMOVDQU8.Z 64(R15), K4, Z26
+	VPSHUFB    reverse<>+0(SB), Z26, Z15
+	VPXORQ     Z13, Z26, Z26
+	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     -16(R15)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     Z20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     Z22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     Z24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     Z26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ       $0x08, SI
-	MOVQ       80(SP), AX
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
 	VMOVDQU64  (AX), Z23
-	MOVQ       96(SP), AX
+	MOVQ       24(SP), AX
 	VMOVDQU64  (AX), Z24
-	MOVQ       112(SP), AX
+	MOVQ       32(SP), AX
 	VMOVDQU64  (AX), Z25
-	MOVQ       128(SP), AX
-	VMOVDQU64  (AX), Z26
-	VSHUFI64X2 $0x44, Z24, Z23, Z27
-	VSHUFI64X2 $0x44, Z26, Z25, Z28
-	VSHUFI64X2 $0xee, Z24, Z23, Z29
-	VSHUFI64X2 $0xee, Z26, Z25, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z23
-	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x88, Z30, Z29, Z25
-	VSHUFI64X2 $0xdd, Z30, Z29, Z26
-	VSHUFI64X2 $0x44, Z6, Z2, Z27
-	VSHUFI64X2 $0x44, Z14, Z10, Z28
-	VSHUFI64X2 $0xee, Z6, Z2, Z29
-	VSHUFI64X2 $0xee, Z14, Z10, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z2
-	VSHUFI64X2 $0xdd, Z28, Z27, Z6
-	VSHUFI64X2 $0x88, Z30, Z29, Z10
-	VSHUFI64X2 $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ $0x00, Z23, Z2, Z20
-	VPCLMULQDQ $0x01, Z23, Z2, Z21
-	VPCLMULQDQ $0x11, Z23, Z2, Z22
-	VPCLMULQDQ $0x10, Z23, Z2, Z27
-	VPCLMULQDQ $0x00, Z24, Z6, Z28
-	VPCLMULQDQ $0x01, Z24, Z6, Z29
-	VPCLMULQDQ $0x11, Z24, Z6, Z30
-	VPCLMULQDQ $0x10, Z24, Z6, Z31
-	VPTERNLOGQ $0x96, Z27, Z29, Z21
-	VPCLMULQDQ $0x00, Z25, Z10, Z2
-	VPCLMULQDQ $0x01, Z25, Z10, Z27
-	VPCLMULQDQ $0x11, Z25, Z10, Z29
-	VPCLMULQDQ $0x10, Z25, Z10, Z6
-	VPTERNLOGQ $0x96, Z28, Z2, Z20
-	VPTERNLOGQ $0x96, Z31, Z27, Z21
-	VPTERNLOGQ $0x96, Z30, Z29, Z22
-	VPCLMULQDQ $0x00, Z26, Z14, Z28
-	VPCLMULQDQ $0x01, Z26, Z14, Z2
-	VPCLMULQDQ $0x11, Z26, Z14, Z31
-	VPCLMULQDQ $0x10, Z26, Z14, Z27
-	VPTERNLOGQ $0x96, Z6, Z2, Z21
-	VPXORQ     Z28, Z20, Z20
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
 	VPXORQ     Z27, Z21, Z21
-	VPXORQ     Z31, Z22, Z22
-	MOVQ       80(SP), AX
+	MOVQ       8(SP), AX
+	VMOVDQU64  64(AX), Z22
+	MOVQ       16(SP), AX
 	VMOVDQU64  64(AX), Z23
-	MOVQ       96(SP), AX
+	MOVQ       24(SP), AX
 	VMOVDQU64  64(AX), Z24
-	MOVQ       112(SP), AX
+	MOVQ       32(SP), AX
 	VMOVDQU64  64(AX), Z25
-	MOVQ       128(SP), AX
-	VMOVDQU64  64(AX), Z26
-	VSHUFI64X2 $0x44, Z24, Z23, Z27
-	VSHUFI64X2 $0x44, Z26, Z25, Z28
-	VSHUFI64X2 $0xee, Z24, Z23, Z29
-	VSHUFI64X2 $0xee, Z26, Z25, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z23
-	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x88, Z30, Z29, Z25
-	VSHUFI64X2 $0xdd, Z30, Z29, Z26
-	VSHUFI64X2 $0x44, Z7, Z3, Z27
-	VSHUFI64X2 $0x44, Z15, Z11, Z28
-	VSHUFI64X2 $0xee, Z7, Z3, Z29
-	VSHUFI64X2 $0xee, Z15, Z11, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z3
-	VSHUFI64X2 $0xdd, Z28, Z27, Z7
-	VSHUFI64X2 $0x88, Z30, Z29, Z11
-	VSHUFI64X2 $0xdd, Z30, Z29, Z15
-	VPCLMULQDQ $0x00, Z23, Z3, Z27
-	VPCLMULQDQ $0x01, Z23, Z3, Z28
-	VPCLMULQDQ $0x11, Z23, Z3, Z29
-	VPCLMULQDQ $0x10, Z23, Z3, Z30
-	VPTERNLOGQ $0x96, Z28, Z30, Z21
-	VPCLMULQDQ $0x00, Z24, Z7, Z31
-	VPCLMULQDQ $0x01, Z24, Z7, Z28
-	VPCLMULQDQ $0x11, Z24, Z7, Z30
-	VPCLMULQDQ $0x10, Z24, Z7, Z3
-	VPTERNLOGQ $0x96, Z27, Z31, Z20
-	VPTERNLOGQ $0x96, Z29, Z30, Z22
-	VPTERNLOGQ $0x96, Z28, Z3, Z21
-	VPCLMULQDQ $0x00, Z25, Z11, Z27
-	VPCLMULQDQ $0x01, Z25, Z11, Z31
-	VPCLMULQDQ $0x11, Z25, Z11, Z29
-	VPCLMULQDQ $0x10, Z25, Z11, Z30
-	VPTERNLOGQ $0x96, Z31, Z30, Z21
-	VPCLMULQDQ $0x00, Z26, Z15, Z28
-	VPCLMULQDQ $0x01, Z26, Z15, Z3
-	VPCLMULQDQ $0x11, Z26, Z15, Z7
-	VPCLMULQDQ $0x10, Z26, Z15, Z31
-	VPTERNLOGQ $0x96, Z27, Z28, Z20
-	VPTERNLOGQ $0x96, Z29, Z7, Z22
-	VPTERNLOGQ $0x96, Z3, Z31, Z21
-	VMOVDQU64  (SP), Z23
-	VPSHUFB    spread<>+0(SB), Z23, Z23
-	VPSLLQ     $0x03, Z23, Z23
-	VPADDQ     toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ $0x00, Z19, Z23, Z24
-	VPCLMULQDQ $0x01, Z19, Z23, Z25
-	VPCLMULQDQ $0x11, Z19, Z23, Z26
-	VPCLMULQDQ $0x10, Z19, Z23, Z27
-	VPTERNLOGQ $0x96, Z25, Z27, Z21
-	VPXORQ     Z24, Z20, Z20
-	VPXORQ     Z26, Z22, Z22
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z28
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z7, Z3, Z26
+	VSHUFI64X2 $0x44, Z15, Z11, Z27
+	VSHUFI64X2 $0xee, Z7, Z3, Z28
+	VSHUFI64X2 $0xee, Z15, Z11, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z3
+	VSHUFI64X2 $0xdd, Z27, Z26, Z7
+	VSHUFI64X2 $0x88, Z29, Z28, Z11
+	VSHUFI64X2 $0xdd, Z29, Z28, Z15
+	VPCLMULQDQ $0x00, Z25, Z15, Z26
+	VPCLMULQDQ $0x01, Z25, Z15, Z27
+	VPCLMULQDQ $0x11, Z25, Z15, Z28
+	VPCLMULQDQ $0x10, Z25, Z15, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z20
+	VPCLMULQDQ $0x00, Z24, Z11, Z30
+	VPCLMULQDQ $0x01, Z24, Z11, Z31
+	VPCLMULQDQ $0x11, Z24, Z11, Z27
+	VPCLMULQDQ $0x10, Z24, Z11, Z29
+	VPTERNLOGQ $0x96, Z26, Z30, Z19
+	VPTERNLOGQ $0x96, Z28, Z27, Z21
+	VPTERNLOGQ $0x96, Z31, Z29, Z20
+	VPCLMULQDQ $0x00, Z23, Z7, Z15
+	VPCLMULQDQ $0x01, Z23, Z7, Z26
+	VPCLMULQDQ $0x11, Z23, Z7, Z30
+	VPCLMULQDQ $0x10, Z23, Z7, Z28
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z22, Z3, Z27
+	VPCLMULQDQ $0x01, Z22, Z3, Z31
+	VPCLMULQDQ $0x11, Z22, Z3, Z29
+	VPCLMULQDQ $0x10, Z22, Z3, Z11
+	VPTERNLOGQ $0x96, Z15, Z27, Z19
+	VPTERNLOGQ $0x96, Z30, Z29, Z21
+	VPTERNLOGQ $0x96, Z31, Z11, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD    $0x4e, Z19, Z19
+	VPTERNLOGQ $0x96, Z26, Z19, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z26
 	VPSHUFD    $0x4e, Z20, Z20
-	VPTERNLOGQ $0x96, Z28, Z20, Z21
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD    $0x4e, Z21, Z21
-	VPTERNLOGQ $0x96, Z28, Z21, Z22
-	VPSHUFB    reverse<>+0(SB), Z22, Z22
-	VPXORQ     Z18, Z22, Z22
-	VPTESTNMQ  Z22, Z22, K6
+	VPTERNLOGQ $0x96, Z26, Z20, Z21
+	VPSHUFB    reverse<>+0(SB), Z21, Z21
+	VPXORQ     Z18, Z21, Z21
+	VPTESTNMQ  Z21, Z21, K6
 	KMOVB      K6, CX
 	MOVL       CX, AX
 	SHRL       $0x01, AX
@@ -25752,41 +27913,61 @@ last:
 	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
+
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
 // func gcmOpen256vaes512(jobs *byte, group *byte, n int)
 // Requires: AVX, AVX2, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, MMX+, VAES, VPCLMULQDQ
@@ -25809,7 +27990,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -25860,10 +28041,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -25881,33 +28062,33 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENC         Z28, Z0, Z0
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -25924,46 +28105,46 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -25986,59 +28167,59 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -26067,72 +28248,72 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -26166,72 +28347,72 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -26263,10 +28444,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	VMOVDQU64 (R9), Z11
+	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
-	VMOVDQU64 Z12, (R9)(AX*1)
+	VMOVDQU64 Z12, 16(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -26395,7 +28576,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -26519,7 +28700,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 576(R9), CX
+	LEAQ 592(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -26535,10 +28716,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 576(R9)(R13*1), R13
+	LEAQ 592(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 64(R9), R13
+	LEAQ 80(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -26739,7 +28920,7 @@ last1:
 	VMOVDQU8    Z0, K1, (R10)
 	VPSHUFB     reverse<>+0(SB), Z4, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -26882,7 +29063,7 @@ last2:
 	VMOVDQU8    Z1, K1, 64(R10)
 	VPSHUFB     reverse<>+0(SB), Z5, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -27075,7 +29256,7 @@ last3:
 	VMOVDQU8    Z2, K1, 128(R10)
 	VPSHUFB     reverse<>+0(SB), Z6, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -27313,7 +29494,7 @@ last4:
 	VMOVDQU8    Z3, K1, 192(R10)
 	VPSHUFB     reverse<>+0(SB), Z7, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        576(R9), CX
+	LEAQ        592(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -27487,10 +29668,10 @@ fold:
 	MOVQ          R14, R13
 	NEGQ          R13
 	SHLQ          $0x04, R13
-	LEAQ          576(R9)(R13*1), R13
+	LEAQ          592(R9)(R13*1), R13
 	CMPQ          R14, $0x00000024
 	JBE           powersfold
-	LEAQ          64(R9), R13
+	LEAQ          80(R9), R13
 	SUBQ          $0x00000020, R14
 
 powersfold:
@@ -27523,13 +29704,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VPSHUFD    $0x4e, 560(R9), Z1
+	VPSHUFD    $0x4e, 576(R9), Z1
 	VPSHUFD    $0x4e, Z15, Z3
-	VPXORQ     560(R9), Z1, Z1
+	VPXORQ     576(R9), Z1, Z1
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 560(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 560(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -27583,7 +29764,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   576(R9), Z13
+	VBROADCASTI32X4   592(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -27634,10 +29815,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              576(R9)(R13*1), R13
+	LEAQ              592(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              64(R9), R13
+	LEAQ              80(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -27647,94 +29828,94 @@ powersnext:
 	VPXORQ          128(BX), Z13, Z2
 	VPSHUFD         $0x4e, (AX), Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 592(R9), Z17
+	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
 	VPXORQ          (AX), Z11, Z11
-	VBROADCASTI32X4 608(R9), Z18
+	VBROADCASTI32X4 624(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VPXORQ          Z4, Z12, Z12
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z19
+	VBROADCASTI32X4 640(R9), Z19
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z20
+	VBROADCASTI32X4 656(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPXORQ          Z31, Z8, Z8
-	VBROADCASTI32X4 656(R9), Z21
+	VBROADCASTI32X4 672(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VPXORQ          Z11, Z9, Z9
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z22
+	VBROADCASTI32X4 688(R9), Z22
 	VPXORQ          Z12, Z10, Z10
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VPTERNLOGQ      $0x96, Z8, Z10, Z9
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z23
+	VBROADCASTI32X4 704(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VPSHUFD         $0x4e, Z8, Z8
-	VBROADCASTI32X4 704(R9), Z24
+	VBROADCASTI32X4 720(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z25
+	VBROADCASTI32X4 736(R9), Z25
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VPSHUFD         $0x4e, Z9, Z9
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z26
+	VBROADCASTI32X4 752(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VPTERNLOGQ      $0x96, Z11, Z9, Z10
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
 	VEXTRACTI64X4   $0x01, Z10, Y11
-	VBROADCASTI32X4 752(R9), Z27
+	VBROADCASTI32X4 768(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VPXOR           Y10, Y11, Y11
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z28
+	VBROADCASTI32X4 784(R9), Z28
 	VEXTRACTI128    $0x01, Y11, X10
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VPXOR           X10, X11, X10
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z29
+	VBROADCASTI32X4 800(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
 	VPXORQ          X16, X10, X10
-	VBROADCASTI32X4 800(R9), Z30
+	VBROADCASTI32X4 816(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	MOVQ            8(SP), CX
@@ -27914,8 +30095,7 @@ packet:
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       576(R9), X0, X0
-	VAESENC     592(R9), X0, X0
+	VPXOR       592(R9), X0, X0
 	VAESENC     608(R9), X0, X0
 	VAESENC     624(R9), X0, X0
 	VAESENC     640(R9), X0, X0
@@ -27928,7 +30108,8 @@ packet:
 	VAESENC     752(R9), X0, X0
 	VAESENC     768(R9), X0, X0
 	VAESENC     784(R9), X0, X0
-	VAESENCLAST 800(R9), X0, X0
+	VAESENC     800(R9), X0, X0
+	VAESENCLAST 816(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -27944,12 +30125,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -27973,10 +30154,10 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         576(R9)(R13*1), R13
+	LEAQ         592(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         64(R9), R13
+	LEAQ         80(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
@@ -27984,7 +30165,7 @@ groups:
 	JB   tail
 
 loop:
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        (R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -28022,7 +30203,7 @@ loop:
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y12, Y10, Y10
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 608(R9), Y15
 	VMOVDQU        32(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -28036,7 +30217,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 624(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -28050,7 +30231,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 640(R9), Y15
 	VMOVDQU        64(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -28064,7 +30245,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -28078,7 +30259,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VMOVDQU        96(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -28092,7 +30273,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -28106,7 +30287,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        128(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -28120,7 +30301,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -28134,7 +30315,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        160(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -28148,7 +30329,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -28162,7 +30343,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 752(R9), Y15
+	VBROADCASTI128 768(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        192(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -28176,7 +30357,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 768(R9), Y15
+	VBROADCASTI128 784(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -28190,7 +30371,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 784(R9), Y15
+	VBROADCASTI128 800(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        224(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -28204,7 +30385,7 @@ loop:
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 800(R9), Y15
+	VBROADCASTI128 816(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENCLAST    Y15, Y1, Y1
@@ -28236,7 +30417,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           576(R9), AX
+	LEAQ           592(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -28256,10 +30437,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           576(R9)(R13*1), R13
+	LEAQ           592(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           64(R9), R13
+	LEAQ           80(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -28270,7 +30451,7 @@ nextloop:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 576(R9), Y15
+	VBROADCASTI128 592(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -28295,15 +30476,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 592(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 608(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -28413,6 +30585,15 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 800(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 816(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -28492,12 +30673,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 560(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 560(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -28536,438 +30717,612 @@ lengths:
 	RET
 
 // func gcmOpen256vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000023, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-12
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z5, Z5, Z5
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z8, Z8, Z8
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z11, Z11, Z11
-
-loop:
-	MOVQ            BX, SI
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R12), X0
-	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
 	VPXORQ          counters<>+32(SB), Y0, Y1
 	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R13), X3
-	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          576(R9), X3, X3
+	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
 	VPXORQ          counters<>+32(SB), Y3, Y4
 	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R14), X6
-	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          576(R10), X6, X6
+	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
 	VPXORQ          counters<>+32(SB), Y6, Y7
 	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             none
 	VMOVQ           8(R15), X9
-	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          576(R11), X9, X9
+	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
 	VPXORQ          counters<>+32(SB), Y9, Y10
 	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 592(R9), Y13
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z19
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 592(R10), Y12
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z20
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 592(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z21
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 608(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z22
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0x44, Z20, Z19, Z23
-	VBROADCASTI32X4 608(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VSHUFI64X2      $0x44, Z22, Z21, Z24
-	VBROADCASTI32X4 608(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0xee, Z20, Z19, Z25
-	VBROADCASTI32X4 624(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y13
-	VSHUFI64X2      $0xee, Z22, Z21, Z26
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y12
-	VSHUFI64X2      $0x88, Z24, Z23, Z19
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VSHUFI64X2      $0xdd, Z24, Z23, Z20
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0x88, Z26, Z25, Z21
-	VBROADCASTI32X4 640(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VSHUFI64X2      $0xdd, Z26, Z25, Z22
-	VBROADCASTI32X4 640(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0x44, Z5, Z2, Z23
-	VBROADCASTI32X4 656(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y13
-	VSHUFI64X2      $0x44, Z11, Z8, Z24
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y12
-	VSHUFI64X2      $0xee, Z5, Z2, Z25
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VSHUFI64X2      $0xee, Z11, Z8, Z26
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 672(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VSHUFI64X2      $0x88, Z24, Z23, Z2
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VSHUFI64X2      $0xdd, Z24, Z23, Z5
-	VBROADCASTI32X4 672(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VBROADCASTI32X4 672(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VSHUFI64X2      $0x88, Z26, Z25, Z8
-	VBROADCASTI32X4 688(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y13
-	VSHUFI64X2      $0xdd, Z26, Z25, Z11
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y12
-	VPCLMULQDQ      $0x00, Z19, Z2, Z16
-	VPCLMULQDQ      $0x01, Z19, Z2, Z17
-	VPCLMULQDQ      $0x11, Z19, Z2, Z18
-	VPCLMULQDQ      $0x10, Z19, Z2, Z23
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 688(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPCLMULQDQ      $0x00, Z20, Z5, Z24
-	VPCLMULQDQ      $0x01, Z20, Z5, Z25
-	VPCLMULQDQ      $0x11, Z20, Z5, Z26
-	VPCLMULQDQ      $0x10, Z20, Z5, Z27
-	VPTERNLOGQ      $0x96, Z23, Z25, Z17
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPCLMULQDQ      $0x00, Z21, Z8, Z28
-	VPCLMULQDQ      $0x01, Z21, Z8, Z29
-	VPCLMULQDQ      $0x11, Z21, Z8, Z30
-	VPCLMULQDQ      $0x10, Z21, Z8, Z31
-	VPTERNLOGQ      $0x96, Z24, Z28, Z16
-	VPTERNLOGQ      $0x96, Z27, Z29, Z17
-	VPTERNLOGQ      $0x96, Z26, Z30, Z18
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VPCLMULQDQ      $0x00, Z22, Z11, Z2
-	VPCLMULQDQ      $0x01, Z22, Z11, Z23
-	VPCLMULQDQ      $0x11, Z22, Z11, Z25
-	VPCLMULQDQ      $0x10, Z22, Z11, Z5
-	VPTERNLOGQ      $0x96, Z31, Z23, Z17
-	VBROADCASTI32X4 704(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VPXORQ          Z2, Z16, Z16
-	VBROADCASTI32X4 704(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VPXORQ          Z5, Z17, Z17
-	VBROADCASTI32X4 720(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 720(R9), Y13
-	VPXORQ          Z25, Z18, Z18
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 720(R10), Y12
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VMOVDQU64       (SP), Z19
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 736(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPSHUFB         spread<>+0(SB), Z19, Z19
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 736(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VPSLLQ          $0x03, Z19, Z19
-	VBROADCASTI32X4 736(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VPADDQ          toBits<>+0(SB), Z19, Z19
-	VBROADCASTI32X4 736(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VPCLMULQDQ      $0x00, Z15, Z19, Z20
-	VPCLMULQDQ      $0x01, Z15, Z19, Z21
-	VPCLMULQDQ      $0x11, Z15, Z19, Z22
-	VPCLMULQDQ      $0x10, Z15, Z19, Z23
-	VPTERNLOGQ      $0x96, Z21, Z23, Z17
-	VBROADCASTI32X4 752(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 752(R9), Y13
-	VPXORQ          Z20, Z16, Z16
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 752(R10), Y12
-	VPXORQ          Z22, Z18, Z18
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 752(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z16, Z24
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 768(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VPSHUFD         $0x4e, Z16, Z16
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 768(R9), Y13
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VBROADCASTI32X4 768(R10), Y12
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VPTERNLOGQ      $0x96, Z24, Z16, Z17
-	VBROADCASTI32X4 768(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VAESENC         Y13, Y10, Y10
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z17, Z24
-	VBROADCASTI32X4 784(R8), Y12
-	VAESENC         Y12, Y0, Y0
-	VAESENC         Y12, Y1, Y1
-	VBROADCASTI32X4 784(R9), Y13
-	VPSHUFD         $0x4e, Z17, Z17
-	VAESENC         Y13, Y3, Y3
-	VAESENC         Y13, Y4, Y4
-	VBROADCASTI32X4 784(R10), Y12
-	VPTERNLOGQ      $0x96, Z24, Z17, Z18
-	VAESENC         Y12, Y6, Y6
-	VAESENC         Y12, Y7, Y7
-	VBROADCASTI32X4 784(R11), Y13
-	VAESENC         Y13, Y9, Y9
-	VPSHUFB         reverse<>+0(SB), Z18, Z18
-	VAESENC         Y13, Y10, Y10
-	VBROADCASTI32X4 800(R8), Y12
-	VAESENCLAST     Y12, Y0, Y0
-	VPXORQ          Z14, Z18, Z18
-	VAESENCLAST     Y12, Y1, Y1
-	VBROADCASTI32X4 800(R9), Y13
-	VAESENCLAST     Y13, Y3, Y3
-	VAESENCLAST     Y13, Y4, Y4
-	VPTESTNMQ       Z18, Z18, K6
-	VBROADCASTI32X4 800(R10), Y12
-	VAESENCLAST     Y12, Y6, Y6
-	VAESENCLAST     Y12, Y7, Y7
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 624(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 640(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 672(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 688(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 720(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 736(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 752(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 768(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 768(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 768(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 784(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 784(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 784(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 784(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 800(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 800(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 800(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 800(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 816(R8), Y16
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
+	VBROADCASTI32X4 816(R9), Y17
+	VAESENCLAST     Y17, Y3, Y3
+	VAESENCLAST     Y17, Y4, Y4
+	VBROADCASTI32X4 816(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
+	VAESENCLAST     Y16, Y7, Y7
+	VBROADCASTI32X4 816(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Y0, Y0, Y0
+	VPXORQ          counters<>+32(SB), Y0, Y1
+	VPXORQ          counters<>+0(SB), Y0, Y0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R13), X3
+	VPSLLDQ         $0x04, X3, X3
+	VPXORQ          592(R9), X3, X3
+	VSHUFI64X2      $0x00, Y3, Y3, Y3
+	VPXORQ          counters<>+32(SB), Y3, Y4
+	VPXORQ          counters<>+0(SB), Y3, Y3
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R14), X6
+	VPSLLDQ         $0x04, X6, X6
+	VPXORQ          592(R10), X6, X6
+	VSHUFI64X2      $0x00, Y6, Y6, Y6
+	VPXORQ          counters<>+32(SB), Y6, Y7
+	VPXORQ          counters<>+0(SB), Y6, Y6
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -36(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0b
+	JHI             last
+	VMOVQ           8(R15), X9
+	VPSLLDQ         $0x04, X9, X9
+	VPXORQ          592(R11), X9, X9
+	VSHUFI64X2      $0x00, Y9, Y9, Y9
+	VPXORQ          counters<>+32(SB), Y9, Y10
+	VPXORQ          counters<>+0(SB), Y9, Y9
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x10, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 608(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VSHUFI64X2      $0x44, Z13, Z12, Z22
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 608(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 608(R11), Y17
+	VSHUFI64X2      $0x44, Z15, Z14, Z23
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 624(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VSHUFI64X2      $0xee, Z13, Z12, Z24
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 624(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 624(R10), Y16
+	VSHUFI64X2      $0xee, Z15, Z14, Z25
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 624(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VSHUFI64X2      $0x88, Z23, Z22, Z12
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 640(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 640(R9), Y17
+	VSHUFI64X2      $0xdd, Z23, Z22, Z13
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 640(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VSHUFI64X2      $0x88, Z25, Z24, Z14
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 640(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 656(R8), Y16
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 656(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VSHUFI64X2      $0xdd, Z25, Z24, Z15
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 656(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 656(R11), Y17
+	VSHUFI64X2      $0x44, Z5, Z2, Z22
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 672(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VSHUFI64X2      $0x44, Z11, Z8, Z23
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 672(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 672(R10), Y16
+	VSHUFI64X2      $0xee, Z5, Z2, Z24
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 672(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VSHUFI64X2      $0xee, Z11, Z8, Z25
+	VBROADCASTI32X4 688(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 688(R9), Y17
+	VSHUFI64X2      $0x88, Z23, Z22, Z2
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 688(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VBROADCASTI32X4 688(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 704(R8), Y16
+	VSHUFI64X2      $0xdd, Z23, Z22, Z5
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 704(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VSHUFI64X2      $0x88, Z25, Z24, Z8
+	VBROADCASTI32X4 704(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 704(R11), Y17
+	VSHUFI64X2      $0xdd, Z25, Z24, Z11
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 720(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VPCLMULQDQ      $0x00, Z15, Z11, Z19
+	VPCLMULQDQ      $0x01, Z15, Z11, Z20
+	VPCLMULQDQ      $0x11, Z15, Z11, Z21
+	VPCLMULQDQ      $0x10, Z15, Z11, Z22
+	VBROADCASTI32X4 720(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 720(R10), Y16
+	VPCLMULQDQ      $0x00, Z14, Z8, Z23
+	VPCLMULQDQ      $0x01, Z14, Z8, Z24
+	VPCLMULQDQ      $0x11, Z14, Z8, Z25
+	VPCLMULQDQ      $0x10, Z14, Z8, Z26
+	VPTERNLOGQ      $0x96, Z22, Z24, Z20
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 720(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VPCLMULQDQ      $0x00, Z13, Z5, Z27
+	VPCLMULQDQ      $0x01, Z13, Z5, Z28
+	VPCLMULQDQ      $0x11, Z13, Z5, Z29
+	VPCLMULQDQ      $0x10, Z13, Z5, Z30
+	VPTERNLOGQ      $0x96, Z23, Z27, Z19
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VPTERNLOGQ      $0x96, Z25, Z29, Z21
+	VBROADCASTI32X4 736(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 736(R9), Y17
+	VPCLMULQDQ      $0x01, Z12, Z2, Z31
+	VPCLMULQDQ      $0x11, Z12, Z2, Z11
+	VPTERNLOGQ      $0x96, Z30, Z31, Z20
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 736(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VBROADCASTI32X4 736(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 752(R8), Y16
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VPXORQ          Z11, Z21, Z21
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 768(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VPSHUFD         $0x4e, Z19, Z19
+	VBROADCASTI32X4 768(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 768(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VPTERNLOGQ      $0x96, Z22, Z19, Z20
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
+	VBROADCASTI32X4 784(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 784(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 784(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VPSHUFD         $0x4e, Z20, Z20
+	VBROADCASTI32X4 784(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 800(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VPTERNLOGQ      $0x96, Z22, Z20, Z21
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 800(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VBROADCASTI32X4 800(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 800(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VPXORQ          Z18, Z21, Z21
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 816(R8), Y16
+	VAESENCLAST     Y16, Y0, Y0
+	VAESENCLAST     Y16, Y1, Y1
+	VPTESTNMQ       Z21, Z21, K6
+	VBROADCASTI32X4 816(R9), Y17
+	VAESENCLAST     Y17, Y3, Y3
+	VAESENCLAST     Y17, Y4, Y4
+	VBROADCASTI32X4 816(R10), Y16
+	VAESENCLAST     Y16, Y6, Y6
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -28984,183 +31339,141 @@ loop:
 	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
-	VBROADCASTI32X4 800(R11), Y13
-	VAESENCLAST     Y13, Y9, Y9
-	VAESENCLAST     Y13, Y10, Y10
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000023, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-12
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU8.Z      (R12), K1, Z16
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X12
-	VMOVDQA64       X12, X14
-	VMOVDQU64       560(R8), X15
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU8.Z      (R13), K2, Z17
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X3, X12
-	VINSERTI64X2    $0x01, X12, Y14, Y14
-	VINSERTI64X2    $0x01, 560(R9), Y15, Y15
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU8.Z      (R14), K3, Z18
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X6, X12
-	VMOVDQA64       X12, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU8.Z      (R15), K4, Z19
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X9, X12
-	VINSERTI64X2    $0x01, X12, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z14, Z14
-	VINSERTI64X4    $0x01, Y30, Z15, Z15
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VINSERTI64X4    $0x01, Y1, Z0, Z0
-	VPSHUFB         reverseFirst<>+0(SB), Z16, Z2
-	VPXORQ          Z0, Z16, K5, Z16
-	VMOVDQU8        Z16, K1, (R12)
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	VAESENCLAST     Y16, Y7, Y7
+	VBROADCASTI32X4 816(R11), Y17
+	VAESENCLAST     Y17, Y9, Y9
+	VAESENCLAST     Y17, Y10, Y10
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VINSERTI64X4 $0x01, Y1, Z0, Z0
+	VMOVDQU8.Z   (R12), K1, Z19
+	VPSHUFB      reverseFirst<>+0(SB), Z19, Z2
+	VPXORQ       Z0, Z19, K5, Z19
+	MOVWLZX      (SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R8)(CX*4), X0, X18
+	VPXORQ       -16(R12)(CX*1), X18, X18
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn0
 
 aad0:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
-	VPSHUFB      reverseFirst<>+0(SB), Z17, Z5
-	VPXORQ       Z3, Z17, K5, Z17
-	VMOVDQU8     Z17, K2, (R13)
+	VMOVDQU8.Z   (R13), K2, Z20
+	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
+	VPXORQ       Z3, Z20, K5, Z20
 	MOVWLZX      2(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R9)(CX*4), X3, X16
+	VPXORQ       -16(R13)(CX*1), X16, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
 aad1:
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
-	VPSHUFB      reverseFirst<>+0(SB), Z18, Z8
-	VPXORQ       Z6, Z18, K5, Z18
-	VMOVDQU8     Z18, K3, (R14)
+	VMOVDQU8.Z   (R14), K3, Z21
+	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
+	VPXORQ       Z6, Z21, K5, Z21
 	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X6, X31
+	VPXORQ       -16(R14)(CX*1), X31, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
-	VPSHUFB      reverseFirst<>+0(SB), Z19, Z11
-	VPXORQ       Z9, Z19, K5, Z19
-	VMOVDQU8     Z19, K4, (R15)
+	VMOVDQU8.Z   (R15), K4, Z22
+	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
+	VPXORQ       Z9, Z22, K5, Z22
 	MOVWLZX      6(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R11)(CX*4), X9, X16
+	VPXORQ       -16(R15)(CX*1), X16, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU8     Z19, K1, (R12)
+	VMOVDQU8     Z20, K2, (R13)
+	VMOVDQU8     Z21, K3, (R14)
+	VMOVDQU8     Z22, K4, (R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ       $0x08, SI
-	MOVQ       80(SP), AX
-	VMOVDQU64  (AX), Z19
-	MOVQ       96(SP), AX
-	VMOVDQU64  (AX), Z20
-	MOVQ       112(SP), AX
-	VMOVDQU64  (AX), Z21
-	MOVQ       128(SP), AX
-	VMOVDQU64  (AX), Z22
-	VSHUFI64X2 $0x44, Z20, Z19, Z23
-	VSHUFI64X2 $0x44, Z22, Z21, Z24
-	VSHUFI64X2 $0xee, Z20, Z19, Z25
-	VSHUFI64X2 $0xee, Z22, Z21, Z26
-	VSHUFI64X2 $0x88, Z24, Z23, Z19
-	VSHUFI64X2 $0xdd, Z24, Z23, Z20
-	VSHUFI64X2 $0x88, Z26, Z25, Z21
-	VSHUFI64X2 $0xdd, Z26, Z25, Z22
-	VSHUFI64X2 $0x44, Z5, Z2, Z23
-	VSHUFI64X2 $0x44, Z11, Z8, Z24
-	VSHUFI64X2 $0xee, Z5, Z2, Z25
-	VSHUFI64X2 $0xee, Z11, Z8, Z26
-	VSHUFI64X2 $0x88, Z24, Z23, Z2
-	VSHUFI64X2 $0xdd, Z24, Z23, Z5
-	VSHUFI64X2 $0x88, Z26, Z25, Z8
-	VSHUFI64X2 $0xdd, Z26, Z25, Z11
-	VPCLMULQDQ $0x00, Z19, Z2, Z16
-	VPCLMULQDQ $0x01, Z19, Z2, Z17
-	VPCLMULQDQ $0x11, Z19, Z2, Z18
-	VPCLMULQDQ $0x10, Z19, Z2, Z23
-	VPCLMULQDQ $0x00, Z20, Z5, Z24
-	VPCLMULQDQ $0x01, Z20, Z5, Z25
-	VPCLMULQDQ $0x11, Z20, Z5, Z26
-	VPCLMULQDQ $0x10, Z20, Z5, Z27
-	VPTERNLOGQ $0x96, Z23, Z25, Z17
-	VPCLMULQDQ $0x00, Z21, Z8, Z28
-	VPCLMULQDQ $0x01, Z21, Z8, Z29
-	VPCLMULQDQ $0x11, Z21, Z8, Z30
-	VPCLMULQDQ $0x10, Z21, Z8, Z31
-	VPTERNLOGQ $0x96, Z24, Z28, Z16
-	VPTERNLOGQ $0x96, Z27, Z29, Z17
-	VPTERNLOGQ $0x96, Z26, Z30, Z18
-	VPCLMULQDQ $0x00, Z22, Z11, Z2
-	VPCLMULQDQ $0x01, Z22, Z11, Z23
-	VPCLMULQDQ $0x11, Z22, Z11, Z25
-	VPCLMULQDQ $0x10, Z22, Z11, Z5
-	VPTERNLOGQ $0x96, Z31, Z23, Z17
-	VPXORQ     Z2, Z16, Z16
-	VPXORQ     Z5, Z17, Z17
-	VPXORQ     Z25, Z18, Z18
-	VMOVDQU64  (SP), Z19
-	VPSHUFB    spread<>+0(SB), Z19, Z19
-	VPSLLQ     $0x03, Z19, Z19
-	VPADDQ     toBits<>+0(SB), Z19, Z19
-	VPCLMULQDQ $0x00, Z15, Z19, Z20
-	VPCLMULQDQ $0x01, Z15, Z19, Z21
-	VPCLMULQDQ $0x11, Z15, Z19, Z22
-	VPCLMULQDQ $0x10, Z15, Z19, Z23
-	VPTERNLOGQ $0x96, Z21, Z23, Z17
-	VPXORQ     Z20, Z16, Z16
-	VPXORQ     Z22, Z18, Z18
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z16, Z24
-	VPSHUFD    $0x4e, Z16, Z16
-	VPTERNLOGQ $0x96, Z24, Z16, Z17
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z17, Z24
-	VPSHUFD    $0x4e, Z17, Z17
-	VPTERNLOGQ $0x96, Z24, Z17, Z18
-	VPSHUFB    reverse<>+0(SB), Z18, Z18
-	VPXORQ     Z14, Z18, Z18
-	VPTESTNMQ  Z18, Z18, K6
+	VSHUFI64X2 $0x44, Z13, Z12, Z22
+	VSHUFI64X2 $0x44, Z15, Z14, Z23
+	VSHUFI64X2 $0xee, Z13, Z12, Z24
+	VSHUFI64X2 $0xee, Z15, Z14, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z12
+	VSHUFI64X2 $0xdd, Z23, Z22, Z13
+	VSHUFI64X2 $0x88, Z25, Z24, Z14
+	VSHUFI64X2 $0xdd, Z25, Z24, Z15
+	VSHUFI64X2 $0x44, Z5, Z2, Z22
+	VSHUFI64X2 $0x44, Z11, Z8, Z23
+	VSHUFI64X2 $0xee, Z5, Z2, Z24
+	VSHUFI64X2 $0xee, Z11, Z8, Z25
+	VSHUFI64X2 $0x88, Z23, Z22, Z2
+	VSHUFI64X2 $0xdd, Z23, Z22, Z5
+	VSHUFI64X2 $0x88, Z25, Z24, Z8
+	VSHUFI64X2 $0xdd, Z25, Z24, Z11
+	VPCLMULQDQ $0x00, Z15, Z11, Z19
+	VPCLMULQDQ $0x01, Z15, Z11, Z20
+	VPCLMULQDQ $0x11, Z15, Z11, Z21
+	VPCLMULQDQ $0x10, Z15, Z11, Z22
+	VPCLMULQDQ $0x00, Z14, Z8, Z23
+	VPCLMULQDQ $0x01, Z14, Z8, Z24
+	VPCLMULQDQ $0x11, Z14, Z8, Z25
+	VPCLMULQDQ $0x10, Z14, Z8, Z26
+	VPTERNLOGQ $0x96, Z22, Z24, Z20
+	VPCLMULQDQ $0x00, Z13, Z5, Z27
+	VPCLMULQDQ $0x01, Z13, Z5, Z28
+	VPCLMULQDQ $0x11, Z13, Z5, Z29
+	VPCLMULQDQ $0x10, Z13, Z5, Z30
+	VPTERNLOGQ $0x96, Z23, Z27, Z19
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPTERNLOGQ $0x96, Z25, Z29, Z21
+	VPCLMULQDQ $0x01, Z12, Z2, Z31
+	VPCLMULQDQ $0x11, Z12, Z2, Z11
+	VPTERNLOGQ $0x96, Z30, Z31, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
+	VPXORQ     Z11, Z21, Z21
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z22
+	VPSHUFD    $0x4e, Z19, Z19
+	VPTERNLOGQ $0x96, Z22, Z19, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z22
+	VPSHUFD    $0x4e, Z20, Z20
+	VPTERNLOGQ $0x96, Z22, Z20, Z21
+	VPSHUFB    reverse<>+0(SB), Z21, Z21
+	VPXORQ     Z18, Z21, Z21
+	VPTESTNMQ  Z21, Z21, K6
 	KMOVB      K6, CX
 	MOVL       CX, AX
 	SHRL       $0x01, AX
@@ -29177,501 +31490,702 @@ last:
 	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X5, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z5, Z5
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X5, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z5, Z5
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X8, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z8, Z8
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X8, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z8, Z8
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X11, X12
-	VPINSRD      $0x02, 32(DI)(AX*1), X12, X12
-	VINSERTI64X2 $0x00, X12, Z11, Z11
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X11, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z11, Z11
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
 
-// func gcmOpen256vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of5(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-4
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+lastESN:
+	VPCLMULQDQ $0x00, Z12, Z2, Z22
+	VPXORQ     Z22, Z19, Z19
+	VPCLMULQDQ $0x10, Z12, Z2, Z22
+	VPXORQ     Z22, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
-loop:
-	MOVQ            BX, SI
+// func gcmOpen256vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmOpen256vaes512of5(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R12), X0
-	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), X0, X1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R13), X4
-	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), X4, X5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R14), X8
-	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), X8, X9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             none
 	VMOVQ           8(R15), X12
-	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), X12, X13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VBROADCASTI32X4 592(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VBROADCASTI32X4 592(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VBROADCASTI32X4 592(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 624(R8), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
 	VBROADCASTI32X4 640(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 640(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 656(R8), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 656(R9), Z17
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 656(R10), Z16
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VBROADCASTI32X4 656(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPXORQ          Z28, Z20, Z20
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 688(R9), Z17
-	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 688(R10), Z16
-	VPXORQ          Z31, Z22, Z22
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 688(R11), Z17
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), X23
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), X24
 	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), X25
 	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), X26
 	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VINSERTI64X2    $0x01, X24, Y23, Y27
 	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VINSERTI64X2    $0x01, X26, Y25, Y28
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VINSERTI64X4    $0x01, Y28, Z27, Z23
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VINSERTI64X2    $0x01, X7, Y3, Y27
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 720(R10), Z16
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 720(R11), Z17
-	VINSERTI64X2    $0x01, X15, Y11, Y28
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 736(R8), Z16
-	VINSERTI64X4    $0x01, Y28, Z27, Z3
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 736(R9), Z17
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPXORQ          Z27, Z20, Z20
 	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPXORQ          Z29, Z22, Z22
 	VBROADCASTI32X4 736(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VMOVDQU64       (SP), Z23
 	VBROADCASTI32X4 752(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPSLLQ          $0x03, Z23, Z23
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 752(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 768(R8), Z16
-	VPXORQ          Z24, Z20, Z20
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 768(R9), Z17
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VBROADCASTI32X4 768(R10), Z16
-	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VBROADCASTI32X4 768(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VPSHUFD         $0x4e, Z20, Z20
 	VBROADCASTI32X4 784(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VBROADCASTI32X4 784(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VBROADCASTI32X4 784(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPSHUFD         $0x4e, Z21, Z21
 	VAESENC         X16, X9, X9
 	VBROADCASTI32X4 784(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 800(R8), Z16
-	VAESENCLAST     Z16, Z0, Z0
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
-	VAESENCLAST     X16, X1, X1
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 800(R9), Z17
-	VPXORQ          Z18, Z22, Z22
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 800(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 816(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VAESENCLAST     X16, X1, X1
+	VBROADCASTI32X4 816(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     X17, X5, X5
-	VBROADCASTI32X4 800(R10), Z16
-	VPTESTNMQ       Z22, Z22, K6
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     X16, X9, X9
+	VBROADCASTI32X4 816(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     X17, X13, X13
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), X0, X1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), X4, X5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), X8, X9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x03
+	JHI             last
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), X12, X13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 608(R9), Z17
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 608(R10), Z16
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 608(R11), Z17
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 624(R8), Z16
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 624(R10), Z16
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 624(R11), Z17
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 640(R8), Z16
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 640(R9), Z17
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 640(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 656(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 656(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 672(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 672(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
+	VBROADCASTI32X4 688(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VBROADCASTI32X4 688(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
+	VBROADCASTI32X4 704(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 720(R9), Z17
+	VPXORQ          Z27, Z21, Z21
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 720(R10), Z16
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), X22
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 720(R11), Z17
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), X23
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 736(R8), Z16
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), X24
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 736(R9), Z17
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), X25
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 736(R10), Z16
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 736(R11), Z17
+	VINSERTI64X2    $0x01, X23, Y22, Y26
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 752(R8), Z16
+	VINSERTI64X2    $0x01, X25, Y24, Y27
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 752(R9), Z17
+	VINSERTI64X4    $0x01, Y27, Z26, Z22
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VINSERTI64X2    $0x01, X7, Y3, Y26
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VINSERTI64X2    $0x01, X15, Y11, Y27
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VINSERTI64X4    $0x01, Y27, Z26, Z3
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z22, Z3, Z26
+	VPCLMULQDQ      $0x01, Z22, Z3, Z27
+	VPCLMULQDQ      $0x11, Z22, Z3, Z28
+	VPCLMULQDQ      $0x10, Z22, Z3, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPXORQ          Z26, Z19, Z19
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPXORQ          Z28, Z21, Z21
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 784(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 784(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 784(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VPTERNLOGQ      $0x96, Z30, Z19, Z20
+	VBROADCASTI32X4 800(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
+	VBROADCASTI32X4 800(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VPSHUFD         $0x4e, Z20, Z20
+	VBROADCASTI32X4 800(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VPTERNLOGQ      $0x96, Z30, Z20, Z21
 	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VBROADCASTI32X4 816(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VAESENCLAST     X16, X1, X1
+	VPXORQ          Z18, Z21, Z21
+	VBROADCASTI32X4 816(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VAESENCLAST     X17, X5, X5
+	VPTESTNMQ       Z21, Z21, K6
+	VBROADCASTI32X4 816(R10), Z16
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     X16, X9, X9
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -29688,215 +32202,186 @@ loop:
 	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     X17, X13, X13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-4
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, X21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X16
-	VMOVDQA64       X16, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, X23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, X25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X8, X16
-	VMOVDQA64       X16, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, X27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x01, X16, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverse<>+0(SB), X21, X3
-	VPXORQ          X1, X21, X21
-	VMOVDQU8        X21, K1, 64(R12)
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VPXORQ     Z0, Z19, K5, Z19
+	VMOVDQU8.Z 64(R12), K1, X20
+	VPSHUFB    reverse<>+0(SB), X20, X3
+	VPXORQ     X1, X20, X20
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     -16(R12)(CX*1), X18, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ    Z4, Z22, K5, Z22
-	VMOVDQU64 Z22, (R13)
-	VPSHUFB   reverse<>+0(SB), X23, X7
-	VPXORQ    X5, X23, X23
-	VMOVDQU8  X23, K2, 64(R13)
-	MOVWLZX   2(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn1
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VPXORQ     Z4, Z21, K5, Z21
+	VMOVDQU8.Z 64(R13), K2, X22
+	VPSHUFB    reverse<>+0(SB), X22, X7
+	VPXORQ     X5, X22, X22
+	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     -16(R13)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ    Z8, Z24, K5, Z24
-	VMOVDQU64 Z24, (R14)
-	VPSHUFB   reverse<>+0(SB), X25, X11
-	VPXORQ    X9, X25, X25
-	VMOVDQU8  X25, K3, 64(R14)
-	MOVWLZX   4(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn2
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VPXORQ       Z8, Z23, K5, Z23
+	VMOVDQU8.Z   64(R14), K3, X24
+	VPSHUFB      reverse<>+0(SB), X24, X11
+	VPXORQ       X9, X24, X24
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       -16(R14)(CX*1), X31, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ    Z12, Z26, K5, Z26
-	VMOVDQU64 Z26, (R15)
-	VPSHUFB   reverse<>+0(SB), X27, X15
-	VPXORQ    X13, X27, X27
-	VMOVDQU8  X27, K4, 64(R15)
-	MOVWLZX   6(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn3
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VPXORQ     Z12, Z25, K5, Z25
+	VMOVDQU8.Z 64(R15), K4, X26
+	VPSHUFB    reverse<>+0(SB), X26, X15
+	VPXORQ     X13, X26, X26
+	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     -16(R15)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     X20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     X22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     X24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     X26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ         $0x08, SI
-	MOVQ         80(SP), AX
-	VMOVDQU64    (AX), Z23
-	MOVQ         96(SP), AX
-	VMOVDQU64    (AX), Z24
-	MOVQ         112(SP), AX
-	VMOVDQU64    (AX), Z25
-	MOVQ         128(SP), AX
-	VMOVDQU64    (AX), Z26
-	VSHUFI64X2   $0x44, Z24, Z23, Z27
-	VSHUFI64X2   $0x44, Z26, Z25, Z28
-	VSHUFI64X2   $0xee, Z24, Z23, Z29
-	VSHUFI64X2   $0xee, Z26, Z25, Z30
-	VSHUFI64X2   $0x88, Z28, Z27, Z23
-	VSHUFI64X2   $0xdd, Z28, Z27, Z24
-	VSHUFI64X2   $0x88, Z30, Z29, Z25
-	VSHUFI64X2   $0xdd, Z30, Z29, Z26
-	VSHUFI64X2   $0x44, Z6, Z2, Z27
-	VSHUFI64X2   $0x44, Z14, Z10, Z28
-	VSHUFI64X2   $0xee, Z6, Z2, Z29
-	VSHUFI64X2   $0xee, Z14, Z10, Z30
-	VSHUFI64X2   $0x88, Z28, Z27, Z2
-	VSHUFI64X2   $0xdd, Z28, Z27, Z6
-	VSHUFI64X2   $0x88, Z30, Z29, Z10
-	VSHUFI64X2   $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ   $0x00, Z23, Z2, Z20
-	VPCLMULQDQ   $0x01, Z23, Z2, Z21
-	VPCLMULQDQ   $0x11, Z23, Z2, Z22
-	VPCLMULQDQ   $0x10, Z23, Z2, Z27
-	VPCLMULQDQ   $0x00, Z24, Z6, Z28
-	VPCLMULQDQ   $0x01, Z24, Z6, Z29
-	VPCLMULQDQ   $0x11, Z24, Z6, Z30
-	VPCLMULQDQ   $0x10, Z24, Z6, Z31
-	VPTERNLOGQ   $0x96, Z27, Z29, Z21
-	VPCLMULQDQ   $0x00, Z25, Z10, Z2
-	VPCLMULQDQ   $0x01, Z25, Z10, Z27
-	VPCLMULQDQ   $0x11, Z25, Z10, Z29
-	VPCLMULQDQ   $0x10, Z25, Z10, Z6
-	VPTERNLOGQ   $0x96, Z28, Z2, Z20
-	VPTERNLOGQ   $0x96, Z31, Z27, Z21
-	VPTERNLOGQ   $0x96, Z30, Z29, Z22
-	VPCLMULQDQ   $0x00, Z26, Z14, Z28
-	VPCLMULQDQ   $0x01, Z26, Z14, Z2
-	VPCLMULQDQ   $0x11, Z26, Z14, Z31
-	VPCLMULQDQ   $0x10, Z26, Z14, Z27
-	VPTERNLOGQ   $0x96, Z6, Z2, Z21
-	VPXORQ       Z28, Z20, Z20
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
+	VMOVDQU64  (AX), Z23
+	MOVQ       24(SP), AX
+	VMOVDQU64  (AX), Z24
+	MOVQ       32(SP), AX
+	VMOVDQU64  (AX), Z25
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
 	VPXORQ       Z27, Z21, Z21
-	VPXORQ       Z31, Z22, Z22
-	MOVQ         80(SP), AX
+	MOVQ         8(SP), AX
+	VMOVDQU64    64(AX), X22
+	MOVQ         16(SP), AX
 	VMOVDQU64    64(AX), X23
-	MOVQ         96(SP), AX
+	MOVQ         24(SP), AX
 	VMOVDQU64    64(AX), X24
-	MOVQ         112(SP), AX
+	MOVQ         32(SP), AX
 	VMOVDQU64    64(AX), X25
-	MOVQ         128(SP), AX
-	VMOVDQU64    64(AX), X26
-	VINSERTI64X2 $0x01, X24, Y23, Y27
-	VINSERTI64X2 $0x01, X26, Y25, Y28
-	VINSERTI64X4 $0x01, Y28, Z27, Z23
-	VINSERTI64X2 $0x01, X7, Y3, Y27
-	VINSERTI64X2 $0x01, X15, Y11, Y28
-	VINSERTI64X4 $0x01, Y28, Z27, Z3
-	VPCLMULQDQ   $0x00, Z23, Z3, Z27
-	VPCLMULQDQ   $0x01, Z23, Z3, Z28
-	VPCLMULQDQ   $0x11, Z23, Z3, Z29
-	VPCLMULQDQ   $0x10, Z23, Z3, Z30
-	VPTERNLOGQ   $0x96, Z28, Z30, Z21
-	VPXORQ       Z27, Z20, Z20
-	VPXORQ       Z29, Z22, Z22
-	VMOVDQU64    (SP), Z23
-	VPSHUFB      spread<>+0(SB), Z23, Z23
-	VPSLLQ       $0x03, Z23, Z23
-	VPADDQ       toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ   $0x00, Z19, Z23, Z24
-	VPCLMULQDQ   $0x01, Z19, Z23, Z25
-	VPCLMULQDQ   $0x11, Z19, Z23, Z26
-	VPCLMULQDQ   $0x10, Z19, Z23, Z27
-	VPTERNLOGQ   $0x96, Z25, Z27, Z21
-	VPXORQ       Z24, Z20, Z20
-	VPXORQ       Z26, Z22, Z22
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z28
+	VINSERTI64X2 $0x01, X23, Y22, Y26
+	VINSERTI64X2 $0x01, X25, Y24, Y27
+	VINSERTI64X4 $0x01, Y27, Z26, Z22
+	VINSERTI64X2 $0x01, X7, Y3, Y26
+	VINSERTI64X2 $0x01, X15, Y11, Y27
+	VINSERTI64X4 $0x01, Y27, Z26, Z3
+	VPCLMULQDQ   $0x00, Z22, Z3, Z26
+	VPCLMULQDQ   $0x01, Z22, Z3, Z27
+	VPCLMULQDQ   $0x11, Z22, Z3, Z28
+	VPCLMULQDQ   $0x10, Z22, Z3, Z29
+	VPTERNLOGQ   $0x96, Z27, Z29, Z20
+	VPXORQ       Z26, Z19, Z19
+	VPXORQ       Z28, Z21, Z21
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z19, Z30
+	VPSHUFD      $0x4e, Z19, Z19
+	VPTERNLOGQ   $0x96, Z30, Z19, Z20
+	VPCLMULQDQ   $0x10, poly<>+0(SB), Z20, Z30
 	VPSHUFD      $0x4e, Z20, Z20
-	VPTERNLOGQ   $0x96, Z28, Z20, Z21
-	VPCLMULQDQ   $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD      $0x4e, Z21, Z21
-	VPTERNLOGQ   $0x96, Z28, Z21, Z22
-	VPSHUFB      reverse<>+0(SB), Z22, Z22
-	VPXORQ       Z18, Z22, Z22
-	VPTESTNMQ    Z22, Z22, K6
+	VPTERNLOGQ   $0x96, Z30, Z20, Z21
+	VPSHUFB      reverse<>+0(SB), Z21, Z21
+	VPXORQ       Z18, Z21, Z21
+	VPTESTNMQ    Z21, Z21, K6
 	KMOVB        K6, CX
 	MOVL         CX, AX
 	SHRL         $0x01, AX
@@ -29913,528 +32398,730 @@ last:
 	MOVWLZX      -2(SI), AX
 	BTL          $0x06, CX
 	SETCS        36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
 
-// func gcmOpen256vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, VAES, VPCLMULQDQ
-TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $136-40
-	MOVQ    jobs+0(FP), DI
-	MOVQ    group+8(FP), SI
-	ADDQ    $0x08, SI
-	MOVQ    n+16(FP), AX
-	MOVQ    AX, 64(SP)
-	MOVQ    SI, BX
-	XORL    DX, DX
-	MOVWLZX (BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 72(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 2(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 88(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 4(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 104(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	MOVWLZX 6(BX), AX
-	ADDQ    DI, AX
-	MOVQ    $0x00000053, CX
-	SUBQ    16(AX), CX
-	RORQ    $0x02, CX
-	CMPQ    CX, $-16
-	ADCQ    $+0, DX
-	MOVQ    (AX), CX
-	TESTQ   CX, CX
-	CMOVQEQ AX, CX
-	MOVQ    8(CX), AX
-	MOVQ    AX, 120(SP)
-	CMPQ    AX, $0x01
-	ADCQ    $+0, DX
-	MOVQ    (CX), CX
-	XORQ    suite+24(FP), CX
-	ORQ     CX, DX
-	TESTQ   DX, DX
-	JNE     none
-	MOVL    $0x000000fc, AX
-	KMOVW   AX, K5
-	LEAQ    counters<>+0(SB), AX
-	MOVQ    AX, 80(SP)
-	VPXORQ  Z2, Z2, Z2
-	VPXORQ  Z3, Z3, Z3
-	MOVQ    AX, 96(SP)
-	VPXORQ  Z6, Z6, Z6
-	VPXORQ  Z7, Z7, Z7
-	MOVQ    AX, 112(SP)
-	VPXORQ  Z10, Z10, Z10
-	VPXORQ  Z11, Z11, Z11
-	MOVQ    AX, 128(SP)
-	VPXORQ  Z14, Z14, Z14
-	VPXORQ  Z15, Z15, Z15
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD
 
-loop:
-	MOVQ            BX, SI
+// func gcmOpen256vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
+TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $40-40
+	MOVQ            jobs+0(FP), DI
+	MOVQ            group+8(FP), SI
+	MOVQ            suite+24(FP), BX
+	MOVQ            n+16(FP), AX
+	MOVQ            AX, (SP)
+	XORL            DX, DX
+	MOVL            $0x000000fc, AX
+	KMOVW           AX, K5
 	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             none
+	CMPQ            BX, (R8)
+	JNE             none
+	ADDQ            $0x000000f8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R12), X0
-	MOVQ            72(SP), R8
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          576(R8), X0, X0
+	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
 	VPXORQ          counters<>+64(SB), Z0, Z1
 	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
 	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             none
+	CMPQ            BX, (R9)
+	JNE             none
+	ADDQ            $0x000000f8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R13), X4
-	MOVQ            88(SP), R9
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          576(R9), X4, X4
+	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
 	VPXORQ          counters<>+64(SB), Z4, Z5
 	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
 	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             none
+	CMPQ            BX, (R10)
+	JNE             none
+	ADDQ            $0x000000f8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R14), X8
-	MOVQ            104(SP), R10
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          576(R10), X8, X8
+	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
 	VPXORQ          counters<>+64(SB), Z8, Z9
 	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
 	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             none
+	CMPQ            BX, (R11)
+	JNE             none
+	ADDQ            $0x000000f8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             none
 	VMOVQ           8(R15), X12
-	MOVQ            120(SP), R11
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          576(R11), X12, X12
+	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
 	VPXORQ          counters<>+64(SB), Z12, Z13
 	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 592(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	MOVQ            80(SP), AX
-	VMOVDQU64       (AX), Z23
-	VBROADCASTI32X4 592(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	MOVQ            96(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 592(R10), Z16
-	MOVQ            112(SP), AX
-	VMOVDQU64       (AX), Z25
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 592(R11), Z17
-	MOVQ            128(SP), AX
-	VMOVDQU64       (AX), Z26
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VBROADCASTI32X4 608(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 608(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 608(R10), Z16
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VBROADCASTI32X4 608(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VBROADCASTI32X4 624(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x44, Z6, Z2, Z27
 	VBROADCASTI32X4 624(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x44, Z14, Z10, Z28
 	VBROADCASTI32X4 624(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	LEAQ            8(SI), AX
-	CMPQ            64(SP), $0x04
-	CMOVQHI         AX, BX
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 640(R8), Z16
-	VSHUFI64X2      $0xee, Z6, Z2, Z29
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 640(R9), Z17
-	VSHUFI64X2      $0xee, Z14, Z10, Z30
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0x88, Z28, Z27, Z2
 	VBROADCASTI32X4 640(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z28, Z27, Z6
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 640(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z30, Z29, Z10
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 656(R8), Z16
-	VSHUFI64X2      $0xdd, Z30, Z29, Z14
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x00, Z23, Z2, Z20
-	VPCLMULQDQ      $0x01, Z23, Z2, Z21
-	VPCLMULQDQ      $0x11, Z23, Z2, Z22
-	VPCLMULQDQ      $0x10, Z23, Z2, Z27
 	VBROADCASTI32X4 656(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z24, Z6, Z28
-	VPCLMULQDQ      $0x01, Z24, Z6, Z29
-	VPCLMULQDQ      $0x11, Z24, Z6, Z30
-	VPCLMULQDQ      $0x10, Z24, Z6, Z31
-	VPTERNLOGQ      $0x96, Z27, Z29, Z21
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 656(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z25, Z10, Z2
-	VPCLMULQDQ      $0x01, Z25, Z10, Z27
-	VPCLMULQDQ      $0x11, Z25, Z10, Z29
-	VPCLMULQDQ      $0x10, Z25, Z10, Z6
-	VPTERNLOGQ      $0x96, Z28, Z2, Z20
-	VPTERNLOGQ      $0x96, Z31, Z27, Z21
-	VPTERNLOGQ      $0x96, Z30, Z29, Z22
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 656(R11), Z17
-	VPCLMULQDQ      $0x00, Z26, Z14, Z28
-	VPCLMULQDQ      $0x01, Z26, Z14, Z2
-	VPCLMULQDQ      $0x11, Z26, Z14, Z31
-	VPCLMULQDQ      $0x10, Z26, Z14, Z27
-	VPTERNLOGQ      $0x96, Z6, Z2, Z21
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VPXORQ          Z28, Z20, Z20
 	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VPXORQ          Z27, Z21, Z21
 	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPXORQ          Z31, Z22, Z22
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 672(R10), Z16
-	MOVQ            80(SP), AX
-	VMOVDQU64       64(AX), Z23
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 672(R11), Z17
-	MOVWLZX         (BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 72(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	MOVQ            96(SP), AX
-	VMOVDQU64       64(AX), Z24
 	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	MOVQ            112(SP), AX
-	VMOVDQU64       64(AX), Z25
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 688(R9), Z17
-	MOVQ            128(SP), AX
-	VMOVDQU64       64(AX), Z26
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 688(R10), Z16
-	VSHUFI64X2      $0x44, Z24, Z23, Z27
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x44, Z26, Z25, Z28
 	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xee, Z24, Z23, Z29
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z26, Z25, Z30
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 704(R9), Z17
-	VSHUFI64X2      $0x88, Z28, Z27, Z23
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xdd, Z28, Z27, Z24
 	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z30, Z29, Z25
 	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z30, Z29, Z26
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 720(R8), Z16
-	VSHUFI64X2      $0x44, Z7, Z3, Z27
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x44, Z15, Z11, Z28
 	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	MOVWLZX         2(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 88(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z7, Z3, Z29
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 720(R11), Z17
-	VSHUFI64X2      $0xee, Z15, Z11, Z30
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 736(R8), Z16
-	VSHUFI64X2      $0x88, Z28, Z27, Z3
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z28, Z27, Z7
 	VBROADCASTI32X4 736(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z30, Z29, Z11
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z30, Z29, Z15
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 736(R11), Z17
-	VPCLMULQDQ      $0x00, Z23, Z3, Z27
-	VPCLMULQDQ      $0x01, Z23, Z3, Z28
-	VPCLMULQDQ      $0x11, Z23, Z3, Z29
-	VPCLMULQDQ      $0x10, Z23, Z3, Z30
-	VPTERNLOGQ      $0x96, Z28, Z30, Z21
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, Z24, Z7, Z31
-	VPCLMULQDQ      $0x01, Z24, Z7, Z28
-	VPCLMULQDQ      $0x11, Z24, Z7, Z30
-	VPCLMULQDQ      $0x10, Z24, Z7, Z3
-	VPTERNLOGQ      $0x96, Z27, Z31, Z20
-	VPTERNLOGQ      $0x96, Z29, Z30, Z22
-	VPTERNLOGQ      $0x96, Z28, Z3, Z21
 	VBROADCASTI32X4 752(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z25, Z11, Z27
-	VPCLMULQDQ      $0x01, Z25, Z11, Z31
-	VPCLMULQDQ      $0x11, Z25, Z11, Z29
-	VPCLMULQDQ      $0x10, Z25, Z11, Z30
-	VPTERNLOGQ      $0x96, Z31, Z30, Z21
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z26, Z15, Z28
-	VPCLMULQDQ      $0x01, Z26, Z15, Z3
-	VPCLMULQDQ      $0x11, Z26, Z15, Z7
-	VPCLMULQDQ      $0x10, Z26, Z15, Z31
-	VPTERNLOGQ      $0x96, Z27, Z28, Z20
-	VPTERNLOGQ      $0x96, Z29, Z7, Z22
-	VPTERNLOGQ      $0x96, Z3, Z31, Z21
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 752(R10), Z16
-	VMOVDQU64       (SP), Z23
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VPSHUFB         spread<>+0(SB), Z23, Z23
 	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VPSLLQ          $0x03, Z23, Z23
 	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
-	VPADDQ          toBits<>+0(SB), Z23, Z23
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 768(R9), Z17
-	MOVWLZX         4(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 104(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VBROADCASTI32X4 768(R10), Z16
-	VPCLMULQDQ      $0x00, Z19, Z23, Z24
-	VPCLMULQDQ      $0x01, Z19, Z23, Z25
-	VPCLMULQDQ      $0x11, Z19, Z23, Z26
-	VPCLMULQDQ      $0x10, Z19, Z23, Z27
-	VPTERNLOGQ      $0x96, Z25, Z27, Z21
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VPXORQ          Z24, Z20, Z20
 	VBROADCASTI32X4 768(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPXORQ          Z26, Z22, Z22
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 784(R8), Z16
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z28
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VBROADCASTI32X4 784(R9), Z17
-	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VPTERNLOGQ      $0x96, Z28, Z20, Z21
 	VBROADCASTI32X4 784(R10), Z16
 	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x10, poly<>+0(SB), Z21, Z28
 	VAESENC         Z16, Z9, Z9
 	VBROADCASTI32X4 784(R11), Z17
 	VAESENC         Z17, Z12, Z12
-	VPSHUFD         $0x4e, Z21, Z21
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 800(R8), Z16
-	VPTERNLOGQ      $0x96, Z28, Z21, Z22
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 800(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 800(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 816(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     Z16, Z1, Z1
-	VPSHUFB         reverse<>+0(SB), Z22, Z22
-	VBROADCASTI32X4 800(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     Z17, Z5, Z5
-	VPXORQ          Z18, Z22, Z22
-	VBROADCASTI32X4 800(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
-	VPTESTNMQ       Z22, Z22, K6
 	VAESENCLAST     Z16, Z9, Z9
+	VBROADCASTI32X4 816(R11), Z17
+	VAESENCLAST     Z17, Z12, Z12
+	VAESENCLAST     Z17, Z13, Z13
+	JMP             text
+
+loop:
+	MOVWLZX         (SI), AX
+	MOVQ            (DI)(AX*1), R8
+	TESTQ           R8, R8
+	JEQ             last
+	CMPQ            BX, (R8)
+	JNE             last
+	ADDQ            $0x000000f8, R8
+	MOVQ            8(DI)(AX*1), R12
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R12), X0
+	VPSLLDQ         $0x04, X0, X0
+	VPXORQ          592(R8), X0, X0
+	VSHUFI64X2      $0x00, Z0, Z0, Z0
+	VPXORQ          counters<>+64(SB), Z0, Z1
+	VPXORQ          counters<>+0(SB), Z0, Z0
+	PREFETCHT0      688(R8)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K1
+	MOVWLZX         2(SI), AX
+	MOVQ            (DI)(AX*1), R9
+	TESTQ           R9, R9
+	JEQ             last
+	CMPQ            BX, (R9)
+	JNE             last
+	ADDQ            $0x000000f8, R9
+	MOVQ            8(DI)(AX*1), R13
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R13), X4
+	VPSLLDQ         $0x04, X4, X4
+	VPXORQ          592(R9), X4, X4
+	VSHUFI64X2      $0x00, Z4, Z4, Z4
+	VPXORQ          counters<>+64(SB), Z4, Z5
+	VPXORQ          counters<>+0(SB), Z4, Z4
+	PREFETCHT0      688(R9)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K2
+	MOVWLZX         4(SI), AX
+	MOVQ            (DI)(AX*1), R10
+	TESTQ           R10, R10
+	JEQ             last
+	CMPQ            BX, (R10)
+	JNE             last
+	ADDQ            $0x000000f8, R10
+	MOVQ            8(DI)(AX*1), R14
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R14), X8
+	VPSLLDQ         $0x04, X8, X8
+	VPXORQ          592(R10), X8, X8
+	VSHUFI64X2      $0x00, Z8, Z8, Z8
+	VPXORQ          counters<>+64(SB), Z8, Z9
+	VPXORQ          counters<>+0(SB), Z8, Z8
+	PREFETCHT0      688(R10)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K3
+	MOVWLZX         6(SI), AX
+	MOVQ            (DI)(AX*1), R11
+	TESTQ           R11, R11
+	JEQ             last
+	CMPQ            BX, (R11)
+	JNE             last
+	ADDQ            $0x000000f8, R11
+	MOVQ            8(DI)(AX*1), R15
+	MOVQ            16(DI)(AX*1), CX
+	LEAQ            -84(CX), AX
+	RORQ            $0x02, AX
+	CMPQ            AX, $0x0f
+	JHI             last
+	VMOVQ           8(R15), X12
+	VPSLLDQ         $0x04, X12, X12
+	VPXORQ          592(R11), X12, X12
+	VSHUFI64X2      $0x00, Z12, Z12, Z12
+	VPXORQ          counters<>+64(SB), Z12, Z13
+	VPXORQ          counters<>+0(SB), Z12, Z12
+	PREFETCHT0      688(R11)(CX*4)
+	SUBQ            $0x50, CX
+	BZHIQ           CX, ones<>+0(SB), CX
+	KMOVQ           CX, K4
+	VBROADCASTI32X4 608(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	MOVQ            8(SP), AX
+	VMOVDQU64       (AX), Z22
+	VBROADCASTI32X4 608(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVQ            16(SP), AX
+	VMOVDQU64       (AX), Z23
+	VBROADCASTI32X4 608(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVQ            24(SP), AX
+	VMOVDQU64       (AX), Z24
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 608(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVQ            32(SP), AX
+	VMOVDQU64       (AX), Z25
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 624(R8), Z16
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 624(R9), Z17
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 624(R10), Z16
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4 624(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VBROADCASTI32X4 640(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 640(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 640(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 640(R11), Z17
+	MOVQ            SI, BP
+	LEAQ            16(SI), AX
+	CMPQ            (SP), $0x08
+	CMOVQHI         AX, BP
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 656(R8), Z16
+	VSHUFI64X2      $0x44, Z6, Z2, Z26
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0x44, Z14, Z10, Z27
+	VBROADCASTI32X4 656(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z6, Z2, Z28
+	VBROADCASTI32X4 656(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0xee, Z14, Z10, Z29
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 656(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z27, Z26, Z2
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 672(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z27, Z26, Z6
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 672(R9), Z17
+	VSHUFI64X2      $0x88, Z29, Z28, Z10
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 672(R10), Z16
+	VSHUFI64X2      $0xdd, Z29, Z28, Z14
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPCLMULQDQ      $0x00, Z25, Z14, Z19
+	VPCLMULQDQ      $0x01, Z25, Z14, Z20
+	VPCLMULQDQ      $0x11, Z25, Z14, Z21
+	VPCLMULQDQ      $0x10, Z25, Z14, Z26
+	VBROADCASTI32X4 672(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, Z24, Z10, Z27
+	VPCLMULQDQ      $0x01, Z24, Z10, Z28
+	VPCLMULQDQ      $0x11, Z24, Z10, Z29
+	VPCLMULQDQ      $0x10, Z24, Z10, Z30
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VBROADCASTI32X4 688(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VPCLMULQDQ      $0x00, Z23, Z6, Z31
+	VPCLMULQDQ      $0x01, Z23, Z6, Z14
+	VPCLMULQDQ      $0x11, Z23, Z6, Z26
+	VPCLMULQDQ      $0x10, Z23, Z6, Z28
+	VPTERNLOGQ      $0x96, Z27, Z31, Z19
+	VPTERNLOGQ      $0x96, Z30, Z14, Z20
+	VPTERNLOGQ      $0x96, Z29, Z26, Z21
+	VBROADCASTI32X4 688(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x01, Z22, Z2, Z10
+	VPCLMULQDQ      $0x11, Z22, Z2, Z27
+	VPTERNLOGQ      $0x96, Z28, Z10, Z20
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 688(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	MOVWLZX         (BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 688(R11), Z17
+	TESTQ           DX, DX
+	JNE             loopESN
+
+loopAAD:
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 704(R8), Z16
+	VPXORQ          Z27, Z21, Z21
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	MOVQ            8(SP), AX
+	VMOVDQU64       64(AX), Z22
+	VBROADCASTI32X4 704(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	MOVQ            16(SP), AX
+	VMOVDQU64       64(AX), Z23
+	VBROADCASTI32X4 704(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	MOVQ            24(SP), AX
+	VMOVDQU64       64(AX), Z24
+	VBROADCASTI32X4 704(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	MOVQ            32(SP), AX
+	VMOVDQU64       64(AX), Z25
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 720(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0x44, Z23, Z22, Z26
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 720(R9), Z17
+	VSHUFI64X2      $0x44, Z25, Z24, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 720(R10), Z16
+	VSHUFI64X2      $0xee, Z23, Z22, Z28
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 720(R11), Z17
+	VSHUFI64X2      $0xee, Z25, Z24, Z29
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VSHUFI64X2      $0x88, Z27, Z26, Z22
+	VBROADCASTI32X4 736(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VSHUFI64X2      $0xdd, Z27, Z26, Z23
+	VBROADCASTI32X4 736(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	MOVWLZX         2(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 736(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VSHUFI64X2      $0x88, Z29, Z28, Z24
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 736(R11), Z17
+	VSHUFI64X2      $0xdd, Z29, Z28, Z25
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 752(R8), Z16
+	VSHUFI64X2      $0x44, Z7, Z3, Z26
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z17
+	VSHUFI64X2      $0x44, Z15, Z11, Z27
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VSHUFI64X2      $0xee, Z7, Z3, Z28
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VSHUFI64X2      $0xee, Z15, Z11, Z29
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VSHUFI64X2      $0x88, Z27, Z26, Z3
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VSHUFI64X2      $0xdd, Z27, Z26, Z7
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VSHUFI64X2      $0x88, Z29, Z28, Z11
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 768(R10), Z16
+	VSHUFI64X2      $0xdd, Z29, Z28, Z15
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 768(R11), Z17
+	VPCLMULQDQ      $0x00, Z25, Z15, Z26
+	VPCLMULQDQ      $0x01, Z25, Z15, Z27
+	VPCLMULQDQ      $0x11, Z25, Z15, Z28
+	VPCLMULQDQ      $0x10, Z25, Z15, Z29
+	VPTERNLOGQ      $0x96, Z27, Z29, Z20
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPCLMULQDQ      $0x00, Z24, Z11, Z30
+	VPCLMULQDQ      $0x01, Z24, Z11, Z31
+	VPCLMULQDQ      $0x11, Z24, Z11, Z27
+	VPCLMULQDQ      $0x10, Z24, Z11, Z29
+	VPTERNLOGQ      $0x96, Z26, Z30, Z19
+	VPTERNLOGQ      $0x96, Z28, Z27, Z21
+	VPTERNLOGQ      $0x96, Z31, Z29, Z20
+	VBROADCASTI32X4 784(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	MOVWLZX         4(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+	VBROADCASTI32X4 784(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VPCLMULQDQ      $0x00, Z23, Z7, Z15
+	VPCLMULQDQ      $0x01, Z23, Z7, Z26
+	VPCLMULQDQ      $0x11, Z23, Z7, Z30
+	VPCLMULQDQ      $0x10, Z23, Z7, Z28
+	VPTERNLOGQ      $0x96, Z26, Z28, Z20
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VPCLMULQDQ      $0x00, Z22, Z3, Z27
+	VPCLMULQDQ      $0x01, Z22, Z3, Z31
+	VPCLMULQDQ      $0x11, Z22, Z3, Z29
+	VPCLMULQDQ      $0x10, Z22, Z3, Z11
+	VPTERNLOGQ      $0x96, Z15, Z27, Z19
+	VPTERNLOGQ      $0x96, Z30, Z29, Z21
+	VPTERNLOGQ      $0x96, Z31, Z11, Z20
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 784(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 800(R8), Z16
+	VPSHUFD         $0x4e, Z19, Z19
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 800(R9), Z17
+	VPTERNLOGQ      $0x96, Z26, Z19, Z20
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
+	VBROADCASTI32X4 800(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VPSHUFD         $0x4e, Z20, Z20
 	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VPTERNLOGQ      $0x96, Z26, Z20, Z21
+	VBROADCASTI32X4 816(R8), Z16
+	VAESENCLAST     Z16, Z0, Z0
+	VPSHUFB         reverse<>+0(SB), Z21, Z21
+	VAESENCLAST     Z16, Z1, Z1
+	VBROADCASTI32X4 816(R9), Z17
+	VAESENCLAST     Z17, Z4, Z4
+	VPXORQ          Z18, Z21, Z21
+	VAESENCLAST     Z17, Z5, Z5
+	VBROADCASTI32X4 816(R10), Z16
+	VPTESTNMQ       Z21, Z21, K6
+	VAESENCLAST     Z16, Z8, Z8
+	VAESENCLAST     Z16, Z9, Z9
+	VBROADCASTI32X4 816(R11), Z17
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -30453,240 +33140,210 @@ loop:
 	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     Z17, Z13, Z13
-	MOVWLZX         6(BX), AX
-	ADDQ            DI, AX
-	MOVQ            $0x00000053, CX
-	SUBQ            16(AX), CX
-	RORQ            $0x02, CX
-	CMPQ            CX, $-16
-	ADCQ            $+0, DX
-	MOVQ            (AX), CX
-	TESTQ           CX, CX
-	CMOVQEQ         AX, CX
-	MOVQ            8(CX), AX
-	MOVQ            AX, 120(SP)
-	CMPQ            AX, $0x01
-	ADCQ            $+0, DX
-	MOVQ            (CX), CX
-	XORQ            suite+24(FP), CX
-	ORQ             CX, DX
-	VMOVDQU64       (R12), Z20
-	VMOVDQU8.Z      64(R12), K1, Z21
-	MOVWLZX         (SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R12)(CX*1), X0, X16
-	VMOVDQA64       X16, X18
-	VMOVDQU64       560(R8), X19
-	MOVQ            CX, (SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R8)(CX*1), AX
-	MOVQ            AX, 80(SP)
-	VMOVDQU64       (R13), Z22
-	VMOVDQU8.Z      64(R13), K2, Z23
-	MOVWLZX         2(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R13)(CX*1), X4, X16
-	VINSERTI64X2    $0x01, X16, Y18, Y18
-	VINSERTI64X2    $0x01, 560(R9), Y19, Y19
-	MOVQ            CX, 16(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R9)(CX*1), AX
-	MOVQ            AX, 96(SP)
-	VMOVDQU64       (R14), Z24
-	VMOVDQU8.Z      64(R14), K3, Z25
-	MOVWLZX         4(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R14)(CX*1), X8, X16
-	VMOVDQA64       X16, X31
-	VMOVDQU64       560(R10), X30
-	MOVQ            CX, 32(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R10)(CX*1), AX
-	MOVQ            AX, 112(SP)
-	VMOVDQU64       (R15), Z26
-	VMOVDQU8.Z      64(R15), K4, Z27
-	MOVWLZX         6(SI), AX
-	MOVQ            16(DI)(AX*1), CX
-	VPXORQ          -16(R15)(CX*1), X12, X16
-	VINSERTI64X2    $0x01, X16, Y31, Y31
-	VINSERTI64X2    $0x01, 560(R11), Y30, Y30
-	VINSERTI64X4    $0x01, Y31, Z18, Z18
-	VINSERTI64X4    $0x01, Y30, Z19, Z19
-	MOVQ            CX, 48(SP)
-	NEGQ            CX
-	ANDQ            $-16, CX
-	LEAQ            576(R11)(CX*1), AX
-	MOVQ            AX, 128(SP)
-	VPSHUFB         reverseFirst<>+0(SB), Z20, Z2
-	VPXORQ          Z0, Z20, K5, Z20
-	VMOVDQU64       Z20, (R12)
-	VPSHUFB         reverse<>+0(SB), Z21, Z3
-	VPXORQ          Z1, Z21, Z21
-	VMOVDQU8        Z21, K1, 64(R12)
-	MOVWLZX         (SI), AX
-	CMPB            38(DI)(AX*1), $0x00
-	JNE             esn0
+	MOVWLZX         6(BP), AX
+	MOVQ            (DI)(AX*1), AX
+	PREFETCHT0      (AX)
+	PREFETCHT0      696(AX)
+	PREFETCHT0      760(AX)
+	PREFETCHT0      840(AX)
+	PREFETCHT0      904(AX)
+	PREFETCHT0      968(AX)
+	PREFETCHT0      1032(AX)
+
+text:
+	VMOVDQU64  (R12), Z19
+	VPSHUFB    reverseFirst<>+0(SB), Z19, Z2
+	VPXORQ     Z0, Z19, K5, Z19
+	VMOVDQU8.Z 64(R12), K1, Z20
+	VPSHUFB    reverse<>+0(SB), Z20, Z3
+	VPXORQ     Z1, Z20, Z20
+	MOVWLZX    (SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     -16(R12)(CX*1), X18, X18
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn0
 
 aad0:
-	VPSHUFB   reverseFirst<>+0(SB), Z22, Z6
-	VPXORQ    Z4, Z22, K5, Z22
-	VMOVDQU64 Z22, (R13)
-	VPSHUFB   reverse<>+0(SB), Z23, Z7
-	VPXORQ    Z5, Z23, Z23
-	VMOVDQU8  Z23, K2, 64(R13)
-	MOVWLZX   2(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn1
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R8)(CX*1), AX
+	MOVQ       AX, 8(SP)
+	VMOVDQU64  (R13), Z21
+	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
+	VPXORQ     Z4, Z21, K5, Z21
+	VMOVDQU8.Z 64(R13), K2, Z22
+	VPSHUFB    reverse<>+0(SB), Z22, Z7
+	VPXORQ     Z5, Z22, Z22
+	MOVWLZX    2(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     -16(R13)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn1
 
 aad1:
-	VPSHUFB   reverseFirst<>+0(SB), Z24, Z10
-	VPXORQ    Z8, Z24, K5, Z24
-	VMOVDQU64 Z24, (R14)
-	VPSHUFB   reverse<>+0(SB), Z25, Z11
-	VPXORQ    Z9, Z25, Z25
-	VMOVDQU8  Z25, K3, 64(R14)
-	MOVWLZX   4(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn2
+	VINSERTI64X2 $0x01, X16, Y18, Y18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R9)(CX*1), AX
+	MOVQ         AX, 16(SP)
+	VMOVDQU64    (R14), Z23
+	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
+	VPXORQ       Z8, Z23, K5, Z23
+	VMOVDQU8.Z   64(R14), K3, Z24
+	VPSHUFB      reverse<>+0(SB), Z24, Z11
+	VPXORQ       Z9, Z24, Z24
+	MOVWLZX      4(SI), AX
+	MOVQ         16(DI)(AX*1), CX
+	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       -16(R14)(CX*1), X31, X31
+	CMPB         38(DI)(AX*1), $0x00
+	JNE          esn2
 
 aad2:
-	VPSHUFB   reverseFirst<>+0(SB), Z26, Z14
-	VPXORQ    Z12, Z26, K5, Z26
-	VMOVDQU64 Z26, (R15)
-	VPSHUFB   reverse<>+0(SB), Z27, Z15
-	VPXORQ    Z13, Z27, Z27
-	VMOVDQU8  Z27, K4, 64(R15)
-	MOVWLZX   6(SI), AX
-	CMPB      38(DI)(AX*1), $0x00
-	JNE       esn3
+	NEGQ       CX
+	ANDQ       $-16, CX
+	LEAQ       592(R10)(CX*1), AX
+	MOVQ       AX, 24(SP)
+	VMOVDQU64  (R15), Z25
+	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
+	VPXORQ     Z12, Z25, K5, Z25
+	VMOVDQU8.Z 64(R15), K4, Z26
+	VPSHUFB    reverse<>+0(SB), Z26, Z15
+	VPXORQ     Z13, Z26, Z26
+	MOVWLZX    6(SI), AX
+	MOVQ       16(DI)(AX*1), CX
+	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     -16(R15)(CX*1), X16, X16
+	CMPB       38(DI)(AX*1), $0x00
+	JNE        esn3
 
 aad3:
-	SUBQ  $0x04, 64(SP)
-	JEQ   last
-	TESTQ DX, DX
-	JEQ   loop
+	VINSERTI64X2 $0x01, X16, Y31, Y31
+	VINSERTI64X4 $0x01, Y31, Z18, Z18
+	NEGQ         CX
+	ANDQ         $-16, CX
+	LEAQ         592(R11)(CX*1), AX
+	MOVQ         AX, 32(SP)
+	VMOVDQU64    Z19, (R12)
+	VMOVDQU8     Z20, K1, 64(R12)
+	VMOVDQU64    Z21, (R13)
+	VMOVDQU8     Z22, K2, 64(R13)
+	VMOVDQU64    Z23, (R14)
+	VMOVDQU8     Z24, K3, 64(R14)
+	VMOVDQU64    Z25, (R15)
+	VMOVDQU8     Z26, K4, 64(R15)
+	ADDQ         $0x08, SI
+	SUBQ         $0x04, (SP)
+	JNE          loop
 
 last:
-	ADDQ       $0x08, SI
-	MOVQ       80(SP), AX
+	MOVQ       8(SP), AX
+	VMOVDQU64  (AX), Z22
+	MOVQ       16(SP), AX
 	VMOVDQU64  (AX), Z23
-	MOVQ       96(SP), AX
+	MOVQ       24(SP), AX
 	VMOVDQU64  (AX), Z24
-	MOVQ       112(SP), AX
+	MOVQ       32(SP), AX
 	VMOVDQU64  (AX), Z25
-	MOVQ       128(SP), AX
-	VMOVDQU64  (AX), Z26
-	VSHUFI64X2 $0x44, Z24, Z23, Z27
-	VSHUFI64X2 $0x44, Z26, Z25, Z28
-	VSHUFI64X2 $0xee, Z24, Z23, Z29
-	VSHUFI64X2 $0xee, Z26, Z25, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z23
-	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x88, Z30, Z29, Z25
-	VSHUFI64X2 $0xdd, Z30, Z29, Z26
-	VSHUFI64X2 $0x44, Z6, Z2, Z27
-	VSHUFI64X2 $0x44, Z14, Z10, Z28
-	VSHUFI64X2 $0xee, Z6, Z2, Z29
-	VSHUFI64X2 $0xee, Z14, Z10, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z2
-	VSHUFI64X2 $0xdd, Z28, Z27, Z6
-	VSHUFI64X2 $0x88, Z30, Z29, Z10
-	VSHUFI64X2 $0xdd, Z30, Z29, Z14
-	VPCLMULQDQ $0x00, Z23, Z2, Z20
-	VPCLMULQDQ $0x01, Z23, Z2, Z21
-	VPCLMULQDQ $0x11, Z23, Z2, Z22
-	VPCLMULQDQ $0x10, Z23, Z2, Z27
-	VPCLMULQDQ $0x00, Z24, Z6, Z28
-	VPCLMULQDQ $0x01, Z24, Z6, Z29
-	VPCLMULQDQ $0x11, Z24, Z6, Z30
-	VPCLMULQDQ $0x10, Z24, Z6, Z31
-	VPTERNLOGQ $0x96, Z27, Z29, Z21
-	VPCLMULQDQ $0x00, Z25, Z10, Z2
-	VPCLMULQDQ $0x01, Z25, Z10, Z27
-	VPCLMULQDQ $0x11, Z25, Z10, Z29
-	VPCLMULQDQ $0x10, Z25, Z10, Z6
-	VPTERNLOGQ $0x96, Z28, Z2, Z20
-	VPTERNLOGQ $0x96, Z31, Z27, Z21
-	VPTERNLOGQ $0x96, Z30, Z29, Z22
-	VPCLMULQDQ $0x00, Z26, Z14, Z28
-	VPCLMULQDQ $0x01, Z26, Z14, Z2
-	VPCLMULQDQ $0x11, Z26, Z14, Z31
-	VPCLMULQDQ $0x10, Z26, Z14, Z27
-	VPTERNLOGQ $0x96, Z6, Z2, Z21
-	VPXORQ     Z28, Z20, Z20
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z6, Z2, Z26
+	VSHUFI64X2 $0x44, Z14, Z10, Z27
+	VSHUFI64X2 $0xee, Z6, Z2, Z28
+	VSHUFI64X2 $0xee, Z14, Z10, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z2
+	VSHUFI64X2 $0xdd, Z27, Z26, Z6
+	VSHUFI64X2 $0x88, Z29, Z28, Z10
+	VSHUFI64X2 $0xdd, Z29, Z28, Z14
+	VPCLMULQDQ $0x00, Z25, Z14, Z19
+	VPCLMULQDQ $0x01, Z25, Z14, Z20
+	VPCLMULQDQ $0x11, Z25, Z14, Z21
+	VPCLMULQDQ $0x10, Z25, Z14, Z26
+	VPCLMULQDQ $0x00, Z24, Z10, Z27
+	VPCLMULQDQ $0x01, Z24, Z10, Z28
+	VPCLMULQDQ $0x11, Z24, Z10, Z29
+	VPCLMULQDQ $0x10, Z24, Z10, Z30
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z23, Z6, Z31
+	VPCLMULQDQ $0x01, Z23, Z6, Z14
+	VPCLMULQDQ $0x11, Z23, Z6, Z26
+	VPCLMULQDQ $0x10, Z23, Z6, Z28
+	VPTERNLOGQ $0x96, Z27, Z31, Z19
+	VPTERNLOGQ $0x96, Z30, Z14, Z20
+	VPTERNLOGQ $0x96, Z29, Z26, Z21
+	VPCLMULQDQ $0x01, Z22, Z2, Z10
+	VPCLMULQDQ $0x11, Z22, Z2, Z27
+	VPTERNLOGQ $0x96, Z28, Z10, Z20
+	TESTQ      DX, DX
+	JNE        lastESN
+
+lastAAD:
 	VPXORQ     Z27, Z21, Z21
-	VPXORQ     Z31, Z22, Z22
-	MOVQ       80(SP), AX
+	MOVQ       8(SP), AX
+	VMOVDQU64  64(AX), Z22
+	MOVQ       16(SP), AX
 	VMOVDQU64  64(AX), Z23
-	MOVQ       96(SP), AX
+	MOVQ       24(SP), AX
 	VMOVDQU64  64(AX), Z24
-	MOVQ       112(SP), AX
+	MOVQ       32(SP), AX
 	VMOVDQU64  64(AX), Z25
-	MOVQ       128(SP), AX
-	VMOVDQU64  64(AX), Z26
-	VSHUFI64X2 $0x44, Z24, Z23, Z27
-	VSHUFI64X2 $0x44, Z26, Z25, Z28
-	VSHUFI64X2 $0xee, Z24, Z23, Z29
-	VSHUFI64X2 $0xee, Z26, Z25, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z23
-	VSHUFI64X2 $0xdd, Z28, Z27, Z24
-	VSHUFI64X2 $0x88, Z30, Z29, Z25
-	VSHUFI64X2 $0xdd, Z30, Z29, Z26
-	VSHUFI64X2 $0x44, Z7, Z3, Z27
-	VSHUFI64X2 $0x44, Z15, Z11, Z28
-	VSHUFI64X2 $0xee, Z7, Z3, Z29
-	VSHUFI64X2 $0xee, Z15, Z11, Z30
-	VSHUFI64X2 $0x88, Z28, Z27, Z3
-	VSHUFI64X2 $0xdd, Z28, Z27, Z7
-	VSHUFI64X2 $0x88, Z30, Z29, Z11
-	VSHUFI64X2 $0xdd, Z30, Z29, Z15
-	VPCLMULQDQ $0x00, Z23, Z3, Z27
-	VPCLMULQDQ $0x01, Z23, Z3, Z28
-	VPCLMULQDQ $0x11, Z23, Z3, Z29
-	VPCLMULQDQ $0x10, Z23, Z3, Z30
-	VPTERNLOGQ $0x96, Z28, Z30, Z21
-	VPCLMULQDQ $0x00, Z24, Z7, Z31
-	VPCLMULQDQ $0x01, Z24, Z7, Z28
-	VPCLMULQDQ $0x11, Z24, Z7, Z30
-	VPCLMULQDQ $0x10, Z24, Z7, Z3
-	VPTERNLOGQ $0x96, Z27, Z31, Z20
-	VPTERNLOGQ $0x96, Z29, Z30, Z22
-	VPTERNLOGQ $0x96, Z28, Z3, Z21
-	VPCLMULQDQ $0x00, Z25, Z11, Z27
-	VPCLMULQDQ $0x01, Z25, Z11, Z31
-	VPCLMULQDQ $0x11, Z25, Z11, Z29
-	VPCLMULQDQ $0x10, Z25, Z11, Z30
-	VPTERNLOGQ $0x96, Z31, Z30, Z21
-	VPCLMULQDQ $0x00, Z26, Z15, Z28
-	VPCLMULQDQ $0x01, Z26, Z15, Z3
-	VPCLMULQDQ $0x11, Z26, Z15, Z7
-	VPCLMULQDQ $0x10, Z26, Z15, Z31
-	VPTERNLOGQ $0x96, Z27, Z28, Z20
-	VPTERNLOGQ $0x96, Z29, Z7, Z22
-	VPTERNLOGQ $0x96, Z3, Z31, Z21
-	VMOVDQU64  (SP), Z23
-	VPSHUFB    spread<>+0(SB), Z23, Z23
-	VPSLLQ     $0x03, Z23, Z23
-	VPADDQ     toBits<>+0(SB), Z23, Z23
-	VPCLMULQDQ $0x00, Z19, Z23, Z24
-	VPCLMULQDQ $0x01, Z19, Z23, Z25
-	VPCLMULQDQ $0x11, Z19, Z23, Z26
-	VPCLMULQDQ $0x10, Z19, Z23, Z27
-	VPTERNLOGQ $0x96, Z25, Z27, Z21
-	VPXORQ     Z24, Z20, Z20
-	VPXORQ     Z26, Z22, Z22
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z28
+	VSHUFI64X2 $0x44, Z23, Z22, Z26
+	VSHUFI64X2 $0x44, Z25, Z24, Z27
+	VSHUFI64X2 $0xee, Z23, Z22, Z28
+	VSHUFI64X2 $0xee, Z25, Z24, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z22
+	VSHUFI64X2 $0xdd, Z27, Z26, Z23
+	VSHUFI64X2 $0x88, Z29, Z28, Z24
+	VSHUFI64X2 $0xdd, Z29, Z28, Z25
+	VSHUFI64X2 $0x44, Z7, Z3, Z26
+	VSHUFI64X2 $0x44, Z15, Z11, Z27
+	VSHUFI64X2 $0xee, Z7, Z3, Z28
+	VSHUFI64X2 $0xee, Z15, Z11, Z29
+	VSHUFI64X2 $0x88, Z27, Z26, Z3
+	VSHUFI64X2 $0xdd, Z27, Z26, Z7
+	VSHUFI64X2 $0x88, Z29, Z28, Z11
+	VSHUFI64X2 $0xdd, Z29, Z28, Z15
+	VPCLMULQDQ $0x00, Z25, Z15, Z26
+	VPCLMULQDQ $0x01, Z25, Z15, Z27
+	VPCLMULQDQ $0x11, Z25, Z15, Z28
+	VPCLMULQDQ $0x10, Z25, Z15, Z29
+	VPTERNLOGQ $0x96, Z27, Z29, Z20
+	VPCLMULQDQ $0x00, Z24, Z11, Z30
+	VPCLMULQDQ $0x01, Z24, Z11, Z31
+	VPCLMULQDQ $0x11, Z24, Z11, Z27
+	VPCLMULQDQ $0x10, Z24, Z11, Z29
+	VPTERNLOGQ $0x96, Z26, Z30, Z19
+	VPTERNLOGQ $0x96, Z28, Z27, Z21
+	VPTERNLOGQ $0x96, Z31, Z29, Z20
+	VPCLMULQDQ $0x00, Z23, Z7, Z15
+	VPCLMULQDQ $0x01, Z23, Z7, Z26
+	VPCLMULQDQ $0x11, Z23, Z7, Z30
+	VPCLMULQDQ $0x10, Z23, Z7, Z28
+	VPTERNLOGQ $0x96, Z26, Z28, Z20
+	VPCLMULQDQ $0x00, Z22, Z3, Z27
+	VPCLMULQDQ $0x01, Z22, Z3, Z31
+	VPCLMULQDQ $0x11, Z22, Z3, Z29
+	VPCLMULQDQ $0x10, Z22, Z3, Z11
+	VPTERNLOGQ $0x96, Z15, Z27, Z19
+	VPTERNLOGQ $0x96, Z30, Z29, Z21
+	VPTERNLOGQ $0x96, Z31, Z11, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z19, Z26
+	VPSHUFD    $0x4e, Z19, Z19
+	VPTERNLOGQ $0x96, Z26, Z19, Z20
+	VPCLMULQDQ $0x10, poly<>+0(SB), Z20, Z26
 	VPSHUFD    $0x4e, Z20, Z20
-	VPTERNLOGQ $0x96, Z28, Z20, Z21
-	VPCLMULQDQ $0x10, poly<>+0(SB), Z21, Z28
-	VPSHUFD    $0x4e, Z21, Z21
-	VPTERNLOGQ $0x96, Z28, Z21, Z22
-	VPSHUFB    reverse<>+0(SB), Z22, Z22
-	VPXORQ     Z18, Z22, Z22
-	VPTESTNMQ  Z22, Z22, K6
+	VPTERNLOGQ $0x96, Z26, Z20, Z21
+	VPSHUFB    reverse<>+0(SB), Z21, Z21
+	VPXORQ     Z18, Z21, Z21
+	VPTESTNMQ  Z21, Z21, K6
 	KMOVB      K6, CX
 	MOVL       CX, AX
 	SHRL       $0x01, AX
@@ -30703,38 +33360,58 @@ last:
 	MOVWLZX    -2(SI), AX
 	BTL        $0x06, CX
 	SETCS      36(DI)(AX*1)
-	VZEROUPPER
 
 none:
+	VZEROUPPER
 	MOVQ n+16(FP), AX
-	SUBQ 64(SP), AX
+	SUBQ (SP), AX
 	MOVQ AX, ret+32(FP)
 	RET
 
+loopESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        loopAAD
+
 esn0:
-	VPSHUFD      $0xe8, X2, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z2, Z2
-	MOVB         $0x04, 2(SP)
+	VPSHUFD      $0xe8, X2, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z2, Z2
+	VPXORQ       (R8), X18, X18
+	MOVL         $0x00000001, DX
 	JMP          aad0
 
 esn1:
-	VPSHUFD      $0xe8, X6, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z6, Z6
-	MOVB         $0x04, 18(SP)
+	VPSHUFD      $0xe8, X6, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z6, Z6
+	VPXORQ       (R9), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad1
 
 esn2:
-	VPSHUFD      $0xe8, X10, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z10, Z10
-	MOVB         $0x04, 34(SP)
+	VPSHUFD      $0xe8, X10, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z10, Z10
+	VPXORQ       (R10), X31, X31
+	MOVL         $0x00000001, DX
 	JMP          aad2
 
 esn3:
-	VPSHUFD      $0xe8, X14, X16
-	VPINSRD      $0x02, 32(DI)(AX*1), X16, X16
-	VINSERTI64X2 $0x00, X16, Z14, Z14
-	MOVB         $0x04, 50(SP)
+	VPSHUFD      $0xe8, X14, X17
+	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
+	VINSERTI64X2 $0x00, X17, Z14, Z14
+	VPXORQ       (R11), X16, X16
+	MOVL         $0x00000001, DX
 	JMP          aad3
+
+lastESN:
+	VPCLMULQDQ $0x00, Z22, Z2, Z31
+	VPXORQ     Z31, Z19, Z19
+	VPCLMULQDQ $0x10, Z22, Z2, Z31
+	VPXORQ     Z31, Z20, Z20
+	XORL       DX, DX
+	JMP        lastAAD

@@ -140,7 +140,7 @@ func (e *Engine) Verify(k *Key, icv, iv []byte, text ...[]byte) bool {
 // sums tells whether k is a living key with an integrity algorithm, and the
 // lengths are its.
 func (k *Key) sums(icv, iv []byte) bool {
-	if k == nil || !k.alive || k.suite.hash == nil {
+	if k == nil || k.live == nil || k.suite.hash == nil {
 		return false
 	}
 	h := k.suite.hash

@@ -145,6 +145,13 @@ func (p *product) schoolbook(x reg.VecPhysical, y operand.Op) []step {
 	return []step{func() { emit(products); emit(sums) }}
 }
 
+// upper does what schoolbook does for an x whose lower half is zero. It is not
+// what begins the sums.
+func (p *product) upper(x reg.VecPhysical, y operand.Op) []step {
+	mid, high := p.multiply(&p.mid, 0x01, x, y), p.multiply(&p.high, 0x11, x, y)
+	return []step{func() { emit(append(append(mid[:1:1], high[0]), append(mid[1:], high[1:]...)...)) }}
+}
+
 // flush adds what is pending.
 func (p *product) flush() (list []step) {
 	for _, s := range p.sums() {

@@ -18,14 +18,18 @@ const (
 	jobOK    = 36
 	jobESN   = 38
 
-	keySuite = 0 // in a Key
-	keyGCM   = 8 // the pointer to a gcmKey
+	keySuite  = 0   // in a Key, if it is alive
+	keyGCM    = 8   // the pointer to a gcmKey
+	keyWithin = 248 // the gcmKey itself, if it is of a suite of AES-GCM
 
 	// A gcmKey. H^powers comes first and H^1 last, because within a register
 	// the first block has the highest power.
-	powers    = 36
-	keyPowers = 0
-	keyRounds = 16 * powers
+	powers     = 36
+	keyESN     = 0
+	keyPowers  = 16
+	keyRounds  = keyPowers + 16*powers
+	keyLengths = keyRounds + 15*16
+	words      = (128 - 16) / 4 // of text in a small packet, at the most
 )
 
 // What every kernel keeps in general registers.
@@ -60,6 +64,11 @@ func field(job reg.Register, at int) operand.Mem {
 }
 
 func roundKey(key reg.Register, r int) operand.Mem { return mem(key, keyRounds+blockLen*r) }
+
+// lengthsOf is what the lengths add to the tag of a packet of so many bytes.
+func lengthsOf(key, length reg.Register) operand.Mem {
+	return operand.Mem{Base: key, Index: length, Scale: 4, Disp: keyLengths - 4*(blockLen+tagLen) - 16}
+}
 
 // prefetch asks for the next job's key, or if there is none for this one's
 // again: with many SAs a key is seldom in a near cache. Group has passed the
@@ -109,10 +118,6 @@ var (
 	counters = table("counters", lowBytes()...)
 	// How long the AAD is, in the block of lengths, bytes reversed; and how much longer with ESN.
 	aadBits = table("aadBits", repeat(4, 0, 0, 64, 0)...)
-	// Takes a packet's length, two bytes, and what ESN adds to the AAD, one, to the
-	// halves of the block; and makes of them, in bits, what the block has.
-	spread  = table("spread", repeat(4, 0x80800100, 0x80808080, 0x80808002, 0x80808080)...)
-	toBits  = table("toBits", repeat(4, 1<<32-8*(blockLen+tagLen), 1<<32-1, 64, 0)...)
 	ones    = table("ones", repeat(2, 1<<32-1)...)
 	esnBits = table("esnBits", repeat(4, 0, 0, 32, 0)...)
 	// The field's polynomial x^128 + x^7 + x^2 + x + 1, bits reversed: its high

@@ -10,9 +10,8 @@ import (
 // for each instruction; and four sums of GHASH share one reduction.
 const wide = 4
 
-// small is the kernel for packets of up to so many blocks, in fours. Three
-// fours are at work at a time: one in AES; the one before in GHASH, woven into
-// that; and of the next the jobs are looked up and checked.
+// small is the kernel for packets of up to so many blocks, in fours. Two fours
+// are at work at a time: one in AES; the one before in GHASH, woven into that.
 type small struct {
 	seal      bool
 	rounds    int
@@ -20,19 +19,14 @@ type small struct {
 	keys, ptr [wide]reg.GPPhysical
 	aes       [wide][]reg.VecPhysical // counter blocks, then key stream
 	cipher    [wide][]reg.VecPhysical // ciphertext with its bytes reversed
+	powers    [wide]reg.VecPhysical   // of H, those that the first register of a packet in GHASH takes
 	key       [2]reg.VecPhysical      // round keys
 	pool      []reg.VecPhysical       // what hash may use, and text before it
-	mask      reg.VecPhysical         // a lane a packet: E(K, J0), to open with the tag added
-	power     reg.VecPhysical         // a lane a packet: H
+	mask      reg.VecPhysical         // a lane a packet: E(K, J0) and the lengths' product, to open with the tag added
 	bytesK    [wide]reg.OpmaskPhysical
-
-	// In memory is what the general registers have no room for, and what changes
-	// from a packet to a lane. There is as little as can be, because the
-	// processor's store queue bounds how far it looks ahead.
-	nextKey     [wide]operand.Mem // of the four that is looked up
-	firstPower  [wide]operand.Mem // of the four in GHASH
-	lengths     operand.Mem       // of the four in GHASH, a lane a packet; in the third byte what ESN adds to the AAD
-	left, suite operand.Mem
+	left      operand.Mem
+	power     [wide]operand.Mem // where powers lie, if a packet has two registers
+	stubs     []step            // what is seldom run
 }
 
 // Registers of the small kernels. What is woven keeps nothing in the first two
@@ -40,13 +34,12 @@ type small struct {
 var (
 	smallA = reg.RAX
 	smallC = reg.RCX
-	ahead  = reg.RBX // the place in group of the four that is looked up
-	unfit  = reg.RDX // not 0 if one of those is
+	suite  = reg.RBX
+	next   = reg.RBP // the place in group of the four after the next
+	anyESN = reg.RDX // not 0 if one of the four in GHASH has ESN
 	textK  = reg.K5  // quadwords of a packet's first register but the header
 	flagK  = reg.K6
 )
-
-const laneLen = wide * blockLen
 
 // at loads the offset of job i of the four at a place in group.
 func (s *small) at(place reg.Register, i int, job reg.GPPhysical) {
@@ -68,33 +61,35 @@ func small512(seal bool, rounds, blocks int) {
 	for i := range wide {
 		s.aes[i], s.cipher[i] = take(max(s.size(), 2)), take(s.size())
 	}
-	s.key, s.mask, s.power = [2]reg.VecPhysical(take(2)), take(1)[0], take(1)[0]
+	if s.size() == 1 {
+		s.powers = [wide]reg.VecPhysical(take(wide))
+	}
+	s.key, s.mask = [2]reg.VecPhysical(take(2)), take(1)[0]
 	s.pool = z
 
 	TEXT(kernel(seal, rounds, label("vaes512of%d", blocks)), 4, "func(jobs *byte, group *byte, n int, suite *byte) int") // NOSPLIT
-	s.frame()
 	s.enter()
+	s.counters("none")
+	emit(s.encrypt())
+	JMP(operand.LabelRef("text"))
 	Label("loop")
-	s.counters()
-	weave(s.encrypt(), merge(s.hash(), s.lookup()))
+	s.counters("last")
+	weave(s.encrypt(), merge(s.hash("loop"), s.ahead()))
+	Label("text")
 	s.text()
-	SUBQ(operand.U8(wide), s.left)
-	JEQ(operand.LabelRef("last"))
-	TESTQ(unfit, unfit)
-	JEQ(operand.LabelRef("loop"))
-	Label("last")
 	ADDQ(operand.U8(2*wide), group)
-	emit(s.hash())
-	VZEROUPPER()
+	SUBQ(operand.U8(wide), s.left)
+	JNE(operand.LabelRef("loop"))
+	Label("last")
+	emit(s.hash("last"))
 	Label("none")
+	VZEROUPPER()
 	done := reg.RAX
 	Load(Param("n"), done)
 	SUBQ(s.left, done)
 	Store(done, ReturnIndex(0))
 	RET()
-	for i := range wide {
-		s.esn(i)
-	}
+	emit(s.stubs)
 }
 
 // size is how many registers a packet takes.
@@ -121,107 +116,64 @@ func (s *small) stream(v int, r reg.VecPhysical) reg.VecPhysical {
 	return s.part(v, r)
 }
 
-// frame lays out what is in memory.
-func (s *small) frame() {
-	local := AllocLocal(laneLen + 8*(2*wide+1))
-	s.lengths = local
-	slots := []*operand.Mem{&s.left}
-	for i := range wide {
-		slots = append(slots, &s.nextKey[i], &s.firstPower[i])
-	}
-	for i, m := range slots {
-		*m = local.Offset(laneLen + 8*i)
-	}
-	s.suite = operand.NewParamAddr("suite", 24)
-}
-
-// enter looks the first four up. There is none in GHASH yet: in its place are
-// zeros, and its outcome goes to the first four, which overwrite it.
+// enter loads what does not change.
 func (s *small) enter() {
+	local := AllocLocal(8 * (1 + wide))
+	s.left = local
+	for i := range wide {
+		s.power[i] = local.Offset(8 * (1 + i))
+	}
 	Load(Param("jobs"), jobs)
 	Load(Param("group"), group)
-	ADDQ(operand.U8(2*wide), group) // before it are the first four again
+	Load(Param("suite"), suite)
 	Load(Param("n"), smallA)
 	MOVQ(smallA, s.left)
-	MOVQ(group, ahead)
-	XORL(unfit.As32(), unfit.As32())
-	for i := range wide {
-		s.check(i)
-	}
-	TESTQ(unfit, unfit)
-	JNE(operand.LabelRef("none"))
+	XORL(anyESN.As32(), anyESN.As32())
 	MOVL(operand.U32(0xfc), smallA.As32())
 	KMOVW(smallA.As32(), textK)
-	LEAQ(counters, smallA)
-	for i := range wide {
-		MOVQ(smallA, s.firstPower[i])
-		for _, c := range s.cipher[i] {
-			VPXORQ(c, c, c)
-		}
-	}
 }
 
-// lookup finds the next four jobs. After the last four it finds those again.
-func (s *small) lookup() []step {
-	list := []step{func() {
-		LEAQ(mem(group, 2*wide), smallA)
-		CMPQ(s.left, operand.U8(wide))
-		CMOVQHI(smallA, ahead)
-	}}
-	for i := range wide {
-		list = append(list, func() { s.check(i) })
-	}
-	return list
-}
-
-// check looks job i of the next four up, and tells whether it has a living key
-// of the suite and a packet of a length for this kernel.
-func (s *small) check(i int) {
-	job, length, key := smallA, smallC, smallC
+// check goes to stop unless job i of the four has a living key of the suite and
+// a packet of a length for this kernel. It leaves that in smallC.
+func (s *small) check(i int, stop string) {
+	key, length, words := s.keys[i], smallC, smallA
 	least := 4*(s.size()-1)*blockLen + 4 // without ICV
 	if s.size() == 1 {
 		least += blockLen
 	}
-	s.at(ahead, i, job)
-	ADDQ(jobs, job)
-	MOVQ(operand.U32(least+tagLen-1), length)
-	SUBQ(mem(job, jobLen), length)
-	RORQ(operand.U8(2), length) // the complement of how many words there are above the least
-	CMPQ(length, operand.I8(^((s.blocks*blockLen - least) / 4)))
-	ADCQ(operand.I8(0), unfit)
-	MOVQ(mem(job, jobKey), key)
+	s.at(group, i, smallA)
+	MOVQ(field(smallA, jobKey), key)
 	TESTQ(key, key)
-	CMOVQEQ(job, key) // without a key, the job passes for one whose suite is nil
-	MOVQ(mem(key, keyGCM), smallA)
-	MOVQ(smallA, s.nextKey[i])
-	CMPQ(smallA, operand.U8(1))
-	ADCQ(operand.I8(0), unfit)
-	MOVQ(mem(key, keySuite), smallC)
-	XORQ(s.suite, smallC)
-	ORQ(smallC, unfit)
+	JEQ(operand.LabelRef(stop))
+	CMPQ(suite, mem(key, keySuite))
+	JNE(operand.LabelRef(stop))
+	ADDQ(operand.U32(keyWithin), key)
+	MOVQ(field(smallA, jobPkt), s.ptr[i])
+	MOVQ(field(smallA, jobLen), length)
+	LEAQ(mem(length, -least-tagLen), words)
+	RORQ(operand.U8(2), words)
+	CMPQ(words, operand.U8((s.blocks*blockLen-least)/4))
+	JHI(operand.LabelRef(stop))
 }
 
-// counters goes on to the next four and makes their counter blocks. To seal, it
-// writes the IV: the sequence number, high half first.
-func (s *small) counters() {
-	MOVQ(ahead, group)
+// counters makes the counter blocks of the next four, or goes to stop if one is
+// not for this kernel. To seal, it writes the IV: the sequence number, high half
+// first.
+func (s *small) counters(stop string) {
 	for i, a := range s.aes {
 		key, ptr, x := s.keys[i], s.ptr[i], a[0].AsX()
-		s.at(group, i, smallA)
-		MOVQ(field(smallA, jobPkt), ptr)
-		MOVQ(field(smallA, jobLen), smallC)
+		s.check(i, stop)
 		if s.seal {
-			MOVL(field(smallA, jobSeqHi), smallA.As32())
-			MOVL(mem(ptr, 4), key.As32())
-			BSWAPL(smallA.As32())
-			SHLQ(operand.U8(32), key)
-			ORQ(key, smallA)
-			MOVQ(smallA, mem(ptr, 8))
-			VMOVQ(smallA, x)
+			iv := smallA
+			s.at(group, i, iv)
+			MOVL(field(iv, jobSeqHi), iv.As32())
+			BSWAPL(iv.As32())
+			VMOVD(iv.As32(), x)
+			VPINSRD(operand.U8(1), mem(ptr, 4), x, x)
+			VMOVQ(x, mem(ptr, 8))
 		} else {
 			VMOVQ(mem(ptr, 8), x)
 		}
-		MOVQ(s.nextKey[i], key)
 		VPSLLDQ(operand.U8(4), x, x)
 		VPXORQ(roundKey(key, 0), x, x)
 		VSHUFI64X2(operand.U8(0), s.stream(0, a[0]), s.stream(0, a[0]), s.stream(0, a[0]))
@@ -232,10 +184,40 @@ func (s *small) counters() {
 			}
 			VPXORQ(counters.Offset(at), s.stream(v, a[0]), s.stream(v, a[v]))
 		}
+		PREFETCHT0(lengthsOf(key, smallC))
 		SUBQ(operand.U8(tagLen+vecLen*(s.size()-1)), smallC)
 		BZHIQ(smallC, ones, smallC)
 		KMOVQ(smallC, s.bytesK[i])
 	}
+}
+
+// ahead asks for the keys of the four after the next, or if there are none of
+// these again: with many SAs a key is seldom in a near cache. What it asks for lies
+// about the Key's address, so that it does not wait for any of it, nor does a
+// job without a key matter.
+func (s *small) ahead() []step {
+	const jobsAhead = 2 * wide
+	list := []step{func() {
+		MOVQ(group, next)
+		LEAQ(mem(group, 2*jobsAhead), smallA)
+		CMPQ(s.left, operand.U8(jobsAhead))
+		CMOVQHI(smallA, next)
+	}}
+	last := 1 + wide*s.size() // power of H that a packet takes, but for the shortest
+	for i := range wide {
+		list = append(list, func() {
+			s.at(next, i, smallA)
+			MOVQ(field(smallA, jobKey), smallA)
+			PREFETCHT0(mem(smallA, keySuite))
+			for n := last; n > 1; n -= wide {
+				PREFETCHT0(mem(smallA, keyWithin+keyPowers+blockLen*(powers-n)))
+			}
+			for at := 0; at < blockLen*(s.rounds+1); at += vecLen {
+				PREFETCHT0(mem(smallA, keyWithin+keyRounds+at))
+			}
+		})
+	}
+	return list
 }
 
 // encrypt makes all packets' key streams.
@@ -265,68 +247,71 @@ func (s *small) encrypt() (list []step) {
 func (s *small) text() {
 	in := func(i, v int) reg.VecPhysical { return s.part(v, s.pool[i*s.size()+v]) }
 	for i := range wide {
+		if a := s.aes[i]; s.halves() {
+			VINSERTI64X4(operand.U8(1), a[1].AsY(), a[0], a[0])
+		}
 		for v := range s.size() {
 			if at := mem(s.ptr[i], vecLen*v); v == s.size()-1 {
 				VMOVDQU8_Z(at, s.bytesK[i], in(i, v))
 			} else {
 				VMOVDQU64(at, in(i, v))
 			}
+			s.crypt(i, v, s.part(v, s.aes[i][v]), in(i, v))
 		}
 		s.lanes(i)
 	}
 	for i := range wide {
-		if a := s.aes[i]; s.halves() {
-			VINSERTI64X4(operand.U8(1), a[1].AsY(), a[0], a[0])
-		}
 		for v := range s.size() {
-			s.crypt(i, v, s.part(v, s.aes[i][v]), in(i, v))
+			if at := mem(s.ptr[i], vecLen*v); v == s.size()-1 {
+				VMOVDQU8(in(i, v), s.bytesK[i], at)
+			} else {
+				VMOVDQU64(in(i, v), at)
+			}
 		}
-		s.at(group, i, smallA)
-		CMPB(field(smallA, jobESN), operand.U8(0))
-		JNE(operand.LabelRef(label("esn%d", i)))
-		Label(label("aad%d", i))
 	}
 }
 
 // lanes leaves all of packet i that hash takes but ciphertext.
 func (s *small) lanes(i int) {
-	length, mask := smallC, s.aes[i][0].AsX()
+	length, x := smallC, s.key[0].AsX()
 	s.at(group, i, smallA)
 	MOVQ(field(smallA, jobLen), length)
-	if !s.seal {
-		x := s.key[0].AsX()
-		VPXORQ(operand.Mem{Base: s.ptr[i], Index: length, Scale: 1, Disp: -tagLen}, mask, x)
-		mask = x
-	}
-	h := mem(s.keys[i], keyPowers+blockLen*(powers-1))
-	masks, hs := s.mask, s.power
+	masks := s.mask
 	if i >= wide/2 { // the upper half of a register is filled by itself: that takes half the time
-		masks, hs = s.pool[len(s.pool)-1], s.pool[len(s.pool)-2]
+		masks = s.pool[len(s.pool)-1]
 	}
 	if i%2 == 0 {
-		VMOVDQA64(mask, masks.AsX())
-		VMOVDQU64(h, hs.AsX())
-	} else {
-		VINSERTI64X2(operand.U8(1), mask, masks.AsY(), masks.AsY())
-		VINSERTI64X2(operand.U8(1), h, hs.AsY(), hs.AsY())
+		x = masks.AsX()
+	}
+	VPXORQ(lengthsOf(s.keys[i], length), s.aes[i][0].AsX(), x)
+	if !s.seal {
+		VPXORQ(operand.Mem{Base: s.ptr[i], Index: length, Scale: 1, Disp: -tagLen}, x, x)
+	}
+	CMPB(field(smallA, jobESN), operand.U8(0))
+	JNE(operand.LabelRef(label("esn%d", i)))
+	Label(label("aad%d", i))
+	s.stubs = append(s.stubs, func() { s.esn(i, x) })
+	if i%2 == 1 {
+		VINSERTI64X2(operand.U8(1), x, masks.AsY(), masks.AsY())
 	}
 	if i == wide-1 {
 		VINSERTI64X4(operand.U8(1), masks.AsY(), s.mask, s.mask)
-		VINSERTI64X4(operand.U8(1), hs.AsY(), s.power, s.power)
 	}
-	MOVQ(length, s.lengths.Offset(blockLen*i))
 	NEGQ(length)
 	ANDQ(operand.I8(-blockLen), length) // blocks, of which one for the tag: there is one for the lengths
-	LEAQ(operand.Mem{Base: s.keys[i], Index: length, Scale: 1, Disp: keyPowers + blockLen*powers}, smallA)
-	MOVQ(smallA, s.firstPower[i])
+	first := operand.Mem{Base: s.keys[i], Index: length, Scale: 1, Disp: keyPowers + blockLen*powers}
+	if s.size() == 1 {
+		VMOVDQU64(first, s.powers[i])
+	} else {
+		LEAQ(first, smallA)
+		MOVQ(smallA, s.power[i])
+	}
 }
 
 // crypt adds key stream a to text c, register v of packet i. Block 0 is the
 // header: it stays in the packet, and for GHASH it becomes the AAD.
 func (s *small) crypt(i, v int, a, c reg.VecPhysical) {
-	at, k, order := mem(s.ptr[i], vecLen*v), s.bytesK[i], reverse
-	last := v == s.size()-1
-	to := s.part(v, s.cipher[i][v])
+	order, to := reverse, s.part(v, s.cipher[i][v])
 	if v == 0 {
 		order = reverseFirst
 	}
@@ -338,14 +323,9 @@ func (s *small) crypt(i, v int, a, c reg.VecPhysical) {
 	} else {
 		VPXORQ(a, c, c)
 	}
-	if last {
-		VMOVDQU8(c, k, at)
-	} else {
-		VMOVDQU64(c, at)
-	}
 	if s.seal {
-		if last {
-			VMOVDQU8_Z(c, k, c)
+		if v == s.size()-1 {
+			VMOVDQU8_Z(c, s.bytesK[i], c)
 		}
 		VPSHUFB(order, c, to)
 	}
@@ -353,55 +333,78 @@ func (s *small) crypt(i, v int, a, c reg.VecPhysical) {
 
 // esn makes block 0 SPI | high half | low half of the sequence number (RFC
 // 4106, section 5), bytes reversed, of SPI | low half.
-func (s *small) esn(i int) {
+func (s *small) esn(i int, mask reg.Register) {
 	Label(label("esn%d", i))
-	a, x := s.cipher[i][0], s.key[0].AsX()
+	a, x := s.cipher[i][0], s.key[1].AsX()
 	VPSHUFD(operand.U8(3<<6|2<<4|2<<2|0), a.AsX(), x)
 	VPINSRD(operand.U8(2), field(smallA, jobSeqHi), x, x)
 	VINSERTI64X2(operand.U8(0), x, a, a)
-	MOVB(operand.U8(4), s.lengths.Offset(blockLen*i+2))
+	VPXORQ(mem(s.keys[i], keyESN), mask, mask)
+	MOVL(operand.U32(1), anyESN.As32())
 	JMP(operand.LabelRef(label("aad%d", i)))
 }
 
 // hash multiplies the packets' blocks and finishes the packets. Ciphertext and
 // powers of H are brought to a lane a packet, so that the four sums are in the
 // lanes of one.
-func (s *small) hash() (list []step) {
+func (s *small) hash(place string) (list []step) {
 	add := func(f step) { list = append(list, f) }
 	free := s.pool
 	low, mid, high := free[0], free[1], free[2]
 	free = free[3:]
 	p := newProduct(low, mid, high)
 	for v := range s.size() {
-		var h, c [wide]reg.VecPhysical
-		for i := range wide {
-			h[i], c[i] = s.part(v, free[i]), s.part(v, s.cipher[i][v])
-			add(func() { MOVQ(s.firstPower[i], smallA); VMOVDQU64(mem(smallA, vecLen*v), h[i]) })
+		h, rest := s.powers, free
+		if s.size() > 1 {
+			h, rest = [wide]reg.VecPhysical(free[:wide]), free[wide:]
 		}
-		t := free[wide : 2*wide]
+		var c [wide]reg.VecPhysical
+		for i := range wide {
+			h[i], c[i] = s.part(v, h[i]), s.part(v, s.cipher[i][v])
+			if s.size() > 1 {
+				add(func() { MOVQ(s.power[i], smallA); VMOVDQU64(mem(smallA, vecLen*v), h[i]) })
+			}
+		}
 		n := wide
 		if s.part(v, low) != low {
 			n = 1
 		}
-		list = append(list, transpose(h, t, n)...)
-		list = append(list, transpose(c, t, n)...)
-		p.free = append(append(p.free, t...), free[2*wide:]...)
-		for j := range n {
-			list = append(list, p.schoolbook(s.cipher[j][v], free[j])...)
-			p.free = append(p.free, s.cipher[j][v])
+		list = append(list, transpose(h, rest[:wide], n)...)
+		list = append(list, transpose(c, rest[:wide], n)...)
+		p.free = rest
+		for j := n - 1; j >= 0; j-- {
+			x, y := s.cipher[j][v], h[j].AsZ().(reg.VecPhysical)
+			if v == 0 && j == 0 {
+				list = append(list, p.upper(x, y)...)
+				list = append(list, s.withESN(p, x, y, place))
+			} else {
+				list = append(list, p.schoolbook(x, y)...)
+			}
+			p.free = append(p.free, x)
 		}
 		list = append(list, p.flush()...)
-		p.free = nil
 	}
-	p.free = free
-	l := p.take()
-	add(func() { VMOVDQU64(s.lengths, l) })
-	add(func() { VPSHUFB(spread, l, l) })
-	add(func() { VPSLLQ(operand.U8(3), l, l) })
-	add(func() { VPADDQ(toBits, l, l) })
-	list = append(list, p.schoolbook(l, s.power)...)
 	list = append(list, p.reduce()...)
 	return append(list, s.finish(high)...)
+}
+
+// withESN adds what upper has left out, if one of the four has ESN.
+func (s *small) withESN(p *product, x, y reg.VecPhysical, place string) step {
+	t := p.free[0]
+	s.stubs = append(s.stubs, func() {
+		Label(place + "ESN")
+		VPCLMULQDQ(operand.U8(0x00), y, x, t)
+		VPXORQ(t, p.low.reg, p.low.reg)
+		VPCLMULQDQ(operand.U8(0x10), y, x, t)
+		VPXORQ(t, p.mid.reg, p.mid.reg)
+		XORL(anyESN.As32(), anyESN.As32())
+		JMP(operand.LabelRef(place + "AAD"))
+	})
+	return func() {
+		TESTQ(anyESN, anyESN)
+		JNE(operand.LabelRef(place + "ESN"))
+		Label(place + "AAD")
+	}
 }
 
 // transpose makes r[j] what was in lane j of each, for the first n lanes: all
