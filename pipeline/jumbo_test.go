@@ -3,12 +3,14 @@ package pipeline_test
 import (
 	"bytes"
 	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 
 	"spigot/internal/counter"
 	"spigot/internal/fib"
 	"spigot/pmd"
+	"spigot/pmd/fault"
 	"spigot/sad"
 	"spigot/spd"
 )
@@ -313,6 +315,56 @@ func TestJumboPacketsOfTheHost(t *testing.T) {
 		t.Errorf("in clear the host gets %d packets that are too long", len(got))
 	}
 }
+
+// Short and long packets, whole and in fragments, both ways, onto links of changing
+// width, with too few jumbo frames and faults at every port: everything is counted
+// once, and every frame comes home.
+func TestJumboFramesUnderFaults(t *testing.T) {
+	a := newJumbo(t, 'a', pmd.Jumbo{Size: jumbos.Size, Count: 8})
+	bad := fault.Options{RxLose: 0.05, RxCorrupt: 0.05, RxTruncate: 0.05, RxDuplicate: 0.2, RxReorder: 0.2, TxShort: 0.2, TxLose: 0.02}
+	var faulty queues
+	for i := range faulty {
+		var err error
+		bad.Seed = uint64(i) + 1
+		if faulty[i], err = fault.New(a.cfg.Ports[i].Queues[0], a.pool, bad); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.assemble(faulty)
+	a.protect(aes128gcm)
+	peer := newJumbo(t, 'b', jumbos)
+	peer.protect(aes128gcm)
+	rng := rand.New(rand.NewPCG(3, 4))
+	for n := range 1500 {
+		if n%100 == 0 {
+			widths := []int{1400, 1500, 4000, 9000}
+			a.setMTUs(widths[rng.IntN(4)], widths[rng.IntN(4)])
+		}
+		a.host.Inject(udp4(hostA4, hostB4, 64, 28+rng.IntN(9000)))
+		a.host.Inject(clearDF(udp4(hostA4, hostB4, 64, 28+rng.IntN(9000))))
+		a.host.Inject(udp6(hostA6, hostB6, 64, 48+rng.IntN(9000)))
+		for _, f := range peer.all(peer.host, peer.wire, clearDF(udp4(hostB4, hostA4, 64, 28+rng.IntN(8900)))) {
+			if rng.IntN(2) == 0 {
+				a.wire.Inject(retarget(f))
+				continue
+			}
+			for _, piece := range split(f, uint16(n)) {
+				a.wire.Inject(retarget(piece))
+			}
+		}
+		a.w.Turn()
+		a.host.Take()
+		a.wire.Take()
+		a.cfg.Punts.Pop(make([]fib.Punt, 16))
+	}
+	v := a.values()
+	if v.Tx == 0 || v.Cut == 0 || v.Joined == 0 || v.Drops[counter.AuthFailed] == 0 || a.wireStats().JumboEmpty == 0 {
+		t.Errorf("the faults did not bite: %v, %+v", a.drops(), a.wireStats())
+	}
+}
+
+// wireStats are the counters of the wire port.
+func (l *lone) wireStats() pmd.Stats { return l.cfg.Ports[1].Queues[0].Stats() }
 
 // Nothing is allocated for a jumbo packet.
 func TestJumboAllocatesNothing(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"spigot/control"
+	"spigot/internal/fib"
 )
 
 // jumboMTU is that of the links; what a tunnel leaves of it, by the family outside:
@@ -48,6 +49,7 @@ func TestJumboFrames(t *testing.T) {
 		}
 		r.stream(smallStream, r.host, hostAddr[outer], innerAddr[outer], nil)
 	}
+	r.clear()
 	r.stream(largeJumboStream, r.host, hostAddr[0], innerAddr[0], func() { r.shrink(1500) })
 	r.stream(smallStream, r.far, innerAddr[1], hostAddr[1], nil)
 	if out, err := r.ping(0, 8000, "dont"); err != nil {
@@ -61,6 +63,27 @@ func TestJumboFrames(t *testing.T) {
 		if s := p.Stats; s.RxJumbo == 0 || s.RxGiant+s.JumboEmpty+s.BadDesc+s.TxErrors != 0 {
 			t.Errorf("%s: %+v", p.Name, s)
 		}
+	}
+}
+
+// clear has the path's router, whom a policy lets, send the gateway's own host more
+// than its kernel takes from the gateway in one: it is told, and sends less.
+func (r *pathRig) clear() {
+	r.Helper()
+	if err := r.gateway.key(fmt.Sprintf("xfrm policy add src %s dst %s dir in action allow\n", pathRouter[0][0], pathNear[0])); err != nil {
+		r.Fatal(err)
+	}
+	ping := func(payload int) (string, error) {
+		out, err := exec.Command("ip", "netns", "exec", r.id+"m", "ping", "-c", "1", "-w", "10", "-M", "do", "-s", fmt.Sprint(payload),
+			pathNear[0]).CombinedOutput()
+		return string(out), err
+	}
+	const most = fib.ClearSize - 14
+	if out, err := ping(8000); err == nil || !strings.Contains(out, fmt.Sprint("mtu = ", most)) {
+		r.Errorf("8000 bytes in clear for the host: %v\n%s", err, out)
+	}
+	if out, err := ping(most - 28); err != nil {
+		r.Errorf("%d bytes in clear for the host: %v\n%s", most, err, out)
 	}
 }
 

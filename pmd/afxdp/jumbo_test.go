@@ -2,6 +2,7 @@ package afxdp
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -287,8 +288,9 @@ func TestJumboTxWithoutRoom(t *testing.T) {
 	}
 }
 
-// newJumboRig is newRig with interfaces of MTU 9000, and with jumbo frames.
-func newJumboRig(t testing.TB, mode Mode, j pmd.Jumbo) *rig {
+// newJumboRig is newRig with interfaces of MTU 9000, chunks of that size, and jumbo
+// frames.
+func newJumboRig(t testing.TB, mode Mode, chunk int, j pmd.Jumbo) *rig {
 	t.Helper()
 	newNS(t)
 	for _, names := range [][2]string{{"a", "far_a"}, {"b", "far_b"}} {
@@ -299,7 +301,7 @@ func newJumboRig(t testing.TB, mode Mode, j pmd.Jumbo) *rig {
 			}
 		}
 	}
-	r := &rig{TB: t, umem: newJumboUMEM(t, 8192, j)}
+	r := &rig{TB: t, umem: newJumboUMEM(t, 8192, chunk, j)}
 	r.pool = r.umem.Pool()
 	r.sa = newSteering(t, "a", SteeringOptions{Mode: mode, Jumbo: true})
 	r.sb = newSteering(t, "b", SteeringOptions{Mode: mode, Jumbo: true})
@@ -313,10 +315,16 @@ func newJumboRig(t testing.TB, mode Mode, j pmd.Jumbo) *rig {
 // interfaces, among short ones, and all frames come home; the same with too few
 // jumbo frames, where some are lost and all are counted.
 func TestJumboFrames(t *testing.T) {
-	for _, mode := range []Mode{Auto, Generic} {
-		t.Run(mode.String(), func(t *testing.T) {
+	for _, row := range []struct {
+		mode  Mode
+		chunk int
+	}{{Auto, 2048}, {Auto, 4096}, {Generic, 2048}} {
+		mode := row.mode
+		t.Run(fmt.Sprintf("%s/%d", mode, row.chunk), func(t *testing.T) {
 			t.Parallel()
-			r := newJumboRig(t, mode, jumbo)
+			jumbo := pmd.Jumbo{Size: pmd.JumboSize(9000, row.chunk), Count: 64}
+			buffer := row.chunk - pmd.Headroom
+			r := newJumboRig(t, mode, row.chunk, jumbo)
 			if info := r.a.Info(); info.NoJumbo != "" || info.Longest != jumbo.Size-pmd.Headroom {
 				t.Fatalf("%+v", info)
 			}
@@ -325,7 +333,7 @@ func TestJumboFrames(t *testing.T) {
 			}
 			sizes := []int{60, 1514, 9014, 9013}
 			for k := 1; k <= 5; k++ {
-				sizes = append(sizes, k*buffer-1, k*buffer, k*buffer+1, k*2048-1, k*2048, k*2048+1)
+				sizes = append(sizes, k*buffer-1, k*buffer, k*buffer+1, k*row.chunk-1, k*row.chunk, k*row.chunk+1)
 			}
 			got, sent := map[uint32]int{}, uint32(0)
 			for range 20 {
@@ -356,7 +364,7 @@ func TestJumboFrames(t *testing.T) {
 // the port goes on.
 func TestJumboFramesRunOut(t *testing.T) {
 	t.Parallel()
-	r := newJumboRig(t, Auto, pmd.Jumbo{Size: jumbo.Size, Count: 1})
+	r := newJumboRig(t, Auto, 2048, pmd.Jumbo{Size: jumbo.Size, Count: 1})
 	kept, _ := r.pool.GetJumbo()
 	send(t, r.in, 0, 30, 9000)
 	send(t, r.in, 30, 1, 100)
@@ -379,7 +387,7 @@ func TestJumboFramesRunOut(t *testing.T) {
 // also where the kernel hands them over.
 func TestNoJumboFrames(t *testing.T) {
 	t.Parallel()
-	r := newJumboRig(t, Auto, pmd.Jumbo{})
+	r := newJumboRig(t, Auto, 2048, pmd.Jumbo{})
 	if info := r.a.Info(); info.NoJumbo != "" || info.Longest != buffer {
 		t.Errorf("%+v", info)
 	}

@@ -164,11 +164,11 @@ type rig struct {
 	refuse int // frames that b did not take
 }
 
-func newUMEM(t testing.TB, chunks int) *UMEM { return newJumboUMEM(t, chunks, pmd.Jumbo{}) }
+func newUMEM(t testing.TB, chunks int) *UMEM { return newJumboUMEM(t, chunks, 2048, pmd.Jumbo{}) }
 
-func newJumboUMEM(t testing.TB, chunks int, j pmd.Jumbo) *UMEM {
+func newJumboUMEM(t testing.TB, chunks, size int, j pmd.Jumbo) *UMEM {
 	t.Helper()
-	mem, err := pmd.Map(chunks*2048 + j.Bytes())
+	mem, err := pmd.Map(chunks*size + j.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func newJumboUMEM(t testing.TB, chunks int, j pmd.Jumbo) *UMEM {
 			t.Error(err)
 		}
 	})
-	pool, err := pmd.NewJumboPool(mem, 2048, j)
+	pool, err := pmd.NewJumboPool(mem, size, j)
 	if err != nil {
 		t.Fatal(err)
 	}
