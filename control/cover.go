@@ -49,6 +49,9 @@ func (c *Controller) planCovers(now time.Time) {
 		if !wantsCover(sa) || c.covers[sa] != nil {
 			continue
 		}
+		if c.db.Snapshot().Outbound(policy) != sa {
+			continue // it is in a bundle, under which workers send none
+		}
 		packets, _ := sa.Used()
 		v := before[sa]
 		if v == nil {

@@ -59,4 +59,14 @@ func TestDummiesWhileIdle(t *testing.T) {
 	if other.covering || len(other.covers) != 0 {
 		t.Error("an SA without the option is looked at")
 	}
+	bundled := newGateway(t)
+	bundled.see()
+	bundled.load(t, protect("10.2.0.0/16", two), sa(300, here, peer, dummies), sa(301, here, peer, ahSA))
+	if bundled.round(now); len(bundled.covers) != 0 || bundled.bundleOf(t, "to 10.2.0.0/16") == nil {
+		t.Error("an SA in a bundle is asked for dummies")
+	}
+	bundled.load(t, protect("10.2.0.0/16", two), protect("10.3.0.0/16"), sa(300, here, peer, dummies), sa(301, here, peer, ahSA))
+	if bundled.round(now); len(bundled.covers) != 1 {
+		t.Error("an SA that a policy uses without others is asked for none")
+	}
 }

@@ -3,10 +3,14 @@ package pipeline_test
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"spigot/internal/counter"
 	"spigot/internal/fib"
+	"spigot/internal/flow"
+	"spigot/sad"
+	"spigot/spd"
 )
 
 // Transport mode between the gateways themselves.
@@ -192,5 +196,97 @@ func TestHostsFragmentsAllocateNothing(t *testing.T) {
 		n += b.cfg.Host.Got.Pop(got[:])
 	}); a != 0 || n != 2*next/4 {
 		t.Errorf("%v allocations for a datagram to the host, of %d %d packets arrived", a, next/4, n)
+	}
+}
+
+// newOpaqueHost is a host with an SA for what goes to gateway b, SPI 0x1000, and
+// one for later fragments of that, SPI 0x2000, both in transport mode.
+func newOpaqueHost(t *testing.T) *host {
+	t.Helper()
+	l, other := newLone(t, 'a'), gates[0]
+	other.spi = 0x2000
+	out, _ := l.pair(other)
+	sel := port(selector(one(gwA4), one(gwB4)), 0)
+	sel.SrcPort, sel.DstPort = flow.OpaquePort, flow.OpaquePort
+	if err := l.db.Bind(l.addPolicy(spd.Policy{Dir: spd.Out, Sel: sel, Action: spd.Protect, Template: naming(&out.SA)}), out); err != nil {
+		t.Fatal(err)
+	}
+	return hosted(t, l, 64, gates[0])
+}
+
+// A datagram goes by the policy for its ports, which its first fragment alone
+// shows, and not by that of its last, for which there is an SA of its own.
+func TestHostsDatagramsGoByTheirPorts(t *testing.T) {
+	a := newOpaqueHost(t)
+	for _, backwards := range []bool{false, true} {
+		pieces := cutByHost(datagram(false, 3000), 1400, 1)
+		if backwards {
+			slices.Reverse(pieces)
+		}
+		sent := a.sends(pieces...)
+		if len(sent) == 0 {
+			t.Fatalf("nothing left: %v", a.drops())
+		}
+		if spi := binary.BigEndian.Uint32(sent[0][34:]); spi != 0x1000 {
+			t.Errorf("backwards %t: left by SPI %#x, want 0x1000", backwards, spi)
+		}
+	}
+}
+
+// What the policies want may change while fragments wait: the datagram leaves as
+// they want it when it is whole, in clear or not at all.
+func TestPoliciesChangeWhileTheHostsFragmentsWait(t *testing.T) {
+	for _, action := range []spd.Action{spd.Bypass, spd.Discard} {
+		a, ip := newOpaqueHost(t), datagram(false, 3000)
+		pieces := cutByHost(ip, 1400, 1)
+		if sent := a.sends(pieces[0]); len(sent) != 0 || a.values().Waiting != 1 {
+			t.Fatalf("%d packets left: %v", len(sent), a.drops())
+		}
+		a.addPolicy(spd.Policy{Dir: spd.Out, Sel: port(selector(one(gwA4), one(gwB4)), 2000), Action: action})
+		out := a.policies[spd.Out]
+		a.policies[spd.Out] = append([]*spd.Policy{out[len(out)-1]}, out[:len(out)-1]...)
+		a.publishPolicies()
+		before := a.values()
+		switch sent := a.sends(pieces[1:]...); {
+		case action == spd.Discard:
+			if a.onlyDrop(before, counter.PolicyDiscard); len(sent) != 0 {
+				t.Errorf("%d packets left", len(sent))
+			}
+		case len(sent) < 2 || !bytes.Equal(joined(t, sent, 1500)[34:], ip[20:]):
+			t.Errorf("left in %d packets: %v", len(sent), a.drops())
+		}
+		if v := a.values(); v.Waiting != 0 {
+			t.Errorf("%d fragments wait", v.Waiting)
+		}
+	}
+}
+
+// Nobody on the wire can put a fragment into a datagram of the host's.
+func TestNobodyCompletesTheHostsDatagrams(t *testing.T) {
+	l := newGroupLone(t, 'a')
+	p := cast(tunnel{spi: 0x3000, enc: "aes-gcm-16", encLen: 20, window: 64, gate: true}, gwA6, inner6)
+	out, err := sad.NewOutbound(p)
+	if err == nil {
+		err = l.db.AddOutbound(out)
+	}
+	if err == nil {
+		err = l.db.Bind(l.addPolicy(spd.Policy{Dir: spd.Out, Sel: selector(one(gwA6), groups6), Action: spd.Protect, Template: naming(&out.SA)}), out)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := hosted(t, l, 32, aes128gcm)
+	pieces := cutByHost(udp6(gwA6, inner6, 64, 2000)[14:], 1400, 7)
+	forged := castFrame(gwA6, inner6, 64, len(pieces[1]))
+	copy(forged[14:], pieces[1])
+	forged[14+40] = 50 // says that it is of ESP
+	if sent := a.sends(pieces[0]); len(sent) != 0 {
+		t.Fatalf("%d packets left of a half", len(sent))
+	}
+	if got := a.all(a.wire, a.wire, forged); len(got) != 0 || a.values().Waiting != 2 {
+		t.Errorf("%d packets left, %d fragments wait: %v", len(got), a.values().Waiting, a.drops())
+	}
+	if sent := a.sends(pieces[1]); len(sent) == 0 {
+		t.Errorf("the datagram does not leave: %v", a.drops())
 	}
 }

@@ -111,8 +111,10 @@ func (w *Worker) toHostInPieces(b *Burst, i uint8) {
 
 // gather puts fragments that the host sends together where their SA is in
 // transport mode, which is about whole datagrams (RFC 4303, sections 3.1.1 and
-// 3.3.4). What has been sealed is cut instead.
+// 3.3.4). What has been sealed is cut instead. The datagram is asked about once
+// more: its ports, which the last fragment has not shown, may want another SA.
 func (w *Worker) gather(b *Burst) {
+	var last bound
 	for _, i := range b.Live() {
 		p := &b.pkts[i]
 		sa := p.out
@@ -123,8 +125,10 @@ func (w *Worker) gather(b *Burst) {
 			continue
 		}
 		f := p.fragment()
+		f.key.lane = laneHost
 		if w.together(b, i, &f) {
-			p.cut = wasCut
+			p.cut, p.out = wasCut, nil
+			w.judge(b, i, &last)
 		}
 	}
 }

@@ -279,6 +279,21 @@ func TestJumboPadding(t *testing.T) {
 	}
 }
 
+// A link may become wider than any frame: padding ends with the frame.
+func TestPaddingEndsWithTheFrame(t *testing.T) {
+	tn := aes128gcm
+	tn.outer.TFC = sad.TFCPath
+	a := newJumbo(t, 'a', jumbos)
+	out, _ := a.protect(tn)
+	a.setMTUs(9000, 60000)
+	for _, size := range []int{20, 1700, 8900} {
+		sealed := a.outOf(innerFrame(false, true, 64, size))
+		if n := len(sealed); n < 14+out.Geo.Sealed(8900) || n > jumbos.Size {
+			t.Errorf("%d bytes leave as %d: %v", size, n, a.drops())
+		}
+	}
+}
+
 // The host's own packets go up to what a HostPacket holds, and longer ones that come
 // by an SA arrive in fragments; in clear, who sends more than its kernel takes is told.
 func TestJumboPacketsOfTheHost(t *testing.T) {

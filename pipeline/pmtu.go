@@ -41,9 +41,9 @@ func (w *Worker) tooBig(b *Burst, i uint8, mtu int) bool {
 	p := &b.pkts[i]
 	least := p.leastMTU()
 	switch {
-	case p.cut == wasCut:
+	case p.cut == wasCut && p.out != nil:
 		p.cut = cutSealed
-	case p.out == nil && !p.hasDF():
+	case p.out == nil && (p.cut == wasCut || !p.hasDF()):
 		p.cut = cutClear
 	case p.out == nil:
 	case int(p.info.Len) <= least:

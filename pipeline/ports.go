@@ -81,6 +81,7 @@ const (
 	laneOut uint8 = iota
 	laneSecured
 	laneClear
+	laneHost // reassembler's: what the host sends is not put together with what others do
 )
 
 // laneOf returns the lane of p, which came from the wire.

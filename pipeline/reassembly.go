@@ -58,8 +58,8 @@ type ages struct{ oldest, newest, n uint16 }
 // link is a datagram's place in a list; 0 is none, else a number + 1.
 type link struct{ older, newer uint16 }
 
-// datagramKey names a datagram. IPv6 knows no protocol in it. spi and lane are
-// portMemory's.
+// datagramKey names a datagram. IPv6 knows no protocol in it. spi is portMemory's,
+// and lane, but for the host's own.
 type datagramKey struct {
 	src, dst flow.Addr
 	id       uint32

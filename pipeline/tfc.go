@@ -15,7 +15,8 @@ import (
 func (w *Worker) hideLength(p *packet, sa *sad.Outbound) {
 	n := int(p.info.Len)
 	to := min(int(sa.Outer.TFC), sa.Geo.MaxInner(p.outerMTU()))
-	if start := p.l3 - sa.Geo.Prefix(); start+sa.Geo.Sealed(to) > len(p.chunk) && !w.widen(p) {
+	if start := p.l3 - sa.Geo.Prefix(); start+sa.Geo.Sealed(to) > len(p.chunk) {
+		w.widen(p) // if it can: what it is in then ends the padding
 		to = min(to, sa.Geo.MaxInner(len(p.chunk)-start))
 	}
 	if to > n {
@@ -52,8 +53,9 @@ func (w *Worker) fillDummy(p *packet, m *fib.Inject) counter.Reason {
 	}
 	p.out, p.hop, p.tuple = sa, hop, flow.Tuple{}
 	n := min(int(m.Len), p.pathMTU())
-	if n > len(p.chunk)-p.l3 && !w.widen(p) {
-		n = len(p.chunk) - p.l3
+	if n > len(p.chunk)-p.l3 {
+		w.widen(p)
+		n = min(n, len(p.chunk)-p.l3)
 	}
 	if n < wire.IPv4Len {
 		return counter.NoRoom
