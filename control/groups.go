@@ -126,7 +126,7 @@ func (c *Controller) tellGroups() {
 		case err != nil && !told.failed:
 			c.log.Error("receive what is sent to groups", "port", p.Name, "err", err)
 		case err == nil && (len(want.All)+len(want.IPsec) > 0 || told.done):
-			c.log.Info("port receives groups", "port", p.Name, "of_sas", want.IPsec, "of_policies", want.All, "all", want.JoinAll)
+			c.log.Debug("port receives groups", "port", p.Name, "of_sas", want.IPsec, "of_policies", want.All, "all", want.JoinAll)
 		}
 		*told = toldGroups{want, link, err == nil, err != nil}
 	}

@@ -28,6 +28,8 @@ type lab struct {
 	id    string // of the namespaces: their names without the last letter
 	agent string // path of the program
 	mtu   int    // of cables; 0: as the kernel has it
+
+	gateways []*labGateway
 }
 
 // newLab makes namespaces, one a letter.
@@ -155,8 +157,17 @@ type labGateway struct {
 }
 
 // startGateway starts spigot in a namespace, where it has the ports red0 and
-// wire0 and, as yet, no policies.
+// wire0, the host behind it and, as yet, no policies.
 func (l *lab) startGateway(side string) *labGateway {
+	l.Helper()
+	return l.startGatewayWith(side, `
+host: {enc: enc0}
+allow_legacy: true # HMAC-SHA1 is one of those to judge
+`)
+}
+
+// startGatewayWith is startGateway with another rest of the configuration.
+func (l *lab) startGatewayWith(side, rest string) *labGateway {
 	l.Helper()
 	dir := filepath.Join(l.dir, "gateway"+side)
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -170,9 +181,8 @@ ports:
   - {name: wire0, side: wire}
 control: {socket: %q}
 idle: {policy: adaptive, turns: 50}
-host: {enc: enc0}
-allow_legacy: true # HMAC-SHA1 is one of those to judge
-`, g.socket)
+%s
+`, g.socket, rest)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		l.Fatal(err)
 	}
@@ -195,6 +205,7 @@ allow_legacy: true # HMAC-SHA1 is one of those to judge
 		var s control.StatusInfo
 		return g.show("status", &s) == nil && s.Mirrored
 	})
+	l.gateways = append(l.gateways, g)
 	return g
 }
 

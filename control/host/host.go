@@ -28,6 +28,7 @@ import (
 
 	"spigot/control"
 	"spigot/internal/fib"
+	"spigot/internal/wire"
 	"spigot/ring"
 )
 
@@ -59,7 +60,7 @@ type Device struct {
 	table  table
 	mtu    int
 	lost   atomic.Uint64 // packets that the host did not take
-	groups atomic.Uint64 // packets to groups, which the host sends by itself
+	groups atomic.Uint64 // packets to groups of a link and about groups, which the host sends by itself
 }
 
 // Open makes the device, up and without routes. Close it.
@@ -190,7 +191,7 @@ func (d *Device) read(ctx context.Context, i int) {
 			d.cfg.Log.Error("the host's device is gone; start the gateway again", "device", d.cfg.Name, "err", err)
 			return
 		}
-		if !toOne(m[0].Data[:n]) {
+		if !forWorkers(m[0].Data[:n]) {
 			d.groups.Add(1)
 			continue
 		}
@@ -207,17 +208,22 @@ func (d *Device) read(ctx context.Context, i int) {
 // fullPause is how long read waits for room.
 const fullPause = 100 * time.Microsecond
 
-// toOne says whether the packet in b is for a single host: the kernel sends
-// reports about groups by every device.
-func toOne(b []byte) bool {
+// forWorkers says whether the packet in b is one that a policy may be for. The
+// kernel sends reports about groups by every device: IGMP's and those of MLD,
+// which are behind a hop-by-hop header, to the groups themselves.
+func forWorkers(b []byte) bool {
 	switch {
-	case len(b) >= 20 && b[0]>>4 == 4:
-		return b[16] < 224
-	case len(b) >= 40 && b[0]>>4 == 6:
-		return b[24] != 0xff
+	case len(b) >= wire.IPv4Len && b[0]>>4 == 4:
+		dst := wire.IPv4(b).Dst()
+		return b[16] < 224 || dst.IsGroup() && !dst.IsNearGroup() && wire.IPv4(b).Proto() != protoIGMP
+	case len(b) >= wire.IPv6Len && b[0]>>4 == 6:
+		dst := wire.IPv6(b).Dst()
+		return !dst.IsGroup() || !dst.IsNearGroup() && wire.IPv6(b).NextHeader() != wire.ProtoHopByHop
 	}
 	return false
 }
+
+const protoIGMP = 2
 
 // write hands what worker i has for the host to the host.
 func (d *Device) write(ctx context.Context, i int) {

@@ -231,7 +231,7 @@ func TestPacketsCrossTheDevice(t *testing.T) {
 	}
 }
 
-func TestToOne(t *testing.T) {
+func TestForWorkers(t *testing.T) {
 	packet := func(first byte, at int, dst ...byte) []byte {
 		b := make([]byte, 60)
 		b[0] = first
@@ -242,12 +242,15 @@ func TestToOne(t *testing.T) {
 		b    []byte
 		want bool
 	}{
-		"v4": {packet(0x45, 16, 10), true}, "v4 group": {packet(0x45, 16, 224), false}, "v4 broadcast": {packet(0x45, 16, 255), false},
-		"v6": {packet(0x60, 24, 0xfd), true}, "v6 group": {packet(0x60, 24, 0xff, 2), false},
+		"v4": {packet(0x45, 16, 10), true}, "v4 broadcast": {packet(0x45, 16, 255, 255, 255, 255), false}, "class E": {packet(0x45, 16, 240), false},
+		"v4 group": {packet(0x45, 16, 239), true}, "v4 group of a link": {packet(0x45, 16, 224), false},
+		"IGMP": {packet(0x45, 9, 2, 0, 0, 10, 0, 0, 1, 239), false},
+		"v6":   {packet(0x60, 24, 0xfd), true}, "v6 group": {packet(0x60, 6, append([]byte{17, 9}, packet(0, 16, 0xff, 0x15)[:18]...)...), true},
+		"v6 group of a link": {packet(0x60, 24, 0xff, 2), false}, "MLD": {packet(0x60, 24, 0xff, 0x15), false},
 		"nothing": {nil, false}, "19 bytes": {packet(0x45, 16, 10)[:19], false}, "39 bytes": {packet(0x60, 24, 0xfd)[:39], false},
 		"version 5": {packet(0x50, 16, 10), false},
 	} {
-		if toOne(row.b) != row.want {
+		if forWorkers(row.b) != row.want {
 			t.Errorf("%s: %t", name, !row.want)
 		}
 	}

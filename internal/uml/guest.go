@@ -208,6 +208,9 @@ func (a *Agent) Call(q Request) (Answer, error) {
 	if q.Probe != nil {
 		limit += 2 * time.Duration(q.Probe.Seconds) * time.Second
 	}
+	if q.Heard != nil {
+		limit += time.Duration(q.Heard.Seconds) * time.Second
+	}
 	if q.Send != nil {
 		limit += time.Duration(q.Send.Seconds) * time.Second
 	}

@@ -9,12 +9,15 @@ type Request struct {
 	Probe *Probe   `json:"probe,omitempty"`
 	Send  *Send    `json:"send,omitempty"`
 	Cross *Cross   `json:"cross,omitempty"`
+	Join  *Join    `json:"join,omitempty"`
+	Cast  *Cast    `json:"cast,omitempty"`
+	Heard *Heard   `json:"heard,omitempty"`
 }
 
 // Answer is what an agent says to a Request, one line of JSON.
 type Answer struct {
 	Output string `json:"output,omitempty"` // of Exec, both streams; of Read
-	Report Report `json:"report,omitzero"`  // of Probe and Send
+	Report Report `json:"report,omitzero"`  // of Probe, Send and Heard
 	Error  string `json:"error,omitempty"`  // why it could not be done
 }
 
@@ -46,7 +49,33 @@ type Cross struct {
 	Seed            uint64 `json:"seed"`
 }
 
-// Report is what became of a Probe or of a Send.
+// Join asks to be a member of a multicast group from then on, and to keep what
+// comes from its members.
+type Join struct {
+	Group string `json:"group"`
+	Dev   string `json:"dev"`
+}
+
+// Cast asks to send the members of a group a datagram of each size, of 8 bytes or
+// more.
+type Cast struct {
+	From string `json:"from"` // the address to send from
+	To   string `json:"to"`   // the group
+	Dev  string `json:"dev"`
+	UDP  []int  `json:"udp"` // bytes of payload
+}
+
+// Heard asks what came to a group: the datagrams of the Casts that went there since
+// the last time, once each and no other.
+type Heard struct {
+	Group string `json:"group"`
+	UDP   []int  `json:"udp"`  // what was cast
+	From  int    `json:"from"` // how many have cast it
+	// Seconds is how long the last datagram may be waited for.
+	Seconds int `json:"seconds"`
+}
+
+// Report is what became of a Probe, of a Send, or of Casts.
 type Report struct {
 	Sent     int64    `json:"sent"`     // packets; of Send: bytes
 	Intact   int64    `json:"intact"`   // of those, came back, or arrived, as they were sent
@@ -59,6 +88,7 @@ type Report struct {
 const (
 	EchoPort = 7 // UDP: sends back what comes
 	SinkPort = 9 // TCP: counts and hashes a stream, and tells its end
+	CastPort = 5 // UDP: keeps what comes to a group
 )
 
 // GuestEnv is a variable in an agent's environment that says that it is a

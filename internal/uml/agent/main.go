@@ -85,6 +85,12 @@ func answer(q *uml.Request) (a uml.Answer) {
 		a.Report, err = send(q.Send)
 	case q.Cross != nil:
 		err = cross(q.Cross)
+	case q.Join != nil:
+		err = join(q.Join)
+	case q.Cast != nil:
+		err = cast(q.Cast)
+	case q.Heard != nil:
+		a.Report, err = heard(q.Heard)
 	default:
 		err = fmt.Errorf("a request for nothing")
 	}
