@@ -350,7 +350,7 @@ func TestJumboFramesUnderFaults(t *testing.T) {
 	peer := newJumbo(t, 'b', jumbos)
 	peer.protect(aes128gcm)
 	rng := rand.New(rand.NewPCG(3, 4))
-	for n := range 1500 {
+	for n := range 800 {
 		if n%100 == 0 {
 			widths := []int{1400, 1500, 4000, 9000}
 			a.setMTUs(widths[rng.IntN(4)], widths[rng.IntN(4)])

@@ -16,52 +16,65 @@ const jumboMTU = 9000
 
 var jumboInner = [2]int{8954, 8934}
 
-// Packets as long as the link takes cross between two gateways, in several buffers on
-// the way in and out: of all lengths around the ends of buffers, among short ones, in
-// streams, and onto a path that becomes narrower, whose senders are told or whose
-// packets are cut. Every gateway ends with all frames home (labGateway).
+// Packets as long as the link takes cross between two gateways, and between one and
+// a Linux kernel, in several buffers on the way in and out: of all lengths around the
+// ends of buffers, among short ones, in streams, and onto a path that becomes
+// narrower, whose senders are told or whose packets are cut. Every gateway ends with
+// all frames home (startGateway).
 func TestJumboFrames(t *testing.T) {
 	t.Parallel()
-	r := newPathRigOf(t, false, jumboMTU)
-	r.routed()
-	r.longest(9984)
-	told := [2]string{"mtu = ", "mtu="} // in the words of ping
-	for outer := range plen {
-		r.tunnel(outer)
-		for f := range plen {
-			head := [2]int{28, 48}[f] // IP and ICMP
-			most := jumboInner[outer]
-			sizes := []int{100, 1500, most - 1, most}
-			for _, at := range []int{1792 - 14, 2*1792 - 14, 2048 - 14, 4096 - 14, 8192 - 14} { // a buffer's end, a chunk's
-				sizes = append(sizes, at-1, at, at+1, at-54, at-55, at-74, at-75)
+	for name, linux := range map[string]bool{"Linux": true, "Spigot": false} {
+		t.Run(name, func(t *testing.T) {
+			r := newPathRigOf(t, linux, jumboMTU)
+			stream := int64(smallStream)
+			if linux { // a guest is slow
+				stream /= 4
 			}
-			for _, size := range sizes {
-				if out, err := r.ping(f, size-head, "do"); err != nil {
-					t.Errorf("%d bytes in IPv%d, outside %s: %v\n%s", size, 4+2*f, pathNear[outer], err, out)
+			r.routed()
+			r.longest(9984)
+			for outer := range plen {
+				r.tunnel(outer)
+				r.pings(outer)
+				r.stream(stream, r.host, hostAddr[outer], innerAddr[outer], nil)
+			}
+			r.clear()
+			r.stream(stream, r.host, hostAddr[0], innerAddr[0], func() { r.shrink(1500) })
+			r.stream(stream, r.far, innerAddr[1], hostAddr[1], nil)
+			if out, err := r.ping(0, 8000, "dont"); err != nil {
+				t.Errorf("8000 bytes, to be cut for a path of 1500: %v\n%s", err, out)
+			}
+			for _, p := range r.ports() {
+				if s := p.Stats; s.RxJumbo == 0 || s.RxGiant+s.JumboEmpty+s.BadDesc+s.TxErrors != 0 {
+					t.Errorf("%s: %+v", p.Name, s)
 				}
 			}
-			if out, err := r.ping(f, most+1-head, "do"); err == nil || !strings.Contains(out, told[f]+fmt.Sprint(most)) {
-				t.Errorf("%d bytes in IPv%d, outside %s: %v\n%s", most+1, 4+2*f, pathNear[outer], err, out)
-			}
-			if out, err := r.ping(f, 20000, "dont"); err != nil { // in fragments of the host's, to whom the MTU was told
-				t.Errorf("20000 bytes in IPv%d, outside %s: %v\n%s", 4+2*f, pathNear[outer], err, out)
+		})
+	}
+}
+
+// pings sends packets of both families and of all interesting lengths through the
+// tunnel over the outer family.
+func (r *pathRig) pings(outer int) {
+	r.Helper()
+	told := [2]string{"mtu = ", "mtu="} // in the words of ping
+	for f := range plen {
+		what := fmt.Sprintf("bytes in IPv%d, outside %s", 4+2*f, pathNear[outer])
+		head := [2]int{28, 48}[f] // IP and ICMP
+		most := jumboInner[outer]
+		sizes := []int{100, 1500, most - 1, most}
+		for _, at := range []int{1792 - 14, 2*1792 - 14, 2048 - 14, 4096 - 14, 8192 - 14} { // a buffer's end, a chunk's
+			sizes = append(sizes, at-1, at, at+1, at-54, at-55, at-74, at-75)
+		}
+		for _, size := range sizes {
+			if out, err := r.ping(f, size-head, "do"); err != nil {
+				r.Errorf("%d %s: %v\n%s", size, what, err, out)
 			}
 		}
-		r.stream(smallStream, r.host, hostAddr[outer], innerAddr[outer], nil)
-	}
-	r.clear()
-	r.stream(largeJumboStream, r.host, hostAddr[0], innerAddr[0], func() { r.shrink(1500) })
-	r.stream(smallStream, r.far, innerAddr[1], hostAddr[1], nil)
-	if out, err := r.ping(0, 8000, "dont"); err != nil {
-		t.Errorf("8000 bytes, to be cut for a path of 1500: %v\n%s", err, out)
-	}
-	var ports []control.PortInfo
-	if err := r.gateway.show("ports", &ports); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range ports {
-		if s := p.Stats; s.RxJumbo == 0 || s.RxGiant+s.JumboEmpty+s.BadDesc+s.TxErrors != 0 {
-			t.Errorf("%s: %+v", p.Name, s)
+		if out, err := r.ping(f, most+1-head, "do"); err == nil || !strings.Contains(out, told[f]+fmt.Sprint(most)) {
+			r.Errorf("%d %s: %v\n%s", most+1, what, err, out)
+		}
+		if out, err := r.ping(f, 20000, "dont"); err != nil { // in fragments of the host's, to whom the MTU was told
+			r.Errorf("20000 %s: %v\n%s", what, err, out)
 		}
 	}
 }
@@ -87,17 +100,19 @@ func (r *pathRig) clear() {
 	}
 }
 
-// largeJumboStream is long enough for a path to change in the middle.
-const largeJumboStream = 64 << 20
+// ports asks the gateway for its ports.
+func (r *pathRig) ports() (ports []control.PortInfo) {
+	r.Helper()
+	if err := r.gateway.show("ports", &ports); err != nil {
+		r.Fatal(err)
+	}
+	return ports
+}
 
 // longest fails unless each port of the gateway receives frames of that many bytes.
 func (r *pathRig) longest(want int) {
 	r.Helper()
-	var ports []control.PortInfo
-	if err := r.gateway.show("ports", &ports); err != nil {
-		r.Fatal(err)
-	}
-	for _, p := range ports {
+	for _, p := range r.ports() {
 		if p.Longest != want || p.NoJumbo != "" {
 			r.Fatalf("%s takes %d bytes, want %d: %s", p.Name, p.Longest, want, p.NoJumbo)
 		}

@@ -133,7 +133,11 @@ func (l *lab) boot(side string) *uml.Agent {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		l.Fatal(err)
 	}
-	a, err := uml.Boot(l.id+side, "vec0", dir, l.agent)
+	mtu := l.mtu
+	if mtu == 0 {
+		mtu = 1500
+	}
+	a, err := uml.Boot(l.id+side, "vec0", mtu, dir, l.agent)
 	return l.keep(a, err)
 }
 

@@ -64,8 +64,9 @@ func StartAgent(netns, path string) (*Agent, error) {
 
 // Boot boots a guest in a network namespace, which has its files below dir, an
 // empty folder; its only process is the agent at path. The guest's interface
-// vec0 sends and receives what ifname does, which belongs into that namespace.
-func Boot(netns, ifname, dir, path string) (*Agent, error) {
+// vec0 sends and receives what ifname does, which belongs into that namespace, and
+// has that MTU.
+func Boot(netns, ifname string, mtu int, dir, path string) (*Agent, error) {
 	for _, file := range []string{"/usr/bin/linux.uml", "/usr/bin/busybox"} {
 		if _, err := os.Stat(file); err != nil {
 			return nil, fmt.Errorf("%w (%w)", ErrMissing, err)
@@ -78,7 +79,7 @@ func Boot(netns, ifname, dir, path string) (*Agent, error) {
 	return start(netns, true, "linux.uml", "mem=256M",
 		"rootfstype=hostfs", "rootflags="+root, "rw", "init=/init", "quiet",
 		GuestEnv+"=yes", "con=null", "con0=null,fd:2", "ssl=null", "ssl0=fd:3,fd:4", "uml_dir="+dir, "umid=guest",
-		"vec0:transport=raw,ifname="+ifname+",depth=128,gro=0")
+		fmt.Sprintf("vec0:transport=raw,ifname=%s,depth=128,gro=0,mtu=%d", ifname, mtu))
 }
 
 // plant makes the guest's files: the agent, and a way to the host's /usr.

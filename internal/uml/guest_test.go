@@ -63,7 +63,7 @@ func TestGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer host.Close()
-	guest, err := Boot(ns, "vec0", dir, path)
+	guest, err := Boot(ns, "vec0", 1500, dir, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestGuest(t *testing.T) {
 func TestGuestThatFails(t *testing.T) {
 	ns := place(t)
 	dir := t.TempDir()
-	if _, err := Boot(ns, "vec0", dir, "/usr/bin/false"); !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "init") {
+	if _, err := Boot(ns, "vec0", 1500, dir, "/usr/bin/false"); !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "init") {
 		t.Errorf("got %v, want %v and the kernel's words on its init", err, ErrGone)
 	}
 	if _, err := StartAgent(ns, "/nowhere"); !errors.Is(err, ErrGone) {
