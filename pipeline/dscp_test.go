@@ -132,3 +132,24 @@ func TestWhatHasNoClass(t *testing.T) {
 		}
 	}
 }
+
+// What arrives is clamped to the path of the SA that its answers take, which are
+// taken to have its codepoint.
+func TestSegmentSizeOfEachClass(t *testing.T) {
+	tn := aes128gcm
+	tn.outer.MSS = sad.MSSPath
+	a, b := newLone(t, 'a'), newLone(t, 'b')
+	out, _ := a.protect(tn)
+	b.protect(aes128gcm)
+	c := &classed{lone: a, pols: [2]uint32{1, 3}} // those that protect has made
+	voice := c.add(0x2001, 46)
+	c.bind(out, voice)
+	out.SetPathMTU(1400, false)
+	voice.SetPathMTU(1000, false)
+	for dscp, sa := range map[uint8]*sad.Outbound{0: out, 46: voice, 34: out} {
+		got := mssOf(t, a.into(b.outOf(marked(syn(t, false, true, 1460, 0x12), dscp))))
+		if want := sa.Geo.MaxInner(sa.PathMTU()) - 40; got != want {
+			t.Errorf("codepoint %d: announced as %d, want %d", dscp, got, want)
+		}
+	}
+}
