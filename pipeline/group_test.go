@@ -444,3 +444,24 @@ func TestFragmentsToAGroup(t *testing.T) {
 		}
 	}
 }
+
+func TestGroupsAllocateNothing(t *testing.T) {
+	a, b := newGroupLone(t, 'a'), newGroupLone(t, 'b')
+	tn := aes128gcm
+	tn.window = 0 // one packet again and again
+	a.send(cast(tn, gwA4, outer4))
+	b.receive(cast(tn, gwA4, outer4))
+	frame := castFrame(hostA4, inner4, 64, 100)
+	sealed := a.outOf(frame)
+	if sealed == nil || b.one(b.wire, b.host, sealed) == nil {
+		t.Fatalf("%v, %v", a.drops(), b.drops())
+	}
+	for name, n := range map[string]float64{
+		"out": testing.AllocsPerRun(50, func() { a.host.Inject(frame); a.w.Turn() }),
+		"in":  testing.AllocsPerRun(50, func() { b.wire.Inject(sealed); b.w.Turn() }),
+	} {
+		if n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}

@@ -354,7 +354,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.SAs) != 8 || len(got.Policies) != 2+2+4+4+4+2+2+2+2+2+2 {
+	if len(got.SAs) != 10 || len(got.Policies) != 2+2+4+4+4+2+2+2+2+2+2+2 {
 		t.Errorf("%d SAs, %d policies", len(got.SAs), len(got.Policies))
 	}
 	accepted(t, got)
