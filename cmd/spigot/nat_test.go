@@ -131,7 +131,7 @@ func TestThroughNAT(t *testing.T) {
 	startCharon(r, a)
 	answered := func() bool { return r.ping("-c", "1", "-W", "1") == nil }
 	r.await("an answer through the NAT", answered)
-	if err := r.ping("-c", "20", "-i", "0.02"); err != nil {
+	if err := r.lossless("-c", "20", "-i", "0.02"); err != nil {
 		t.Fatal(err)
 	}
 	moved := func(from, to string) bool {
@@ -153,7 +153,7 @@ func TestThroughNAT(t *testing.T) {
 	r.masquerade("3000-3999")
 	r.await("an answer through the NAT that has forgotten", answered)
 	r.await("b's SAs to move", func() bool { return moved("3000", "3999") })
-	if err := r.ping("-c", "20", "-i", "0.02"); err != nil {
+	if err := r.lossless("-c", "20", "-i", "0.02"); err != nil {
 		t.Fatal(err)
 	}
 	for _, g := range r.gateways {

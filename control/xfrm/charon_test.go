@@ -138,13 +138,13 @@ func (p *peer) run(t *testing.T) {
 
 func (p *peer) swanctl(t *testing.T, line string) {
 	t.Helper()
-	sh(t, "SWANCTL_DIR=%[1]s timeout 20 swanctl %[2]s --uri unix://%[1]s/vici", p.dir, line)
+	sh(t, "SWANCTL_DIR=%[1]s timeout 60 swanctl %[2]s --uri unix://%[1]s/vici", p.dir, line)
 }
 
 // await waits until the SADB and SPD of p are as see wants.
 func (p *peer) await(t *testing.T, what string, see func(*control.Keying) bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		ok := false
 		if err := p.Control().Keying(func(k *control.Keying) { ok = see(k) }); err != nil {
 			t.Fatal(err)
@@ -195,7 +195,7 @@ func (p *peer) policy(t *testing.T, dir spd.Dir) (found control.Policy) {
 // awaitSAs waits until p's SAs are as see wants.
 func (p *peer) awaitSAs(t *testing.T, see func(in, out []control.SA) bool) (in, out []control.SA) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		in, out = p.sas()
 		if see(in, out) {
 			return in, out
