@@ -137,8 +137,10 @@ func (c *cutter) start(packet []byte, mtu int) bool {
 	c.packet = packet
 	if packet[0]>>4 == 6 {
 		c.body, c.next6 = wire.IPv6Len, 6
-		if packet[6] == wire.ProtoHopByHop { // every node on the way reads it
-			c.next6, c.body = wire.IPv6Len, wire.IPv6Len+(int(packet[wire.IPv6Len+1])+1)*8
+		// Every node on the way reads hop-by-hop options. Destination options would
+		// hide from receivers what later fragments are of; Linux keeps them in front, too.
+		for packet[c.next6] == wire.ProtoHopByHop || packet[c.next6] == wire.ProtoDstOpts {
+			c.next6, c.body = c.body, c.body+(int(packet[c.body+1])+1)*8
 		}
 		c.headLen = uint16(c.body + wire.FragmentLen)
 	} else {

@@ -290,3 +290,30 @@ func TestNobodyCompletesTheHostsDatagrams(t *testing.T) {
 		t.Errorf("the datagram does not leave: %v", a.drops())
 	}
 }
+
+// A sealed IPv6 packet is cut behind its options, those for the destination too,
+// so that each fragment tells that it is of ESP (RFC 8200, section 4.1, and what
+// Linux does): what has options in front arrives as what has none.
+func TestOptionsStayInFrontOfFragments(t *testing.T) {
+	for _, tn := range gates {
+		tn.outer6, tn.outer.DF = true, sad.DFClear
+		for _, h := range headers {
+			if !h.v6 || h.kind == 44 {
+				continue
+			}
+			a, b := newHostOf(t, 'a', 32, tn), newHostOf(t, 'b', 32, tn)
+			a.out.SetPathMTU(700, false)
+			inner := withExtension(udp6(gwA6, gwB6, 64, 1300), h.kind, h.ext)[14:]
+			frames := a.sends(inner)
+			for _, f := range frames {
+				if at := 14 + 40 + len(h.ext); f[at] == 60 || len(f)-14 > 700 {
+					t.Errorf("%v, %s: a fragment has headers %x", tn, h.name, f[14:at+8])
+				}
+				b.wireIn(f)
+			}
+			if got := b.taken(t); len(frames) < 2 || !bytes.Equal(got, inner) {
+				t.Errorf("%v, %s: of %d fragments %d bytes arrived: %v", tn, h.name, len(frames), len(got), b.drops())
+			}
+		}
+	}
+}
