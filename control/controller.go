@@ -136,6 +136,7 @@ type Controller struct {
 
 	asks    acquires
 	askLog  bucket
+	cpuLog  bucket
 	answers []answers          // by worker
 	paths   map[SAID]time.Time // SAs whose path MTU was learned, and when
 	oldLog  bucket             // of refused algorithms
@@ -214,6 +215,7 @@ func New(cfg Config) (*Controller, error) {
 			byAsk: map[ask]*asked{}, bySeq: map[uint32]*asked{}, byPolicy: map[uint32][]*asked{},
 		},
 		askLog:  bucket{rate: 10, burst: 20},
+		cpuLog:  bucket{rate: 1, burst: 10},
 		answers: make([]answers, len(cfg.Workers)),
 		paths:   map[SAID]time.Time{},
 		oldLog:  bucket{rate: 1, burst: 10},

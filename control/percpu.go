@@ -44,6 +44,15 @@ func (c *Controller) own(p *policy, all []wanted) (sas []*sad.Outbound) {
 	return sas
 }
 
+// notesWorker logs that the outbound SA of r is for a worker that is not there: a
+// peer with more processors may ask for it, and an operator may have miscounted.
+func (c *Controller) notesWorker(r *record) {
+	if n := len(c.cfg.Workers); int(r.out.CPU) > n && c.cpuLog.take(r.added) {
+		c.log.Warn("an SA is for a worker that is not there, and carries nothing: number workers as show workers does, from 0, "+
+			"or start the gateway with more of them", "sa", r.id, "cpu", r.out.CPU-1, "workers", n)
+	}
+}
+
 // tellUnused logs which policies of d do without SAs that they name, since these
 // are for one worker, or some codepoints, and the policy wants several around one
 // another, or one for each flow.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"spigot/internal/flow"
+	"spigot/sad"
 	"spigot/spd"
 )
 
@@ -64,4 +65,26 @@ func TestEachWorkerAsksForItself(t *testing.T) {
 		}
 	})
 	asks("the first worker has lost it", 1, 31*time.Second, 1)
+}
+
+// TestAnSAForAWorkerThatIsNotThereIsTold: an outbound SA for one is told in the log,
+// whoever made it, with how many workers there are; an inbound one means the peer's.
+func TestAnSAForAWorkerThatIsNotThereIsTold(t *testing.T) {
+	g := newGateway(t)
+	g.see()
+	const text = `level=WARN msg="an SA is for a worker that is not there`
+	there := func(cpu uint16) func(*sad.Params) { return func(p *sad.Params) { p.CPU = cpu } }
+	g.load(t, protect("10.2.0.0/16"), sa(300, here, peer, there(1)), sa(301, peer, here, there(7)))
+	if n := g.log.count(text); n != 0 {
+		t.Errorf("told %d times of SAs that are right", n)
+	}
+	g.load(t, protect("10.2.0.0/16"), sa(302, here, peer, there(2)))
+	g.key(t, func(k *Keying) {
+		if err := k.AddSA(daemon, keyedSA(303, here, peer, func(p *SAParams) { p.CPU = 7 })); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n := g.log.count(text); n != 2 || g.log.count("cpu=1 workers=1") != 1 || g.log.count("cpu=6 workers=1") != 1 {
+		t.Errorf("told %d times", n)
+	}
 }

@@ -193,6 +193,7 @@ func (c *Controller) place(r *record) error {
 		return err
 	case r.out != nil:
 		c.notesCover(r.out)
+		c.notesWorker(r)
 		return c.db.AddOutbound(r.out)
 	}
 	return nil
