@@ -48,7 +48,7 @@ func TestAtomicUndoes(t *testing.T) {
 				}
 			})
 			all := func() []any {
-				return []any{g.reportSAs(g.start), g.reportPolicies(), len(g.offers.wants), g.waiting, g.ids()}
+				return []any{g.reportSAs(), g.reportPolicies(), len(g.offers.wants), g.waiting, g.ids()}
 			}
 			before, told := all(), len(g.heard())
 			g.key(t, func(k *Keying) {

@@ -32,7 +32,7 @@ func TestTheHostsAddressesTellTheDirection(t *testing.T) {
 		g := newGateway(t)
 		g.see()
 		g.load(t, sa(300, c.src, c.dst))
-		if got := g.reportSAs(g.start); len(got) != 1 || got[0].Direction != c.want {
+		if got := g.reportSAs(); len(got) != 1 || got[0].Direction != c.want {
 			t.Errorf("%s: %+v, want %s", c.name, got, c.want)
 		}
 		dst := addr(c.dst)
@@ -155,7 +155,7 @@ func TestAReloadRenamesAndChangesLifetimes(t *testing.T) {
 	if g.list()[0].out != before {
 		t.Error("the SA was made again")
 	}
-	for _, s := range g.reportSAs(g.start) {
+	for _, s := range g.reportSAs() {
 		if s.Name != "ipsec.conf:99" || s.Hard.Seconds != 7 {
 			t.Errorf("SA %d is %q with %+v", s.SPI, s.Name, s.Hard)
 		}

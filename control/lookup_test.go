@@ -18,7 +18,7 @@ func TestLookupsOfTheConfiguration(t *testing.T) {
 	g.see()
 	g.load(t, src, dst, spi)
 	var shown []string
-	for _, info := range g.reportSAs(g.start) {
+	for _, info := range g.reportSAs() {
 		shown = append(shown, info.Lookup)
 	}
 	if len(shown) != 3 || shown[0] != "src" || shown[1] != "" || shown[2] != "spi" {

@@ -124,7 +124,7 @@ func TestPathMTUFromICMP(t *testing.T) {
 		if g.stats.PathsLowered != lowered || g.stats.PathsRefused != 1-lowered {
 			t.Errorf("%s: counted %+v", r.name, g.stats)
 		}
-		for _, info := range g.reportSAs(time.Now()) {
+		for _, info := range g.reportSAs() {
 			if want := r.want % nothing; info.PathMTU != want {
 				t.Errorf("%s: reported %d", r.name, info.PathMTU)
 			}

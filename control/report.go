@@ -102,39 +102,78 @@ func (c *Controller) reportDrops() []DropInfo {
 	return all
 }
 
-// reportSAs describes all SAs, those that wait for their direction last.
-func (c *Controller) reportSAs(now time.Time) []SAInfo {
-	all := []SAInfo{}
-	bound := make(map[*sad.Outbound][]uint32)
-	for id, sa := range c.db.Bindings() {
-		bound[sa] = append(bound[sa], id)
+// saWalk reports the SAs that were there when it began, those that wait for their
+// direction last.
+type saWalk struct {
+	c       *Controller
+	start   time.Time
+	list    []*record
+	waiting []*manual
+}
+
+// saPortion is how many SAs are described while key daemons wait.
+const saPortion = 512
+
+// walkSAs begins a walk. The caller is in the thread of control.
+func (c *Controller) walkSAs() *saWalk {
+	return &saWalk{c, c.clock.now(), slices.Collect(c.sas.all), slices.Clone(c.pending)}
+}
+
+// next appends the description of a portion to all and says whether that was the
+// last one. An SA that has left since is described as it was, in use by no policy.
+// The caller is in the thread of control, which it may leave between two portions.
+func (w *saWalk) next(all []SAInfo) ([]SAInfo, bool) {
+	n := min(saPortion, len(w.list))
+	for _, r := range w.list[:n] {
+		all = append(all, w.c.describe(r, w.start))
 	}
-	for r := range c.sas.all {
-		v := c.viewOf(r, false)
-		info := infoOf(&v.SAParams)
-		info.Direction, info.Seq, info.Window = directionNames[v.Direction], r.seq(), r.window
-		if r.in != nil {
-			info.ForDSCP = nil // it takes what comes
-		}
-		info.Packets, info.Bytes = v.Packets, v.Bytes
-		info.AgeSeconds = now.Sub(r.added).Seconds()
-		info.Policies = append(info.Policies, bound[r.out]...)
-		if sa := r.sa(); sa != nil {
-			info.Suite = sa.Suite
-		}
-		if r.out != nil && r.out.PathKnown() {
-			info.PathMTU = r.out.PathMTU()
-		}
-		if r.larval {
-			info.Direction = DirLarval
-		}
-		all = append(all, info)
+	if w.list = w.list[n:]; len(w.list) > 0 {
+		return all, false
 	}
-	for _, m := range c.pending {
+	n = min(saPortion, len(w.waiting))
+	for _, m := range w.waiting[:n] {
 		v := m.describeSA()
 		all = append(all, infoOf(&v))
 	}
+	w.waiting = w.waiting[n:]
+	return all, len(w.waiting) == 0
+}
+
+// reportSAs describes all SAs, a portion at a time. The caller is not in the thread
+// of control.
+func (c *Controller) reportSAs() []SAInfo {
+	var w *saWalk
+	c.Do(func() { w = c.walkSAs() })
+	all := make([]SAInfo, 0, len(w.list)+len(w.waiting))
+	for done := false; !done; {
+		c.Do(func() { all, done = w.next(all) })
+	}
 	return all
+}
+
+// describe describes r.
+func (c *Controller) describe(r *record, now time.Time) SAInfo {
+	v := c.viewOf(r, false)
+	info := infoOf(&v.SAParams)
+	info.Direction, info.Seq, info.Window = directionNames[v.Direction], r.seq(), r.window
+	if r.in != nil {
+		info.ForDSCP = nil // it takes what comes
+	}
+	info.Packets, info.Bytes = v.Packets, v.Bytes
+	info.AgeSeconds = now.Sub(r.added).Seconds()
+	if sa := r.sa(); sa != nil {
+		info.Suite = sa.Suite
+	}
+	if r.out != nil {
+		info.Policies = c.db.AppendUsers(info.Policies, r.out)
+		if r.out.PathKnown() {
+			info.PathMTU = r.out.PathMTU()
+		}
+	}
+	if r.larval {
+		info.Direction = DirLarval
+	}
+	return info
 }
 
 func nameOfLookup(l sad.Lookup) string {

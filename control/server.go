@@ -61,13 +61,12 @@ func (c *Controller) serveHTTP(ctx context.Context, ln net.Listener, h http.Hand
 }
 
 // handler routes the paths of api.go. Each answer is gathered in the thread of
-// control and written outside of it.
+// control, that of SAs in portions, and written outside of it.
 func (c *Controller) handler() http.Handler {
 	mux := http.NewServeMux()
 	for path, report := range map[string]func() any{
 		PathPorts:   func() any { return c.reportPorts() },
 		PathWorkers: func() any { return c.reportWorkers() },
-		PathSAs:     func() any { return c.reportSAs(c.clock.now()) },
 		PathPolicy:  func() any { return c.reportPolicies() },
 		PathDrops:   func() any { return c.reportDrops() },
 		PathRoutes:  func() any { return c.reportRoutes() },
@@ -80,6 +79,7 @@ func (c *Controller) handler() http.Handler {
 			c.send(w, answer)
 		})
 	}
+	mux.HandleFunc("GET "+PathSAs, func(w http.ResponseWriter, _ *http.Request) { c.send(w, c.reportSAs()) })
 	mux.Handle("GET "+PathMetrics, c.metrics())
 	return mux
 }

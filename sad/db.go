@@ -371,6 +371,16 @@ func (db *DB) Bindings() iter.Seq2[uint32, *Outbound] {
 	}
 }
 
+// AppendUsers appends the IDs of the policies that use sa, alone or with others, in
+// order: none if it was not added or is removed.
+func (db *DB) AppendUsers(ids []uint32, sa *Outbound) []uint32 {
+	e, err := db.entry(sa)
+	if err != nil {
+		return ids
+	}
+	return slices.AppendSeq(ids, slices.Values(slices.Sorted(maps.Keys(e.policies))))
+}
+
 // Close publishes an empty Snapshot and zeroes all keys at once, also those
 // that wait for workers. The workers must have stopped. The DB is empty then.
 func (db *DB) Close() {
