@@ -302,14 +302,15 @@ func checkMemory(p *problems, c *Config, jumbo *int, m *machine) {
 
 // Jumbo frames.
 const (
-	jumboPerQueue = 512   // of a worker, where a port's MTU asks for them: what a TX ring holds of 9,000 bytes, and more
-	maxJumbo      = 65536 // a worker
-	usualJumbo    = 9216  // bytes of the packets that they are for at the least, where they are asked for by number
+	jumboSlack = 2 * pipeline.MaxBurst // a queue, beyond what its TX ring can hold
+	maxJumbo   = 65536                 // a worker
+	usualJumbo = 9216                  // bytes of the packets that they are for at the least, where they are asked for by number
 )
 
 // checkJumbo says how many jumbo frames a worker gets with that many queues: as many
-// as are asked for, or, where nothing is said, some if the MTU of a port that can
-// use them is beyond what a frame carries.
+// as are asked for, or, where nothing is said, if the MTU of a port that can use them
+// is beyond what a frame carries, so many that a link that is down, whose TX ring
+// fills, does not keep them from the others: 5 to 10 MB a queue.
 func checkJumbo(p *problems, c *Config, asked *int, queues int, m *machine) {
 	mtu := 0
 	for _, port := range c.Ports {
@@ -317,15 +318,19 @@ func checkJumbo(p *problems, c *Config, asked *int, queues int, m *machine) {
 			mtu = max(mtu, m.links[port.Name].mtu)
 		}
 	}
-	count := queues * jumboPerQueue
 	if asked != nil {
-		if count = *asked; !p.inRange("memory.jumbo_frames", count, 0, maxJumbo) {
+		if !p.inRange("memory.jumbo_frames", *asked, 0, maxJumbo) {
 			return
 		}
 		mtu = max(mtu, usualJumbo)
 	}
-	if size := pmd.JumboSize(mtu, c.FrameSize); size > 0 && count > 0 {
-		c.Jumbo = pmd.Jumbo{Size: size, Count: count}
+	size := pmd.JumboSize(mtu, c.FrameSize)
+	if size == 0 || asked != nil && *asked == 0 {
+		return
+	}
+	c.Jumbo = pmd.Jumbo{Size: size, Count: queues * (afxdp.DefaultRing/(size/c.FrameSize) + jumboSlack)}
+	if asked != nil {
+		c.Jumbo.Count = *asked
 	}
 }
 

@@ -69,6 +69,8 @@ var answers = map[string]any{
 		{Name: "blue1", Side: "wire", Driver: "asavie", Mode: "generic", MTU: 1500, Longest: 1792, Carrier: true,
 			NoJumbo: "the driver asavie has no multi-buffer"},
 		{Name: "blue2", Side: "wire", Driver: "asavie", Mode: "generic"},
+		{Name: "wide0", Side: "wire", Driver: "afxdp", Mode: "copy", MTU: 1775, Longest: 1792, Up: true, Carrier: true},
+		{Name: "wide1", Side: "wire", Driver: "afxdp", Mode: "copy", MTU: 1774, Longest: 1792, Up: true, Carrier: true},
 	},
 	control.PathWorkers: []control.WorkerInfo{
 		{

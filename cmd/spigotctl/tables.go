@@ -19,12 +19,21 @@ func portsTable(_ *showOptions, ports []control.PortInfo, w io.Writer) {
 	}
 }
 
+// framing is what an IP packet has in front in a frame at the most: a tagged Ethernet
+// header.
+const framing = 18
+
 // troubleOf says what is wrong with a queue.
 func troubleOf(p control.PortInfo) string {
-	if p.Trouble == "" && p.NoJumbo != "" {
+	switch {
+	case p.Trouble != "":
+		return p.Trouble
+	case p.NoJumbo != "":
 		return "no jumbo frames: " + p.NoJumbo
+	case p.MTU > p.Longest-framing && p.MTU != 0:
+		return fmt.Sprintf("packets beyond %d are dropped: start the gateway again, or see `spigot check`", p.Longest-framing)
 	}
-	return p.Trouble
+	return ""
 }
 
 // stateOf says how an interface is.
