@@ -1688,6 +1688,7 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
+	SUBQ      $+16, AX
 	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
@@ -3059,6 +3060,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -3089,6 +3091,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -3119,6 +3122,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedreducenext
 
 esn1true:
@@ -6967,6 +6971,7 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
+	SUBQ      $+16, AX
 	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
@@ -8413,6 +8418,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -8443,6 +8449,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -8473,6 +8480,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedreducenext
 
 esn1true:
@@ -12572,6 +12580,7 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
+	SUBQ      $+16, AX
 	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
@@ -14092,6 +14101,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -14122,6 +14132,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -14152,6 +14163,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedreducenext
 
 esn1true:
@@ -18370,6 +18382,7 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
+	SUBQ      $+16, AX
 	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
@@ -19735,6 +19748,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -19765,6 +19779,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -19795,6 +19810,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedreducenext
 
 esn1true:
@@ -23253,6 +23269,7 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
+	SUBQ      $+16, AX
 	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
@@ -24693,6 +24710,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -24723,6 +24741,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -24753,6 +24772,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedreducenext
 
 esn1true:
@@ -28444,6 +28464,7 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
+	SUBQ      $+16, AX
 	VMOVDQU64 16(R9), Z11
 	VPSHUFD   $0x4e, Z11, Z12
 	VPXORQ    Z11, Z12, Z12
@@ -29958,6 +29979,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -29988,6 +30010,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -30018,6 +30041,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
+	SUBQ $+16, AX
 	JMP  carriedreducenext
 
 esn1true:
