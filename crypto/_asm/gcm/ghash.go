@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	. "github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -22,6 +24,14 @@ func merge(a, b []step) (list []step) {
 		done = upTo
 	}
 	return append(list, b[done:]...)
+}
+
+// bunch makes one step of each n.
+func bunch(list []step, n int) (bunches []step) {
+	for part := range slices.Chunk(list, n) {
+		bunches = append(bunches, func() { emit(part) })
+	}
+	return bunches
 }
 
 // product accumulates carry-less products in three sums: low, high, and that of
@@ -80,8 +90,16 @@ func (p *product) gather(s *sum, to reg.VecPhysical) (list []step) {
 // factor is a power or powers of H: where they are, and the sums of their halves
 // if those are anywhere.
 type factor struct {
-	at, sums operand.Op
-	made     bool // the sums are there; else they are to be made, and to be left there
+	at   operand.Mem
+	sums operand.Op
+	made bool // the sums are there; else they are to be made, and to be left there
+}
+
+// halves leaves the sums of the halves of the powers at y in each lane's lower
+// half: memory that is off by a half takes no shuffle.
+func halves(y operand.Mem, to reg.VecPhysical) {
+	VMOVDQU64(y, to)
+	VPXORQ(y.Offset(8), to, to)
 }
 
 // middle multiplies the sums of the halves of x and of the power y.
@@ -98,9 +116,8 @@ func (p *product) middle(x reg.VecPhysical, y factor) (list []step) {
 		return append(list, p.gather(&p.mid, to)...)
 	}
 	t := p.take()
-	add(func() { VPSHUFD(operand.U8(0x4e), y.at, to) })
+	add(func() { halves(y.at, to) })
 	add(func() { VPSHUFD(operand.U8(0x4e), x, t) })
-	add(func() { VPXORQ(y.at, to, to) })
 	add(func() { VPXORQ(x, t, t) })
 	if y.sums != nil {
 		add(func() { VMOVDQU64(to, y.sums) })
@@ -181,13 +198,14 @@ func (p *product) reduce() []step {
 	)
 }
 
-// fold adds up x's four lanes in its first and clears the others.
-func fold(x, t reg.VecPhysical) []step {
+// fold adds up x's four lanes in its first and clears the others. The way through
+// memory is no longer than that through shuffles, which AES wants.
+func fold(x reg.VecPhysical, lanes operand.Mem) []step {
+	add := func(at int) step { return func() { VPXOR(lanes.Offset(at), x.AsX(), x.AsX()) } }
 	return []step{
-		func() { VEXTRACTI64X4(operand.U8(1), x, t.AsY()) },
-		func() { VPXOR(x.AsY(), t.AsY(), t.AsY()) },
-		func() { VEXTRACTI128(operand.U8(1), t.AsY(), x.AsX()) },
-		func() { VPXOR(x.AsX(), t.AsX(), x.AsX()) },
+		func() { VMOVDQU64(x, lanes) },
+		func() { VMOVDQU(lanes, x.AsX()) },
+		add(blockLen), add(2 * blockLen), add(3 * blockLen),
 	}
 }
 

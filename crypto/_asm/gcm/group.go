@@ -44,17 +44,14 @@ func (s *stream) findKept() {
 // it is not the last, does not.
 func (s *stream) keepRest() {
 	s.findKept()
-	x, t := s.spare[0], s.spare[1]
-	VMOVDQU64(power(powers), x)
-	VPSHUFD(operand.U8(0x4e), x, t)
-	VPXORQ(x, t, t)
-	VMOVDQU64(t, keptOf(key, keyPowers))
+	halves(power(powers), s.t)
+	VMOVDQU64(s.t, keptOf(key, keyPowers))
 }
 
 // wipe clears the kept sums, because the stack outlives the call.
 func (s *stream) wipe() {
 	VPXORQ(s.t, s.t, s.t)
-	for at := 0; at < keptLen; at += vecLen {
+	for at := 0; at < keptLen+vecLen; at += vecLen {
 		VMOVDQU64(s.t, s.kept.Offset(at))
 	}
 }
@@ -87,7 +84,7 @@ func (s *stream) group(n int, isLast bool, how hashing) {
 	} else {
 		emit(list[:wait])
 	}
-	weave(list[wait:hashed], s.hash(flight, powerP, how))
+	weave(list[wait:hashed], bunch(s.hash(flight, powerP, how), 4)) // one by one it takes longer
 	emit(list[hashed:])
 	ADDQ(operand.U32(flight*vecLen), powerP)
 }
@@ -117,7 +114,7 @@ func (s *stream) hash(n int, p reg.Register, how hashing) (list []step) {
 
 // reduce adds the sum, reduced, to the next group to be hashed.
 func (s *stream) reduce() []step {
-	list := append(s.sum.reduce(), fold(s.sum.high.reg, s.t)...)
+	list := append(s.sum.reduce(), fold(s.sum.high.reg, s.lanes)...)
 	return append(list, func() { VPXORQ(s.sum.high.reg, s.cipher[0], s.cipher[0]) })
 }
 

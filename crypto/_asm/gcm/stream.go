@@ -33,7 +33,8 @@ type stream struct {
 	// Of a packet whose end is woven into the next's first group.
 	lastPower, tagAt, ended operand.Mem
 	// Room for kept sums of the powers' halves, with what aligns them.
-	kept operand.Mem
+	kept  operand.Mem
+	lanes operand.Mem // of a sum that is folded
 }
 
 // Masks of the packet's last register: its bytes, and the lane for the lengths.
@@ -70,8 +71,9 @@ func stream512(seal bool, rounds int) {
 	Load(Param("group"), group)
 	Load(Param("n"), left)
 	masks()
-	local := AllocLocal(8*3 + keptLen)
+	local := AllocLocal(8*3 + keptLen + vecLen)
 	s.lastPower, s.tagAt, s.ended, s.kept = local, local.Offset(8), local.Offset(16), local.Offset(24)
+	s.lanes = s.kept.Offset(keptLen)
 	Label("packet")
 	s.begin("first")
 	s.clear()
@@ -389,7 +391,7 @@ func (s *stream) end() {
 	VPXORQ(own.high.reg, p.high.reg, p.high.reg)
 	Label("reduce")
 	emit(p.reduce())
-	emit(fold(p.high.reg, s.t))
+	emit(fold(p.high.reg, s.lanes))
 	emit(s.verdict(end, job))
 	DECQ(left)
 	JNZ(operand.LabelRef("packet"))
@@ -405,7 +407,7 @@ func (s *stream) onward() {
 	s.begin("next")
 	MOVQ(s.lastPower, reg.RAX)
 	ends := append(s.hash(1, reg.RAX, forget), s.sum.reduce()...)
-	ends = append(append(ends, fold(s.sum.high.reg, s.t)...), s.verdict(s.tagAt, s.ended)...)
+	ends = append(append(ends, fold(s.sum.high.reg, s.lanes)...), s.verdict(s.tagAt, s.ended)...)
 	weave(s.first(flight), ends)
 	s.clear()
 	JMP(operand.LabelRef("begun"))
