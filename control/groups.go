@@ -148,6 +148,9 @@ func (c *Controller) directionToGroup(p *sad.Params) Direction {
 // turn has the SAs for groups wait for their direction again whose source has
 // become an address of this host since they were taken for inbound.
 func (c *Controller) turn() {
+	if len(c.groups.sas) == 0 {
+		return
+	}
 	for r := range c.sas.all {
 		if r.in == nil || !r.in.Dst.IsGroup() || !c.local[r.in.Src] || r.keyed != nil && r.keyed.params.Direction != DirectionUnknown {
 			continue

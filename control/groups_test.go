@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"spigot/internal/fib"
 	"spigot/internal/flow"
 	"spigot/sad"
 	"spigot/spd"
@@ -275,5 +276,18 @@ func TestRangesOfGroupsAreTold(t *testing.T) {
 	p.expect(t, "a range", "239.1.0.255/32 239.1.1.0/31 +239.1.0.255 all", "")
 	if p.told[0][len(p.told[0])-1].All[1] != netip.MustParsePrefix("239.1.1.0/31") {
 		t.Error("in another order")
+	}
+}
+
+// A route to groups is shown with its port.
+func TestRoutesToGroupsAreShown(t *testing.T) {
+	g := newGateway(t)
+	g.see()
+	v := *g.view
+	v.FIB.Routes = append(slices.Clone(v.FIB.Routes), fib.Route{Dst: prefix("239.1.0.0/16"), Link: 11})
+	g.Do(func() { g.adopt(&v) })
+	want := RouteInfo{Dst: "239.1.0.0/16", State: "group", Port: "in0", MTU: 1500}
+	if all := g.reportRoutes(); !slices.Contains(all, want) {
+		t.Errorf("%+v, want %+v", all, want)
 	}
 }

@@ -240,7 +240,7 @@ func (c *Controller) reportRoutes() []RouteInfo {
 		if !hop.Via.IsZero() {
 			info.Via = hop.Via.String()
 		}
-		if hop.State == fib.Unresolved || hop.State == fib.Ready {
+		if hop.State >= fib.Unresolved {
 			info.MTU = int(hop.MTU)
 			if int(hop.Port) < len(c.cfg.Ports) {
 				info.Port = c.cfg.Ports[hop.Port].Name
