@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,14 +46,16 @@ func Build(dir string) (string, error) {
 type Agent struct {
 	cmd     *exec.Cmd
 	in      *os.File
+	seq     int // of the last request
 	answers chan Answer
 	log     *buffer
 	once    sync.Once
 	ended   chan struct{} // closed when the process is gone
 }
 
-// answerTime bounds the wait for an answer to a request that names no time.
-const answerTime = 60 * time.Second
+// answerTime bounds the wait for an answer to a request that names no time. A guest
+// is an ordinary process, and slow on a busy machine.
+const answerTime = 3 * time.Minute
 
 // bootTime bounds the wait for an agent to start, and its kernel.
 const bootTime = 2 * time.Minute
@@ -171,33 +174,39 @@ func (a *Agent) read(out *os.File) {
 		}
 		var answer Answer
 		if err := json.Unmarshal(line, &answer); err != nil {
-			answer.Error = fmt.Sprintf("%v: %q", err, line)
+			answer = Answer{Seq: math.MaxInt, Error: fmt.Sprintf("%v: %q", err, line)}
 		}
 		a.answers <- answer
 	}
 }
 
-// wait waits for an answer.
+// wait waits for the answer to the last request, or for the agent to be ready.
 func (a *Agent) wait(limit time.Duration) (Answer, error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	select {
-	case answer, ok := <-a.answers:
-		switch {
-		case !ok:
-			return answer, fmt.Errorf("%w; it left:\n%s", ErrGone, a.log)
-		case answer.Error != "":
-			return answer, errors.New(answer.Error)
+	for {
+		select {
+		case answer, ok := <-a.answers:
+			switch {
+			case !ok:
+				return answer, fmt.Errorf("%w; it left:\n%s", ErrGone, a.log)
+			case answer.Seq < a.seq:
+				continue // to a request that waited no longer
+			case answer.Error != "":
+				return answer, errors.New(answer.Error)
+			}
+			return answer, nil
+		case <-timer.C:
+			return Answer{}, fmt.Errorf("%w within %v; it said:\n%s", ErrSilent, limit, a.log)
 		}
-		return answer, nil
-	case <-timer.C:
-		return Answer{}, fmt.Errorf("%w within %v; it said:\n%s", ErrSilent, limit, a.log)
 	}
 }
 
-// Call asks the agent and waits for its answer. An agent that failed to answer
-// in time is to be closed.
+// Call asks the agent and waits for its answer. An answer that comes too late is
+// nobody's: the next call waits for its own.
 func (a *Agent) Call(q Request) (Answer, error) {
+	a.seq++
+	q.Seq = a.seq
 	line, err := json.Marshal(q)
 	if err != nil {
 		return Answer{}, err

@@ -110,6 +110,30 @@ func TestGuest(t *testing.T) {
 	}
 }
 
+// What an agent answers to a caller that has given up is not taken for the answer
+// to the next one.
+func TestLateAnswers(t *testing.T) {
+	ns := place(t)
+	path, err := Build(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := StartAgent(ns, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	for range 3 {
+		a.seq++
+		if _, err := fmt.Fprintf(a.in, `{"seq":%d,"exec":["echo","late"]}`+"\n", a.seq); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := a.Run("", "echo", "mine"); err != nil || out != "mine\n" {
+			t.Errorf("answered %q, %v", out, err)
+		}
+	}
+}
+
 // A guest that cannot boot is told with what it said, and leaves nothing.
 func TestGuestThatFails(t *testing.T) {
 	ns := place(t)

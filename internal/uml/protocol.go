@@ -1,8 +1,9 @@
 package uml
 
 // Request is what an agent is asked for, one line of JSON. Exactly one field
-// is set.
+// is set, beside Seq.
 type Request struct {
+	Seq   int      `json:"seq"`             // Agent.Call's
 	Exec  []string `json:"exec,omitempty"`  // run a program; Stdin is its input
 	Stdin string   `json:"stdin,omitempty"` // of Exec
 	Read  string   `json:"read,omitempty"`  // a file's text, as of /proc
@@ -16,6 +17,7 @@ type Request struct {
 
 // Answer is what an agent says to a Request, one line of JSON.
 type Answer struct {
+	Seq    int    `json:"seq"`              // of the request; 0: the agent is ready
 	Output string `json:"output,omitempty"` // of Exec, both streams; of Read
 	Report Report `json:"report,omitzero"`  // of Probe, Send and Heard
 	Error  string `json:"error,omitempty"`  // why it could not be done

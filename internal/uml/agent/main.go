@@ -60,6 +60,7 @@ func serve(in io.Reader, out io.Writer) error {
 		} else {
 			a = answer(&q)
 		}
+		a.Seq = q.Seq
 		if err := enc.Encode(a); err != nil {
 			return err
 		}
