@@ -16,10 +16,12 @@ const gcmWords = (128 - headerLen - aeadIVLen) / 4
 // gcmKey is AES-GCM's key as the kernels take it. They know where its fields
 // lie: see _asm/gcm/layout.go.
 type gcmKey struct {
-	_      structs.HostLayout
-	esn    [16]byte            // what 32 bits more of AAD add to the tag
-	powers [gcmPowers][16]byte // of H, the highest first, times x, bit-reversed (NIST SP 800-38D, section 6.3)
-	rounds aesSchedule         // the round keys that the key's size has; the salt is added to the first
+	_ structs.HostLayout
+	// counters are the first four counter blocks but the IV, the first round key added.
+	counters [4][16]byte
+	esn      [16]byte            // what 32 bits more of AAD add to the tag
+	powers   [gcmPowers][16]byte // of H, the highest first, times x, bit-reversed (NIST SP 800-38D, section 6.3)
+	rounds   aesSchedule         // the round keys that the key's size has; the salt is added to the first
 	// lengths is what the block of lengths adds to a small packet's tag, by the
 	// text's words of 32 bits, from 1 on: that saves it a product.
 	lengths [gcmWords][16]byte

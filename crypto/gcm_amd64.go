@@ -42,6 +42,10 @@ func expandGCM(g *gcmKey, key, salt []byte) {
 	for i, b := range salt { // the nonce begins with it, and the first round key is added to the nonce
 		g.rounds[0][i] ^= b
 	}
+	for i := range g.counters {
+		g.counters[i] = g.rounds[0]
+		g.counters[i][15] ^= byte(i + 1)
+	}
 }
 
 // gcmSetup makes what comes of H, of the keys of so many rounds.

@@ -1066,6 +1066,24 @@ DATA counters<>+4088(SB)/4, $0x00000000
 DATA counters<>+4092(SB)/4, $0x00000000
 GLOBL counters<>(SB), RODATA|NOPTR, $4096
 
+DATA nextCounters<>+0(SB)/4, $0x00000000
+DATA nextCounters<>+4(SB)/4, $0x00000000
+DATA nextCounters<>+8(SB)/4, $0x00000000
+DATA nextCounters<>+12(SB)/4, $0x04000000
+DATA nextCounters<>+16(SB)/4, $0x00000000
+DATA nextCounters<>+20(SB)/4, $0x00000000
+DATA nextCounters<>+24(SB)/4, $0x00000000
+DATA nextCounters<>+28(SB)/4, $0x04000000
+DATA nextCounters<>+32(SB)/4, $0x00000000
+DATA nextCounters<>+36(SB)/4, $0x00000000
+DATA nextCounters<>+40(SB)/4, $0x00000000
+DATA nextCounters<>+44(SB)/4, $0x04000000
+DATA nextCounters<>+48(SB)/4, $0x00000000
+DATA nextCounters<>+52(SB)/4, $0x00000000
+DATA nextCounters<>+56(SB)/4, $0x00000000
+DATA nextCounters<>+60(SB)/4, $0x0c000000
+GLOBL nextCounters<>(SB), RODATA|NOPTR, $64
+
 DATA aadBits<>+0(SB)/4, $0x00000000
 DATA aadBits<>+4(SB)/4, $0x00000000
 DATA aadBits<>+8(SB)/4, $0x00000040
@@ -1217,7 +1235,7 @@ round:
 	VPADDQ      X0, X0, X0
 	VPXOR       X1, X0, X0
 	VMOVDQA     X0, X2
-	LEAQ        576(R9), AX
+	LEAQ        640(R9), AX
 	VMOVDQU     X2, (AX)
 	MOVQ        $0x00000023, CX
 
@@ -1256,9 +1274,9 @@ power:
 	VPXOR      X5, X4, X4
 	VPXOR      X4, X2, X2
 	VPSHUFB    reverse<>+0(SB), X2, X2
-	VMOVDQU    X2, (R9)
+	VMOVDQU    X2, 64(R9)
 	VMOVDQU    aadBits<>+0(SB), X1
-	LEAQ       832(R9), AX
+	LEAQ       896(R9), AX
 	MOVQ       $0x0000001c, CX
 
 length:
@@ -1307,7 +1325,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -1320,7 +1338,6 @@ packet:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -1332,6 +1349,7 @@ packet:
 	PREFETCHT0        576(CX)
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -1357,10 +1375,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -1378,25 +1396,25 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -1414,34 +1432,34 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -1465,43 +1483,43 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -1531,52 +1549,52 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -1611,52 +1629,52 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -1688,10 +1706,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	SUBQ      $+16, AX
-	VMOVDQU64 16(R9), Z11
-	VPXORQ    24(R9), Z11, Z11
-	VMOVDQU64 Z11, 16(R9)(AX*1)
+	SUBQ      $0x50, AX
+	VMOVDQU64 80(R9), Z11
+	VPXORQ    88(R9), Z11, Z11
+	VMOVDQU64 Z11, 80(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -1804,7 +1822,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -1912,7 +1930,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -1928,10 +1946,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 592(R9)(R13*1), R13
+	LEAQ 656(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 80(R9), R13
+	LEAQ 144(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -2114,7 +2132,7 @@ last1:
 	VMOVDQU8.Z  Z0, K1, Z0
 	VPSHUFB     reverse<>+0(SB), Z0, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -2248,7 +2266,7 @@ last2:
 	VMOVDQU8.Z  Z1, K1, Z1
 	VPSHUFB     reverse<>+0(SB), Z1, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -2424,7 +2442,7 @@ last3:
 	VMOVDQU8.Z  Z2, K1, Z2
 	VPSHUFB     reverse<>+0(SB), Z2, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -2637,7 +2655,7 @@ last4:
 	VMOVDQU8.Z  Z3, K1, Z3
 	VPSHUFB     reverse<>+0(SB), Z3, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -2798,10 +2816,10 @@ fold:
 	MOVQ       R14, R13
 	NEGQ       R13
 	SHLQ       $0x04, R13
-	LEAQ       592(R9)(R13*1), R13
+	LEAQ       656(R9)(R13*1), R13
 	CMPQ       R14, $0x00000024
 	JBE        powersfold
-	LEAQ       80(R9), R13
+	LEAQ       144(R9), R13
 	SUBQ       $0x00000020, R14
 
 powersfold:
@@ -2834,13 +2852,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VMOVDQU64  576(R9), Z1
-	VPXORQ     584(R9), Z1, Z1
+	VMOVDQU64  640(R9), Z1
+	VPXORQ     648(R9), Z1, Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 640(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 640(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -2895,7 +2913,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -2908,7 +2926,6 @@ onward:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -2920,6 +2937,7 @@ onward:
 	PREFETCHT0        576(CX)
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -2945,10 +2963,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -2959,7 +2977,7 @@ powersnext:
 	VMOVDQU64       (AX), Z11
 	VPXORQ          8(AX), Z11, Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
@@ -2967,21 +2985,21 @@ powersnext:
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VPXORQ          Z31, Z8, Z8
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPXORQ          Z11, Z9, Z9
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VPXORQ          Z12, Z10, Z10
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
@@ -2989,21 +3007,21 @@ powersnext:
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VPSHUFD         $0x4e, Z8, Z8
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VPSHUFD         $0x4e, Z9, Z9
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VPTERNLOGQ      $0x96, Z11, Z9, Z10
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
@@ -3011,21 +3029,21 @@ powersnext:
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VMOVDQU         664(SP), X10
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VPXOR           680(SP), X10, X10
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
 	VPXOR           696(SP), X10, X10
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VPXOR           712(SP), X10, X10
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VPXORQ          X16, X10, X10
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
@@ -3068,7 +3086,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -3099,7 +3117,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -3130,7 +3148,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedreducenext
 
 esn1true:
@@ -3189,7 +3207,6 @@ packet:
 	MOVWLZX     -2(SI)(CX*2), CX
 	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
-	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
 	PREFETCHT0  128(CX)
 	PREFETCHT0  192(CX)
@@ -3201,23 +3218,24 @@ packet:
 	PREFETCHT0  576(CX)
 	PREFETCHT0  640(CX)
 	PREFETCHT0  704(CX)
+	PREFETCHT0  768(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       592(R9), X0, X0
-	VAESENC     608(R9), X0, X0
-	VAESENC     624(R9), X0, X0
-	VAESENC     640(R9), X0, X0
-	VAESENC     656(R9), X0, X0
+	VPXOR       656(R9), X0, X0
 	VAESENC     672(R9), X0, X0
 	VAESENC     688(R9), X0, X0
 	VAESENC     704(R9), X0, X0
 	VAESENC     720(R9), X0, X0
 	VAESENC     736(R9), X0, X0
-	VAESENCLAST 752(R9), X0, X0
+	VAESENC     752(R9), X0, X0
+	VAESENC     768(R9), X0, X0
+	VAESENC     784(R9), X0, X0
+	VAESENC     800(R9), X0, X0
+	VAESENCLAST 816(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -3233,12 +3251,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -3262,16 +3280,16 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         592(R9)(R13*1), R13
+	LEAQ         656(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         80(R9), R13
+	LEAQ         144(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
 	CMPQ           R11, $0x00000100
 	JB             tail
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -3296,42 +3314,6 @@ groups:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 656(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3378,6 +3360,42 @@ groups:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 752(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 768(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 784(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 800(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 816(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -3408,7 +3426,7 @@ groups:
 	JB             last
 
 loop:
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        -256(R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -3451,7 +3469,7 @@ loop:
 	VPCLMULQDQ     $0x10, 32(R13), Y13, Y12
 	VPXOR          Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -3466,7 +3484,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VMOVDQU        -192(R10), Y13
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3482,7 +3500,7 @@ loop:
 	VPCLMULQDQ     $0x00, 64(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x11, 64(R13), Y13, Y12
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y1, Y1
@@ -3497,7 +3515,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3513,7 +3531,7 @@ loop:
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
 	VMOVDQU        -128(R10), Y13
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y1, Y1
@@ -3528,7 +3546,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VPCLMULQDQ     $0x11, 128(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3544,7 +3562,7 @@ loop:
 	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 160(R13), Y13, Y12
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 768(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -3559,7 +3577,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 784(R9), Y15
 	VMOVDQU        -64(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3575,7 +3593,7 @@ loop:
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 192(R13), Y13, Y11
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 800(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
 	VAESENC        Y15, Y1, Y1
@@ -3590,7 +3608,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x01, 224(R13), Y13, Y11
-	VBROADCASTI128 752(R9), Y15
+	VBROADCASTI128 816(R9), Y15
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
@@ -3624,7 +3642,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           592(R9), AX
+	LEAQ           656(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -3644,10 +3662,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           592(R9)(R13*1), R13
+	LEAQ           656(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           80(R9), R13
+	LEAQ           144(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -3740,7 +3758,7 @@ last:
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	ADDQ         $0x00000100, R13
-	LEAQ         592(R9), AX
+	LEAQ         656(R9), AX
 	CMPQ         R13, AX
 	JNE          nextlast
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -3760,17 +3778,17 @@ last:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         592(R9)(R13*1), R13
+	LEAQ         656(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          nextlast
-	LEAQ         80(R9), R13
+	LEAQ         144(R9), R13
 	SUBQ         $0x00000020, R14
 
 nextlast:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -3795,42 +3813,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 656(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -3877,6 +3859,42 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 752(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 768(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 784(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 800(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 816(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -3958,12 +3976,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -4011,13 +4029,15 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $40-40
 	XORL            DX, DX
 	MOVL            $0x000000fc, AX
 	KMOVW           AX, K5
+	MOVL            $0x00006666, AX
+	KMOVW           AX, K7
 	MOVWLZX         (SI), AX
 	MOVQ            (DI)(AX*1), R8
 	TESTQ           R8, R8
 	JEQ             none
 	CMPQ            BX, (R8)
 	JNE             none
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -4031,11 +4051,10 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          32(R8), Y0, Y1
+	VPXORQ          (R8), Y0, Y0
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -4045,7 +4064,7 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R9)
 	JNE             none
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -4059,11 +4078,10 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R13), X3, X3
 	VMOVQ           X3, 8(R13)
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          32(R9), Y3, Y4
+	VPXORQ          (R9), Y3, Y3
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -4073,7 +4091,7 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R10)
 	JNE             none
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -4087,11 +4105,10 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R14), X6, X6
 	VMOVQ           X6, 8(R14)
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          32(R10), Y6, Y7
+	VPXORQ          (R10), Y6, Y6
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -4101,7 +4118,7 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R11)
 	JNE             none
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -4115,62 +4132,13 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R15), X9, X9
 	VMOVQ           X9, 8(R15)
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          32(R11), Y9, Y10
+	VPXORQ          (R11), Y9, Y9
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
 	VBROADCASTI32X4 672(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
@@ -4232,15 +4200,63 @@ TEXT ·gcmSeal128vaes512of4(SB), NOSPLIT, $40-40
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VBROADCASTI32X4 752(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 752(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 752(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 752(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 768(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 768(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 768(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 768(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 784(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 784(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 784(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 784(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 800(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 800(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 800(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 800(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 816(R8), Y16
 	VAESENCLAST     Y16, Y0, Y0
 	VAESENCLAST     Y16, Y1, Y1
-	VBROADCASTI32X4 752(R9), Y17
+	VBROADCASTI32X4 816(R9), Y17
 	VAESENCLAST     Y17, Y3, Y3
 	VAESENCLAST     Y17, Y4, Y4
-	VBROADCASTI32X4 752(R10), Y16
+	VBROADCASTI32X4 816(R10), Y16
 	VAESENCLAST     Y16, Y6, Y6
 	VAESENCLAST     Y16, Y7, Y7
-	VBROADCASTI32X4 752(R11), Y17
+	VBROADCASTI32X4 816(R11), Y17
 	VAESENCLAST     Y17, Y9, Y9
 	VAESENCLAST     Y17, Y10, Y10
 	JMP             text
@@ -4252,7 +4268,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R8)
 	JNE             last
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -4266,11 +4282,10 @@ loop:
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          32(R8), Y0, Y1
+	VPXORQ          (R8), Y0, Y0
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -4280,7 +4295,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R9)
 	JNE             last
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -4294,11 +4309,10 @@ loop:
 	VPINSRD         $0x01, 4(R13), X3, X3
 	VMOVQ           X3, 8(R13)
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          32(R9), Y3, Y4
+	VPXORQ          (R9), Y3, Y3
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -4308,7 +4322,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R10)
 	JNE             last
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -4322,11 +4336,10 @@ loop:
 	VPINSRD         $0x01, 4(R14), X6, X6
 	VMOVQ           X6, 8(R14)
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          32(R10), Y6, Y7
+	VPXORQ          (R10), Y6, Y6
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -4336,7 +4349,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R11)
 	JNE             last
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -4350,81 +4363,80 @@ loop:
 	VPINSRD         $0x01, 4(R15), X9, X9
 	VMOVQ           X9, 8(R15)
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          32(R11), Y9, Y10
+	VPXORQ          (R11), Y9, Y9
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
+	VBROADCASTI32X4 672(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
+	VBROADCASTI32X4 672(R9), Y17
 	VSHUFI64X2      $0x44, Z13, Z12, Z22
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
+	VBROADCASTI32X4 672(R10), Y16
 	VSHUFI64X2      $0x44, Z15, Z14, Z23
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y17
+	VBROADCASTI32X4 672(R11), Y17
 	VSHUFI64X2      $0xee, Z13, Z12, Z24
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y16
+	VBROADCASTI32X4 688(R8), Y16
 	VSHUFI64X2      $0xee, Z15, Z14, Z25
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y17
+	VBROADCASTI32X4 688(R9), Y17
 	VSHUFI64X2      $0x88, Z23, Z22, Z12
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y16
+	VBROADCASTI32X4 688(R10), Y16
 	VSHUFI64X2      $0xdd, Z23, Z22, Z13
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
+	VBROADCASTI32X4 688(R11), Y17
 	VSHUFI64X2      $0x88, Z25, Z24, Z14
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y16
+	VBROADCASTI32X4 704(R8), Y16
 	MOVQ            SI, BP
 	LEAQ            16(SI), AX
 	CMPQ            (SP), $0x08
 	CMOVQHI         AX, BP
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
+	VBROADCASTI32X4 704(R9), Y17
 	VSHUFI64X2      $0xdd, Z25, Z24, Z15
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y16
+	VBROADCASTI32X4 704(R10), Y16
 	VSHUFI64X2      $0x44, Z5, Z2, Z22
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y17
+	VBROADCASTI32X4 704(R11), Y17
 	VSHUFI64X2      $0x44, Z11, Z8, Z23
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y16
+	VBROADCASTI32X4 720(R8), Y16
 	VSHUFI64X2      $0xee, Z5, Z2, Z24
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y17
+	VBROADCASTI32X4 720(R9), Y17
 	VSHUFI64X2      $0xee, Z11, Z8, Z25
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
+	VBROADCASTI32X4 720(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VSHUFI64X2      $0x88, Z23, Z22, Z2
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y17
+	VBROADCASTI32X4 720(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VSHUFI64X2      $0xdd, Z23, Z22, Z5
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 672(R8), Y16
+	VBROADCASTI32X4 736(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	MOVWLZX         (BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -4434,22 +4446,22 @@ loop:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y17
+	VBROADCASTI32X4 736(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VSHUFI64X2      $0x88, Z25, Z24, Z8
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y16
+	VBROADCASTI32X4 736(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VSHUFI64X2      $0xdd, Z25, Z24, Z11
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y17
+	VBROADCASTI32X4 736(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VPCLMULQDQ      $0x00, Z15, Z11, Z19
 	VPCLMULQDQ      $0x01, Z15, Z11, Z20
 	VPCLMULQDQ      $0x11, Z15, Z11, Z21
 	VPCLMULQDQ      $0x10, Z15, Z11, Z22
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 688(R8), Y16
+	VBROADCASTI32X4 752(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VPCLMULQDQ      $0x00, Z14, Z8, Z23
 	VPCLMULQDQ      $0x01, Z14, Z8, Z24
@@ -4457,7 +4469,7 @@ loop:
 	VPCLMULQDQ      $0x10, Z14, Z8, Z26
 	VPTERNLOGQ      $0x96, Z22, Z24, Z20
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y17
+	VBROADCASTI32X4 752(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VPCLMULQDQ      $0x00, Z13, Z5, Z27
 	VPCLMULQDQ      $0x01, Z13, Z5, Z28
@@ -4467,20 +4479,20 @@ loop:
 	VPTERNLOGQ      $0x96, Z26, Z28, Z20
 	VPTERNLOGQ      $0x96, Z25, Z29, Z21
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y16
+	VBROADCASTI32X4 752(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VPCLMULQDQ      $0x01, Z12, Z2, Z31
 	VPCLMULQDQ      $0x11, Z12, Z2, Z11
 	VPTERNLOGQ      $0x96, Z30, Z31, Z20
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 688(R11), Y17
+	VBROADCASTI32X4 752(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	TESTQ           DX, DX
 	JNE             loopESN
 
 loopAAD:
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y16
+	VBROADCASTI32X4 768(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -4490,35 +4502,35 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y17
+	VBROADCASTI32X4 768(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VPXORQ          Z11, Z21, Z21
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 704(R10), Y16
+	VBROADCASTI32X4 768(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y17
+	VBROADCASTI32X4 768(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VPSHUFD         $0x4e, Z19, Z19
-	VBROADCASTI32X4 720(R8), Y16
+	VBROADCASTI32X4 784(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
 	VPTERNLOGQ      $0x96, Z22, Z19, Z20
-	VBROADCASTI32X4 720(R9), Y17
+	VBROADCASTI32X4 784(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
-	VBROADCASTI32X4 720(R10), Y16
+	VBROADCASTI32X4 784(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
 	VPSHUFD         $0x4e, Z20, Z20
-	VBROADCASTI32X4 720(R11), Y17
+	VBROADCASTI32X4 784(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VPTERNLOGQ      $0x96, Z22, Z20, Z21
-	VBROADCASTI32X4 736(R8), Y16
+	VBROADCASTI32X4 800(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
 	MOVWLZX         4(BP), AX
@@ -4528,15 +4540,15 @@ loopAAD:
 	PREFETCHT0      840(AX)
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
-	VBROADCASTI32X4 736(R9), Y17
+	VBROADCASTI32X4 800(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
-	VBROADCASTI32X4 736(R10), Y16
+	VBROADCASTI32X4 800(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
 	VPXORQ          Z18, Z21, Z21
-	VBROADCASTI32X4 736(R11), Y17
+	VBROADCASTI32X4 800(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	MOVWLZX         -8(SI), AX
@@ -4544,7 +4556,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 752(R8), Y16
+	VBROADCASTI32X4 816(R8), Y16
 	VAESENCLAST     Y16, Y0, Y0
 	VAESENCLAST     Y16, Y1, Y1
 	MOVWLZX         -6(SI), AX
@@ -4552,7 +4564,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 752(R9), Y17
+	VBROADCASTI32X4 816(R9), Y17
 	VAESENCLAST     Y17, Y3, Y3
 	VAESENCLAST     Y17, Y4, Y4
 	MOVWLZX         -4(SI), AX
@@ -4560,7 +4572,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 752(R10), Y16
+	VBROADCASTI32X4 816(R10), Y16
 	VAESENCLAST     Y16, Y6, Y6
 	VAESENCLAST     Y16, Y7, Y7
 	MOVWLZX         -2(SI), AX
@@ -4568,7 +4580,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x03, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 752(R11), Y17
+	VBROADCASTI32X4 816(R11), Y17
 	VAESENCLAST     Y17, Y9, Y9
 	VAESENCLAST     Y17, Y10, Y10
 	MOVWLZX         6(BP), AX
@@ -4587,14 +4599,14 @@ text:
 	VPSHUFB      reverseFirst<>+0(SB), Z19, Z2
 	MOVWLZX      (SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R8)(CX*4), X0, X18
+	VPXORQ       752(R8)(CX*4), X0, X18
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn0
 
 aad0:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R8)(CX*1), Z12
+	VMOVDQU64    656(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
 	VMOVDQU8.Z   (R13), K2, Z20
 	VPXORQ       Z3, Z20, K5, Z20
@@ -4602,7 +4614,7 @@ aad0:
 	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
 	MOVWLZX      2(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R9)(CX*4), X3, X16
+	VPXORQ       752(R9)(CX*4), X3, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
@@ -4610,7 +4622,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R9)(CX*1), Z13
+	VMOVDQU64    656(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
 	VMOVDQU8.Z   (R14), K3, Z21
 	VPXORQ       Z6, Z21, K5, Z21
@@ -4618,14 +4630,14 @@ aad1:
 	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X6, X31
+	VPXORQ       752(R10)(CX*4), X6, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R10)(CX*1), Z14
+	VMOVDQU64    656(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
 	VMOVDQU8.Z   (R15), K4, Z22
 	VPXORQ       Z9, Z22, K5, Z22
@@ -4633,7 +4645,7 @@ aad2:
 	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
 	MOVWLZX      6(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R11)(CX*4), X9, X16
+	VPXORQ       752(R11)(CX*4), X9, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
@@ -4642,7 +4654,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU64    656(R11)(CX*1), Z15
 	VMOVDQU8     Z19, K1, (R12)
 	VMOVDQU8     Z20, K2, (R13)
 	VMOVDQU8     Z21, K3, (R14)
@@ -4740,7 +4752,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -4748,7 +4760,7 @@ esn1:
 	VPSHUFD      $0xe8, X5, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z5, Z5
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -4756,7 +4768,7 @@ esn2:
 	VPSHUFD      $0xe8, X8, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z8, Z8
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -4764,7 +4776,7 @@ esn3:
 	VPSHUFD      $0xe8, X11, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z11, Z11
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -4787,13 +4799,15 @@ TEXT ·gcmSeal128vaes512of5(SB), NOSPLIT, $40-40
 	XORL            DX, DX
 	MOVL            $0x000000fc, AX
 	KMOVW           AX, K5
+	MOVL            $0x00006666, AX
+	KMOVW           AX, K7
 	MOVWLZX         (SI), AX
 	MOVQ            (DI)(AX*1), R8
 	TESTQ           R8, R8
 	JEQ             none
 	CMPQ            BX, (R8)
 	JNE             none
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -4807,11 +4821,10 @@ TEXT ·gcmSeal128vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), X0, X1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -4821,7 +4834,7 @@ TEXT ·gcmSeal128vaes512of5(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R9)
 	JNE             none
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -4835,11 +4848,10 @@ TEXT ·gcmSeal128vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), X4, X5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -4849,7 +4861,7 @@ TEXT ·gcmSeal128vaes512of5(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R10)
 	JNE             none
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -4863,11 +4875,10 @@ TEXT ·gcmSeal128vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), X8, X9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -4877,7 +4888,7 @@ TEXT ·gcmSeal128vaes512of5(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R11)
 	JNE             none
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -4891,62 +4902,13 @@ TEXT ·gcmSeal128vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), X12, X13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
@@ -5008,15 +4970,63 @@ TEXT ·gcmSeal128vaes512of5(SB), NOSPLIT, $40-40
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 752(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 752(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 784(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 784(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 784(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 800(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 800(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 800(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 816(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     X16, X1, X1
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     X17, X5, X5
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     X17, X13, X13
 	JMP             text
@@ -5028,7 +5038,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R8)
 	JNE             last
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5042,11 +5052,10 @@ loop:
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), X0, X1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -5056,7 +5065,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R9)
 	JNE             last
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5070,11 +5079,10 @@ loop:
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), X4, X5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -5084,7 +5092,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R10)
 	JNE             last
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5098,11 +5106,10 @@ loop:
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), X8, X9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -5112,7 +5119,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R11)
 	JNE             last
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5126,95 +5133,94 @@ loop:
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), X12, X13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	MOVQ            8(SP), AX
 	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	MOVQ            16(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 608(R10), Z16
+	VBROADCASTI32X4 672(R10), Z16
 	MOVQ            24(SP), AX
 	VMOVDQU64       (AX), Z24
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	MOVQ            32(SP), AX
 	VMOVDQU64       (AX), Z25
-	VBROADCASTI32X4 608(R11), Z17
+	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 624(R8), Z16
+	VBROADCASTI32X4 688(R8), Z16
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VBROADCASTI32X4 624(R9), Z17
+	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4 624(R10), Z16
+	VBROADCASTI32X4 688(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 624(R11), Z17
+	VBROADCASTI32X4 688(R11), Z17
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
-	VBROADCASTI32X4 640(R8), Z16
+	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	MOVQ            SI, BP
 	LEAQ            16(SI), AX
 	CMPQ            (SP), $0x08
 	CMOVQHI         AX, BP
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 640(R9), Z17
+	VBROADCASTI32X4 704(R9), Z17
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VSHUFI64X2      $0x44, Z6, Z2, Z26
-	VBROADCASTI32X4 640(R10), Z16
+	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VSHUFI64X2      $0x44, Z14, Z10, Z27
-	VBROADCASTI32X4 640(R11), Z17
+	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xee, Z6, Z2, Z28
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 656(R8), Z16
+	VBROADCASTI32X4 720(R8), Z16
 	VSHUFI64X2      $0xee, Z14, Z10, Z29
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VSHUFI64X2      $0x88, Z27, Z26, Z2
-	VBROADCASTI32X4 656(R9), Z17
+	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xdd, Z27, Z26, Z6
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 656(R10), Z16
+	VBROADCASTI32X4 720(R10), Z16
 	VSHUFI64X2      $0x88, Z29, Z28, Z10
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VSHUFI64X2      $0xdd, Z29, Z28, Z14
-	VBROADCASTI32X4 656(R11), Z17
+	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPCLMULQDQ      $0x00, Z25, Z14, Z19
 	VPCLMULQDQ      $0x01, Z25, Z14, Z20
 	VPCLMULQDQ      $0x11, Z25, Z14, Z21
 	VPCLMULQDQ      $0x10, Z25, Z14, Z26
-	VBROADCASTI32X4 672(R8), Z16
+	VBROADCASTI32X4 736(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	MOVWLZX         (BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -5225,7 +5231,7 @@ loop:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 672(R9), Z17
+	VBROADCASTI32X4 736(R9), Z17
 	VPCLMULQDQ      $0x00, Z24, Z10, Z27
 	VPCLMULQDQ      $0x01, Z24, Z10, Z28
 	VPCLMULQDQ      $0x11, Z24, Z10, Z29
@@ -5240,13 +5246,13 @@ loop:
 	VPTERNLOGQ      $0x96, Z27, Z31, Z19
 	VPTERNLOGQ      $0x96, Z30, Z14, Z20
 	VPTERNLOGQ      $0x96, Z29, Z26, Z21
-	VBROADCASTI32X4 672(R10), Z16
+	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x01, Z22, Z2, Z10
 	VPCLMULQDQ      $0x11, Z22, Z2, Z27
 	VPTERNLOGQ      $0x96, Z28, Z10, Z20
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 672(R11), Z17
+	VBROADCASTI32X4 736(R11), Z17
 	TESTQ           DX, DX
 	JNE             loopESN
 
@@ -5254,28 +5260,28 @@ loopAAD:
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPXORQ          Z27, Z21, Z21
-	VBROADCASTI32X4 688(R8), Z16
+	VBROADCASTI32X4 752(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), X22
-	VBROADCASTI32X4 688(R9), Z17
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), X23
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 688(R10), Z16
+	VBROADCASTI32X4 752(R10), Z16
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), X24
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), X25
-	VBROADCASTI32X4 688(R11), Z17
+	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VINSERTI64X2    $0x01, X23, Y22, Y26
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 704(R8), Z16
+	VBROADCASTI32X4 768(R8), Z16
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
 	PREFETCHT0      (AX)
@@ -5287,20 +5293,20 @@ loopAAD:
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VINSERTI64X2    $0x01, X25, Y24, Y27
-	VBROADCASTI32X4 704(R9), Z17
+	VBROADCASTI32X4 768(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VINSERTI64X4    $0x01, Y27, Z26, Z22
-	VBROADCASTI32X4 704(R10), Z16
+	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VINSERTI64X2    $0x01, X7, Y3, Y26
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 704(R11), Z17
+	VBROADCASTI32X4 768(R11), Z17
 	VINSERTI64X2    $0x01, X15, Y11, Y27
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VINSERTI64X4    $0x01, Y27, Z26, Z3
-	VBROADCASTI32X4 720(R8), Z16
+	VBROADCASTI32X4 784(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x00, Z22, Z3, Z26
 	VPCLMULQDQ      $0x01, Z22, Z3, Z27
@@ -5308,20 +5314,20 @@ loopAAD:
 	VPCLMULQDQ      $0x10, Z22, Z3, Z29
 	VPTERNLOGQ      $0x96, Z27, Z29, Z20
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 720(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VPXORQ          Z26, Z19, Z19
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VPXORQ          Z28, Z21, Z21
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPSHUFD         $0x4e, Z19, Z19
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	MOVWLZX         4(BP), AX
 	MOVQ            (DI)(AX*1), AX
 	PREFETCHT0      (AX)
@@ -5333,24 +5339,24 @@ loopAAD:
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VPTERNLOGQ      $0x96, Z30, Z19, Z20
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VPTERNLOGQ      $0x96, Z30, Z20, Z21
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VPXORQ          Z18, Z21, Z21
 	VAESENCLAST     X16, X1, X1
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -5363,7 +5369,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
@@ -5371,7 +5377,7 @@ loopAAD:
 	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -5398,14 +5404,14 @@ text:
 	VPSHUFB    reverse<>+0(SB), X20, X3
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPXORQ     Z4, Z21, K5, Z21
@@ -5416,7 +5422,7 @@ aad0:
 	VPSHUFB    reverse<>+0(SB), X22, X7
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -5424,7 +5430,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPXORQ       Z8, Z23, K5, Z23
@@ -5435,14 +5441,14 @@ aad1:
 	VPSHUFB      reverse<>+0(SB), X24, X11
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPXORQ     Z12, Z25, K5, Z25
@@ -5453,7 +5459,7 @@ aad2:
 	VPSHUFB    reverse<>+0(SB), X26, X15
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -5462,7 +5468,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     X20, K1, 64(R12)
@@ -5594,7 +5600,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -5602,7 +5608,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -5610,7 +5616,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -5618,7 +5624,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -5641,13 +5647,15 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $40-40
 	XORL            DX, DX
 	MOVL            $0x000000fc, AX
 	KMOVW           AX, K5
+	MOVL            $0x00006666, AX
+	KMOVW           AX, K7
 	MOVWLZX         (SI), AX
 	MOVQ            (DI)(AX*1), R8
 	TESTQ           R8, R8
 	JEQ             none
 	CMPQ            BX, (R8)
 	JNE             none
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5661,11 +5669,10 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -5675,7 +5682,7 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R9)
 	JNE             none
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5689,11 +5696,10 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -5703,7 +5709,7 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R10)
 	JNE             none
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5717,11 +5723,10 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -5731,7 +5736,7 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R11)
 	JNE             none
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5745,62 +5750,13 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
@@ -5862,15 +5818,63 @@ TEXT ·gcmSeal128vaes512of8(SB), NOSPLIT, $40-40
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 752(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 752(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 752(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 752(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 768(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 768(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 768(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 768(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 784(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 784(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 784(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 800(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 800(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 800(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 816(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     Z16, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Z16, Z9, Z9
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     Z17, Z13, Z13
 	JMP             text
@@ -5882,7 +5886,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R8)
 	JNE             last
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5896,11 +5900,10 @@ loop:
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -5910,7 +5913,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R9)
 	JNE             last
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5924,11 +5927,10 @@ loop:
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -5938,7 +5940,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R10)
 	JNE             last
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5952,11 +5954,10 @@ loop:
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -5966,7 +5967,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R11)
 	JNE             last
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -5980,56 +5981,55 @@ loop:
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	MOVQ            8(SP), AX
 	VMOVDQU64       (AX), Z22
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	MOVQ            16(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	MOVQ            24(SP), AX
 	VMOVDQU64       (AX), Z24
-	VBROADCASTI32X4 608(R10), Z16
+	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	MOVQ            32(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
-	VBROADCASTI32X4 608(R11), Z17
+	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 624(R8), Z16
+	VBROADCASTI32X4 688(R8), Z16
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4 624(R9), Z17
+	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
-	VBROADCASTI32X4 624(R10), Z16
+	VBROADCASTI32X4 688(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 624(R11), Z17
+	VBROADCASTI32X4 688(R11), Z17
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x44, Z6, Z2, Z26
-	VBROADCASTI32X4 640(R8), Z16
+	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	MOVQ            SI, BP
 	LEAQ            16(SI), AX
@@ -6037,25 +6037,25 @@ loop:
 	CMOVQHI         AX, BP
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0x44, Z14, Z10, Z27
-	VBROADCASTI32X4 640(R9), Z17
+	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xee, Z6, Z2, Z28
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
+	VBROADCASTI32X4 704(R10), Z16
 	VSHUFI64X2      $0xee, Z14, Z10, Z29
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x88, Z27, Z26, Z2
-	VBROADCASTI32X4 640(R11), Z17
+	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xdd, Z27, Z26, Z6
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z29, Z28, Z10
-	VBROADCASTI32X4 656(R8), Z16
+	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z29, Z28, Z14
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z17
+	VBROADCASTI32X4 720(R9), Z17
 	VPCLMULQDQ      $0x00, Z25, Z14, Z19
 	VPCLMULQDQ      $0x01, Z25, Z14, Z20
 	VPCLMULQDQ      $0x11, Z25, Z14, Z21
@@ -6067,7 +6067,7 @@ loop:
 	VPCLMULQDQ      $0x11, Z24, Z10, Z29
 	VPCLMULQDQ      $0x10, Z24, Z10, Z30
 	VPTERNLOGQ      $0x96, Z26, Z28, Z20
-	VBROADCASTI32X4 656(R10), Z16
+	VBROADCASTI32X4 720(R10), Z16
 	VPCLMULQDQ      $0x00, Z23, Z6, Z31
 	VPCLMULQDQ      $0x01, Z23, Z6, Z14
 	VPCLMULQDQ      $0x11, Z23, Z6, Z26
@@ -6080,14 +6080,14 @@ loop:
 	VPCLMULQDQ      $0x01, Z22, Z2, Z10
 	VPCLMULQDQ      $0x11, Z22, Z2, Z27
 	VPTERNLOGQ      $0x96, Z28, Z10, Z20
-	VBROADCASTI32X4 656(R11), Z17
+	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	TESTQ           DX, DX
 	JNE             loopESN
 
 loopAAD:
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 672(R8), Z16
+	VBROADCASTI32X4 736(R8), Z16
 	MOVWLZX         (BP), AX
 	MOVQ            (DI)(AX*1), AX
 	PREFETCHT0      (AX)
@@ -6099,44 +6099,44 @@ loopAAD:
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VPXORQ          Z27, Z21, Z21
-	VBROADCASTI32X4 672(R9), Z17
+	VBROADCASTI32X4 736(R9), Z17
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), Z22
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), Z23
-	VBROADCASTI32X4 672(R10), Z16
+	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), Z24
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 672(R11), Z17
+	VBROADCASTI32X4 736(R11), Z17
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), Z25
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
-	VBROADCASTI32X4 688(R8), Z16
+	VBROADCASTI32X4 752(R8), Z16
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VBROADCASTI32X4 688(R9), Z17
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 688(R10), Z16
+	VBROADCASTI32X4 752(R10), Z16
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
-	VBROADCASTI32X4 688(R11), Z17
+	VBROADCASTI32X4 752(R11), Z17
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
-	VBROADCASTI32X4 704(R8), Z16
+	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -6147,26 +6147,26 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z17
+	VBROADCASTI32X4 768(R9), Z17
 	VSHUFI64X2      $0x44, Z7, Z3, Z26
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0x44, Z15, Z11, Z27
-	VBROADCASTI32X4 704(R10), Z16
+	VBROADCASTI32X4 768(R10), Z16
 	VSHUFI64X2      $0xee, Z7, Z3, Z28
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xee, Z15, Z11, Z29
-	VBROADCASTI32X4 704(R11), Z17
+	VBROADCASTI32X4 768(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x88, Z27, Z26, Z3
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 720(R8), Z16
+	VBROADCASTI32X4 784(R8), Z16
 	VSHUFI64X2      $0xdd, Z27, Z26, Z7
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z29, Z28, Z11
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VSHUFI64X2      $0xdd, Z29, Z28, Z15
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
@@ -6175,7 +6175,7 @@ loopAAD:
 	VPCLMULQDQ      $0x11, Z25, Z15, Z28
 	VPCLMULQDQ      $0x10, Z25, Z15, Z29
 	VPTERNLOGQ      $0x96, Z27, Z29, Z20
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x00, Z24, Z11, Z30
 	VPCLMULQDQ      $0x01, Z24, Z11, Z31
@@ -6185,7 +6185,7 @@ loopAAD:
 	VPTERNLOGQ      $0x96, Z28, Z27, Z21
 	VPTERNLOGQ      $0x96, Z31, Z29, Z20
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VPCLMULQDQ      $0x00, Z23, Z7, Z15
 	VPCLMULQDQ      $0x01, Z23, Z7, Z26
 	VPCLMULQDQ      $0x11, Z23, Z7, Z30
@@ -6200,7 +6200,7 @@ loopAAD:
 	VPTERNLOGQ      $0x96, Z30, Z29, Z21
 	VPTERNLOGQ      $0x96, Z31, Z11, Z20
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	MOVWLZX         4(BP), AX
 	MOVQ            (DI)(AX*1), AX
 	PREFETCHT0      (AX)
@@ -6212,25 +6212,25 @@ loopAAD:
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPSHUFD         $0x4e, Z19, Z19
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	VPTERNLOGQ      $0x96, Z26, Z19, Z20
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VPTERNLOGQ      $0x96, Z26, Z20, Z21
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
 	VAESENCLAST     Z16, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VPXORQ          Z18, Z21, Z21
 	VAESENCLAST     Z17, Z4, Z4
 	MOVWLZX         -8(SI), AX
@@ -6239,7 +6239,7 @@ loopAAD:
 	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	MOVWLZX         -6(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -6252,7 +6252,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
@@ -6279,14 +6279,14 @@ text:
 	VPSHUFB    reverse<>+0(SB), Z20, Z3
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPXORQ     Z4, Z21, K5, Z21
@@ -6297,7 +6297,7 @@ aad0:
 	VPSHUFB    reverse<>+0(SB), Z22, Z7
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -6305,7 +6305,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPXORQ       Z8, Z23, K5, Z23
@@ -6316,14 +6316,14 @@ aad1:
 	VPSHUFB      reverse<>+0(SB), Z24, Z11
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPXORQ     Z12, Z25, K5, Z25
@@ -6334,7 +6334,7 @@ aad2:
 	VPSHUFB    reverse<>+0(SB), Z26, Z15
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -6343,7 +6343,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     Z20, K1, 64(R12)
@@ -6502,7 +6502,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -6510,7 +6510,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -6518,7 +6518,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -6526,7 +6526,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -6559,7 +6559,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -6572,7 +6572,6 @@ packet:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -6585,6 +6584,7 @@ packet:
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
 	PREFETCHT0        768(CX)
+	PREFETCHT0        832(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -6610,10 +6610,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -6631,29 +6631,29 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -6671,40 +6671,40 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -6728,51 +6728,51 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -6802,62 +6802,62 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -6892,62 +6892,62 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -6979,10 +6979,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	SUBQ      $+16, AX
-	VMOVDQU64 16(R9), Z11
-	VPXORQ    24(R9), Z11, Z11
-	VMOVDQU64 Z11, 16(R9)(AX*1)
+	SUBQ      $0x50, AX
+	VMOVDQU64 80(R9), Z11
+	VPXORQ    88(R9), Z11, Z11
+	VMOVDQU64 Z11, 80(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -7103,7 +7103,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -7219,7 +7219,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -7235,10 +7235,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 592(R9)(R13*1), R13
+	LEAQ 656(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 80(R9), R13
+	LEAQ 144(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -7431,7 +7431,7 @@ last1:
 	VMOVDQU8.Z  Z0, K1, Z0
 	VPSHUFB     reverse<>+0(SB), Z0, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -7571,7 +7571,7 @@ last2:
 	VMOVDQU8.Z  Z1, K1, Z1
 	VPSHUFB     reverse<>+0(SB), Z1, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -7757,7 +7757,7 @@ last3:
 	VMOVDQU8.Z  Z2, K1, Z2
 	VPSHUFB     reverse<>+0(SB), Z2, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -7984,7 +7984,7 @@ last4:
 	VMOVDQU8.Z  Z3, K1, Z3
 	VPSHUFB     reverse<>+0(SB), Z3, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -8153,10 +8153,10 @@ fold:
 	MOVQ       R14, R13
 	NEGQ       R13
 	SHLQ       $0x04, R13
-	LEAQ       592(R9)(R13*1), R13
+	LEAQ       656(R9)(R13*1), R13
 	CMPQ       R14, $0x00000024
 	JBE        powersfold
-	LEAQ       80(R9), R13
+	LEAQ       144(R9), R13
 	SUBQ       $0x00000020, R14
 
 powersfold:
@@ -8189,13 +8189,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VMOVDQU64  576(R9), Z1
-	VPXORQ     584(R9), Z1, Z1
+	VMOVDQU64  640(R9), Z1
+	VPXORQ     648(R9), Z1, Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 640(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 640(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -8250,7 +8250,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -8263,7 +8263,6 @@ onward:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -8276,6 +8275,7 @@ onward:
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
 	PREFETCHT0        768(CX)
+	PREFETCHT0        832(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -8301,10 +8301,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -8315,84 +8315,84 @@ powersnext:
 	VMOVDQU64       (AX), Z11
 	VPXORQ          8(AX), Z11, Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VPXORQ          Z4, Z12, Z12
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPXORQ          Z31, Z8, Z8
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VPXORQ          Z11, Z9, Z9
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPXORQ          Z12, Z10, Z10
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VPTERNLOGQ      $0x96, Z8, Z10, Z9
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VPSHUFD         $0x4e, Z8, Z8
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VPSHUFD         $0x4e, Z9, Z9
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VPTERNLOGQ      $0x96, Z11, Z9, Z10
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
 	VMOVDQU64       Z10, 664(SP)
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VMOVDQU         664(SP), X10
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
 	VPXOR           680(SP), X10, X10
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VPXOR           696(SP), X10, X10
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
 	VPXOR           712(SP), X10, X10
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
 	VPXORQ          X16, X10, X10
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	MOVQ            8(SP), CX
@@ -8434,7 +8434,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -8465,7 +8465,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -8496,7 +8496,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedreducenext
 
 esn1true:
@@ -8555,7 +8555,6 @@ packet:
 	MOVWLZX     -2(SI)(CX*2), CX
 	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
-	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
 	PREFETCHT0  128(CX)
 	PREFETCHT0  192(CX)
@@ -8568,17 +8567,14 @@ packet:
 	PREFETCHT0  640(CX)
 	PREFETCHT0  704(CX)
 	PREFETCHT0  768(CX)
+	PREFETCHT0  832(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       592(R9), X0, X0
-	VAESENC     608(R9), X0, X0
-	VAESENC     624(R9), X0, X0
-	VAESENC     640(R9), X0, X0
-	VAESENC     656(R9), X0, X0
+	VPXOR       656(R9), X0, X0
 	VAESENC     672(R9), X0, X0
 	VAESENC     688(R9), X0, X0
 	VAESENC     704(R9), X0, X0
@@ -8586,7 +8582,11 @@ packet:
 	VAESENC     736(R9), X0, X0
 	VAESENC     752(R9), X0, X0
 	VAESENC     768(R9), X0, X0
-	VAESENCLAST 784(R9), X0, X0
+	VAESENC     784(R9), X0, X0
+	VAESENC     800(R9), X0, X0
+	VAESENC     816(R9), X0, X0
+	VAESENC     832(R9), X0, X0
+	VAESENCLAST 848(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -8602,12 +8602,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -8631,16 +8631,16 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         592(R9)(R13*1), R13
+	LEAQ         656(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         80(R9), R13
+	LEAQ         144(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
 	CMPQ           R11, $0x00000100
 	JB             tail
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -8665,42 +8665,6 @@ groups:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 656(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -8765,6 +8729,42 @@ groups:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 784(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 800(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 816(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 832(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 848(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -8795,7 +8795,7 @@ groups:
 	JB             last
 
 loop:
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        -256(R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -8835,7 +8835,7 @@ loop:
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VPCLMULQDQ     $0x01, 32(R13), Y13, Y11
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -8850,7 +8850,7 @@ loop:
 	VPCLMULQDQ     $0x00, 32(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x11, 32(R13), Y13, Y12
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y1, Y1
@@ -8864,7 +8864,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPCLMULQDQ     $0x01, 64(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VPCLMULQDQ     $0x10, 64(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y9, Y9
@@ -8879,7 +8879,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y8, Y8
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -8894,7 +8894,7 @@ loop:
 	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -8908,7 +8908,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VMOVDQU        -128(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -8923,7 +8923,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y9, Y9
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 768(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
 	VAESENC        Y15, Y1, Y1
@@ -8937,7 +8937,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VMOVDQU        -96(R10), Y13
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 784(R9), Y15
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
@@ -8952,7 +8952,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 160(R13), Y13, Y11
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 800(R9), Y15
 	VPCLMULQDQ     $0x11, 160(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -8967,7 +8967,7 @@ loop:
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x01, 192(R13), Y13, Y11
-	VBROADCASTI128 752(R9), Y15
+	VBROADCASTI128 816(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x10, 192(R13), Y13, Y12
 	VAESENC        Y15, Y1, Y1
@@ -8981,7 +8981,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 768(R9), Y15
+	VBROADCASTI128 832(R9), Y15
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y10, Y10
@@ -8996,7 +8996,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
-	VBROADCASTI128 784(R9), Y15
+	VBROADCASTI128 848(R9), Y15
 	VPXOR          Y11, Y9, Y9
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
@@ -9029,7 +9029,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           592(R9), AX
+	LEAQ           656(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -9049,10 +9049,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           592(R9)(R13*1), R13
+	LEAQ           656(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           80(R9), R13
+	LEAQ           144(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -9145,7 +9145,7 @@ last:
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	ADDQ         $0x00000100, R13
-	LEAQ         592(R9), AX
+	LEAQ         656(R9), AX
 	CMPQ         R13, AX
 	JNE          nextlast
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -9165,17 +9165,17 @@ last:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         592(R9)(R13*1), R13
+	LEAQ         656(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          nextlast
-	LEAQ         80(R9), R13
+	LEAQ         144(R9), R13
 	SUBQ         $0x00000020, R14
 
 nextlast:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -9200,42 +9200,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 656(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -9300,6 +9264,42 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 784(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 800(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 816(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 832(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 848(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -9381,12 +9381,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -9434,13 +9434,15 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $40-40
 	XORL            DX, DX
 	MOVL            $0x000000fc, AX
 	KMOVW           AX, K5
+	MOVL            $0x00006666, AX
+	KMOVW           AX, K7
 	MOVWLZX         (SI), AX
 	MOVQ            (DI)(AX*1), R8
 	TESTQ           R8, R8
 	JEQ             none
 	CMPQ            BX, (R8)
 	JNE             none
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -9454,11 +9456,10 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          32(R8), Y0, Y1
+	VPXORQ          (R8), Y0, Y0
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -9468,7 +9469,7 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R9)
 	JNE             none
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -9482,11 +9483,10 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R13), X3, X3
 	VMOVQ           X3, 8(R13)
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          32(R9), Y3, Y4
+	VPXORQ          (R9), Y3, Y3
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -9496,7 +9496,7 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R10)
 	JNE             none
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -9510,11 +9510,10 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R14), X6, X6
 	VMOVQ           X6, 8(R14)
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          32(R10), Y6, Y7
+	VPXORQ          (R10), Y6, Y6
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -9524,7 +9523,7 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R11)
 	JNE             none
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -9538,62 +9537,13 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R15), X9, X9
 	VMOVQ           X9, 8(R15)
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          32(R11), Y9, Y10
+	VPXORQ          (R11), Y9, Y9
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
 	VBROADCASTI32X4 672(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
@@ -9679,15 +9629,63 @@ TEXT ·gcmSeal192vaes512of4(SB), NOSPLIT, $40-40
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VBROADCASTI32X4 784(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 784(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 784(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 784(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 800(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 800(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 800(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 800(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 816(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 816(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 816(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 816(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 832(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 832(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 832(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 832(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 848(R8), Y16
 	VAESENCLAST     Y16, Y0, Y0
 	VAESENCLAST     Y16, Y1, Y1
-	VBROADCASTI32X4 784(R9), Y17
+	VBROADCASTI32X4 848(R9), Y17
 	VAESENCLAST     Y17, Y3, Y3
 	VAESENCLAST     Y17, Y4, Y4
-	VBROADCASTI32X4 784(R10), Y16
+	VBROADCASTI32X4 848(R10), Y16
 	VAESENCLAST     Y16, Y6, Y6
 	VAESENCLAST     Y16, Y7, Y7
-	VBROADCASTI32X4 784(R11), Y17
+	VBROADCASTI32X4 848(R11), Y17
 	VAESENCLAST     Y17, Y9, Y9
 	VAESENCLAST     Y17, Y10, Y10
 	JMP             text
@@ -9699,7 +9697,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R8)
 	JNE             last
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -9713,11 +9711,10 @@ loop:
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          32(R8), Y0, Y1
+	VPXORQ          (R8), Y0, Y0
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -9727,7 +9724,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R9)
 	JNE             last
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -9741,11 +9738,10 @@ loop:
 	VPINSRD         $0x01, 4(R13), X3, X3
 	VMOVQ           X3, 8(R13)
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          32(R9), Y3, Y4
+	VPXORQ          (R9), Y3, Y3
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -9755,7 +9751,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R10)
 	JNE             last
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -9769,11 +9765,10 @@ loop:
 	VPINSRD         $0x01, 4(R14), X6, X6
 	VMOVQ           X6, 8(R14)
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          32(R10), Y6, Y7
+	VPXORQ          (R10), Y6, Y6
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -9783,7 +9778,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R11)
 	JNE             last
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -9797,90 +9792,89 @@ loop:
 	VPINSRD         $0x01, 4(R15), X9, X9
 	VMOVQ           X9, 8(R15)
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          32(R11), Y9, Y10
+	VPXORQ          (R11), Y9, Y9
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
+	VBROADCASTI32X4 672(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
+	VBROADCASTI32X4 672(R9), Y17
 	VSHUFI64X2      $0x44, Z13, Z12, Z22
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
+	VBROADCASTI32X4 672(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VSHUFI64X2      $0x44, Z15, Z14, Z23
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y17
+	VBROADCASTI32X4 672(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VSHUFI64X2      $0xee, Z13, Z12, Z24
-	VBROADCASTI32X4 624(R8), Y16
+	VBROADCASTI32X4 688(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
 	VSHUFI64X2      $0xee, Z15, Z14, Z25
-	VBROADCASTI32X4 624(R9), Y17
+	VBROADCASTI32X4 688(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y16
+	VBROADCASTI32X4 688(R10), Y16
 	VSHUFI64X2      $0x88, Z23, Z22, Z12
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
+	VBROADCASTI32X4 688(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VSHUFI64X2      $0xdd, Z23, Z22, Z13
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y16
+	VBROADCASTI32X4 704(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VSHUFI64X2      $0x88, Z25, Z24, Z14
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
+	VBROADCASTI32X4 704(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
 	MOVQ            SI, BP
 	LEAQ            16(SI), AX
 	CMPQ            (SP), $0x08
 	CMOVQHI         AX, BP
-	VBROADCASTI32X4 640(R10), Y16
+	VBROADCASTI32X4 704(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y17
+	VBROADCASTI32X4 704(R11), Y17
 	VSHUFI64X2      $0xdd, Z25, Z24, Z15
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y16
+	VBROADCASTI32X4 720(R8), Y16
 	VSHUFI64X2      $0x44, Z5, Z2, Z22
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y17
+	VBROADCASTI32X4 720(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VSHUFI64X2      $0x44, Z11, Z8, Z23
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
+	VBROADCASTI32X4 720(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
 	VSHUFI64X2      $0xee, Z5, Z2, Z24
-	VBROADCASTI32X4 656(R11), Y17
+	VBROADCASTI32X4 720(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VSHUFI64X2      $0xee, Z11, Z8, Z25
-	VBROADCASTI32X4 672(R8), Y16
+	VBROADCASTI32X4 736(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y17
+	VBROADCASTI32X4 736(R9), Y17
 	VSHUFI64X2      $0x88, Z23, Z22, Z2
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y16
+	VBROADCASTI32X4 736(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VSHUFI64X2      $0xdd, Z23, Z22, Z5
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y17
+	VBROADCASTI32X4 736(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	MOVWLZX         (BP), AX
@@ -9891,25 +9885,25 @@ loop:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 688(R8), Y16
+	VBROADCASTI32X4 752(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
 	VSHUFI64X2      $0x88, Z25, Z24, Z8
-	VBROADCASTI32X4 688(R9), Y17
+	VBROADCASTI32X4 752(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y16
+	VBROADCASTI32X4 752(R10), Y16
 	VSHUFI64X2      $0xdd, Z25, Z24, Z11
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 688(R11), Y17
+	VBROADCASTI32X4 752(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VPCLMULQDQ      $0x00, Z15, Z11, Z19
 	VPCLMULQDQ      $0x01, Z15, Z11, Z20
 	VPCLMULQDQ      $0x11, Z15, Z11, Z21
 	VPCLMULQDQ      $0x10, Z15, Z11, Z22
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y16
+	VBROADCASTI32X4 768(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VPCLMULQDQ      $0x00, Z14, Z8, Z23
 	VPCLMULQDQ      $0x01, Z14, Z8, Z24
@@ -9917,7 +9911,7 @@ loop:
 	VPCLMULQDQ      $0x10, Z14, Z8, Z26
 	VPTERNLOGQ      $0x96, Z22, Z24, Z20
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y17
+	VBROADCASTI32X4 768(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
 	VPCLMULQDQ      $0x00, Z13, Z5, Z27
@@ -9927,23 +9921,23 @@ loop:
 	VPTERNLOGQ      $0x96, Z23, Z27, Z19
 	VPTERNLOGQ      $0x96, Z26, Z28, Z20
 	VPTERNLOGQ      $0x96, Z25, Z29, Z21
-	VBROADCASTI32X4 704(R10), Y16
+	VBROADCASTI32X4 768(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y17
+	VBROADCASTI32X4 768(R11), Y17
 	VPCLMULQDQ      $0x01, Z12, Z2, Z31
 	VPCLMULQDQ      $0x11, Z12, Z2, Z11
 	VPTERNLOGQ      $0x96, Z30, Z31, Z20
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 720(R8), Y16
+	VBROADCASTI32X4 784(R8), Y16
 	TESTQ           DX, DX
 	JNE             loopESN
 
 loopAAD:
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 720(R9), Y17
+	VBROADCASTI32X4 784(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -9954,41 +9948,41 @@ loopAAD:
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 720(R10), Y16
+	VBROADCASTI32X4 784(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
 	VPXORQ          Z11, Z21, Z21
-	VBROADCASTI32X4 720(R11), Y17
+	VBROADCASTI32X4 784(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
-	VBROADCASTI32X4 736(R8), Y16
+	VBROADCASTI32X4 800(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 736(R9), Y17
+	VBROADCASTI32X4 800(R9), Y17
 	VPSHUFD         $0x4e, Z19, Z19
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y16
+	VBROADCASTI32X4 800(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VPTERNLOGQ      $0x96, Z22, Z19, Z20
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y17
+	VBROADCASTI32X4 800(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
-	VBROADCASTI32X4 752(R8), Y16
+	VBROADCASTI32X4 816(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
 	VPSHUFD         $0x4e, Z20, Z20
-	VBROADCASTI32X4 752(R9), Y17
+	VBROADCASTI32X4 816(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 752(R10), Y16
+	VBROADCASTI32X4 816(R10), Y16
 	VPTERNLOGQ      $0x96, Z22, Z20, Z21
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 752(R11), Y17
+	VBROADCASTI32X4 816(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	MOVWLZX         4(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -9999,18 +9993,18 @@ loopAAD:
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 768(R8), Y16
+	VBROADCASTI32X4 832(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 768(R9), Y17
+	VBROADCASTI32X4 832(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
 	VPXORQ          Z18, Z21, Z21
-	VBROADCASTI32X4 768(R10), Y16
+	VBROADCASTI32X4 832(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 768(R11), Y17
+	VBROADCASTI32X4 832(R11), Y17
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -10018,7 +10012,7 @@ loopAAD:
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 784(R8), Y16
+	VBROADCASTI32X4 848(R8), Y16
 	MOVWLZX         -6(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -10026,7 +10020,7 @@ loopAAD:
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y16, Y0, Y0
 	VAESENCLAST     Y16, Y1, Y1
-	VBROADCASTI32X4 784(R9), Y17
+	VBROADCASTI32X4 848(R9), Y17
 	VAESENCLAST     Y17, Y3, Y3
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
@@ -10034,7 +10028,7 @@ loopAAD:
 	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y17, Y4, Y4
-	VBROADCASTI32X4 784(R10), Y16
+	VBROADCASTI32X4 848(R10), Y16
 	VAESENCLAST     Y16, Y6, Y6
 	VAESENCLAST     Y16, Y7, Y7
 	MOVWLZX         -2(SI), AX
@@ -10042,7 +10036,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x03, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 784(R11), Y17
+	VBROADCASTI32X4 848(R11), Y17
 	VAESENCLAST     Y17, Y9, Y9
 	VAESENCLAST     Y17, Y10, Y10
 	MOVWLZX         6(BP), AX
@@ -10062,14 +10056,14 @@ text:
 	VPSHUFB      reverseFirst<>+0(SB), Z19, Z2
 	MOVWLZX      (SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R8)(CX*4), X0, X18
+	VPXORQ       752(R8)(CX*4), X0, X18
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn0
 
 aad0:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R8)(CX*1), Z12
+	VMOVDQU64    656(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
 	VMOVDQU8.Z   (R13), K2, Z20
 	VPXORQ       Z3, Z20, K5, Z20
@@ -10077,7 +10071,7 @@ aad0:
 	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
 	MOVWLZX      2(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R9)(CX*4), X3, X16
+	VPXORQ       752(R9)(CX*4), X3, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
@@ -10085,7 +10079,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R9)(CX*1), Z13
+	VMOVDQU64    656(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
 	VMOVDQU8.Z   (R14), K3, Z21
 	VPXORQ       Z6, Z21, K5, Z21
@@ -10093,14 +10087,14 @@ aad1:
 	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X6, X31
+	VPXORQ       752(R10)(CX*4), X6, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R10)(CX*1), Z14
+	VMOVDQU64    656(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
 	VMOVDQU8.Z   (R15), K4, Z22
 	VPXORQ       Z9, Z22, K5, Z22
@@ -10108,7 +10102,7 @@ aad2:
 	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
 	MOVWLZX      6(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R11)(CX*4), X9, X16
+	VPXORQ       752(R11)(CX*4), X9, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
@@ -10117,7 +10111,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU64    656(R11)(CX*1), Z15
 	VMOVDQU8     Z19, K1, (R12)
 	VMOVDQU8     Z20, K2, (R13)
 	VMOVDQU8     Z21, K3, (R14)
@@ -10215,7 +10209,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -10223,7 +10217,7 @@ esn1:
 	VPSHUFD      $0xe8, X5, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z5, Z5
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -10231,7 +10225,7 @@ esn2:
 	VPSHUFD      $0xe8, X8, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z8, Z8
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -10239,7 +10233,7 @@ esn3:
 	VPSHUFD      $0xe8, X11, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z11, Z11
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -10262,13 +10256,15 @@ TEXT ·gcmSeal192vaes512of5(SB), NOSPLIT, $40-40
 	XORL            DX, DX
 	MOVL            $0x000000fc, AX
 	KMOVW           AX, K5
+	MOVL            $0x00006666, AX
+	KMOVW           AX, K7
 	MOVWLZX         (SI), AX
 	MOVQ            (DI)(AX*1), R8
 	TESTQ           R8, R8
 	JEQ             none
 	CMPQ            BX, (R8)
 	JNE             none
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -10282,11 +10278,10 @@ TEXT ·gcmSeal192vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), X0, X1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -10296,7 +10291,7 @@ TEXT ·gcmSeal192vaes512of5(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R9)
 	JNE             none
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -10310,11 +10305,10 @@ TEXT ·gcmSeal192vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), X4, X5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -10324,7 +10318,7 @@ TEXT ·gcmSeal192vaes512of5(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R10)
 	JNE             none
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -10338,11 +10332,10 @@ TEXT ·gcmSeal192vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), X8, X9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -10352,7 +10345,7 @@ TEXT ·gcmSeal192vaes512of5(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R11)
 	JNE             none
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -10366,62 +10359,13 @@ TEXT ·gcmSeal192vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), X12, X13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
@@ -10507,15 +10451,63 @@ TEXT ·gcmSeal192vaes512of5(SB), NOSPLIT, $40-40
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 784(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 784(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 784(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 800(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 800(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 800(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 816(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 816(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 816(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 816(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 832(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 832(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 832(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 832(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 848(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     X16, X1, X1
-	VBROADCASTI32X4 784(R9), Z17
+	VBROADCASTI32X4 848(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     X17, X5, X5
-	VBROADCASTI32X4 784(R10), Z16
+	VBROADCASTI32X4 848(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 784(R11), Z17
+	VBROADCASTI32X4 848(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     X17, X13, X13
 	JMP             text
@@ -10527,7 +10519,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R8)
 	JNE             last
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -10541,11 +10533,10 @@ loop:
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), X0, X1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -10555,7 +10546,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R9)
 	JNE             last
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -10569,11 +10560,10 @@ loop:
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), X4, X5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -10583,7 +10573,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R10)
 	JNE             last
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -10597,11 +10587,10 @@ loop:
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), X8, X9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -10611,7 +10600,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R11)
 	JNE             last
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -10625,104 +10614,103 @@ loop:
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), X12, X13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	MOVQ            8(SP), AX
 	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	MOVQ            16(SP), AX
 	VMOVDQU64       (AX), Z23
-	VBROADCASTI32X4 608(R10), Z16
+	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	MOVQ            24(SP), AX
 	VMOVDQU64       (AX), Z24
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 608(R11), Z17
+	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	MOVQ            32(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 624(R8), Z16
+	VBROADCASTI32X4 688(R8), Z16
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 624(R9), Z17
+	VBROADCASTI32X4 688(R9), Z17
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VBROADCASTI32X4 624(R10), Z16
+	VBROADCASTI32X4 688(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4 624(R11), Z17
+	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
-	VBROADCASTI32X4 640(R8), Z16
+	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 640(R9), Z17
+	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 640(R10), Z16
+	VBROADCASTI32X4 704(R10), Z16
 	MOVQ            SI, BP
 	LEAQ            16(SI), AX
 	CMPQ            (SP), $0x08
 	CMOVQHI         AX, BP
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 640(R11), Z17
+	VBROADCASTI32X4 704(R11), Z17
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VSHUFI64X2      $0x44, Z6, Z2, Z26
-	VBROADCASTI32X4 656(R8), Z16
+	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VSHUFI64X2      $0x44, Z14, Z10, Z27
-	VBROADCASTI32X4 656(R9), Z17
+	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VSHUFI64X2      $0xee, Z6, Z2, Z28
-	VBROADCASTI32X4 656(R10), Z16
+	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0xee, Z14, Z10, Z29
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 656(R11), Z17
+	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x88, Z27, Z26, Z2
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 672(R8), Z16
+	VBROADCASTI32X4 736(R8), Z16
 	VSHUFI64X2      $0xdd, Z27, Z26, Z6
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 672(R9), Z17
+	VBROADCASTI32X4 736(R9), Z17
 	VSHUFI64X2      $0x88, Z29, Z28, Z10
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VSHUFI64X2      $0xdd, Z29, Z28, Z14
-	VBROADCASTI32X4 672(R10), Z16
+	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VPCLMULQDQ      $0x00, Z25, Z14, Z19
 	VPCLMULQDQ      $0x01, Z25, Z14, Z20
 	VPCLMULQDQ      $0x11, Z25, Z14, Z21
 	VPCLMULQDQ      $0x10, Z25, Z14, Z26
-	VBROADCASTI32X4 672(R11), Z17
+	VBROADCASTI32X4 736(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	MOVWLZX         (BP), AX
@@ -10734,7 +10722,7 @@ loop:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 688(R8), Z16
+	VBROADCASTI32X4 752(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x00, Z24, Z10, Z27
 	VPCLMULQDQ      $0x01, Z24, Z10, Z28
@@ -10742,7 +10730,7 @@ loop:
 	VPCLMULQDQ      $0x10, Z24, Z10, Z30
 	VPTERNLOGQ      $0x96, Z26, Z28, Z20
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 688(R9), Z17
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x00, Z23, Z6, Z31
 	VPCLMULQDQ      $0x01, Z23, Z6, Z14
@@ -10752,13 +10740,13 @@ loop:
 	VPTERNLOGQ      $0x96, Z30, Z14, Z20
 	VPTERNLOGQ      $0x96, Z29, Z26, Z21
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 688(R10), Z16
+	VBROADCASTI32X4 752(R10), Z16
 	VPCLMULQDQ      $0x01, Z22, Z2, Z10
 	VPCLMULQDQ      $0x11, Z22, Z2, Z27
 	VPTERNLOGQ      $0x96, Z28, Z10, Z20
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 688(R11), Z17
+	VBROADCASTI32X4 752(R11), Z17
 	TESTQ           DX, DX
 	JNE             loopESN
 
@@ -10766,31 +10754,31 @@ loopAAD:
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPXORQ          Z27, Z21, Z21
-	VBROADCASTI32X4 704(R8), Z16
+	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), X22
-	VBROADCASTI32X4 704(R9), Z17
+	VBROADCASTI32X4 768(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), X23
-	VBROADCASTI32X4 704(R10), Z16
+	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), X24
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 704(R11), Z17
+	VBROADCASTI32X4 768(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), X25
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 720(R8), Z16
+	VBROADCASTI32X4 784(R8), Z16
 	VINSERTI64X2    $0x01, X23, Y22, Y26
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 720(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
 	PREFETCHT0      (AX)
@@ -10803,23 +10791,23 @@ loopAAD:
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VINSERTI64X2    $0x01, X25, Y24, Y27
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VINSERTI64X4    $0x01, Y27, Z26, Z22
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VINSERTI64X2    $0x01, X7, Y3, Y26
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VINSERTI64X2    $0x01, X15, Y11, Y27
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VINSERTI64X4    $0x01, Y27, Z26, Z3
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	VPCLMULQDQ      $0x00, Z22, Z3, Z26
 	VPCLMULQDQ      $0x01, Z22, Z3, Z27
 	VPCLMULQDQ      $0x11, Z22, Z3, Z28
@@ -10827,20 +10815,20 @@ loopAAD:
 	VPTERNLOGQ      $0x96, Z27, Z29, Z20
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VPXORQ          Z26, Z19, Z19
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPXORQ          Z28, Z21, Z21
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VPSHUFD         $0x4e, Z19, Z19
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	MOVWLZX         4(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -10852,28 +10840,28 @@ loopAAD:
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPTERNLOGQ      $0x96, Z30, Z19, Z20
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 768(R8), Z16
+	VBROADCASTI32X4 832(R8), Z16
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 768(R9), Z17
+	VBROADCASTI32X4 832(R9), Z17
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VPTERNLOGQ      $0x96, Z30, Z20, Z21
-	VBROADCASTI32X4 768(R10), Z16
+	VBROADCASTI32X4 832(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
-	VBROADCASTI32X4 768(R11), Z17
+	VBROADCASTI32X4 832(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPXORQ          Z18, Z21, Z21
-	VBROADCASTI32X4 784(R8), Z16
+	VBROADCASTI32X4 848(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
@@ -10881,7 +10869,7 @@ loopAAD:
 	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     X16, X1, X1
-	VBROADCASTI32X4 784(R9), Z17
+	VBROADCASTI32X4 848(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	MOVWLZX         -6(SI), AX
 	MOVQ            8(DI)(AX*1), CX
@@ -10889,7 +10877,7 @@ loopAAD:
 	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     X17, X5, X5
-	VBROADCASTI32X4 784(R10), Z16
+	VBROADCASTI32X4 848(R10), Z16
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -10897,7 +10885,7 @@ loopAAD:
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 784(R11), Z17
+	VBROADCASTI32X4 848(R11), Z17
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -10925,14 +10913,14 @@ text:
 	VPSHUFB    reverse<>+0(SB), X20, X3
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPXORQ     Z4, Z21, K5, Z21
@@ -10943,7 +10931,7 @@ aad0:
 	VPSHUFB    reverse<>+0(SB), X22, X7
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -10951,7 +10939,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPXORQ       Z8, Z23, K5, Z23
@@ -10962,14 +10950,14 @@ aad1:
 	VPSHUFB      reverse<>+0(SB), X24, X11
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPXORQ     Z12, Z25, K5, Z25
@@ -10980,7 +10968,7 @@ aad2:
 	VPSHUFB    reverse<>+0(SB), X26, X15
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -10989,7 +10977,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     X20, K1, 64(R12)
@@ -11121,7 +11109,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -11129,7 +11117,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -11137,7 +11125,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -11145,7 +11133,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -11168,13 +11156,15 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $40-40
 	XORL            DX, DX
 	MOVL            $0x000000fc, AX
 	KMOVW           AX, K5
+	MOVL            $0x00006666, AX
+	KMOVW           AX, K7
 	MOVWLZX         (SI), AX
 	MOVQ            (DI)(AX*1), R8
 	TESTQ           R8, R8
 	JEQ             none
 	CMPQ            BX, (R8)
 	JNE             none
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -11188,11 +11178,10 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -11202,7 +11191,7 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R9)
 	JNE             none
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -11216,11 +11205,10 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -11230,7 +11218,7 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R10)
 	JNE             none
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -11244,11 +11232,10 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -11258,7 +11245,7 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R11)
 	JNE             none
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -11272,62 +11259,13 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
@@ -11413,15 +11351,63 @@ TEXT ·gcmSeal192vaes512of8(SB), NOSPLIT, $40-40
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 784(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 784(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 784(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 784(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 800(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 800(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 800(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 800(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 816(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 816(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 816(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 816(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 832(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 832(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 832(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 832(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 848(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     Z16, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z17
+	VBROADCASTI32X4 848(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 784(R10), Z16
+	VBROADCASTI32X4 848(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Z16, Z9, Z9
-	VBROADCASTI32X4 784(R11), Z17
+	VBROADCASTI32X4 848(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     Z17, Z13, Z13
 	JMP             text
@@ -11433,7 +11419,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R8)
 	JNE             last
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -11447,11 +11433,10 @@ loop:
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -11461,7 +11446,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R9)
 	JNE             last
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -11475,11 +11460,10 @@ loop:
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -11489,7 +11473,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R10)
 	JNE             last
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -11503,11 +11487,10 @@ loop:
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -11517,7 +11500,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R11)
 	JNE             last
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -11531,62 +11514,61 @@ loop:
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	MOVQ            8(SP), AX
 	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	MOVQ            16(SP), AX
 	VMOVDQU64       (AX), Z23
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 608(R10), Z16
+	VBROADCASTI32X4 672(R10), Z16
 	MOVQ            24(SP), AX
 	VMOVDQU64       (AX), Z24
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	MOVQ            32(SP), AX
 	VMOVDQU64       (AX), Z25
-	VBROADCASTI32X4 608(R11), Z17
+	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 624(R8), Z16
+	VBROADCASTI32X4 688(R8), Z16
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z17
+	VBROADCASTI32X4 688(R9), Z17
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4 624(R10), Z16
+	VBROADCASTI32X4 688(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 624(R11), Z17
+	VBROADCASTI32X4 688(R11), Z17
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
-	VBROADCASTI32X4 640(R8), Z16
+	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z17
+	VBROADCASTI32X4 704(R9), Z17
 	VSHUFI64X2      $0x44, Z6, Z2, Z26
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
+	VBROADCASTI32X4 704(R10), Z16
 	MOVQ            SI, BP
 	LEAQ            16(SI), AX
 	CMPQ            (SP), $0x08
@@ -11594,24 +11576,24 @@ loop:
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x44, Z14, Z10, Z27
-	VBROADCASTI32X4 640(R11), Z17
+	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xee, Z6, Z2, Z28
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 656(R8), Z16
+	VBROADCASTI32X4 720(R8), Z16
 	VSHUFI64X2      $0xee, Z14, Z10, Z29
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0x88, Z27, Z26, Z2
-	VBROADCASTI32X4 656(R9), Z17
+	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xdd, Z27, Z26, Z6
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 656(R10), Z16
+	VBROADCASTI32X4 720(R10), Z16
 	VSHUFI64X2      $0x88, Z29, Z28, Z10
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 656(R11), Z17
+	VBROADCASTI32X4 720(R11), Z17
 	VSHUFI64X2      $0xdd, Z29, Z28, Z14
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
@@ -11619,7 +11601,7 @@ loop:
 	VPCLMULQDQ      $0x01, Z25, Z14, Z20
 	VPCLMULQDQ      $0x11, Z25, Z14, Z21
 	VPCLMULQDQ      $0x10, Z25, Z14, Z26
-	VBROADCASTI32X4 672(R8), Z16
+	VBROADCASTI32X4 736(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x00, Z24, Z10, Z27
 	VPCLMULQDQ      $0x01, Z24, Z10, Z28
@@ -11627,7 +11609,7 @@ loop:
 	VPCLMULQDQ      $0x10, Z24, Z10, Z30
 	VPTERNLOGQ      $0x96, Z26, Z28, Z20
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z17
+	VBROADCASTI32X4 736(R9), Z17
 	VPCLMULQDQ      $0x00, Z23, Z6, Z31
 	VPCLMULQDQ      $0x01, Z23, Z6, Z14
 	VPCLMULQDQ      $0x11, Z23, Z6, Z26
@@ -11640,14 +11622,14 @@ loop:
 	VPCLMULQDQ      $0x01, Z22, Z2, Z10
 	VPCLMULQDQ      $0x11, Z22, Z2, Z27
 	VPTERNLOGQ      $0x96, Z28, Z10, Z20
-	VBROADCASTI32X4 672(R10), Z16
+	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	TESTQ           DX, DX
 	JNE             loopESN
 
 loopAAD:
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 672(R11), Z17
+	VBROADCASTI32X4 736(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	MOVWLZX         (BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -11659,51 +11641,51 @@ loopAAD:
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 688(R8), Z16
+	VBROADCASTI32X4 752(R8), Z16
 	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), Z22
-	VBROADCASTI32X4 688(R9), Z17
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), Z23
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 688(R10), Z16
+	VBROADCASTI32X4 752(R10), Z16
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), Z24
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), Z25
-	VBROADCASTI32X4 688(R11), Z17
+	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 704(R8), Z16
+	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z17
+	VBROADCASTI32X4 768(R9), Z17
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4 704(R10), Z16
+	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 704(R11), Z17
+	VBROADCASTI32X4 768(R11), Z17
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
-	VBROADCASTI32X4 720(R8), Z16
+	VBROADCASTI32X4 784(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -11715,29 +11697,29 @@ loopAAD:
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VSHUFI64X2      $0x44, Z7, Z3, Z26
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x44, Z15, Z11, Z27
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xee, Z7, Z3, Z28
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	VSHUFI64X2      $0xee, Z15, Z11, Z29
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0x88, Z27, Z26, Z3
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xdd, Z27, Z26, Z7
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z29, Z28, Z11
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VSHUFI64X2      $0xdd, Z29, Z28, Z15
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
@@ -11746,7 +11728,7 @@ loopAAD:
 	VPCLMULQDQ      $0x11, Z25, Z15, Z28
 	VPCLMULQDQ      $0x10, Z25, Z15, Z29
 	VPTERNLOGQ      $0x96, Z27, Z29, Z20
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x00, Z24, Z11, Z30
 	VPCLMULQDQ      $0x01, Z24, Z11, Z31
@@ -11756,7 +11738,7 @@ loopAAD:
 	VPTERNLOGQ      $0x96, Z28, Z27, Z21
 	VPTERNLOGQ      $0x96, Z31, Z29, Z20
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VPCLMULQDQ      $0x00, Z23, Z7, Z15
 	VPCLMULQDQ      $0x01, Z23, Z7, Z26
 	VPCLMULQDQ      $0x11, Z23, Z7, Z30
@@ -11771,7 +11753,7 @@ loopAAD:
 	VPTERNLOGQ      $0x96, Z15, Z27, Z19
 	VPTERNLOGQ      $0x96, Z30, Z29, Z21
 	VPTERNLOGQ      $0x96, Z31, Z11, Z20
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	MOVWLZX         4(BP), AX
@@ -11783,33 +11765,33 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 768(R8), Z16
+	VBROADCASTI32X4 832(R8), Z16
 	VPSHUFD         $0x4e, Z19, Z19
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VPTERNLOGQ      $0x96, Z26, Z19, Z20
-	VBROADCASTI32X4 768(R9), Z17
+	VBROADCASTI32X4 832(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 768(R10), Z16
+	VBROADCASTI32X4 832(R10), Z16
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VPTERNLOGQ      $0x96, Z26, Z20, Z21
-	VBROADCASTI32X4 768(R11), Z17
+	VBROADCASTI32X4 832(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
-	VBROADCASTI32X4 784(R8), Z16
+	VBROADCASTI32X4 848(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VPXORQ          Z18, Z21, Z21
 	VAESENCLAST     Z16, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z17
+	VBROADCASTI32X4 848(R9), Z17
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -11822,7 +11804,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 784(R10), Z16
+	VBROADCASTI32X4 848(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
@@ -11830,7 +11812,7 @@ loopAAD:
 	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z9, Z9
-	VBROADCASTI32X4 784(R11), Z17
+	VBROADCASTI32X4 848(R11), Z17
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -11858,14 +11840,14 @@ text:
 	VPSHUFB    reverse<>+0(SB), Z20, Z3
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPXORQ     Z4, Z21, K5, Z21
@@ -11876,7 +11858,7 @@ aad0:
 	VPSHUFB    reverse<>+0(SB), Z22, Z7
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -11884,7 +11866,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPXORQ       Z8, Z23, K5, Z23
@@ -11895,14 +11877,14 @@ aad1:
 	VPSHUFB      reverse<>+0(SB), Z24, Z11
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPXORQ     Z12, Z25, K5, Z25
@@ -11913,7 +11895,7 @@ aad2:
 	VPSHUFB    reverse<>+0(SB), Z26, Z15
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -11922,7 +11904,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     Z20, K1, 64(R12)
@@ -12081,7 +12063,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -12089,7 +12071,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -12097,7 +12079,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -12105,7 +12087,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -12138,7 +12120,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -12151,7 +12133,6 @@ packet:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -12164,6 +12145,7 @@ packet:
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
 	PREFETCHT0        768(CX)
+	PREFETCHT0        832(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -12189,10 +12171,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -12210,33 +12192,33 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENC         Z28, Z0, Z0
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -12254,46 +12236,46 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -12317,59 +12299,59 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -12399,72 +12381,72 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -12499,72 +12481,72 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -12596,10 +12578,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	SUBQ      $+16, AX
-	VMOVDQU64 16(R9), Z11
-	VPXORQ    24(R9), Z11, Z11
-	VMOVDQU64 Z11, 16(R9)(AX*1)
+	SUBQ      $0x50, AX
+	VMOVDQU64 80(R9), Z11
+	VPXORQ    88(R9), Z11, Z11
+	VMOVDQU64 Z11, 80(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -12728,7 +12710,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -12852,7 +12834,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -12868,10 +12850,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 592(R9)(R13*1), R13
+	LEAQ 656(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 80(R9), R13
+	LEAQ 144(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -13074,7 +13056,7 @@ last1:
 	VMOVDQU8.Z  Z0, K1, Z0
 	VPSHUFB     reverse<>+0(SB), Z0, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -13220,7 +13202,7 @@ last2:
 	VMOVDQU8.Z  Z1, K1, Z1
 	VPSHUFB     reverse<>+0(SB), Z1, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -13416,7 +13398,7 @@ last3:
 	VMOVDQU8.Z  Z2, K1, Z2
 	VPSHUFB     reverse<>+0(SB), Z2, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -13657,7 +13639,7 @@ last4:
 	VMOVDQU8.Z  Z3, K1, Z3
 	VPSHUFB     reverse<>+0(SB), Z3, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -13834,10 +13816,10 @@ fold:
 	MOVQ       R14, R13
 	NEGQ       R13
 	SHLQ       $0x04, R13
-	LEAQ       592(R9)(R13*1), R13
+	LEAQ       656(R9)(R13*1), R13
 	CMPQ       R14, $0x00000024
 	JBE        powersfold
-	LEAQ       80(R9), R13
+	LEAQ       144(R9), R13
 	SUBQ       $0x00000020, R14
 
 powersfold:
@@ -13870,13 +13852,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VMOVDQU64  576(R9), Z1
-	VPXORQ     584(R9), Z1, Z1
+	VMOVDQU64  640(R9), Z1
+	VPXORQ     648(R9), Z1, Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 640(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 640(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -13931,7 +13913,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -13944,7 +13926,6 @@ onward:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -13957,6 +13938,7 @@ onward:
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
 	PREFETCHT0        768(CX)
+	PREFETCHT0        832(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -13982,10 +13964,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -13996,94 +13978,94 @@ powersnext:
 	VMOVDQU64       (AX), Z11
 	VPXORQ          8(AX), Z11, Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
 	VPXORQ          Z4, Z12, Z12
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VPXORQ          Z31, Z8, Z8
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPXORQ          Z11, Z9, Z9
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VPXORQ          Z12, Z10, Z10
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VPTERNLOGQ      $0x96, Z8, Z10, Z9
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VPSHUFD         $0x4e, Z8, Z8
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VPSHUFD         $0x4e, Z9, Z9
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VPTERNLOGQ      $0x96, Z11, Z9, Z10
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VMOVDQU64       Z10, 664(SP)
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
 	VMOVDQU         664(SP), X10
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VPXOR           680(SP), X10, X10
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VPXOR           696(SP), X10, X10
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VPXOR           712(SP), X10, X10
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
 	VPXORQ          X16, X10, X10
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	MOVQ            8(SP), CX
@@ -14125,7 +14107,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -14156,7 +14138,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -14187,7 +14169,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedreducenext
 
 esn1true:
@@ -14246,7 +14228,6 @@ packet:
 	MOVWLZX     -2(SI)(CX*2), CX
 	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
-	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
 	PREFETCHT0  128(CX)
 	PREFETCHT0  192(CX)
@@ -14259,17 +14240,14 @@ packet:
 	PREFETCHT0  640(CX)
 	PREFETCHT0  704(CX)
 	PREFETCHT0  768(CX)
+	PREFETCHT0  832(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       592(R9), X0, X0
-	VAESENC     608(R9), X0, X0
-	VAESENC     624(R9), X0, X0
-	VAESENC     640(R9), X0, X0
-	VAESENC     656(R9), X0, X0
+	VPXOR       656(R9), X0, X0
 	VAESENC     672(R9), X0, X0
 	VAESENC     688(R9), X0, X0
 	VAESENC     704(R9), X0, X0
@@ -14279,7 +14257,11 @@ packet:
 	VAESENC     768(R9), X0, X0
 	VAESENC     784(R9), X0, X0
 	VAESENC     800(R9), X0, X0
-	VAESENCLAST 816(R9), X0, X0
+	VAESENC     816(R9), X0, X0
+	VAESENC     832(R9), X0, X0
+	VAESENC     848(R9), X0, X0
+	VAESENC     864(R9), X0, X0
+	VAESENCLAST 880(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -14295,12 +14277,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -14324,16 +14306,16 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         592(R9)(R13*1), R13
+	LEAQ         656(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         80(R9), R13
+	LEAQ         144(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
 	CMPQ           R11, $0x00000100
 	JB             tail
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -14358,42 +14340,6 @@ groups:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 656(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -14476,6 +14422,42 @@ groups:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 816(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 832(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 848(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 864(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 880(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -14506,7 +14488,7 @@ groups:
 	JB             last
 
 loop:
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        -256(R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -14544,7 +14526,7 @@ loop:
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y12, Y10, Y10
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VMOVDQU        -224(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -14558,7 +14540,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -14572,7 +14554,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VMOVDQU        -192(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -14586,7 +14568,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -14600,7 +14582,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VMOVDQU        -160(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -14614,7 +14596,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -14628,7 +14610,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 768(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        -128(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -14642,7 +14624,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 784(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -14656,7 +14638,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 800(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        -96(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -14670,7 +14652,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 752(R9), Y15
+	VBROADCASTI128 816(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -14684,7 +14666,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 768(R9), Y15
+	VBROADCASTI128 832(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        -64(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -14698,7 +14680,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 784(R9), Y15
+	VBROADCASTI128 848(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -14712,7 +14694,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 800(R9), Y15
+	VBROADCASTI128 864(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        -32(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -14726,7 +14708,7 @@ loop:
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 816(R9), Y15
+	VBROADCASTI128 880(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENCLAST    Y15, Y1, Y1
@@ -14758,7 +14740,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           592(R9), AX
+	LEAQ           656(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -14778,10 +14760,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           592(R9)(R13*1), R13
+	LEAQ           656(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           80(R9), R13
+	LEAQ           144(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -14874,7 +14856,7 @@ last:
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	ADDQ         $0x00000100, R13
-	LEAQ         592(R9), AX
+	LEAQ         656(R9), AX
 	CMPQ         R13, AX
 	JNE          nextlast
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -14894,17 +14876,17 @@ last:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         592(R9)(R13*1), R13
+	LEAQ         656(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          nextlast
-	LEAQ         80(R9), R13
+	LEAQ         144(R9), R13
 	SUBQ         $0x00000020, R14
 
 nextlast:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -14929,42 +14911,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 656(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -15047,6 +14993,42 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 816(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 832(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 848(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 864(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 880(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -15128,12 +15110,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -15181,13 +15163,15 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $40-40
 	XORL            DX, DX
 	MOVL            $0x000000fc, AX
 	KMOVW           AX, K5
+	MOVL            $0x00006666, AX
+	KMOVW           AX, K7
 	MOVWLZX         (SI), AX
 	MOVQ            (DI)(AX*1), R8
 	TESTQ           R8, R8
 	JEQ             none
 	CMPQ            BX, (R8)
 	JNE             none
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -15201,11 +15185,10 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          32(R8), Y0, Y1
+	VPXORQ          (R8), Y0, Y0
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -15215,7 +15198,7 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R9)
 	JNE             none
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -15229,11 +15212,10 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R13), X3, X3
 	VMOVQ           X3, 8(R13)
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          32(R9), Y3, Y4
+	VPXORQ          (R9), Y3, Y3
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -15243,7 +15225,7 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R10)
 	JNE             none
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -15257,11 +15239,10 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R14), X6, X6
 	VMOVQ           X6, 8(R14)
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          32(R10), Y6, Y7
+	VPXORQ          (R10), Y6, Y6
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -15271,7 +15252,7 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R11)
 	JNE             none
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -15285,62 +15266,13 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R15), X9, X9
 	VMOVQ           X9, 8(R15)
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          32(R11), Y9, Y10
+	VPXORQ          (R11), Y9, Y9
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
 	VBROADCASTI32X4 672(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
@@ -15450,15 +15382,63 @@ TEXT ·gcmSeal256vaes512of4(SB), NOSPLIT, $40-40
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VBROADCASTI32X4 816(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 816(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 816(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 816(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 832(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 832(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 832(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 832(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 848(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 848(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 848(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 848(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 864(R8), Y16
+	VAESENC         Y16, Y0, Y0
+	VAESENC         Y16, Y1, Y1
+	VBROADCASTI32X4 864(R9), Y17
+	VAESENC         Y17, Y3, Y3
+	VAESENC         Y17, Y4, Y4
+	VBROADCASTI32X4 864(R10), Y16
+	VAESENC         Y16, Y6, Y6
+	VAESENC         Y16, Y7, Y7
+	VBROADCASTI32X4 864(R11), Y17
+	VAESENC         Y17, Y9, Y9
+	VAESENC         Y17, Y10, Y10
+	VBROADCASTI32X4 880(R8), Y16
 	VAESENCLAST     Y16, Y0, Y0
 	VAESENCLAST     Y16, Y1, Y1
-	VBROADCASTI32X4 816(R9), Y17
+	VBROADCASTI32X4 880(R9), Y17
 	VAESENCLAST     Y17, Y3, Y3
 	VAESENCLAST     Y17, Y4, Y4
-	VBROADCASTI32X4 816(R10), Y16
+	VBROADCASTI32X4 880(R10), Y16
 	VAESENCLAST     Y16, Y6, Y6
 	VAESENCLAST     Y16, Y7, Y7
-	VBROADCASTI32X4 816(R11), Y17
+	VBROADCASTI32X4 880(R11), Y17
 	VAESENCLAST     Y17, Y9, Y9
 	VAESENCLAST     Y17, Y10, Y10
 	JMP             text
@@ -15470,7 +15450,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R8)
 	JNE             last
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -15484,11 +15464,10 @@ loop:
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          32(R8), Y0, Y1
+	VPXORQ          (R8), Y0, Y0
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -15498,7 +15477,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R9)
 	JNE             last
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -15512,11 +15491,10 @@ loop:
 	VPINSRD         $0x01, 4(R13), X3, X3
 	VMOVQ           X3, 8(R13)
 	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
 	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          32(R9), Y3, Y4
+	VPXORQ          (R9), Y3, Y3
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -15526,7 +15504,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R10)
 	JNE             last
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -15540,11 +15518,10 @@ loop:
 	VPINSRD         $0x01, 4(R14), X6, X6
 	VMOVQ           X6, 8(R14)
 	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
 	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          32(R10), Y6, Y7
+	VPXORQ          (R10), Y6, Y6
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -15554,7 +15531,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R11)
 	JNE             last
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -36(CX), AX
@@ -15568,99 +15545,98 @@ loop:
 	VPINSRD         $0x01, 4(R15), X9, X9
 	VMOVQ           X9, 8(R15)
 	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
 	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          32(R11), Y9, Y10
+	VPXORQ          (R11), Y9, Y9
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x10, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
+	VBROADCASTI32X4 672(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
+	VBROADCASTI32X4 672(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VSHUFI64X2      $0x44, Z13, Z12, Z22
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
+	VBROADCASTI32X4 672(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
 	VSHUFI64X2      $0x44, Z15, Z14, Z23
-	VBROADCASTI32X4 608(R11), Y17
+	VBROADCASTI32X4 672(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y16
+	VBROADCASTI32X4 688(R8), Y16
 	VSHUFI64X2      $0xee, Z13, Z12, Z24
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y17
+	VBROADCASTI32X4 688(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
 	VSHUFI64X2      $0xee, Z15, Z14, Z25
-	VBROADCASTI32X4 624(R10), Y16
+	VBROADCASTI32X4 688(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
+	VBROADCASTI32X4 688(R11), Y17
 	VSHUFI64X2      $0x88, Z23, Z22, Z12
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y16
+	VBROADCASTI32X4 704(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VSHUFI64X2      $0xdd, Z23, Z22, Z13
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
+	VBROADCASTI32X4 704(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y16
+	VBROADCASTI32X4 704(R10), Y16
 	VSHUFI64X2      $0x88, Z25, Z24, Z14
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y17
+	VBROADCASTI32X4 704(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	MOVQ            SI, BP
 	LEAQ            16(SI), AX
 	CMPQ            (SP), $0x08
 	CMOVQHI         AX, BP
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y16
+	VBROADCASTI32X4 720(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
 	VSHUFI64X2      $0xdd, Z25, Z24, Z15
-	VBROADCASTI32X4 656(R9), Y17
+	VBROADCASTI32X4 720(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
+	VBROADCASTI32X4 720(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VSHUFI64X2      $0x44, Z5, Z2, Z22
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y17
+	VBROADCASTI32X4 720(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VSHUFI64X2      $0x44, Z11, Z8, Z23
-	VBROADCASTI32X4 672(R8), Y16
+	VBROADCASTI32X4 736(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y17
+	VBROADCASTI32X4 736(R9), Y17
 	VSHUFI64X2      $0xee, Z5, Z2, Z24
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y16
+	VBROADCASTI32X4 736(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VSHUFI64X2      $0xee, Z11, Z8, Z25
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y17
+	VBROADCASTI32X4 736(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 688(R8), Y16
+	VBROADCASTI32X4 752(R8), Y16
 	VSHUFI64X2      $0x88, Z23, Z22, Z2
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y17
+	VBROADCASTI32X4 752(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VSHUFI64X2      $0xdd, Z23, Z22, Z5
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y16
+	VBROADCASTI32X4 752(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
 	MOVWLZX         (BP), AX
@@ -15671,28 +15647,28 @@ loop:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 688(R11), Y17
+	VBROADCASTI32X4 752(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y16
+	VBROADCASTI32X4 768(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VSHUFI64X2      $0x88, Z25, Z24, Z8
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y17
+	VBROADCASTI32X4 768(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
 	VSHUFI64X2      $0xdd, Z25, Z24, Z11
-	VBROADCASTI32X4 704(R10), Y16
+	VBROADCASTI32X4 768(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y17
+	VBROADCASTI32X4 768(R11), Y17
 	VPCLMULQDQ      $0x00, Z15, Z11, Z19
 	VPCLMULQDQ      $0x01, Z15, Z11, Z20
 	VPCLMULQDQ      $0x11, Z15, Z11, Z21
 	VPCLMULQDQ      $0x10, Z15, Z11, Z22
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 720(R8), Y16
+	VBROADCASTI32X4 784(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
 	VPCLMULQDQ      $0x00, Z14, Z8, Z23
@@ -15700,10 +15676,10 @@ loop:
 	VPCLMULQDQ      $0x11, Z14, Z8, Z25
 	VPCLMULQDQ      $0x10, Z14, Z8, Z26
 	VPTERNLOGQ      $0x96, Z22, Z24, Z20
-	VBROADCASTI32X4 720(R9), Y17
+	VBROADCASTI32X4 784(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 720(R10), Y16
+	VBROADCASTI32X4 784(R10), Y16
 	VPCLMULQDQ      $0x00, Z13, Z5, Z27
 	VPCLMULQDQ      $0x01, Z13, Z5, Z28
 	VPCLMULQDQ      $0x11, Z13, Z5, Z29
@@ -15713,23 +15689,23 @@ loop:
 	VPTERNLOGQ      $0x96, Z25, Z29, Z21
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y17
+	VBROADCASTI32X4 784(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VPCLMULQDQ      $0x01, Z12, Z2, Z31
 	VPCLMULQDQ      $0x11, Z12, Z2, Z11
 	VPTERNLOGQ      $0x96, Z30, Z31, Z20
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 736(R8), Y16
+	VBROADCASTI32X4 800(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 736(R9), Y17
+	VBROADCASTI32X4 800(R9), Y17
 	TESTQ           DX, DX
 	JNE             loopESN
 
 loopAAD:
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y16
+	VBROADCASTI32X4 800(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -15740,44 +15716,44 @@ loopAAD:
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y17
+	VBROADCASTI32X4 800(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VPXORQ          Z11, Z21, Z21
-	VBROADCASTI32X4 752(R8), Y16
+	VBROADCASTI32X4 816(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 752(R9), Y17
+	VBROADCASTI32X4 816(R9), Y17
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 752(R10), Y16
+	VBROADCASTI32X4 816(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
 	VPSHUFD         $0x4e, Z19, Z19
-	VBROADCASTI32X4 752(R11), Y17
+	VBROADCASTI32X4 816(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 768(R8), Y16
+	VBROADCASTI32X4 832(R8), Y16
 	VPTERNLOGQ      $0x96, Z22, Z19, Z20
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 768(R9), Y17
+	VBROADCASTI32X4 832(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 768(R10), Y16
+	VBROADCASTI32X4 832(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 768(R11), Y17
+	VBROADCASTI32X4 832(R11), Y17
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 784(R8), Y16
+	VBROADCASTI32X4 848(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VPTERNLOGQ      $0x96, Z22, Z20, Z21
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 784(R9), Y17
+	VBROADCASTI32X4 848(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
 	MOVWLZX         4(BP), AX
@@ -15788,21 +15764,21 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 784(R10), Y16
+	VBROADCASTI32X4 848(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 784(R11), Y17
+	VBROADCASTI32X4 848(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 800(R8), Y16
+	VBROADCASTI32X4 864(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
 	VPXORQ          Z18, Z21, Z21
-	VBROADCASTI32X4 800(R9), Y17
+	VBROADCASTI32X4 864(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 800(R10), Y16
+	VBROADCASTI32X4 864(R10), Y16
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -15810,7 +15786,7 @@ loopAAD:
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 800(R11), Y17
+	VBROADCASTI32X4 864(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	MOVWLZX         -6(SI), AX
@@ -15818,10 +15794,10 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 816(R8), Y16
+	VBROADCASTI32X4 880(R8), Y16
 	VAESENCLAST     Y16, Y0, Y0
 	VAESENCLAST     Y16, Y1, Y1
-	VBROADCASTI32X4 816(R9), Y17
+	VBROADCASTI32X4 880(R9), Y17
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -15829,7 +15805,7 @@ loopAAD:
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y17, Y3, Y3
 	VAESENCLAST     Y17, Y4, Y4
-	VBROADCASTI32X4 816(R10), Y16
+	VBROADCASTI32X4 880(R10), Y16
 	VAESENCLAST     Y16, Y6, Y6
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
@@ -15837,7 +15813,7 @@ loopAAD:
 	VEXTRACTI64X2   $0x03, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Y16, Y7, Y7
-	VBROADCASTI32X4 816(R11), Y17
+	VBROADCASTI32X4 880(R11), Y17
 	VAESENCLAST     Y17, Y9, Y9
 	VAESENCLAST     Y17, Y10, Y10
 	MOVWLZX         6(BP), AX
@@ -15857,14 +15833,14 @@ text:
 	VPSHUFB      reverseFirst<>+0(SB), Z19, Z2
 	MOVWLZX      (SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R8)(CX*4), X0, X18
+	VPXORQ       752(R8)(CX*4), X0, X18
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn0
 
 aad0:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R8)(CX*1), Z12
+	VMOVDQU64    656(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
 	VMOVDQU8.Z   (R13), K2, Z20
 	VPXORQ       Z3, Z20, K5, Z20
@@ -15872,7 +15848,7 @@ aad0:
 	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
 	MOVWLZX      2(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R9)(CX*4), X3, X16
+	VPXORQ       752(R9)(CX*4), X3, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
@@ -15880,7 +15856,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R9)(CX*1), Z13
+	VMOVDQU64    656(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
 	VMOVDQU8.Z   (R14), K3, Z21
 	VPXORQ       Z6, Z21, K5, Z21
@@ -15888,14 +15864,14 @@ aad1:
 	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X6, X31
+	VPXORQ       752(R10)(CX*4), X6, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R10)(CX*1), Z14
+	VMOVDQU64    656(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
 	VMOVDQU8.Z   (R15), K4, Z22
 	VPXORQ       Z9, Z22, K5, Z22
@@ -15903,7 +15879,7 @@ aad2:
 	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
 	MOVWLZX      6(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R11)(CX*4), X9, X16
+	VPXORQ       752(R11)(CX*4), X9, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
@@ -15912,7 +15888,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU64    656(R11)(CX*1), Z15
 	VMOVDQU8     Z19, K1, (R12)
 	VMOVDQU8     Z20, K2, (R13)
 	VMOVDQU8     Z21, K3, (R14)
@@ -16010,7 +15986,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -16018,7 +15994,7 @@ esn1:
 	VPSHUFD      $0xe8, X5, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z5, Z5
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -16026,7 +16002,7 @@ esn2:
 	VPSHUFD      $0xe8, X8, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z8, Z8
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -16034,7 +16010,7 @@ esn3:
 	VPSHUFD      $0xe8, X11, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z11, Z11
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -16057,13 +16033,15 @@ TEXT ·gcmSeal256vaes512of5(SB), NOSPLIT, $40-40
 	XORL            DX, DX
 	MOVL            $0x000000fc, AX
 	KMOVW           AX, K5
+	MOVL            $0x00006666, AX
+	KMOVW           AX, K7
 	MOVWLZX         (SI), AX
 	MOVQ            (DI)(AX*1), R8
 	TESTQ           R8, R8
 	JEQ             none
 	CMPQ            BX, (R8)
 	JNE             none
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -16077,11 +16055,10 @@ TEXT ·gcmSeal256vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), X0, X1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -16091,7 +16068,7 @@ TEXT ·gcmSeal256vaes512of5(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R9)
 	JNE             none
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -16105,11 +16082,10 @@ TEXT ·gcmSeal256vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), X4, X5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -16119,7 +16095,7 @@ TEXT ·gcmSeal256vaes512of5(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R10)
 	JNE             none
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -16133,11 +16109,10 @@ TEXT ·gcmSeal256vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), X8, X9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -16147,7 +16122,7 @@ TEXT ·gcmSeal256vaes512of5(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R11)
 	JNE             none
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -16161,62 +16136,13 @@ TEXT ·gcmSeal256vaes512of5(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), X12, X13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
@@ -16326,15 +16252,63 @@ TEXT ·gcmSeal256vaes512of5(SB), NOSPLIT, $40-40
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VBROADCASTI32X4 816(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 816(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 816(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 816(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 832(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 832(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 832(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 832(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 848(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 848(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 848(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 848(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 864(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         X16, X1, X1
+	VBROADCASTI32X4 864(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         X17, X5, X5
+	VBROADCASTI32X4 864(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         X16, X9, X9
+	VBROADCASTI32X4 864(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         X17, X13, X13
+	VBROADCASTI32X4 880(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     X16, X1, X1
-	VBROADCASTI32X4 816(R9), Z17
+	VBROADCASTI32X4 880(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     X17, X5, X5
-	VBROADCASTI32X4 816(R10), Z16
+	VBROADCASTI32X4 880(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 816(R11), Z17
+	VBROADCASTI32X4 880(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     X17, X13, X13
 	JMP             text
@@ -16346,7 +16320,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R8)
 	JNE             last
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -16360,11 +16334,10 @@ loop:
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), X0, X1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -16374,7 +16347,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R9)
 	JNE             last
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -16388,11 +16361,10 @@ loop:
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), X4, X5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -16402,7 +16374,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R10)
 	JNE             last
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -16416,11 +16388,10 @@ loop:
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), X8, X9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -16430,7 +16401,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R11)
 	JNE             last
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -16444,113 +16415,112 @@ loop:
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), X12, X13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	MOVQ            8(SP), AX
 	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	MOVQ            16(SP), AX
 	VMOVDQU64       (AX), Z23
-	VBROADCASTI32X4 608(R10), Z16
+	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	MOVQ            24(SP), AX
 	VMOVDQU64       (AX), Z24
-	VBROADCASTI32X4 608(R11), Z17
+	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	MOVQ            32(SP), AX
 	VMOVDQU64       (AX), Z25
-	VBROADCASTI32X4 624(R8), Z16
+	VBROADCASTI32X4 688(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
-	VBROADCASTI32X4 624(R9), Z17
+	VBROADCASTI32X4 688(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
-	VBROADCASTI32X4 624(R10), Z16
+	VBROADCASTI32X4 688(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VBROADCASTI32X4 624(R11), Z17
+	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4 640(R8), Z16
+	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
-	VBROADCASTI32X4 640(R9), Z17
+	VBROADCASTI32X4 704(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
-	VBROADCASTI32X4 640(R10), Z16
+	VBROADCASTI32X4 704(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
-	VBROADCASTI32X4 640(R11), Z17
+	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	MOVQ            SI, BP
 	LEAQ            16(SI), AX
 	CMPQ            (SP), $0x08
 	CMOVQHI         AX, BP
-	VBROADCASTI32X4 656(R8), Z16
+	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
-	VBROADCASTI32X4 656(R9), Z17
+	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VSHUFI64X2      $0x44, Z6, Z2, Z26
-	VBROADCASTI32X4 656(R10), Z16
+	VBROADCASTI32X4 720(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VSHUFI64X2      $0x44, Z14, Z10, Z27
-	VBROADCASTI32X4 656(R11), Z17
+	VBROADCASTI32X4 720(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VSHUFI64X2      $0xee, Z6, Z2, Z28
-	VBROADCASTI32X4 672(R8), Z16
+	VBROADCASTI32X4 736(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VSHUFI64X2      $0xee, Z14, Z10, Z29
-	VBROADCASTI32X4 672(R9), Z17
+	VBROADCASTI32X4 736(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VSHUFI64X2      $0x88, Z27, Z26, Z2
-	VBROADCASTI32X4 672(R10), Z16
+	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VSHUFI64X2      $0xdd, Z27, Z26, Z6
-	VBROADCASTI32X4 672(R11), Z17
+	VBROADCASTI32X4 736(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VSHUFI64X2      $0x88, Z29, Z28, Z10
-	VBROADCASTI32X4 688(R8), Z16
+	VBROADCASTI32X4 752(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VSHUFI64X2      $0xdd, Z29, Z28, Z14
-	VBROADCASTI32X4 688(R9), Z17
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VPCLMULQDQ      $0x00, Z25, Z14, Z19
 	VPCLMULQDQ      $0x01, Z25, Z14, Z20
 	VPCLMULQDQ      $0x11, Z25, Z14, Z21
 	VPCLMULQDQ      $0x10, Z25, Z14, Z26
-	VBROADCASTI32X4 688(R10), Z16
+	VBROADCASTI32X4 752(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	MOVWLZX         (BP), AX
@@ -16562,7 +16532,7 @@ loop:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 688(R11), Z17
+	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPCLMULQDQ      $0x00, Z24, Z10, Z27
@@ -16570,7 +16540,7 @@ loop:
 	VPCLMULQDQ      $0x11, Z24, Z10, Z29
 	VPCLMULQDQ      $0x10, Z24, Z10, Z30
 	VPTERNLOGQ      $0x96, Z26, Z28, Z20
-	VBROADCASTI32X4 704(R8), Z16
+	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VPCLMULQDQ      $0x00, Z23, Z6, Z31
@@ -16580,48 +16550,48 @@ loop:
 	VPTERNLOGQ      $0x96, Z27, Z31, Z19
 	VPTERNLOGQ      $0x96, Z30, Z14, Z20
 	VPTERNLOGQ      $0x96, Z29, Z26, Z21
-	VBROADCASTI32X4 704(R9), Z17
+	VBROADCASTI32X4 768(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VPCLMULQDQ      $0x01, Z22, Z2, Z10
 	VPCLMULQDQ      $0x11, Z22, Z2, Z27
 	VPTERNLOGQ      $0x96, Z28, Z10, Z20
-	VBROADCASTI32X4 704(R10), Z16
+	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	TESTQ           DX, DX
 	JNE             loopESN
 
 loopAAD:
-	VBROADCASTI32X4 704(R11), Z17
+	VBROADCASTI32X4 768(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPXORQ          Z27, Z21, Z21
-	VBROADCASTI32X4 720(R8), Z16
+	VBROADCASTI32X4 784(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), X22
-	VBROADCASTI32X4 720(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), X23
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), X24
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), X25
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VINSERTI64X2    $0x01, X23, Y22, Y26
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	MOVWLZX         2(BP), AX
@@ -16633,27 +16603,27 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VINSERTI64X2    $0x01, X25, Y24, Y27
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VINSERTI64X4    $0x01, Y27, Z26, Z22
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VINSERTI64X2    $0x01, X7, Y3, Y26
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VINSERTI64X2    $0x01, X15, Y11, Y27
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VINSERTI64X4    $0x01, Y27, Z26, Z3
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPCLMULQDQ      $0x00, Z22, Z3, Z26
@@ -16661,23 +16631,23 @@ loopAAD:
 	VPCLMULQDQ      $0x11, Z22, Z3, Z28
 	VPCLMULQDQ      $0x10, Z22, Z3, Z29
 	VPTERNLOGQ      $0x96, Z27, Z29, Z20
-	VBROADCASTI32X4 768(R8), Z16
+	VBROADCASTI32X4 832(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VPXORQ          Z26, Z19, Z19
-	VBROADCASTI32X4 768(R9), Z17
+	VBROADCASTI32X4 832(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VPXORQ          Z28, Z21, Z21
-	VBROADCASTI32X4 768(R10), Z16
+	VBROADCASTI32X4 832(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
-	VBROADCASTI32X4 768(R11), Z17
+	VBROADCASTI32X4 832(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPSHUFD         $0x4e, Z19, Z19
-	VBROADCASTI32X4 784(R8), Z16
+	VBROADCASTI32X4 848(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	MOVWLZX         4(BP), AX
@@ -16689,31 +16659,31 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 784(R9), Z17
+	VBROADCASTI32X4 848(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VPTERNLOGQ      $0x96, Z30, Z19, Z20
-	VBROADCASTI32X4 784(R10), Z16
+	VBROADCASTI32X4 848(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
-	VBROADCASTI32X4 784(R11), Z17
+	VBROADCASTI32X4 848(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPSHUFD         $0x4e, Z20, Z20
-	VBROADCASTI32X4 800(R8), Z16
+	VBROADCASTI32X4 864(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VPTERNLOGQ      $0x96, Z30, Z20, Z21
-	VBROADCASTI32X4 800(R9), Z17
+	VBROADCASTI32X4 864(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
-	VBROADCASTI32X4 800(R10), Z16
+	VBROADCASTI32X4 864(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VPXORQ          Z18, Z21, Z21
-	VBROADCASTI32X4 800(R11), Z17
+	VBROADCASTI32X4 864(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	MOVWLZX         -8(SI), AX
@@ -16721,7 +16691,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 816(R8), Z16
+	VBROADCASTI32X4 880(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     X16, X1, X1
 	MOVWLZX         -6(SI), AX
@@ -16729,7 +16699,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 816(R9), Z17
+	VBROADCASTI32X4 880(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     X17, X5, X5
 	MOVWLZX         -4(SI), AX
@@ -16737,7 +16707,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x02, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 816(R10), Z16
+	VBROADCASTI32X4 880(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     X16, X9, X9
 	MOVWLZX         -2(SI), AX
@@ -16745,7 +16715,7 @@ loopAAD:
 	ADDQ            16(DI)(AX*1), CX
 	VEXTRACTI64X2   $0x03, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
-	VBROADCASTI32X4 816(R11), Z17
+	VBROADCASTI32X4 880(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     X17, X13, X13
 	MOVWLZX         6(BP), AX
@@ -16768,14 +16738,14 @@ text:
 	VPSHUFB    reverse<>+0(SB), X20, X3
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPXORQ     Z4, Z21, K5, Z21
@@ -16786,7 +16756,7 @@ aad0:
 	VPSHUFB    reverse<>+0(SB), X22, X7
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -16794,7 +16764,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPXORQ       Z8, Z23, K5, Z23
@@ -16805,14 +16775,14 @@ aad1:
 	VPSHUFB      reverse<>+0(SB), X24, X11
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPXORQ     Z12, Z25, K5, Z25
@@ -16823,7 +16793,7 @@ aad2:
 	VPSHUFB    reverse<>+0(SB), X26, X15
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -16832,7 +16802,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     X20, K1, 64(R12)
@@ -16964,7 +16934,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -16972,7 +16942,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -16980,7 +16950,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -16988,7 +16958,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -17011,13 +16981,15 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $40-40
 	XORL            DX, DX
 	MOVL            $0x000000fc, AX
 	KMOVW           AX, K5
+	MOVL            $0x00006666, AX
+	KMOVW           AX, K7
 	MOVWLZX         (SI), AX
 	MOVQ            (DI)(AX*1), R8
 	TESTQ           R8, R8
 	JEQ             none
 	CMPQ            BX, (R8)
 	JNE             none
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -17031,11 +17003,10 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -17045,7 +17016,7 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R9)
 	JNE             none
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -17059,11 +17030,10 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -17073,7 +17043,7 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R10)
 	JNE             none
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -17087,11 +17057,10 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -17101,7 +17070,7 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $40-40
 	JEQ             none
 	CMPQ            BX, (R11)
 	JNE             none
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -17115,62 +17084,13 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $40-40
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
@@ -17280,15 +17200,63 @@ TEXT ·gcmSeal256vaes512of8(SB), NOSPLIT, $40-40
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VBROADCASTI32X4 816(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 816(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 816(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 816(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 832(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 832(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 832(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 832(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 848(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 848(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 848(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 848(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 864(R8), Z16
+	VAESENC         Z16, Z0, Z0
+	VAESENC         Z16, Z1, Z1
+	VBROADCASTI32X4 864(R9), Z17
+	VAESENC         Z17, Z4, Z4
+	VAESENC         Z17, Z5, Z5
+	VBROADCASTI32X4 864(R10), Z16
+	VAESENC         Z16, Z8, Z8
+	VAESENC         Z16, Z9, Z9
+	VBROADCASTI32X4 864(R11), Z17
+	VAESENC         Z17, Z12, Z12
+	VAESENC         Z17, Z13, Z13
+	VBROADCASTI32X4 880(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     Z16, Z1, Z1
-	VBROADCASTI32X4 816(R9), Z17
+	VBROADCASTI32X4 880(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 816(R10), Z16
+	VBROADCASTI32X4 880(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Z16, Z9, Z9
-	VBROADCASTI32X4 816(R11), Z17
+	VBROADCASTI32X4 880(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     Z17, Z13, Z13
 	JMP             text
@@ -17300,7 +17268,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R8)
 	JNE             last
-	ADDQ            $0x000000f8, R8
+	ADDQ            $0x000000b8, R8
 	MOVQ            8(DI)(AX*1), R12
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -17314,11 +17282,10 @@ loop:
 	VPINSRD         $0x01, 4(R12), X0, X0
 	VMOVQ           X0, 8(R12)
 	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
 	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
+	VPXORQ          (R8), Z0, Z0
+	VPXORQ          nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0      752(R8)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K1
@@ -17328,7 +17295,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R9)
 	JNE             last
-	ADDQ            $0x000000f8, R9
+	ADDQ            $0x000000b8, R9
 	MOVQ            8(DI)(AX*1), R13
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -17342,11 +17309,10 @@ loop:
 	VPINSRD         $0x01, 4(R13), X4, X4
 	VMOVQ           X4, 8(R13)
 	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
 	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
+	VPXORQ          (R9), Z4, Z4
+	VPXORQ          nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0      752(R9)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K2
@@ -17356,7 +17322,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R10)
 	JNE             last
-	ADDQ            $0x000000f8, R10
+	ADDQ            $0x000000b8, R10
 	MOVQ            8(DI)(AX*1), R14
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -17370,11 +17336,10 @@ loop:
 	VPINSRD         $0x01, 4(R14), X8, X8
 	VMOVQ           X8, 8(R14)
 	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
 	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
+	VPXORQ          (R10), Z8, Z8
+	VPXORQ          nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0      752(R10)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K3
@@ -17384,7 +17349,7 @@ loop:
 	JEQ             last
 	CMPQ            BX, (R11)
 	JNE             last
-	ADDQ            $0x000000f8, R11
+	ADDQ            $0x000000b8, R11
 	MOVQ            8(DI)(AX*1), R15
 	MOVQ            16(DI)(AX*1), CX
 	LEAQ            -84(CX), AX
@@ -17398,104 +17363,103 @@ loop:
 	VPINSRD         $0x01, 4(R15), X12, X12
 	VMOVQ           X12, 8(R15)
 	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
 	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
+	VPXORQ          (R11), Z12, Z12
+	VPXORQ          nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0      752(R11)(CX*4)
 	SUBQ            $0x50, CX
 	BZHIQ           CX, ones<>+0(SB), CX
 	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
+	VBROADCASTI32X4 672(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	MOVQ            8(SP), AX
 	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	MOVQ            16(SP), AX
 	VMOVDQU64       (AX), Z23
-	VBROADCASTI32X4 608(R10), Z16
+	VBROADCASTI32X4 672(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	MOVQ            24(SP), AX
 	VMOVDQU64       (AX), Z24
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 608(R11), Z17
+	VBROADCASTI32X4 672(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	MOVQ            32(SP), AX
 	VMOVDQU64       (AX), Z25
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 624(R8), Z16
+	VBROADCASTI32X4 688(R8), Z16
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z17
+	VBROADCASTI32X4 688(R9), Z17
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VBROADCASTI32X4 624(R10), Z16
+	VBROADCASTI32X4 688(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4 624(R11), Z17
+	VBROADCASTI32X4 688(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 640(R8), Z16
+	VBROADCASTI32X4 704(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z17
+	VBROADCASTI32X4 704(R9), Z17
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
+	VBROADCASTI32X4 704(R10), Z16
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x44, Z6, Z2, Z26
-	VBROADCASTI32X4 640(R11), Z17
+	VBROADCASTI32X4 704(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	MOVQ            SI, BP
 	LEAQ            16(SI), AX
 	CMPQ            (SP), $0x08
 	CMOVQHI         AX, BP
-	VBROADCASTI32X4 656(R8), Z16
+	VBROADCASTI32X4 720(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x44, Z14, Z10, Z27
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z17
+	VBROADCASTI32X4 720(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xee, Z6, Z2, Z28
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 656(R10), Z16
+	VBROADCASTI32X4 720(R10), Z16
 	VSHUFI64X2      $0xee, Z14, Z10, Z29
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 656(R11), Z17
+	VBROADCASTI32X4 720(R11), Z17
 	VSHUFI64X2      $0x88, Z27, Z26, Z2
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xdd, Z27, Z26, Z6
-	VBROADCASTI32X4 672(R8), Z16
+	VBROADCASTI32X4 736(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0x88, Z29, Z28, Z10
-	VBROADCASTI32X4 672(R9), Z17
+	VBROADCASTI32X4 736(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xdd, Z29, Z28, Z14
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 672(R10), Z16
+	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x00, Z25, Z14, Z19
 	VPCLMULQDQ      $0x01, Z25, Z14, Z20
 	VPCLMULQDQ      $0x11, Z25, Z14, Z21
 	VPCLMULQDQ      $0x10, Z25, Z14, Z26
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 672(R11), Z17
+	VBROADCASTI32X4 736(R11), Z17
 	VPCLMULQDQ      $0x00, Z24, Z10, Z27
 	VPCLMULQDQ      $0x01, Z24, Z10, Z28
 	VPCLMULQDQ      $0x11, Z24, Z10, Z29
@@ -17503,7 +17467,7 @@ loop:
 	VPTERNLOGQ      $0x96, Z26, Z28, Z20
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 688(R8), Z16
+	VBROADCASTI32X4 752(R8), Z16
 	VPCLMULQDQ      $0x00, Z23, Z6, Z31
 	VPCLMULQDQ      $0x01, Z23, Z6, Z14
 	VPCLMULQDQ      $0x11, Z23, Z6, Z26
@@ -17516,14 +17480,14 @@ loop:
 	VPCLMULQDQ      $0x01, Z22, Z2, Z10
 	VPCLMULQDQ      $0x11, Z22, Z2, Z27
 	VPTERNLOGQ      $0x96, Z28, Z10, Z20
-	VBROADCASTI32X4 688(R9), Z17
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	TESTQ           DX, DX
 	JNE             loopESN
 
 loopAAD:
-	VBROADCASTI32X4 688(R10), Z16
+	VBROADCASTI32X4 752(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	MOVWLZX         (BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -17535,57 +17499,57 @@ loopAAD:
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 688(R11), Z17
+	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 704(R8), Z16
+	VBROADCASTI32X4 768(R8), Z16
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), Z22
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z17
+	VBROADCASTI32X4 768(R9), Z17
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), Z23
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), Z24
-	VBROADCASTI32X4 704(R10), Z16
+	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), Z25
-	VBROADCASTI32X4 704(R11), Z17
+	VBROADCASTI32X4 768(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 720(R8), Z16
+	VBROADCASTI32X4 784(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
 	PREFETCHT0      (AX)
@@ -17597,33 +17561,33 @@ loopAAD:
 	PREFETCHT0      1032(AX)
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VSHUFI64X2      $0x44, Z7, Z3, Z26
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x44, Z15, Z11, Z27
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0xee, Z7, Z3, Z28
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xee, Z15, Z11, Z29
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z27, Z26, Z3
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	VSHUFI64X2      $0xdd, Z27, Z26, Z7
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 768(R8), Z16
+	VBROADCASTI32X4 832(R8), Z16
 	VSHUFI64X2      $0x88, Z29, Z28, Z11
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0xdd, Z29, Z28, Z15
-	VBROADCASTI32X4 768(R9), Z17
+	VBROADCASTI32X4 832(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VPCLMULQDQ      $0x00, Z25, Z15, Z26
@@ -17631,7 +17595,7 @@ loopAAD:
 	VPCLMULQDQ      $0x11, Z25, Z15, Z28
 	VPCLMULQDQ      $0x10, Z25, Z15, Z29
 	VPTERNLOGQ      $0x96, Z27, Z29, Z20
-	VBROADCASTI32X4 768(R10), Z16
+	VBROADCASTI32X4 832(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x00, Z24, Z11, Z30
 	VPCLMULQDQ      $0x01, Z24, Z11, Z31
@@ -17641,7 +17605,7 @@ loopAAD:
 	VPTERNLOGQ      $0x96, Z28, Z27, Z21
 	VPTERNLOGQ      $0x96, Z31, Z29, Z20
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 768(R11), Z17
+	VBROADCASTI32X4 832(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x00, Z23, Z7, Z15
 	VPCLMULQDQ      $0x01, Z23, Z7, Z26
@@ -17649,7 +17613,7 @@ loopAAD:
 	VPCLMULQDQ      $0x10, Z23, Z7, Z28
 	VPTERNLOGQ      $0x96, Z26, Z28, Z20
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 784(R8), Z16
+	VBROADCASTI32X4 848(R8), Z16
 	VPCLMULQDQ      $0x00, Z22, Z3, Z27
 	VPCLMULQDQ      $0x01, Z22, Z3, Z31
 	VPCLMULQDQ      $0x11, Z22, Z3, Z29
@@ -17659,7 +17623,7 @@ loopAAD:
 	VPTERNLOGQ      $0x96, Z31, Z11, Z20
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z17
+	VBROADCASTI32X4 848(R9), Z17
 	MOVWLZX         4(BP), AX
 	MOVQ            (DI)(AX*1), AX
 	PREFETCHT0      (AX)
@@ -17672,32 +17636,32 @@ loopAAD:
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
-	VBROADCASTI32X4 784(R10), Z16
+	VBROADCASTI32X4 848(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VPSHUFD         $0x4e, Z19, Z19
-	VBROADCASTI32X4 784(R11), Z17
+	VBROADCASTI32X4 848(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPTERNLOGQ      $0x96, Z26, Z19, Z20
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 800(R8), Z16
+	VBROADCASTI32X4 864(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 800(R9), Z17
+	VBROADCASTI32X4 864(R9), Z17
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 800(R10), Z16
+	VBROADCASTI32X4 864(R10), Z16
 	VPTERNLOGQ      $0x96, Z26, Z20, Z21
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
-	VBROADCASTI32X4 800(R11), Z17
+	VBROADCASTI32X4 864(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VPXORQ          Z18, Z21, Z21
-	VBROADCASTI32X4 816(R8), Z16
+	VBROADCASTI32X4 880(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	MOVWLZX         -8(SI), AX
 	MOVQ            8(DI)(AX*1), CX
@@ -17705,7 +17669,7 @@ loopAAD:
 	VEXTRACTI64X2   $0x00, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z1, Z1
-	VBROADCASTI32X4 816(R9), Z17
+	VBROADCASTI32X4 880(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	MOVWLZX         -6(SI), AX
 	MOVQ            8(DI)(AX*1), CX
@@ -17713,7 +17677,7 @@ loopAAD:
 	VEXTRACTI64X2   $0x01, Z21, -16(CX)
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 816(R10), Z16
+	VBROADCASTI32X4 880(R10), Z16
 	MOVWLZX         -4(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -17721,7 +17685,7 @@ loopAAD:
 	MOVB            $0x01, 36(DI)(AX*1)
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Z16, Z9, Z9
-	VBROADCASTI32X4 816(R11), Z17
+	VBROADCASTI32X4 880(R11), Z17
 	MOVWLZX         -2(SI), AX
 	MOVQ            8(DI)(AX*1), CX
 	ADDQ            16(DI)(AX*1), CX
@@ -17749,14 +17713,14 @@ text:
 	VPSHUFB    reverse<>+0(SB), Z20, Z3
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
+	VPXORQ     752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPXORQ     Z4, Z21, K5, Z21
@@ -17767,7 +17731,7 @@ aad0:
 	VPSHUFB    reverse<>+0(SB), Z22, Z7
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
+	VPXORQ     752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -17775,7 +17739,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPXORQ       Z8, Z23, K5, Z23
@@ -17786,14 +17750,14 @@ aad1:
 	VPSHUFB      reverse<>+0(SB), Z24, Z11
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
+	VPXORQ       752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPXORQ     Z12, Z25, K5, Z25
@@ -17804,7 +17768,7 @@ aad2:
 	VPSHUFB    reverse<>+0(SB), Z26, Z15
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
+	VPXORQ     752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -17813,7 +17777,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     Z20, K1, 64(R12)
@@ -17972,7 +17936,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -17980,7 +17944,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -17988,7 +17952,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -17996,7 +17960,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -18029,7 +17993,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -18042,7 +18006,6 @@ packet:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -18054,6 +18017,7 @@ packet:
 	PREFETCHT0        576(CX)
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -18079,10 +18043,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -18100,25 +18064,25 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -18135,34 +18099,34 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -18185,43 +18149,43 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -18250,52 +18214,52 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -18329,52 +18293,52 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
 	VAESENCLAST     Z26, Z2, Z2
@@ -18406,10 +18370,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	SUBQ      $+16, AX
-	VMOVDQU64 16(R9), Z11
-	VPXORQ    24(R9), Z11, Z11
-	VMOVDQU64 Z11, 16(R9)(AX*1)
+	SUBQ      $0x50, AX
+	VMOVDQU64 80(R9), Z11
+	VPXORQ    88(R9), Z11, Z11
+	VMOVDQU64 Z11, 80(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -18522,7 +18486,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -18630,7 +18594,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -18646,10 +18610,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 592(R9)(R13*1), R13
+	LEAQ 656(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 80(R9), R13
+	LEAQ 144(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -18831,7 +18795,7 @@ last1:
 	VMOVDQU8    Z0, K1, (R10)
 	VPSHUFB     reverse<>+0(SB), Z4, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -18963,7 +18927,7 @@ last2:
 	VMOVDQU8    Z1, K1, 64(R10)
 	VPSHUFB     reverse<>+0(SB), Z5, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -19137,7 +19101,7 @@ last3:
 	VMOVDQU8    Z2, K1, 128(R10)
 	VPSHUFB     reverse<>+0(SB), Z6, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -19348,7 +19312,7 @@ last4:
 	VMOVDQU8    Z3, K1, 192(R10)
 	VPSHUFB     reverse<>+0(SB), Z7, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -19508,10 +19472,10 @@ fold:
 	MOVQ       R14, R13
 	NEGQ       R13
 	SHLQ       $0x04, R13
-	LEAQ       592(R9)(R13*1), R13
+	LEAQ       656(R9)(R13*1), R13
 	CMPQ       R14, $0x00000024
 	JBE        powersfold
-	LEAQ       80(R9), R13
+	LEAQ       144(R9), R13
 	SUBQ       $0x00000020, R14
 
 powersfold:
@@ -19544,13 +19508,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VMOVDQU64  576(R9), Z1
-	VPXORQ     584(R9), Z1, Z1
+	VMOVDQU64  640(R9), Z1
+	VPXORQ     648(R9), Z1, Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 640(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 640(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -19606,7 +19570,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -19619,7 +19583,6 @@ onward:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -19631,6 +19594,7 @@ onward:
 	PREFETCHT0        576(CX)
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
+	PREFETCHT0        768(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -19656,10 +19620,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -19670,7 +19634,7 @@ powersnext:
 	VMOVDQU64       (AX), Z11
 	VPXORQ          8(AX), Z11, Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
@@ -19678,21 +19642,21 @@ powersnext:
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VPXORQ          Z31, Z8, Z8
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPXORQ          Z11, Z9, Z9
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VPXORQ          Z12, Z10, Z10
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
@@ -19700,21 +19664,21 @@ powersnext:
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VPSHUFD         $0x4e, Z8, Z8
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VPSHUFD         $0x4e, Z9, Z9
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VPTERNLOGQ      $0x96, Z11, Z9, Z10
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
@@ -19722,21 +19686,21 @@ powersnext:
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VMOVDQU         664(SP), X10
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VPXOR           680(SP), X10, X10
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
 	VPXOR           696(SP), X10, X10
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VPXOR           712(SP), X10, X10
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VPXORQ          X16, X10, X10
 	VAESENCLAST     Z26, Z0, Z0
 	VAESENCLAST     Z26, Z1, Z1
@@ -19780,7 +19744,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -19811,7 +19775,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -19842,7 +19806,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedreducenext
 
 esn1true:
@@ -19901,7 +19865,6 @@ packet:
 	MOVWLZX     -2(SI)(CX*2), CX
 	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
-	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
 	PREFETCHT0  128(CX)
 	PREFETCHT0  192(CX)
@@ -19913,23 +19876,24 @@ packet:
 	PREFETCHT0  576(CX)
 	PREFETCHT0  640(CX)
 	PREFETCHT0  704(CX)
+	PREFETCHT0  768(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       592(R9), X0, X0
-	VAESENC     608(R9), X0, X0
-	VAESENC     624(R9), X0, X0
-	VAESENC     640(R9), X0, X0
-	VAESENC     656(R9), X0, X0
+	VPXOR       656(R9), X0, X0
 	VAESENC     672(R9), X0, X0
 	VAESENC     688(R9), X0, X0
 	VAESENC     704(R9), X0, X0
 	VAESENC     720(R9), X0, X0
 	VAESENC     736(R9), X0, X0
-	VAESENCLAST 752(R9), X0, X0
+	VAESENC     752(R9), X0, X0
+	VAESENC     768(R9), X0, X0
+	VAESENC     784(R9), X0, X0
+	VAESENC     800(R9), X0, X0
+	VAESENCLAST 816(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -19945,12 +19909,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -19974,10 +19938,10 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         592(R9)(R13*1), R13
+	LEAQ         656(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         80(R9), R13
+	LEAQ         144(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
@@ -19985,7 +19949,7 @@ groups:
 	JB   tail
 
 loop:
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        (R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -20028,7 +19992,7 @@ loop:
 	VPCLMULQDQ     $0x10, 32(R13), Y13, Y12
 	VPXOR          Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -20043,7 +20007,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VMOVDQU        64(R10), Y13
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -20059,7 +20023,7 @@ loop:
 	VPCLMULQDQ     $0x00, 64(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x11, 64(R13), Y13, Y12
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y1, Y1
@@ -20074,7 +20038,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -20090,7 +20054,7 @@ loop:
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
 	VMOVDQU        128(R10), Y13
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y1, Y1
@@ -20105,7 +20069,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VPCLMULQDQ     $0x11, 128(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -20121,7 +20085,7 @@ loop:
 	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 160(R13), Y13, Y12
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 768(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -20136,7 +20100,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 784(R9), Y15
 	VMOVDQU        192(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -20152,7 +20116,7 @@ loop:
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 192(R13), Y13, Y11
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 800(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
 	VAESENC        Y15, Y1, Y1
@@ -20167,7 +20131,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x01, 224(R13), Y13, Y11
-	VBROADCASTI128 752(R9), Y15
+	VBROADCASTI128 816(R9), Y15
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
@@ -20201,7 +20165,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           592(R9), AX
+	LEAQ           656(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -20221,10 +20185,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           592(R9)(R13*1), R13
+	LEAQ           656(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           80(R9), R13
+	LEAQ           144(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -20235,7 +20199,7 @@ nextloop:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -20260,42 +20224,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 656(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -20342,6 +20270,42 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 752(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 768(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 784(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 800(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 816(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -20421,12 +20385,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -20467,480 +20431,458 @@ lengths:
 // func gcmOpen128vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen128vaes512of4(SB), NOSPLIT, $40-40
-	MOVQ            jobs+0(FP), DI
-	MOVQ            group+8(FP), SI
-	MOVQ            suite+24(FP), BX
-	MOVQ            n+16(FP), AX
-	MOVQ            AX, (SP)
-	XORL            DX, DX
-	MOVL            $0x000000fc, AX
-	KMOVW           AX, K5
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             none
-	CMPQ            BX, (R8)
-	JNE             none
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             none
-	CMPQ            BX, (R9)
-	JNE             none
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R13), X3
-	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
-	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             none
-	CMPQ            BX, (R10)
-	JNE             none
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R14), X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
-	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             none
-	CMPQ            BX, (R11)
-	JNE             none
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R15), X9
-	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
-	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 672(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 688(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 688(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 704(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 720(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 720(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 720(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 736(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 736(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 752(R8), Y16
-	VAESENCLAST     Y16, Y0, Y0
-	VAESENCLAST     Y16, Y1, Y1
-	VBROADCASTI32X4 752(R9), Y17
-	VAESENCLAST     Y17, Y3, Y3
-	VAESENCLAST     Y17, Y4, Y4
-	VBROADCASTI32X4 752(R10), Y16
-	VAESENCLAST     Y16, Y6, Y6
-	VAESENCLAST     Y16, Y7, Y7
-	VBROADCASTI32X4 752(R11), Y17
-	VAESENCLAST     Y17, Y9, Y9
-	VAESENCLAST     Y17, Y10, Y10
-	JMP             text
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              suite+24(FP), BX
+	MOVQ              n+16(FP), AX
+	MOVQ              AX, (SP)
+	XORL              DX, DX
+	MOVL              $0x000000fc, AX
+	KMOVW             AX, K5
+	MOVL              $0x00006666, AX
+	KMOVW             AX, K7
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               none
+	CMPQ              BX, (R8)
+	JNE               none
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R12), K7, Y0
+	VPXORQ            32(R8), Y0, Y1
+	VPXORQ            (R8), Y0, Y0
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               none
+	CMPQ              BX, (R9)
+	JNE               none
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R13), K7, Y3
+	VPXORQ            32(R9), Y3, Y4
+	VPXORQ            (R9), Y3, Y3
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               none
+	CMPQ              BX, (R10)
+	JNE               none
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R14), K7, Y6
+	VPXORQ            32(R10), Y6, Y7
+	VPXORQ            (R10), Y6, Y6
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               none
+	CMPQ              BX, (R11)
+	JNE               none
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R15), K7, Y9
+	VPXORQ            32(R11), Y9, Y10
+	VPXORQ            (R11), Y9, Y9
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   672(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   672(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   672(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   688(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   688(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   688(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   688(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   704(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   704(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   704(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   704(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   720(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   720(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   720(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   720(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   736(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   736(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   736(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   736(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   752(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   752(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   752(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   752(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   768(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   768(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   768(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   768(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   784(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   784(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   784(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   784(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   800(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   800(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   800(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   800(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   816(R8), Y16
+	VAESENCLAST       Y16, Y0, Y0
+	VAESENCLAST       Y16, Y1, Y1
+	VBROADCASTI32X4   816(R9), Y17
+	VAESENCLAST       Y17, Y3, Y3
+	VAESENCLAST       Y17, Y4, Y4
+	VBROADCASTI32X4   816(R10), Y16
+	VAESENCLAST       Y16, Y6, Y6
+	VAESENCLAST       Y16, Y7, Y7
+	VBROADCASTI32X4   816(R11), Y17
+	VAESENCLAST       Y17, Y9, Y9
+	VAESENCLAST       Y17, Y10, Y10
+	JMP               text
 
 loop:
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             last
-	CMPQ            BX, (R8)
-	JNE             last
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             last
-	CMPQ            BX, (R9)
-	JNE             last
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R13), X3
-	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
-	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             last
-	CMPQ            BX, (R10)
-	JNE             last
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R14), X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
-	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             last
-	CMPQ            BX, (R11)
-	JNE             last
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R15), X9
-	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
-	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
-	VSHUFI64X2      $0x44, Z13, Z12, Z22
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
-	VSHUFI64X2      $0x44, Z15, Z14, Z23
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y17
-	VSHUFI64X2      $0xee, Z13, Z12, Z24
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y16
-	VSHUFI64X2      $0xee, Z15, Z14, Z25
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VSHUFI64X2      $0x88, Z23, Z22, Z12
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VSHUFI64X2      $0xdd, Z23, Z22, Z13
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VSHUFI64X2      $0x88, Z25, Z24, Z14
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	MOVQ            SI, BP
-	LEAQ            16(SI), AX
-	CMPQ            (SP), $0x08
-	CMOVQHI         AX, BP
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VSHUFI64X2      $0xdd, Z25, Z24, Z15
-	VBROADCASTI32X4 640(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VSHUFI64X2      $0x44, Z5, Z2, Z22
-	VBROADCASTI32X4 640(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VSHUFI64X2      $0x44, Z11, Z8, Z23
-	VBROADCASTI32X4 656(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0xee, Z5, Z2, Z24
-	VBROADCASTI32X4 656(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
-	VSHUFI64X2      $0xee, Z11, Z8, Z25
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y17
-	VSHUFI64X2      $0x88, Z23, Z22, Z2
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 672(R8), Y16
-	MOVWLZX         (BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y17
-	VSHUFI64X2      $0xdd, Z23, Z22, Z5
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VSHUFI64X2      $0x88, Z25, Z24, Z8
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VSHUFI64X2      $0xdd, Z25, Z24, Z11
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 688(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VPCLMULQDQ      $0x00, Z15, Z11, Z19
-	VPCLMULQDQ      $0x01, Z15, Z11, Z20
-	VPCLMULQDQ      $0x11, Z15, Z11, Z21
-	VPCLMULQDQ      $0x10, Z15, Z11, Z22
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VPCLMULQDQ      $0x00, Z14, Z8, Z23
-	VPCLMULQDQ      $0x01, Z14, Z8, Z24
-	VPCLMULQDQ      $0x11, Z14, Z8, Z25
-	VPCLMULQDQ      $0x10, Z14, Z8, Z26
-	VPTERNLOGQ      $0x96, Z22, Z24, Z20
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VPCLMULQDQ      $0x00, Z13, Z5, Z27
-	VPCLMULQDQ      $0x01, Z13, Z5, Z28
-	VPCLMULQDQ      $0x11, Z13, Z5, Z29
-	VPCLMULQDQ      $0x10, Z13, Z5, Z30
-	VPTERNLOGQ      $0x96, Z23, Z27, Z19
-	VPTERNLOGQ      $0x96, Z26, Z28, Z20
-	VPTERNLOGQ      $0x96, Z25, Z29, Z21
-	VBROADCASTI32X4 688(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VPCLMULQDQ      $0x01, Z12, Z2, Z31
-	VPCLMULQDQ      $0x11, Z12, Z2, Z11
-	VPTERNLOGQ      $0x96, Z30, Z31, Z20
-	VBROADCASTI32X4 704(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	MOVWLZX         2(BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	VBROADCASTI32X4 704(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	TESTQ           DX, DX
-	JNE             loopESN
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               last
+	CMPQ              BX, (R8)
+	JNE               last
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R12), K7, Y0
+	VPXORQ            32(R8), Y0, Y1
+	VPXORQ            (R8), Y0, Y0
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               last
+	CMPQ              BX, (R9)
+	JNE               last
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R13), K7, Y3
+	VPXORQ            32(R9), Y3, Y4
+	VPXORQ            (R9), Y3, Y3
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               last
+	CMPQ              BX, (R10)
+	JNE               last
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R14), K7, Y6
+	VPXORQ            32(R10), Y6, Y7
+	VPXORQ            (R10), Y6, Y6
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               last
+	CMPQ              BX, (R11)
+	JNE               last
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R15), K7, Y9
+	VPXORQ            32(R11), Y9, Y10
+	VPXORQ            (R11), Y9, Y9
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   672(R9), Y17
+	VSHUFI64X2        $0x44, Z13, Z12, Z22
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   672(R10), Y16
+	VSHUFI64X2        $0x44, Z15, Z14, Z23
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   672(R11), Y17
+	VSHUFI64X2        $0xee, Z13, Z12, Z24
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   688(R8), Y16
+	VSHUFI64X2        $0xee, Z15, Z14, Z25
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   688(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VSHUFI64X2        $0x88, Z23, Z22, Z12
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   688(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VSHUFI64X2        $0xdd, Z23, Z22, Z13
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   688(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VSHUFI64X2        $0x88, Z25, Z24, Z14
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   704(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	MOVQ              SI, BP
+	LEAQ              16(SI), AX
+	CMPQ              (SP), $0x08
+	CMOVQHI           AX, BP
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   704(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VSHUFI64X2        $0xdd, Z25, Z24, Z15
+	VBROADCASTI32X4   704(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VSHUFI64X2        $0x44, Z5, Z2, Z22
+	VBROADCASTI32X4   704(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VSHUFI64X2        $0x44, Z11, Z8, Z23
+	VBROADCASTI32X4   720(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VSHUFI64X2        $0xee, Z5, Z2, Z24
+	VBROADCASTI32X4   720(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   720(R10), Y16
+	VSHUFI64X2        $0xee, Z11, Z8, Z25
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   720(R11), Y17
+	VSHUFI64X2        $0x88, Z23, Z22, Z2
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   736(R8), Y16
+	MOVWLZX           (BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   736(R9), Y17
+	VSHUFI64X2        $0xdd, Z23, Z22, Z5
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   736(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VSHUFI64X2        $0x88, Z25, Z24, Z8
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   736(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VSHUFI64X2        $0xdd, Z25, Z24, Z11
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   752(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VPCLMULQDQ        $0x00, Z15, Z11, Z19
+	VPCLMULQDQ        $0x01, Z15, Z11, Z20
+	VPCLMULQDQ        $0x11, Z15, Z11, Z21
+	VPCLMULQDQ        $0x10, Z15, Z11, Z22
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   752(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VPCLMULQDQ        $0x00, Z14, Z8, Z23
+	VPCLMULQDQ        $0x01, Z14, Z8, Z24
+	VPCLMULQDQ        $0x11, Z14, Z8, Z25
+	VPCLMULQDQ        $0x10, Z14, Z8, Z26
+	VPTERNLOGQ        $0x96, Z22, Z24, Z20
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   752(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VPCLMULQDQ        $0x00, Z13, Z5, Z27
+	VPCLMULQDQ        $0x01, Z13, Z5, Z28
+	VPCLMULQDQ        $0x11, Z13, Z5, Z29
+	VPCLMULQDQ        $0x10, Z13, Z5, Z30
+	VPTERNLOGQ        $0x96, Z23, Z27, Z19
+	VPTERNLOGQ        $0x96, Z26, Z28, Z20
+	VPTERNLOGQ        $0x96, Z25, Z29, Z21
+	VBROADCASTI32X4   752(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VPCLMULQDQ        $0x01, Z12, Z2, Z31
+	VPCLMULQDQ        $0x11, Z12, Z2, Z11
+	VPTERNLOGQ        $0x96, Z30, Z31, Z20
+	VBROADCASTI32X4   768(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	MOVWLZX           2(BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	VBROADCASTI32X4   768(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	TESTQ             DX, DX
+	JNE               loopESN
 
 loopAAD:
-	VBROADCASTI32X4 704(R10), Y16
+	VBROADCASTI32X4 768(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y17
+	VBROADCASTI32X4 768(R11), Y17
 	VPXORQ          Z11, Z21, Z21
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 720(R8), Y16
+	VBROADCASTI32X4 784(R8), Y16
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 720(R9), Y17
+	VBROADCASTI32X4 784(R9), Y17
 	VPSHUFD         $0x4e, Z19, Z19
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 720(R10), Y16
+	VBROADCASTI32X4 784(R10), Y16
 	VPTERNLOGQ      $0x96, Z22, Z19, Z20
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y17
+	VBROADCASTI32X4 784(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 736(R8), Y16
+	VBROADCASTI32X4 800(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	MOVWLZX         4(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -20950,27 +20892,27 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 736(R9), Y17
+	VBROADCASTI32X4 800(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y16
+	VBROADCASTI32X4 800(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VPTERNLOGQ      $0x96, Z22, Z20, Z21
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y17
+	VBROADCASTI32X4 800(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
-	VBROADCASTI32X4 752(R8), Y16
+	VBROADCASTI32X4 816(R8), Y16
 	VAESENCLAST     Y16, Y0, Y0
 	VAESENCLAST     Y16, Y1, Y1
 	VPXORQ          Z18, Z21, Z21
-	VBROADCASTI32X4 752(R9), Y17
+	VBROADCASTI32X4 816(R9), Y17
 	VAESENCLAST     Y17, Y3, Y3
 	VAESENCLAST     Y17, Y4, Y4
 	VPTESTNMQ       Z21, Z21, K6
-	VBROADCASTI32X4 752(R10), Y16
+	VBROADCASTI32X4 816(R10), Y16
 	VAESENCLAST     Y16, Y6, Y6
 	VAESENCLAST     Y16, Y7, Y7
 	KMOVB           K6, CX
@@ -20989,7 +20931,7 @@ loopAAD:
 	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
-	VBROADCASTI32X4 752(R11), Y17
+	VBROADCASTI32X4 816(R11), Y17
 	VAESENCLAST     Y17, Y9, Y9
 	VAESENCLAST     Y17, Y10, Y10
 	MOVWLZX         6(BP), AX
@@ -21007,23 +20949,23 @@ text:
 	VPXORQ       Z0, Z19, K5, Z19
 	MOVWLZX      (SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R8)(CX*4), X0, X18
-	VPXORQ       -16(R12)(CX*1), X18, X18
+	VMOVDQU64    -16(R12)(CX*1), X18
+	VPTERNLOGQ   $0x96, 752(R8)(CX*4), X0, X18
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn0
 
 aad0:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R8)(CX*1), Z12
+	VMOVDQU64    656(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
 	VMOVDQU8.Z   (R13), K2, Z20
 	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
 	VPXORQ       Z3, Z20, K5, Z20
 	MOVWLZX      2(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R9)(CX*4), X3, X16
-	VPXORQ       -16(R13)(CX*1), X16, X16
+	VMOVDQU64    -16(R13)(CX*1), X16
+	VPTERNLOGQ   $0x96, 752(R9)(CX*4), X3, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
@@ -21031,30 +20973,30 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R9)(CX*1), Z13
+	VMOVDQU64    656(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
 	VMOVDQU8.Z   (R14), K3, Z21
 	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
 	VPXORQ       Z6, Z21, K5, Z21
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X6, X31
-	VPXORQ       -16(R14)(CX*1), X31, X31
+	VMOVDQU64    -16(R14)(CX*1), X31
+	VPTERNLOGQ   $0x96, 752(R10)(CX*4), X6, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R10)(CX*1), Z14
+	VMOVDQU64    656(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
 	VMOVDQU8.Z   (R15), K4, Z22
 	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
 	VPXORQ       Z9, Z22, K5, Z22
 	MOVWLZX      6(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R11)(CX*4), X9, X16
-	VPXORQ       -16(R15)(CX*1), X16, X16
+	VMOVDQU64    -16(R15)(CX*1), X16
+	VPTERNLOGQ   $0x96, 752(R11)(CX*4), X9, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
@@ -21063,7 +21005,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU64    656(R11)(CX*1), Z15
 	VMOVDQU8     Z19, K1, (R12)
 	VMOVDQU8     Z20, K2, (R13)
 	VMOVDQU8     Z21, K3, (R14)
@@ -21158,7 +21100,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -21166,7 +21108,7 @@ esn1:
 	VPSHUFD      $0xe8, X5, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z5, Z5
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -21174,7 +21116,7 @@ esn2:
 	VPSHUFD      $0xe8, X8, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z8, Z8
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -21182,7 +21124,7 @@ esn3:
 	VPSHUFD      $0xe8, X11, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z11, Z11
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -21197,462 +21139,440 @@ lastESN:
 // func gcmOpen128vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen128vaes512of5(SB), NOSPLIT, $40-40
-	MOVQ            jobs+0(FP), DI
-	MOVQ            group+8(FP), SI
-	MOVQ            suite+24(FP), BX
-	MOVQ            n+16(FP), AX
-	MOVQ            AX, (SP)
-	XORL            DX, DX
-	MOVL            $0x000000fc, AX
-	KMOVW           AX, K5
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             none
-	CMPQ            BX, (R8)
-	JNE             none
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             none
-	CMPQ            BX, (R9)
-	JNE             none
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             none
-	CMPQ            BX, (R10)
-	JNE             none
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             none
-	CMPQ            BX, (R11)
-	JNE             none
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 672(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 688(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 688(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 688(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 704(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 704(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 704(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 720(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 720(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 720(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 720(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 736(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 736(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 736(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 736(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 752(R8), Z16
-	VAESENCLAST     Z16, Z0, Z0
-	VAESENCLAST     X16, X1, X1
-	VBROADCASTI32X4 752(R9), Z17
-	VAESENCLAST     Z17, Z4, Z4
-	VAESENCLAST     X17, X5, X5
-	VBROADCASTI32X4 752(R10), Z16
-	VAESENCLAST     Z16, Z8, Z8
-	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 752(R11), Z17
-	VAESENCLAST     Z17, Z12, Z12
-	VAESENCLAST     X17, X13, X13
-	JMP             text
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              suite+24(FP), BX
+	MOVQ              n+16(FP), AX
+	MOVQ              AX, (SP)
+	XORL              DX, DX
+	MOVL              $0x000000fc, AX
+	KMOVW             AX, K5
+	MOVL              $0x00006666, AX
+	KMOVW             AX, K7
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               none
+	CMPQ              BX, (R8)
+	JNE               none
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), X0, X1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               none
+	CMPQ              BX, (R9)
+	JNE               none
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), X4, X5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               none
+	CMPQ              BX, (R10)
+	JNE               none
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), X8, X9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               none
+	CMPQ              BX, (R11)
+	JNE               none
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), X12, X13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   672(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   672(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   672(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   688(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   688(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   688(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   688(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   704(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   704(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   704(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   720(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   720(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   720(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   720(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   736(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   736(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   736(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   736(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   752(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   752(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   752(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   752(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   768(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   768(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   768(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   768(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   784(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   784(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   784(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   784(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   800(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   800(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   800(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   800(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   816(R8), Z16
+	VAESENCLAST       Z16, Z0, Z0
+	VAESENCLAST       X16, X1, X1
+	VBROADCASTI32X4   816(R9), Z17
+	VAESENCLAST       Z17, Z4, Z4
+	VAESENCLAST       X17, X5, X5
+	VBROADCASTI32X4   816(R10), Z16
+	VAESENCLAST       Z16, Z8, Z8
+	VAESENCLAST       X16, X9, X9
+	VBROADCASTI32X4   816(R11), Z17
+	VAESENCLAST       Z17, Z12, Z12
+	VAESENCLAST       X17, X13, X13
+	JMP               text
 
 loop:
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             last
-	CMPQ            BX, (R8)
-	JNE             last
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             last
-	CMPQ            BX, (R9)
-	JNE             last
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             last
-	CMPQ            BX, (R10)
-	JNE             last
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             last
-	CMPQ            BX, (R11)
-	JNE             last
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	MOVQ            8(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	MOVQ            16(SP), AX
-	VMOVDQU64       (AX), Z23
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 608(R10), Z16
-	MOVQ            24(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	MOVQ            32(SP), AX
-	VMOVDQU64       (AX), Z25
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0x44, Z23, Z22, Z26
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z25, Z24, Z27
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x88, Z27, Z26, Z22
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z27, Z26, Z23
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 640(R8), Z16
-	MOVQ            SI, BP
-	LEAQ            16(SI), AX
-	CMPQ            (SP), $0x08
-	CMOVQHI         AX, BP
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VSHUFI64X2      $0x88, Z29, Z28, Z24
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xdd, Z29, Z28, Z25
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z6, Z2, Z26
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 640(R11), Z17
-	VSHUFI64X2      $0x44, Z14, Z10, Z27
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0xee, Z6, Z2, Z28
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z14, Z10, Z29
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 656(R9), Z17
-	VSHUFI64X2      $0x88, Z27, Z26, Z2
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 656(R10), Z16
-	VSHUFI64X2      $0xdd, Z27, Z26, Z6
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VSHUFI64X2      $0x88, Z29, Z28, Z10
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z29, Z28, Z14
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 672(R8), Z16
-	MOVWLZX         (BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      696(AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 672(R9), Z17
-	VPCLMULQDQ      $0x00, Z25, Z14, Z19
-	VPCLMULQDQ      $0x01, Z25, Z14, Z20
-	VPCLMULQDQ      $0x11, Z25, Z14, Z21
-	VPCLMULQDQ      $0x10, Z25, Z14, Z26
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VPCLMULQDQ      $0x00, Z24, Z10, Z27
-	VPCLMULQDQ      $0x01, Z24, Z10, Z28
-	VPCLMULQDQ      $0x11, Z24, Z10, Z29
-	VPCLMULQDQ      $0x10, Z24, Z10, Z30
-	VPTERNLOGQ      $0x96, Z26, Z28, Z20
-	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x00, Z23, Z6, Z31
-	VPCLMULQDQ      $0x01, Z23, Z6, Z14
-	VPCLMULQDQ      $0x11, Z23, Z6, Z26
-	VPCLMULQDQ      $0x10, Z23, Z6, Z28
-	VPTERNLOGQ      $0x96, Z27, Z31, Z19
-	VPTERNLOGQ      $0x96, Z30, Z14, Z20
-	VPTERNLOGQ      $0x96, Z29, Z26, Z21
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 672(R11), Z17
-	VPCLMULQDQ      $0x01, Z22, Z2, Z10
-	VPCLMULQDQ      $0x11, Z22, Z2, Z27
-	VPTERNLOGQ      $0x96, Z28, Z10, Z20
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	TESTQ           DX, DX
-	JNE             loopESN
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               last
+	CMPQ              BX, (R8)
+	JNE               last
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), X0, X1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               last
+	CMPQ              BX, (R9)
+	JNE               last
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), X4, X5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               last
+	CMPQ              BX, (R10)
+	JNE               last
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), X8, X9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               last
+	CMPQ              BX, (R11)
+	JNE               last
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), X12, X13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	MOVQ              8(SP), AX
+	VMOVDQU64         (AX), Z22
+	VBROADCASTI32X4   672(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	MOVQ              16(SP), AX
+	VMOVDQU64         (AX), Z23
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   672(R10), Z16
+	MOVQ              24(SP), AX
+	VMOVDQU64         (AX), Z24
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	MOVQ              32(SP), AX
+	VMOVDQU64         (AX), Z25
+	VBROADCASTI32X4   672(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VSHUFI64X2        $0x44, Z23, Z22, Z26
+	VBROADCASTI32X4   688(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VSHUFI64X2        $0x44, Z25, Z24, Z27
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   688(R9), Z17
+	VSHUFI64X2        $0xee, Z23, Z22, Z28
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VSHUFI64X2        $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4   688(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0x88, Z27, Z26, Z22
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   688(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VSHUFI64X2        $0xdd, Z27, Z26, Z23
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   704(R8), Z16
+	MOVQ              SI, BP
+	LEAQ              16(SI), AX
+	CMPQ              (SP), $0x08
+	CMOVQHI           AX, BP
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VSHUFI64X2        $0x88, Z29, Z28, Z24
+	VBROADCASTI32X4   704(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VSHUFI64X2        $0xdd, Z29, Z28, Z25
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0x44, Z6, Z2, Z26
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   704(R11), Z17
+	VSHUFI64X2        $0x44, Z14, Z10, Z27
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VSHUFI64X2        $0xee, Z6, Z2, Z28
+	VBROADCASTI32X4   720(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VSHUFI64X2        $0xee, Z14, Z10, Z29
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   720(R9), Z17
+	VSHUFI64X2        $0x88, Z27, Z26, Z2
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   720(R10), Z16
+	VSHUFI64X2        $0xdd, Z27, Z26, Z6
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VSHUFI64X2        $0x88, Z29, Z28, Z10
+	VBROADCASTI32X4   720(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VSHUFI64X2        $0xdd, Z29, Z28, Z14
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   736(R8), Z16
+	MOVWLZX           (BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        696(AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   736(R9), Z17
+	VPCLMULQDQ        $0x00, Z25, Z14, Z19
+	VPCLMULQDQ        $0x01, Z25, Z14, Z20
+	VPCLMULQDQ        $0x11, Z25, Z14, Z21
+	VPCLMULQDQ        $0x10, Z25, Z14, Z26
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VPCLMULQDQ        $0x00, Z24, Z10, Z27
+	VPCLMULQDQ        $0x01, Z24, Z10, Z28
+	VPCLMULQDQ        $0x11, Z24, Z10, Z29
+	VPCLMULQDQ        $0x10, Z24, Z10, Z30
+	VPTERNLOGQ        $0x96, Z26, Z28, Z20
+	VBROADCASTI32X4   736(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VPCLMULQDQ        $0x00, Z23, Z6, Z31
+	VPCLMULQDQ        $0x01, Z23, Z6, Z14
+	VPCLMULQDQ        $0x11, Z23, Z6, Z26
+	VPCLMULQDQ        $0x10, Z23, Z6, Z28
+	VPTERNLOGQ        $0x96, Z27, Z31, Z19
+	VPTERNLOGQ        $0x96, Z30, Z14, Z20
+	VPTERNLOGQ        $0x96, Z29, Z26, Z21
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   736(R11), Z17
+	VPCLMULQDQ        $0x01, Z22, Z2, Z10
+	VPCLMULQDQ        $0x11, Z22, Z2, Z27
+	VPTERNLOGQ        $0x96, Z28, Z10, Z20
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	TESTQ             DX, DX
+	JNE               loopESN
 
 loopAAD:
-	VBROADCASTI32X4 688(R8), Z16
+	VBROADCASTI32X4 752(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VPXORQ          Z27, Z21, Z21
-	VBROADCASTI32X4 688(R9), Z17
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), X22
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 688(R10), Z16
+	VBROADCASTI32X4 752(R10), Z16
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), X23
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), X24
-	VBROADCASTI32X4 688(R11), Z17
+	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), X25
-	VBROADCASTI32X4 704(R8), Z16
+	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -21663,25 +21583,25 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 704(R9), Z17
+	VBROADCASTI32X4 768(R9), Z17
 	VINSERTI64X2    $0x01, X23, Y22, Y26
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VINSERTI64X2    $0x01, X25, Y24, Y27
-	VBROADCASTI32X4 704(R10), Z16
+	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VINSERTI64X4    $0x01, Y27, Z26, Z22
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 704(R11), Z17
+	VBROADCASTI32X4 768(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VINSERTI64X2    $0x01, X7, Y3, Y26
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 720(R8), Z16
+	VBROADCASTI32X4 784(R8), Z16
 	VINSERTI64X2    $0x01, X15, Y11, Y27
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VINSERTI64X4    $0x01, Y27, Z26, Z3
-	VBROADCASTI32X4 720(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x00, Z22, Z3, Z26
 	VPCLMULQDQ      $0x01, Z22, Z3, Z27
@@ -21689,16 +21609,16 @@ loopAAD:
 	VPCLMULQDQ      $0x10, Z22, Z3, Z29
 	VPTERNLOGQ      $0x96, Z27, Z29, Z20
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPXORQ          Z26, Z19, Z19
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VPXORQ          Z28, Z21, Z21
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	MOVWLZX         4(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -21709,33 +21629,33 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	VPSHUFD         $0x4e, Z19, Z19
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	VPTERNLOGQ      $0x96, Z30, Z19, Z20
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VPTERNLOGQ      $0x96, Z30, Z20, Z21
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     X16, X1, X1
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     X17, X5, X5
 	VPXORQ          Z18, Z21, Z21
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VPTESTNMQ       Z21, Z21, K6
 	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -21772,15 +21692,15 @@ text:
 	VPXORQ     X1, X20, X20
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
-	VPXORQ     -16(R12)(CX*1), X18, X18
+	VMOVDQU64  -16(R12)(CX*1), X18
+	VPTERNLOGQ $0x96, 752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
@@ -21790,8 +21710,8 @@ aad0:
 	VPXORQ     X5, X22, X22
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
-	VPXORQ     -16(R13)(CX*1), X16, X16
+	VMOVDQU64  -16(R13)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -21799,7 +21719,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
@@ -21809,15 +21729,15 @@ aad1:
 	VPXORQ       X9, X24, X24
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
-	VPXORQ       -16(R14)(CX*1), X31, X31
+	VMOVDQU64    -16(R14)(CX*1), X31
+	VPTERNLOGQ   $0x96, 752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
@@ -21827,8 +21747,8 @@ aad2:
 	VPXORQ     X13, X26, X26
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
-	VPXORQ     -16(R15)(CX*1), X16, X16
+	VMOVDQU64  -16(R15)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -21837,7 +21757,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     X20, K1, 64(R12)
@@ -21966,7 +21886,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -21974,7 +21894,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -21982,7 +21902,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -21990,7 +21910,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -22005,464 +21925,442 @@ lastESN:
 // func gcmOpen128vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen128vaes512of8(SB), NOSPLIT, $40-40
-	MOVQ            jobs+0(FP), DI
-	MOVQ            group+8(FP), SI
-	MOVQ            suite+24(FP), BX
-	MOVQ            n+16(FP), AX
-	MOVQ            AX, (SP)
-	XORL            DX, DX
-	MOVL            $0x000000fc, AX
-	KMOVW           AX, K5
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             none
-	CMPQ            BX, (R8)
-	JNE             none
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             none
-	CMPQ            BX, (R9)
-	JNE             none
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             none
-	CMPQ            BX, (R10)
-	JNE             none
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             none
-	CMPQ            BX, (R11)
-	JNE             none
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 688(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 688(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 704(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 704(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 720(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 720(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 720(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 736(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 736(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 736(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 752(R8), Z16
-	VAESENCLAST     Z16, Z0, Z0
-	VAESENCLAST     Z16, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z17
-	VAESENCLAST     Z17, Z4, Z4
-	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 752(R10), Z16
-	VAESENCLAST     Z16, Z8, Z8
-	VAESENCLAST     Z16, Z9, Z9
-	VBROADCASTI32X4 752(R11), Z17
-	VAESENCLAST     Z17, Z12, Z12
-	VAESENCLAST     Z17, Z13, Z13
-	JMP             text
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              suite+24(FP), BX
+	MOVQ              n+16(FP), AX
+	MOVQ              AX, (SP)
+	XORL              DX, DX
+	MOVL              $0x000000fc, AX
+	KMOVW             AX, K5
+	MOVL              $0x00006666, AX
+	KMOVW             AX, K7
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               none
+	CMPQ              BX, (R8)
+	JNE               none
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               none
+	CMPQ              BX, (R9)
+	JNE               none
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               none
+	CMPQ              BX, (R10)
+	JNE               none
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               none
+	CMPQ              BX, (R11)
+	JNE               none
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   672(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   672(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   672(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   688(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   704(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   720(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   720(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   720(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   736(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   752(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   752(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   752(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   752(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   768(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   768(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   768(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   768(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   784(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   784(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   784(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   784(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   800(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   800(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   800(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   800(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   816(R8), Z16
+	VAESENCLAST       Z16, Z0, Z0
+	VAESENCLAST       Z16, Z1, Z1
+	VBROADCASTI32X4   816(R9), Z17
+	VAESENCLAST       Z17, Z4, Z4
+	VAESENCLAST       Z17, Z5, Z5
+	VBROADCASTI32X4   816(R10), Z16
+	VAESENCLAST       Z16, Z8, Z8
+	VAESENCLAST       Z16, Z9, Z9
+	VBROADCASTI32X4   816(R11), Z17
+	VAESENCLAST       Z17, Z12, Z12
+	VAESENCLAST       Z17, Z13, Z13
+	JMP               text
 
 loop:
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             last
-	CMPQ            BX, (R8)
-	JNE             last
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             last
-	CMPQ            BX, (R9)
-	JNE             last
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             last
-	CMPQ            BX, (R10)
-	JNE             last
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             last
-	CMPQ            BX, (R11)
-	JNE             last
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	MOVQ            8(SP), AX
-	VMOVDQU64       (AX), Z22
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z17
-	MOVQ            16(SP), AX
-	VMOVDQU64       (AX), Z23
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	MOVQ            24(SP), AX
-	VMOVDQU64       (AX), Z24
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            32(SP), AX
-	VMOVDQU64       (AX), Z25
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 608(R11), Z17
-	VSHUFI64X2      $0x44, Z23, Z22, Z26
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x44, Z25, Z24, Z27
-	VBROADCASTI32X4 624(R8), Z16
-	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z27, Z26, Z22
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 624(R10), Z16
-	VSHUFI64X2      $0xdd, Z27, Z26, Z23
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z29, Z28, Z24
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z29, Z28, Z25
-	VAESENC         Z17, Z13, Z13
-	MOVQ            SI, BP
-	LEAQ            16(SI), AX
-	CMPQ            (SP), $0x08
-	CMOVQHI         AX, BP
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z6, Z2, Z26
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z17
-	VSHUFI64X2      $0x44, Z14, Z10, Z27
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xee, Z6, Z2, Z28
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z14, Z10, Z29
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 640(R11), Z17
-	VSHUFI64X2      $0x88, Z27, Z26, Z2
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xdd, Z27, Z26, Z6
-	VBROADCASTI32X4 656(R8), Z16
-	VSHUFI64X2      $0x88, Z29, Z28, Z10
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z29, Z28, Z14
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x00, Z25, Z14, Z19
-	VPCLMULQDQ      $0x01, Z25, Z14, Z20
-	VPCLMULQDQ      $0x11, Z25, Z14, Z21
-	VPCLMULQDQ      $0x10, Z25, Z14, Z26
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 656(R10), Z16
-	VPCLMULQDQ      $0x00, Z24, Z10, Z27
-	VPCLMULQDQ      $0x01, Z24, Z10, Z28
-	VPCLMULQDQ      $0x11, Z24, Z10, Z29
-	VPCLMULQDQ      $0x10, Z24, Z10, Z30
-	VPTERNLOGQ      $0x96, Z26, Z28, Z20
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x00, Z23, Z6, Z31
-	VPCLMULQDQ      $0x01, Z23, Z6, Z14
-	VPCLMULQDQ      $0x11, Z23, Z6, Z26
-	VPCLMULQDQ      $0x10, Z23, Z6, Z28
-	VPTERNLOGQ      $0x96, Z27, Z31, Z19
-	VPTERNLOGQ      $0x96, Z30, Z14, Z20
-	VPTERNLOGQ      $0x96, Z29, Z26, Z21
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VPCLMULQDQ      $0x01, Z22, Z2, Z10
-	VPCLMULQDQ      $0x11, Z22, Z2, Z27
-	VPTERNLOGQ      $0x96, Z28, Z10, Z20
-	VAESENC         Z17, Z13, Z13
-	MOVWLZX         (BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      696(AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	TESTQ           DX, DX
-	JNE             loopESN
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               last
+	CMPQ              BX, (R8)
+	JNE               last
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               last
+	CMPQ              BX, (R9)
+	JNE               last
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               last
+	CMPQ              BX, (R10)
+	JNE               last
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               last
+	CMPQ              BX, (R11)
+	JNE               last
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	MOVQ              8(SP), AX
+	VMOVDQU64         (AX), Z22
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   672(R9), Z17
+	MOVQ              16(SP), AX
+	VMOVDQU64         (AX), Z23
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	MOVQ              24(SP), AX
+	VMOVDQU64         (AX), Z24
+	VBROADCASTI32X4   672(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	MOVQ              32(SP), AX
+	VMOVDQU64         (AX), Z25
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   672(R11), Z17
+	VSHUFI64X2        $0x44, Z23, Z22, Z26
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VSHUFI64X2        $0x44, Z25, Z24, Z27
+	VBROADCASTI32X4   688(R8), Z16
+	VSHUFI64X2        $0xee, Z23, Z22, Z28
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VSHUFI64X2        $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4   688(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VSHUFI64X2        $0x88, Z27, Z26, Z22
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z16
+	VSHUFI64X2        $0xdd, Z27, Z26, Z23
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VSHUFI64X2        $0x88, Z29, Z28, Z24
+	VBROADCASTI32X4   688(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VSHUFI64X2        $0xdd, Z29, Z28, Z25
+	VAESENC           Z17, Z13, Z13
+	MOVQ              SI, BP
+	LEAQ              16(SI), AX
+	CMPQ              (SP), $0x08
+	CMOVQHI           AX, BP
+	VBROADCASTI32X4   704(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VSHUFI64X2        $0x44, Z6, Z2, Z26
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z17
+	VSHUFI64X2        $0x44, Z14, Z10, Z27
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VSHUFI64X2        $0xee, Z6, Z2, Z28
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0xee, Z14, Z10, Z29
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z17
+	VSHUFI64X2        $0x88, Z27, Z26, Z2
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VSHUFI64X2        $0xdd, Z27, Z26, Z6
+	VBROADCASTI32X4   720(R8), Z16
+	VSHUFI64X2        $0x88, Z29, Z28, Z10
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VSHUFI64X2        $0xdd, Z29, Z28, Z14
+	VBROADCASTI32X4   720(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VPCLMULQDQ        $0x00, Z25, Z14, Z19
+	VPCLMULQDQ        $0x01, Z25, Z14, Z20
+	VPCLMULQDQ        $0x11, Z25, Z14, Z21
+	VPCLMULQDQ        $0x10, Z25, Z14, Z26
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z16
+	VPCLMULQDQ        $0x00, Z24, Z10, Z27
+	VPCLMULQDQ        $0x01, Z24, Z10, Z28
+	VPCLMULQDQ        $0x11, Z24, Z10, Z29
+	VPCLMULQDQ        $0x10, Z24, Z10, Z30
+	VPTERNLOGQ        $0x96, Z26, Z28, Z20
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VPCLMULQDQ        $0x00, Z23, Z6, Z31
+	VPCLMULQDQ        $0x01, Z23, Z6, Z14
+	VPCLMULQDQ        $0x11, Z23, Z6, Z26
+	VPCLMULQDQ        $0x10, Z23, Z6, Z28
+	VPTERNLOGQ        $0x96, Z27, Z31, Z19
+	VPTERNLOGQ        $0x96, Z30, Z14, Z20
+	VPTERNLOGQ        $0x96, Z29, Z26, Z21
+	VBROADCASTI32X4   720(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VPCLMULQDQ        $0x01, Z22, Z2, Z10
+	VPCLMULQDQ        $0x11, Z22, Z2, Z27
+	VPTERNLOGQ        $0x96, Z28, Z10, Z20
+	VAESENC           Z17, Z13, Z13
+	MOVWLZX           (BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        696(AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	VBROADCASTI32X4   736(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	TESTQ             DX, DX
+	JNE               loopESN
 
 loopAAD:
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z17
+	VBROADCASTI32X4 736(R9), Z17
 	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), Z22
-	VBROADCASTI32X4 672(R10), Z16
+	VBROADCASTI32X4 736(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), Z23
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 672(R11), Z17
+	VBROADCASTI32X4 736(R11), Z17
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), Z24
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), Z25
-	VBROADCASTI32X4 688(R8), Z16
+	VBROADCASTI32X4 752(R8), Z16
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
-	VBROADCASTI32X4 688(R9), Z17
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 688(R10), Z16
+	VBROADCASTI32X4 752(R10), Z16
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
-	VBROADCASTI32X4 688(R11), Z17
+	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
 	VAESENC         Z17, Z13, Z13
@@ -22474,34 +22372,34 @@ loopAAD:
 	PREFETCHT0      840(AX)
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
-	VBROADCASTI32X4 704(R8), Z16
+	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z17
+	VBROADCASTI32X4 768(R9), Z17
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0x44, Z7, Z3, Z26
-	VBROADCASTI32X4 704(R10), Z16
+	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x44, Z15, Z11, Z27
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 704(R11), Z17
+	VBROADCASTI32X4 768(R11), Z17
 	VSHUFI64X2      $0xee, Z7, Z3, Z28
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0xee, Z15, Z11, Z29
-	VBROADCASTI32X4 720(R8), Z16
+	VBROADCASTI32X4 784(R8), Z16
 	VSHUFI64X2      $0x88, Z27, Z26, Z3
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0xdd, Z27, Z26, Z7
-	VBROADCASTI32X4 720(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x88, Z29, Z28, Z11
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VSHUFI64X2      $0xdd, Z29, Z28, Z15
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
@@ -22510,7 +22408,7 @@ loopAAD:
 	VPCLMULQDQ      $0x11, Z25, Z15, Z28
 	VPCLMULQDQ      $0x10, Z25, Z15, Z29
 	VPTERNLOGQ      $0x96, Z27, Z29, Z20
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x00, Z24, Z11, Z30
 	VPCLMULQDQ      $0x01, Z24, Z11, Z31
@@ -22528,7 +22426,7 @@ loopAAD:
 	PREFETCHT0      840(AX)
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x00, Z23, Z7, Z15
 	VPCLMULQDQ      $0x01, Z23, Z7, Z26
@@ -22536,7 +22434,7 @@ loopAAD:
 	VPCLMULQDQ      $0x10, Z23, Z7, Z28
 	VPTERNLOGQ      $0x96, Z26, Z28, Z20
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	VPCLMULQDQ      $0x00, Z22, Z3, Z27
 	VPCLMULQDQ      $0x01, Z22, Z3, Z31
 	VPCLMULQDQ      $0x11, Z22, Z3, Z29
@@ -22547,30 +22445,30 @@ loopAAD:
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPSHUFD         $0x4e, Z19, Z19
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VPTERNLOGQ      $0x96, Z26, Z19, Z20
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     Z16, Z1, Z1
 	VPTERNLOGQ      $0x96, Z26, Z20, Z21
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
 	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VPXORQ          Z18, Z21, Z21
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Z16, Z9, Z9
 	VPTESTNMQ       Z21, Z21, K6
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	KMOVB           K6, CX
 	MOVL            CX, AX
@@ -22607,15 +22505,15 @@ text:
 	VPXORQ     Z1, Z20, Z20
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
-	VPXORQ     -16(R12)(CX*1), X18, X18
+	VMOVDQU64  -16(R12)(CX*1), X18
+	VPTERNLOGQ $0x96, 752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
@@ -22625,8 +22523,8 @@ aad0:
 	VPXORQ     Z5, Z22, Z22
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
-	VPXORQ     -16(R13)(CX*1), X16, X16
+	VMOVDQU64  -16(R13)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -22634,7 +22532,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
@@ -22644,15 +22542,15 @@ aad1:
 	VPXORQ       Z9, Z24, Z24
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
-	VPXORQ       -16(R14)(CX*1), X31, X31
+	VMOVDQU64    -16(R14)(CX*1), X31
+	VPTERNLOGQ   $0x96, 752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
@@ -22662,8 +22560,8 @@ aad2:
 	VPXORQ     Z13, Z26, Z26
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
-	VPXORQ     -16(R15)(CX*1), X16, X16
+	VMOVDQU64  -16(R15)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -22672,7 +22570,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     Z20, K1, 64(R12)
@@ -22828,7 +22726,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -22836,7 +22734,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -22844,7 +22742,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -22852,7 +22750,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -22885,7 +22783,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -22898,7 +22796,6 @@ packet:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -22911,6 +22808,7 @@ packet:
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
 	PREFETCHT0        768(CX)
+	PREFETCHT0        832(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -22936,10 +22834,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -22957,29 +22855,29 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -22996,40 +22894,40 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -23052,51 +22950,51 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -23125,62 +23023,62 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -23214,62 +23112,62 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	VAESENCLAST     Z28, Z2, Z2
@@ -23301,10 +23199,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	SUBQ      $+16, AX
-	VMOVDQU64 16(R9), Z11
-	VPXORQ    24(R9), Z11, Z11
-	VMOVDQU64 Z11, 16(R9)(AX*1)
+	SUBQ      $0x50, AX
+	VMOVDQU64 80(R9), Z11
+	VPXORQ    88(R9), Z11, Z11
+	VMOVDQU64 Z11, 80(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -23425,7 +23323,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -23541,7 +23439,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -23557,10 +23455,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 592(R9)(R13*1), R13
+	LEAQ 656(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 80(R9), R13
+	LEAQ 144(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -23752,7 +23650,7 @@ last1:
 	VMOVDQU8    Z0, K1, (R10)
 	VPSHUFB     reverse<>+0(SB), Z4, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -23890,7 +23788,7 @@ last2:
 	VMOVDQU8    Z1, K1, 64(R10)
 	VPSHUFB     reverse<>+0(SB), Z5, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -24074,7 +23972,7 @@ last3:
 	VMOVDQU8    Z2, K1, 128(R10)
 	VPSHUFB     reverse<>+0(SB), Z6, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -24299,7 +24197,7 @@ last4:
 	VMOVDQU8    Z3, K1, 192(R10)
 	VPSHUFB     reverse<>+0(SB), Z7, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -24467,10 +24365,10 @@ fold:
 	MOVQ       R14, R13
 	NEGQ       R13
 	SHLQ       $0x04, R13
-	LEAQ       592(R9)(R13*1), R13
+	LEAQ       656(R9)(R13*1), R13
 	CMPQ       R14, $0x00000024
 	JBE        powersfold
-	LEAQ       80(R9), R13
+	LEAQ       144(R9), R13
 	SUBQ       $0x00000020, R14
 
 powersfold:
@@ -24503,13 +24401,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VMOVDQU64  576(R9), Z1
-	VPXORQ     584(R9), Z1, Z1
+	VMOVDQU64  640(R9), Z1
+	VPXORQ     648(R9), Z1, Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 640(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 640(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -24565,7 +24463,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -24578,7 +24476,6 @@ onward:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -24591,6 +24488,7 @@ onward:
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
 	PREFETCHT0        768(CX)
+	PREFETCHT0        832(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -24616,10 +24514,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -24630,84 +24528,84 @@ powersnext:
 	VMOVDQU64       (AX), Z11
 	VPXORQ          8(AX), Z11, Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VPXORQ          Z4, Z12, Z12
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPXORQ          Z31, Z8, Z8
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VPXORQ          Z11, Z9, Z9
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPXORQ          Z12, Z10, Z10
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VPTERNLOGQ      $0x96, Z8, Z10, Z9
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VPSHUFD         $0x4e, Z8, Z8
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VPSHUFD         $0x4e, Z9, Z9
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VPTERNLOGQ      $0x96, Z11, Z9, Z10
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
 	VMOVDQU64       Z10, 664(SP)
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VMOVDQU         664(SP), X10
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
 	VPXOR           680(SP), X10, X10
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VPXOR           696(SP), X10, X10
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
 	VPXOR           712(SP), X10, X10
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
 	VPXORQ          X16, X10, X10
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENCLAST     Z28, Z0, Z0
 	VAESENCLAST     Z28, Z1, Z1
 	MOVQ            8(SP), CX
@@ -24750,7 +24648,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -24781,7 +24679,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -24812,7 +24710,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedreducenext
 
 esn1true:
@@ -24871,7 +24769,6 @@ packet:
 	MOVWLZX     -2(SI)(CX*2), CX
 	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
-	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
 	PREFETCHT0  128(CX)
 	PREFETCHT0  192(CX)
@@ -24884,17 +24781,14 @@ packet:
 	PREFETCHT0  640(CX)
 	PREFETCHT0  704(CX)
 	PREFETCHT0  768(CX)
+	PREFETCHT0  832(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       592(R9), X0, X0
-	VAESENC     608(R9), X0, X0
-	VAESENC     624(R9), X0, X0
-	VAESENC     640(R9), X0, X0
-	VAESENC     656(R9), X0, X0
+	VPXOR       656(R9), X0, X0
 	VAESENC     672(R9), X0, X0
 	VAESENC     688(R9), X0, X0
 	VAESENC     704(R9), X0, X0
@@ -24902,7 +24796,11 @@ packet:
 	VAESENC     736(R9), X0, X0
 	VAESENC     752(R9), X0, X0
 	VAESENC     768(R9), X0, X0
-	VAESENCLAST 784(R9), X0, X0
+	VAESENC     784(R9), X0, X0
+	VAESENC     800(R9), X0, X0
+	VAESENC     816(R9), X0, X0
+	VAESENC     832(R9), X0, X0
+	VAESENCLAST 848(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -24918,12 +24816,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -24947,10 +24845,10 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         592(R9)(R13*1), R13
+	LEAQ         656(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         80(R9), R13
+	LEAQ         144(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
@@ -24958,7 +24856,7 @@ groups:
 	JB   tail
 
 loop:
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        (R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -24998,7 +24896,7 @@ loop:
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VPCLMULQDQ     $0x01, 32(R13), Y13, Y11
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -25013,7 +24911,7 @@ loop:
 	VPCLMULQDQ     $0x00, 32(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x11, 32(R13), Y13, Y12
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y1, Y1
@@ -25027,7 +24925,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPCLMULQDQ     $0x01, 64(R13), Y13, Y11
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VPCLMULQDQ     $0x10, 64(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y11, Y9, Y9
@@ -25042,7 +24940,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y8, Y8
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -25057,7 +24955,7 @@ loop:
 	VPCLMULQDQ     $0x10, 96(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -25071,7 +24969,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VMOVDQU        128(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -25086,7 +24984,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y9, Y9
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 768(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x00, 128(R13), Y13, Y11
 	VAESENC        Y15, Y1, Y1
@@ -25100,7 +24998,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VMOVDQU        160(R10), Y13
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 784(R9), Y15
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x01, 160(R13), Y13, Y11
@@ -25115,7 +25013,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x00, 160(R13), Y13, Y11
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 800(R9), Y15
 	VPCLMULQDQ     $0x11, 160(R13), Y13, Y12
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -25130,7 +25028,7 @@ loop:
 	VPSHUFB        reverse<>+0(SB), Y13, Y13
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x01, 192(R13), Y13, Y11
-	VBROADCASTI128 752(R9), Y15
+	VBROADCASTI128 816(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPCLMULQDQ     $0x10, 192(R13), Y13, Y12
 	VAESENC        Y15, Y1, Y1
@@ -25144,7 +25042,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPCLMULQDQ     $0x11, 192(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 768(R9), Y15
+	VBROADCASTI128 832(R9), Y15
 	VPXOR          Y11, Y8, Y8
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y10, Y10
@@ -25159,7 +25057,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
-	VBROADCASTI128 784(R9), Y15
+	VBROADCASTI128 848(R9), Y15
 	VPXOR          Y11, Y9, Y9
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
@@ -25192,7 +25090,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           592(R9), AX
+	LEAQ           656(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -25212,10 +25110,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           592(R9)(R13*1), R13
+	LEAQ           656(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           80(R9), R13
+	LEAQ           144(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -25226,7 +25124,7 @@ nextloop:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -25251,42 +25149,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 656(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -25351,6 +25213,42 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 784(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 800(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 816(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 832(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 848(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -25430,12 +25328,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -25476,524 +25374,502 @@ lengths:
 // func gcmOpen192vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen192vaes512of4(SB), NOSPLIT, $40-40
-	MOVQ            jobs+0(FP), DI
-	MOVQ            group+8(FP), SI
-	MOVQ            suite+24(FP), BX
-	MOVQ            n+16(FP), AX
-	MOVQ            AX, (SP)
-	XORL            DX, DX
-	MOVL            $0x000000fc, AX
-	KMOVW           AX, K5
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             none
-	CMPQ            BX, (R8)
-	JNE             none
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             none
-	CMPQ            BX, (R9)
-	JNE             none
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R13), X3
-	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
-	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             none
-	CMPQ            BX, (R10)
-	JNE             none
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R14), X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
-	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             none
-	CMPQ            BX, (R11)
-	JNE             none
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R15), X9
-	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
-	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 672(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 688(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 688(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 704(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 720(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 720(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 720(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 736(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 736(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 752(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 752(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 752(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 752(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 768(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 768(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 768(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 768(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 784(R8), Y16
-	VAESENCLAST     Y16, Y0, Y0
-	VAESENCLAST     Y16, Y1, Y1
-	VBROADCASTI32X4 784(R9), Y17
-	VAESENCLAST     Y17, Y3, Y3
-	VAESENCLAST     Y17, Y4, Y4
-	VBROADCASTI32X4 784(R10), Y16
-	VAESENCLAST     Y16, Y6, Y6
-	VAESENCLAST     Y16, Y7, Y7
-	VBROADCASTI32X4 784(R11), Y17
-	VAESENCLAST     Y17, Y9, Y9
-	VAESENCLAST     Y17, Y10, Y10
-	JMP             text
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              suite+24(FP), BX
+	MOVQ              n+16(FP), AX
+	MOVQ              AX, (SP)
+	XORL              DX, DX
+	MOVL              $0x000000fc, AX
+	KMOVW             AX, K5
+	MOVL              $0x00006666, AX
+	KMOVW             AX, K7
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               none
+	CMPQ              BX, (R8)
+	JNE               none
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R12), K7, Y0
+	VPXORQ            32(R8), Y0, Y1
+	VPXORQ            (R8), Y0, Y0
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               none
+	CMPQ              BX, (R9)
+	JNE               none
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R13), K7, Y3
+	VPXORQ            32(R9), Y3, Y4
+	VPXORQ            (R9), Y3, Y3
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               none
+	CMPQ              BX, (R10)
+	JNE               none
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R14), K7, Y6
+	VPXORQ            32(R10), Y6, Y7
+	VPXORQ            (R10), Y6, Y6
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               none
+	CMPQ              BX, (R11)
+	JNE               none
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R15), K7, Y9
+	VPXORQ            32(R11), Y9, Y10
+	VPXORQ            (R11), Y9, Y9
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   672(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   672(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   672(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   688(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   688(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   688(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   688(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   704(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   704(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   704(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   704(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   720(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   720(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   720(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   720(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   736(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   736(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   736(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   736(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   752(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   752(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   752(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   752(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   768(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   768(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   768(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   768(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   784(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   784(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   784(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   784(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   800(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   800(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   800(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   800(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   816(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   816(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   816(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   816(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   832(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   832(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   832(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   832(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   848(R8), Y16
+	VAESENCLAST       Y16, Y0, Y0
+	VAESENCLAST       Y16, Y1, Y1
+	VBROADCASTI32X4   848(R9), Y17
+	VAESENCLAST       Y17, Y3, Y3
+	VAESENCLAST       Y17, Y4, Y4
+	VBROADCASTI32X4   848(R10), Y16
+	VAESENCLAST       Y16, Y6, Y6
+	VAESENCLAST       Y16, Y7, Y7
+	VBROADCASTI32X4   848(R11), Y17
+	VAESENCLAST       Y17, Y9, Y9
+	VAESENCLAST       Y17, Y10, Y10
+	JMP               text
 
 loop:
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             last
-	CMPQ            BX, (R8)
-	JNE             last
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             last
-	CMPQ            BX, (R9)
-	JNE             last
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R13), X3
-	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
-	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             last
-	CMPQ            BX, (R10)
-	JNE             last
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R14), X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
-	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             last
-	CMPQ            BX, (R11)
-	JNE             last
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R15), X9
-	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
-	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
-	VSHUFI64X2      $0x44, Z13, Z12, Z22
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VSHUFI64X2      $0x44, Z15, Z14, Z23
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VSHUFI64X2      $0xee, Z13, Z12, Z24
-	VBROADCASTI32X4 624(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y17
-	VSHUFI64X2      $0xee, Z15, Z14, Z25
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VSHUFI64X2      $0x88, Z23, Z22, Z12
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VSHUFI64X2      $0xdd, Z23, Z22, Z13
-	VBROADCASTI32X4 640(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
-	VSHUFI64X2      $0x88, Z25, Z24, Z14
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	MOVQ            SI, BP
-	LEAQ            16(SI), AX
-	CMPQ            (SP), $0x08
-	CMOVQHI         AX, BP
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VSHUFI64X2      $0xdd, Z25, Z24, Z15
-	VBROADCASTI32X4 656(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0x44, Z5, Z2, Z22
-	VBROADCASTI32X4 656(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
-	VSHUFI64X2      $0x44, Z11, Z8, Z23
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VSHUFI64X2      $0xee, Z5, Z2, Z24
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 672(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0xee, Z11, Z8, Z25
-	VBROADCASTI32X4 672(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y16
-	VSHUFI64X2      $0x88, Z23, Z22, Z2
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	MOVWLZX         (BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	PREFETCHT0      1032(AX)
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 688(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VSHUFI64X2      $0xdd, Z23, Z22, Z5
-	VBROADCASTI32X4 688(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y16
-	VSHUFI64X2      $0x88, Z25, Z24, Z8
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 688(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VSHUFI64X2      $0xdd, Z25, Z24, Z11
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VPCLMULQDQ      $0x00, Z15, Z11, Z19
-	VPCLMULQDQ      $0x01, Z15, Z11, Z20
-	VPCLMULQDQ      $0x11, Z15, Z11, Z21
-	VPCLMULQDQ      $0x10, Z15, Z11, Z22
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VPCLMULQDQ      $0x00, Z14, Z8, Z23
-	VPCLMULQDQ      $0x01, Z14, Z8, Z24
-	VPCLMULQDQ      $0x11, Z14, Z8, Z25
-	VPCLMULQDQ      $0x10, Z14, Z8, Z26
-	VPTERNLOGQ      $0x96, Z22, Z24, Z20
-	VBROADCASTI32X4 704(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y17
-	VPCLMULQDQ      $0x00, Z13, Z5, Z27
-	VPCLMULQDQ      $0x01, Z13, Z5, Z28
-	VPCLMULQDQ      $0x11, Z13, Z5, Z29
-	VPCLMULQDQ      $0x10, Z13, Z5, Z30
-	VPTERNLOGQ      $0x96, Z23, Z27, Z19
-	VPTERNLOGQ      $0x96, Z26, Z28, Z20
-	VPTERNLOGQ      $0x96, Z25, Z29, Z21
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 720(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VPCLMULQDQ      $0x01, Z12, Z2, Z31
-	VPCLMULQDQ      $0x11, Z12, Z2, Z11
-	VPTERNLOGQ      $0x96, Z30, Z31, Z20
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 720(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	MOVWLZX         2(BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 720(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y17
-	TESTQ           DX, DX
-	JNE             loopESN
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               last
+	CMPQ              BX, (R8)
+	JNE               last
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R12), K7, Y0
+	VPXORQ            32(R8), Y0, Y1
+	VPXORQ            (R8), Y0, Y0
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               last
+	CMPQ              BX, (R9)
+	JNE               last
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R13), K7, Y3
+	VPXORQ            32(R9), Y3, Y4
+	VPXORQ            (R9), Y3, Y3
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               last
+	CMPQ              BX, (R10)
+	JNE               last
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R14), K7, Y6
+	VPXORQ            32(R10), Y6, Y7
+	VPXORQ            (R10), Y6, Y6
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               last
+	CMPQ              BX, (R11)
+	JNE               last
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R15), K7, Y9
+	VPXORQ            32(R11), Y9, Y10
+	VPXORQ            (R11), Y9, Y9
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   672(R9), Y17
+	VSHUFI64X2        $0x44, Z13, Z12, Z22
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   672(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VSHUFI64X2        $0x44, Z15, Z14, Z23
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   672(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VSHUFI64X2        $0xee, Z13, Z12, Z24
+	VBROADCASTI32X4   688(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   688(R9), Y17
+	VSHUFI64X2        $0xee, Z15, Z14, Z25
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   688(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VSHUFI64X2        $0x88, Z23, Z22, Z12
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   688(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VSHUFI64X2        $0xdd, Z23, Z22, Z13
+	VBROADCASTI32X4   704(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   704(R9), Y17
+	VSHUFI64X2        $0x88, Z25, Z24, Z14
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   704(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	MOVQ              SI, BP
+	LEAQ              16(SI), AX
+	CMPQ              (SP), $0x08
+	CMOVQHI           AX, BP
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   704(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VSHUFI64X2        $0xdd, Z25, Z24, Z15
+	VBROADCASTI32X4   720(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VSHUFI64X2        $0x44, Z5, Z2, Z22
+	VBROADCASTI32X4   720(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   720(R10), Y16
+	VSHUFI64X2        $0x44, Z11, Z8, Z23
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   720(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VSHUFI64X2        $0xee, Z5, Z2, Z24
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   736(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VSHUFI64X2        $0xee, Z11, Z8, Z25
+	VBROADCASTI32X4   736(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   736(R10), Y16
+	VSHUFI64X2        $0x88, Z23, Z22, Z2
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   736(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	MOVWLZX           (BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	PREFETCHT0        1032(AX)
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   752(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VSHUFI64X2        $0xdd, Z23, Z22, Z5
+	VBROADCASTI32X4   752(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   752(R10), Y16
+	VSHUFI64X2        $0x88, Z25, Z24, Z8
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   752(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VSHUFI64X2        $0xdd, Z25, Z24, Z11
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   768(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VPCLMULQDQ        $0x00, Z15, Z11, Z19
+	VPCLMULQDQ        $0x01, Z15, Z11, Z20
+	VPCLMULQDQ        $0x11, Z15, Z11, Z21
+	VPCLMULQDQ        $0x10, Z15, Z11, Z22
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   768(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VPCLMULQDQ        $0x00, Z14, Z8, Z23
+	VPCLMULQDQ        $0x01, Z14, Z8, Z24
+	VPCLMULQDQ        $0x11, Z14, Z8, Z25
+	VPCLMULQDQ        $0x10, Z14, Z8, Z26
+	VPTERNLOGQ        $0x96, Z22, Z24, Z20
+	VBROADCASTI32X4   768(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   768(R11), Y17
+	VPCLMULQDQ        $0x00, Z13, Z5, Z27
+	VPCLMULQDQ        $0x01, Z13, Z5, Z28
+	VPCLMULQDQ        $0x11, Z13, Z5, Z29
+	VPCLMULQDQ        $0x10, Z13, Z5, Z30
+	VPTERNLOGQ        $0x96, Z23, Z27, Z19
+	VPTERNLOGQ        $0x96, Z26, Z28, Z20
+	VPTERNLOGQ        $0x96, Z25, Z29, Z21
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   784(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VPCLMULQDQ        $0x01, Z12, Z2, Z31
+	VPCLMULQDQ        $0x11, Z12, Z2, Z11
+	VPTERNLOGQ        $0x96, Z30, Z31, Z20
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   784(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	MOVWLZX           2(BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	PREFETCHT0        1032(AX)
+	VBROADCASTI32X4   784(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   784(R11), Y17
+	TESTQ             DX, DX
+	JNE               loopESN
 
 loopAAD:
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 736(R8), Y16
+	VBROADCASTI32X4 800(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VPXORQ          Z11, Z21, Z21
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 736(R9), Y17
+	VBROADCASTI32X4 800(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
-	VBROADCASTI32X4 736(R10), Y16
+	VBROADCASTI32X4 800(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y17
+	VBROADCASTI32X4 800(R11), Y17
 	VPSHUFD         $0x4e, Z19, Z19
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 752(R8), Y16
+	VBROADCASTI32X4 816(R8), Y16
 	VPTERNLOGQ      $0x96, Z22, Z19, Z20
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 752(R9), Y17
+	VBROADCASTI32X4 816(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 752(R10), Y16
+	VBROADCASTI32X4 816(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
 	MOVWLZX         4(BP), AX
@@ -26004,33 +25880,33 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 752(R11), Y17
+	VBROADCASTI32X4 816(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 768(R8), Y16
+	VBROADCASTI32X4 832(R8), Y16
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 768(R9), Y17
+	VBROADCASTI32X4 832(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VPTERNLOGQ      $0x96, Z22, Z20, Z21
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 768(R10), Y16
+	VBROADCASTI32X4 832(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
-	VBROADCASTI32X4 768(R11), Y17
+	VBROADCASTI32X4 832(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 784(R8), Y16
+	VBROADCASTI32X4 848(R8), Y16
 	VPXORQ          Z18, Z21, Z21
 	VAESENCLAST     Y16, Y0, Y0
 	VAESENCLAST     Y16, Y1, Y1
-	VBROADCASTI32X4 784(R9), Y17
+	VBROADCASTI32X4 848(R9), Y17
 	VAESENCLAST     Y17, Y3, Y3
 	VPTESTNMQ       Z21, Z21, K6
 	VAESENCLAST     Y17, Y4, Y4
-	VBROADCASTI32X4 784(R10), Y16
+	VBROADCASTI32X4 848(R10), Y16
 	VAESENCLAST     Y16, Y6, Y6
 	VAESENCLAST     Y16, Y7, Y7
 	KMOVB           K6, CX
@@ -26049,7 +25925,7 @@ loopAAD:
 	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
-	VBROADCASTI32X4 784(R11), Y17
+	VBROADCASTI32X4 848(R11), Y17
 	VAESENCLAST     Y17, Y9, Y9
 	VAESENCLAST     Y17, Y10, Y10
 	MOVWLZX         6(BP), AX
@@ -26068,23 +25944,23 @@ text:
 	VPXORQ       Z0, Z19, K5, Z19
 	MOVWLZX      (SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R8)(CX*4), X0, X18
-	VPXORQ       -16(R12)(CX*1), X18, X18
+	VMOVDQU64    -16(R12)(CX*1), X18
+	VPTERNLOGQ   $0x96, 752(R8)(CX*4), X0, X18
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn0
 
 aad0:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R8)(CX*1), Z12
+	VMOVDQU64    656(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
 	VMOVDQU8.Z   (R13), K2, Z20
 	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
 	VPXORQ       Z3, Z20, K5, Z20
 	MOVWLZX      2(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R9)(CX*4), X3, X16
-	VPXORQ       -16(R13)(CX*1), X16, X16
+	VMOVDQU64    -16(R13)(CX*1), X16
+	VPTERNLOGQ   $0x96, 752(R9)(CX*4), X3, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
@@ -26092,30 +25968,30 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R9)(CX*1), Z13
+	VMOVDQU64    656(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
 	VMOVDQU8.Z   (R14), K3, Z21
 	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
 	VPXORQ       Z6, Z21, K5, Z21
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X6, X31
-	VPXORQ       -16(R14)(CX*1), X31, X31
+	VMOVDQU64    -16(R14)(CX*1), X31
+	VPTERNLOGQ   $0x96, 752(R10)(CX*4), X6, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R10)(CX*1), Z14
+	VMOVDQU64    656(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
 	VMOVDQU8.Z   (R15), K4, Z22
 	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
 	VPXORQ       Z9, Z22, K5, Z22
 	MOVWLZX      6(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R11)(CX*4), X9, X16
-	VPXORQ       -16(R15)(CX*1), X16, X16
+	VMOVDQU64    -16(R15)(CX*1), X16
+	VPTERNLOGQ   $0x96, 752(R11)(CX*4), X9, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
@@ -26124,7 +26000,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU64    656(R11)(CX*1), Z15
 	VMOVDQU8     Z19, K1, (R12)
 	VMOVDQU8     Z20, K2, (R13)
 	VMOVDQU8     Z21, K3, (R14)
@@ -26219,7 +26095,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -26227,7 +26103,7 @@ esn1:
 	VPSHUFD      $0xe8, X5, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z5, Z5
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -26235,7 +26111,7 @@ esn2:
 	VPSHUFD      $0xe8, X8, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z8, Z8
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -26243,7 +26119,7 @@ esn3:
 	VPSHUFD      $0xe8, X11, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z11, Z11
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -26258,502 +26134,480 @@ lastESN:
 // func gcmOpen192vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen192vaes512of5(SB), NOSPLIT, $40-40
-	MOVQ            jobs+0(FP), DI
-	MOVQ            group+8(FP), SI
-	MOVQ            suite+24(FP), BX
-	MOVQ            n+16(FP), AX
-	MOVQ            AX, (SP)
-	XORL            DX, DX
-	MOVL            $0x000000fc, AX
-	KMOVW           AX, K5
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             none
-	CMPQ            BX, (R8)
-	JNE             none
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             none
-	CMPQ            BX, (R9)
-	JNE             none
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             none
-	CMPQ            BX, (R10)
-	JNE             none
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             none
-	CMPQ            BX, (R11)
-	JNE             none
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 672(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 688(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 688(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 688(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 704(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 704(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 704(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 720(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 720(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 720(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 720(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 736(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 736(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 736(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 736(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 752(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 752(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 752(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 752(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              suite+24(FP), BX
+	MOVQ              n+16(FP), AX
+	MOVQ              AX, (SP)
+	XORL              DX, DX
+	MOVL              $0x000000fc, AX
+	KMOVW             AX, K5
+	MOVL              $0x00006666, AX
+	KMOVW             AX, K7
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               none
+	CMPQ              BX, (R8)
+	JNE               none
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), X0, X1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               none
+	CMPQ              BX, (R9)
+	JNE               none
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), X4, X5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               none
+	CMPQ              BX, (R10)
+	JNE               none
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), X8, X9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               none
+	CMPQ              BX, (R11)
+	JNE               none
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), X12, X13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   672(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   672(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   672(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   688(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   688(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   688(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   688(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   704(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   704(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   704(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   720(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   720(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   720(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   720(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   736(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   736(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   736(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   736(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   752(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   752(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   752(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   752(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   768(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   768(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   768(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   768(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   784(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   784(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   784(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   784(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   800(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   800(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   800(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   800(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   816(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   816(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   816(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   816(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   832(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   832(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   832(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   832(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   848(R8), Z16
+	VAESENCLAST       Z16, Z0, Z0
+	VAESENCLAST       X16, X1, X1
+	VBROADCASTI32X4   848(R9), Z17
+	VAESENCLAST       Z17, Z4, Z4
+	VAESENCLAST       X17, X5, X5
+	VBROADCASTI32X4   848(R10), Z16
+	VAESENCLAST       Z16, Z8, Z8
+	VAESENCLAST       X16, X9, X9
+	VBROADCASTI32X4   848(R11), Z17
+	VAESENCLAST       Z17, Z12, Z12
+	VAESENCLAST       X17, X13, X13
+	JMP               text
+
+loop:
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               last
+	CMPQ              BX, (R8)
+	JNE               last
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), X0, X1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               last
+	CMPQ              BX, (R9)
+	JNE               last
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), X4, X5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               last
+	CMPQ              BX, (R10)
+	JNE               last
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), X8, X9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               last
+	CMPQ              BX, (R11)
+	JNE               last
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), X12, X13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	MOVQ              8(SP), AX
+	VMOVDQU64         (AX), Z22
+	VBROADCASTI32X4   672(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	MOVQ              16(SP), AX
+	VMOVDQU64         (AX), Z23
+	VBROADCASTI32X4   672(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	MOVQ              24(SP), AX
+	VMOVDQU64         (AX), Z24
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   672(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	MOVQ              32(SP), AX
+	VMOVDQU64         (AX), Z25
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   688(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VSHUFI64X2        $0x44, Z23, Z22, Z26
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   688(R9), Z17
+	VSHUFI64X2        $0x44, Z25, Z24, Z27
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   688(R10), Z16
+	VSHUFI64X2        $0xee, Z23, Z22, Z28
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   688(R11), Z17
+	VSHUFI64X2        $0xee, Z25, Z24, Z29
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VSHUFI64X2        $0x88, Z27, Z26, Z22
+	VBROADCASTI32X4   704(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VSHUFI64X2        $0xdd, Z27, Z26, Z23
+	VBROADCASTI32X4   704(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	MOVQ              SI, BP
+	LEAQ              16(SI), AX
+	CMPQ              (SP), $0x08
+	CMOVQHI           AX, BP
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0x88, Z29, Z28, Z24
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   704(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VSHUFI64X2        $0xdd, Z29, Z28, Z25
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   720(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VSHUFI64X2        $0x44, Z6, Z2, Z26
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   720(R9), Z17
+	VSHUFI64X2        $0x44, Z14, Z10, Z27
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   720(R10), Z16
+	VSHUFI64X2        $0xee, Z6, Z2, Z28
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   720(R11), Z17
+	VSHUFI64X2        $0xee, Z14, Z10, Z29
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VSHUFI64X2        $0x88, Z27, Z26, Z2
+	VBROADCASTI32X4   736(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VSHUFI64X2        $0xdd, Z27, Z26, Z6
+	VBROADCASTI32X4   736(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VSHUFI64X2        $0x88, Z29, Z28, Z10
+	VBROADCASTI32X4   736(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0xdd, Z29, Z28, Z14
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   736(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	MOVWLZX           (BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        696(AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	PREFETCHT0        1032(AX)
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   752(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VPCLMULQDQ        $0x00, Z25, Z14, Z19
+	VPCLMULQDQ        $0x01, Z25, Z14, Z20
+	VPCLMULQDQ        $0x11, Z25, Z14, Z21
+	VPCLMULQDQ        $0x10, Z25, Z14, Z26
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   752(R9), Z17
+	VPCLMULQDQ        $0x00, Z24, Z10, Z27
+	VPCLMULQDQ        $0x01, Z24, Z10, Z28
+	VPCLMULQDQ        $0x11, Z24, Z10, Z29
+	VPCLMULQDQ        $0x10, Z24, Z10, Z30
+	VPTERNLOGQ        $0x96, Z26, Z28, Z20
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   752(R10), Z16
+	VPCLMULQDQ        $0x00, Z23, Z6, Z31
+	VPCLMULQDQ        $0x01, Z23, Z6, Z14
+	VPCLMULQDQ        $0x11, Z23, Z6, Z26
+	VPCLMULQDQ        $0x10, Z23, Z6, Z28
+	VPTERNLOGQ        $0x96, Z27, Z31, Z19
+	VPTERNLOGQ        $0x96, Z30, Z14, Z20
+	VPTERNLOGQ        $0x96, Z29, Z26, Z21
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   752(R11), Z17
+	VPCLMULQDQ        $0x01, Z22, Z2, Z10
+	VPCLMULQDQ        $0x11, Z22, Z2, Z27
+	VPTERNLOGQ        $0x96, Z28, Z10, Z20
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	TESTQ             DX, DX
+	JNE               loopESN
+
+loopAAD:
 	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 768(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 768(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 768(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 784(R8), Z16
-	VAESENCLAST     Z16, Z0, Z0
-	VAESENCLAST     X16, X1, X1
-	VBROADCASTI32X4 784(R9), Z17
-	VAESENCLAST     Z17, Z4, Z4
-	VAESENCLAST     X17, X5, X5
-	VBROADCASTI32X4 784(R10), Z16
-	VAESENCLAST     Z16, Z8, Z8
-	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 784(R11), Z17
-	VAESENCLAST     Z17, Z12, Z12
-	VAESENCLAST     X17, X13, X13
-	JMP             text
-
-loop:
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             last
-	CMPQ            BX, (R8)
-	JNE             last
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             last
-	CMPQ            BX, (R9)
-	JNE             last
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             last
-	CMPQ            BX, (R10)
-	JNE             last
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             last
-	CMPQ            BX, (R11)
-	JNE             last
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	MOVQ            8(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	MOVQ            16(SP), AX
-	VMOVDQU64       (AX), Z23
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            24(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	MOVQ            32(SP), AX
-	VMOVDQU64       (AX), Z25
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z23, Z22, Z26
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0x44, Z25, Z24, Z27
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 624(R10), Z16
-	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 624(R11), Z17
-	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0x88, Z27, Z26, Z22
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VSHUFI64X2      $0xdd, Z27, Z26, Z23
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	MOVQ            SI, BP
-	LEAQ            16(SI), AX
-	CMPQ            (SP), $0x08
-	CMOVQHI         AX, BP
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x88, Z29, Z28, Z24
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z29, Z28, Z25
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z6, Z2, Z26
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 656(R9), Z17
-	VSHUFI64X2      $0x44, Z14, Z10, Z27
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 656(R10), Z16
-	VSHUFI64X2      $0xee, Z6, Z2, Z28
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 656(R11), Z17
-	VSHUFI64X2      $0xee, Z14, Z10, Z29
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0x88, Z27, Z26, Z2
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VSHUFI64X2      $0xdd, Z27, Z26, Z6
-	VBROADCASTI32X4 672(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VSHUFI64X2      $0x88, Z29, Z28, Z10
-	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z29, Z28, Z14
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	MOVWLZX         (BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      696(AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	PREFETCHT0      1032(AX)
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VPCLMULQDQ      $0x00, Z25, Z14, Z19
-	VPCLMULQDQ      $0x01, Z25, Z14, Z20
-	VPCLMULQDQ      $0x11, Z25, Z14, Z21
-	VPCLMULQDQ      $0x10, Z25, Z14, Z26
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 688(R9), Z17
-	VPCLMULQDQ      $0x00, Z24, Z10, Z27
-	VPCLMULQDQ      $0x01, Z24, Z10, Z28
-	VPCLMULQDQ      $0x11, Z24, Z10, Z29
-	VPCLMULQDQ      $0x10, Z24, Z10, Z30
-	VPTERNLOGQ      $0x96, Z26, Z28, Z20
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 688(R10), Z16
-	VPCLMULQDQ      $0x00, Z23, Z6, Z31
-	VPCLMULQDQ      $0x01, Z23, Z6, Z14
-	VPCLMULQDQ      $0x11, Z23, Z6, Z26
-	VPCLMULQDQ      $0x10, Z23, Z6, Z28
-	VPTERNLOGQ      $0x96, Z27, Z31, Z19
-	VPTERNLOGQ      $0x96, Z30, Z14, Z20
-	VPTERNLOGQ      $0x96, Z29, Z26, Z21
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 688(R11), Z17
-	VPCLMULQDQ      $0x01, Z22, Z2, Z10
-	VPCLMULQDQ      $0x11, Z22, Z2, Z27
-	VPTERNLOGQ      $0x96, Z28, Z10, Z20
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	TESTQ           DX, DX
-	JNE             loopESN
-
-loopAAD:
-	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
 	VPXORQ          Z27, Z21, Z21
-	VBROADCASTI32X4 704(R9), Z17
+	VBROADCASTI32X4 768(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), X22
-	VBROADCASTI32X4 704(R10), Z16
+	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), X23
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 704(R11), Z17
+	VBROADCASTI32X4 768(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), X24
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 720(R8), Z16
+	VBROADCASTI32X4 784(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), X25
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 720(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
 	PREFETCHT0      (AX)
@@ -26765,28 +26619,28 @@ loopAAD:
 	PREFETCHT0      1032(AX)
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VINSERTI64X2    $0x01, X23, Y22, Y26
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VINSERTI64X2    $0x01, X25, Y24, Y27
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VINSERTI64X4    $0x01, Y27, Z26, Z22
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VINSERTI64X2    $0x01, X7, Y3, Y26
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VINSERTI64X2    $0x01, X15, Y11, Y27
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VINSERTI64X4    $0x01, Y27, Z26, Z3
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x00, Z22, Z3, Z26
 	VPCLMULQDQ      $0x01, Z22, Z3, Z27
@@ -26794,19 +26648,19 @@ loopAAD:
 	VPCLMULQDQ      $0x10, Z22, Z3, Z29
 	VPTERNLOGQ      $0x96, Z27, Z29, Z20
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPXORQ          Z26, Z19, Z19
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VPXORQ          Z28, Z21, Z21
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	MOVWLZX         4(BP), AX
 	MOVQ            (DI)(AX*1), AX
 	PREFETCHT0      (AX)
@@ -26819,35 +26673,35 @@ loopAAD:
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPSHUFD         $0x4e, Z19, Z19
-	VBROADCASTI32X4 768(R8), Z16
+	VBROADCASTI32X4 832(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VPTERNLOGQ      $0x96, Z30, Z19, Z20
-	VBROADCASTI32X4 768(R9), Z17
+	VBROADCASTI32X4 832(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
-	VBROADCASTI32X4 768(R10), Z16
+	VBROADCASTI32X4 832(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 768(R11), Z17
+	VBROADCASTI32X4 832(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPTERNLOGQ      $0x96, Z30, Z20, Z21
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 784(R8), Z16
+	VBROADCASTI32X4 848(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
 	VAESENCLAST     X16, X1, X1
-	VBROADCASTI32X4 784(R9), Z17
+	VBROADCASTI32X4 848(R9), Z17
 	VPXORQ          Z18, Z21, Z21
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     X17, X5, X5
-	VBROADCASTI32X4 784(R10), Z16
+	VBROADCASTI32X4 848(R10), Z16
 	VPTESTNMQ       Z21, Z21, K6
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 784(R11), Z17
+	VBROADCASTI32X4 848(R11), Z17
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -26885,15 +26739,15 @@ text:
 	VPXORQ     X1, X20, X20
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
-	VPXORQ     -16(R12)(CX*1), X18, X18
+	VMOVDQU64  -16(R12)(CX*1), X18
+	VPTERNLOGQ $0x96, 752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
@@ -26903,8 +26757,8 @@ aad0:
 	VPXORQ     X5, X22, X22
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
-	VPXORQ     -16(R13)(CX*1), X16, X16
+	VMOVDQU64  -16(R13)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -26912,7 +26766,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
@@ -26922,15 +26776,15 @@ aad1:
 	VPXORQ       X9, X24, X24
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
-	VPXORQ       -16(R14)(CX*1), X31, X31
+	VMOVDQU64    -16(R14)(CX*1), X31
+	VPTERNLOGQ   $0x96, 752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
@@ -26940,8 +26794,8 @@ aad2:
 	VPXORQ     X13, X26, X26
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
-	VPXORQ     -16(R15)(CX*1), X16, X16
+	VMOVDQU64  -16(R15)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -26950,7 +26804,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     X20, K1, 64(R12)
@@ -27079,7 +26933,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -27087,7 +26941,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -27095,7 +26949,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -27103,7 +26957,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -27118,504 +26972,482 @@ lastESN:
 // func gcmOpen192vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen192vaes512of8(SB), NOSPLIT, $40-40
-	MOVQ            jobs+0(FP), DI
-	MOVQ            group+8(FP), SI
-	MOVQ            suite+24(FP), BX
-	MOVQ            n+16(FP), AX
-	MOVQ            AX, (SP)
-	XORL            DX, DX
-	MOVL            $0x000000fc, AX
-	KMOVW           AX, K5
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             none
-	CMPQ            BX, (R8)
-	JNE             none
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             none
-	CMPQ            BX, (R9)
-	JNE             none
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             none
-	CMPQ            BX, (R10)
-	JNE             none
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             none
-	CMPQ            BX, (R11)
-	JNE             none
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 688(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 688(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 704(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 704(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 720(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 720(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 720(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 736(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 736(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 736(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              suite+24(FP), BX
+	MOVQ              n+16(FP), AX
+	MOVQ              AX, (SP)
+	XORL              DX, DX
+	MOVL              $0x000000fc, AX
+	KMOVW             AX, K5
+	MOVL              $0x00006666, AX
+	KMOVW             AX, K7
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               none
+	CMPQ              BX, (R8)
+	JNE               none
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               none
+	CMPQ              BX, (R9)
+	JNE               none
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               none
+	CMPQ              BX, (R10)
+	JNE               none
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               none
+	CMPQ              BX, (R11)
+	JNE               none
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   672(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   672(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   672(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   688(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   704(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   720(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   720(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   720(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   736(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   752(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   752(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   752(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   752(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   768(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   768(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   768(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   768(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   784(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   784(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   784(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   784(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   800(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   800(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   800(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   800(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   816(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   816(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   816(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   816(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   832(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   832(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   832(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   832(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   848(R8), Z16
+	VAESENCLAST       Z16, Z0, Z0
+	VAESENCLAST       Z16, Z1, Z1
+	VBROADCASTI32X4   848(R9), Z17
+	VAESENCLAST       Z17, Z4, Z4
+	VAESENCLAST       Z17, Z5, Z5
+	VBROADCASTI32X4   848(R10), Z16
+	VAESENCLAST       Z16, Z8, Z8
+	VAESENCLAST       Z16, Z9, Z9
+	VBROADCASTI32X4   848(R11), Z17
+	VAESENCLAST       Z17, Z12, Z12
+	VAESENCLAST       Z17, Z13, Z13
+	JMP               text
+
+loop:
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               last
+	CMPQ              BX, (R8)
+	JNE               last
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               last
+	CMPQ              BX, (R9)
+	JNE               last
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               last
+	CMPQ              BX, (R10)
+	JNE               last
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               last
+	CMPQ              BX, (R11)
+	JNE               last
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	MOVQ              8(SP), AX
+	VMOVDQU64         (AX), Z22
+	VBROADCASTI32X4   672(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	MOVQ              16(SP), AX
+	VMOVDQU64         (AX), Z23
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   672(R10), Z16
+	MOVQ              24(SP), AX
+	VMOVDQU64         (AX), Z24
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	MOVQ              32(SP), AX
+	VMOVDQU64         (AX), Z25
+	VBROADCASTI32X4   672(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VSHUFI64X2        $0x44, Z23, Z22, Z26
+	VBROADCASTI32X4   688(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VSHUFI64X2        $0x44, Z25, Z24, Z27
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z17
+	VSHUFI64X2        $0xee, Z23, Z22, Z28
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VSHUFI64X2        $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4   688(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0x88, Z27, Z26, Z22
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VSHUFI64X2        $0xdd, Z27, Z26, Z23
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   704(R8), Z16
+	VSHUFI64X2        $0x88, Z29, Z28, Z24
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VSHUFI64X2        $0xdd, Z29, Z28, Z25
+	VBROADCASTI32X4   704(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	MOVQ              SI, BP
+	LEAQ              16(SI), AX
+	CMPQ              (SP), $0x08
+	CMOVQHI           AX, BP
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0x44, Z6, Z2, Z26
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z17
+	VSHUFI64X2        $0x44, Z14, Z10, Z27
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VSHUFI64X2        $0xee, Z6, Z2, Z28
+	VBROADCASTI32X4   720(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VSHUFI64X2        $0xee, Z14, Z10, Z29
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   720(R9), Z17
+	VSHUFI64X2        $0x88, Z27, Z26, Z2
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z16
+	VSHUFI64X2        $0xdd, Z27, Z26, Z6
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VSHUFI64X2        $0x88, Z29, Z28, Z10
+	VBROADCASTI32X4   720(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VSHUFI64X2        $0xdd, Z29, Z28, Z14
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z16
+	VPCLMULQDQ        $0x00, Z25, Z14, Z19
+	VPCLMULQDQ        $0x01, Z25, Z14, Z20
+	VPCLMULQDQ        $0x11, Z25, Z14, Z21
+	VPCLMULQDQ        $0x10, Z25, Z14, Z26
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VPCLMULQDQ        $0x00, Z24, Z10, Z27
+	VPCLMULQDQ        $0x01, Z24, Z10, Z28
+	VPCLMULQDQ        $0x11, Z24, Z10, Z29
+	VPCLMULQDQ        $0x10, Z24, Z10, Z30
+	VPTERNLOGQ        $0x96, Z26, Z28, Z20
+	VBROADCASTI32X4   736(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VPCLMULQDQ        $0x00, Z23, Z6, Z31
+	VPCLMULQDQ        $0x01, Z23, Z6, Z14
+	VPCLMULQDQ        $0x11, Z23, Z6, Z26
+	VPCLMULQDQ        $0x10, Z23, Z6, Z28
+	VPTERNLOGQ        $0x96, Z27, Z31, Z19
+	VPTERNLOGQ        $0x96, Z30, Z14, Z20
+	VPTERNLOGQ        $0x96, Z29, Z26, Z21
+	VBROADCASTI32X4   736(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VPCLMULQDQ        $0x01, Z22, Z2, Z10
+	VPCLMULQDQ        $0x11, Z22, Z2, Z27
+	VPTERNLOGQ        $0x96, Z28, Z10, Z20
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   736(R11), Z17
+	MOVWLZX           (BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        696(AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	PREFETCHT0        1032(AX)
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	TESTQ             DX, DX
+	JNE               loopESN
+
+loopAAD:
 	VBROADCASTI32X4 752(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 752(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 752(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 768(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 768(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 768(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 784(R8), Z16
-	VAESENCLAST     Z16, Z0, Z0
-	VAESENCLAST     Z16, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z17
-	VAESENCLAST     Z17, Z4, Z4
-	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 784(R10), Z16
-	VAESENCLAST     Z16, Z8, Z8
-	VAESENCLAST     Z16, Z9, Z9
-	VBROADCASTI32X4 784(R11), Z17
-	VAESENCLAST     Z17, Z12, Z12
-	VAESENCLAST     Z17, Z13, Z13
-	JMP             text
-
-loop:
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             last
-	CMPQ            BX, (R8)
-	JNE             last
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             last
-	CMPQ            BX, (R9)
-	JNE             last
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             last
-	CMPQ            BX, (R10)
-	JNE             last
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             last
-	CMPQ            BX, (R11)
-	JNE             last
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	MOVQ            8(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	MOVQ            16(SP), AX
-	VMOVDQU64       (AX), Z23
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 608(R10), Z16
-	MOVQ            24(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	MOVQ            32(SP), AX
-	VMOVDQU64       (AX), Z25
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x44, Z23, Z22, Z26
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x44, Z25, Z24, Z27
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x88, Z27, Z26, Z22
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z27, Z26, Z23
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 640(R8), Z16
-	VSHUFI64X2      $0x88, Z29, Z28, Z24
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0xdd, Z29, Z28, Z25
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	MOVQ            SI, BP
-	LEAQ            16(SI), AX
-	CMPQ            (SP), $0x08
-	CMOVQHI         AX, BP
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z6, Z2, Z26
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 640(R11), Z17
-	VSHUFI64X2      $0x44, Z14, Z10, Z27
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0xee, Z6, Z2, Z28
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z14, Z10, Z29
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z17
-	VSHUFI64X2      $0x88, Z27, Z26, Z2
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 656(R10), Z16
-	VSHUFI64X2      $0xdd, Z27, Z26, Z6
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0x88, Z29, Z28, Z10
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0xdd, Z29, Z28, Z14
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 672(R8), Z16
-	VPCLMULQDQ      $0x00, Z25, Z14, Z19
-	VPCLMULQDQ      $0x01, Z25, Z14, Z20
-	VPCLMULQDQ      $0x11, Z25, Z14, Z21
-	VPCLMULQDQ      $0x10, Z25, Z14, Z26
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x00, Z24, Z10, Z27
-	VPCLMULQDQ      $0x01, Z24, Z10, Z28
-	VPCLMULQDQ      $0x11, Z24, Z10, Z29
-	VPCLMULQDQ      $0x10, Z24, Z10, Z30
-	VPTERNLOGQ      $0x96, Z26, Z28, Z20
-	VBROADCASTI32X4 672(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VPCLMULQDQ      $0x00, Z23, Z6, Z31
-	VPCLMULQDQ      $0x01, Z23, Z6, Z14
-	VPCLMULQDQ      $0x11, Z23, Z6, Z26
-	VPCLMULQDQ      $0x10, Z23, Z6, Z28
-	VPTERNLOGQ      $0x96, Z27, Z31, Z19
-	VPTERNLOGQ      $0x96, Z30, Z14, Z20
-	VPTERNLOGQ      $0x96, Z29, Z26, Z21
-	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VPCLMULQDQ      $0x01, Z22, Z2, Z10
-	VPCLMULQDQ      $0x11, Z22, Z2, Z27
-	VPTERNLOGQ      $0x96, Z28, Z10, Z20
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 672(R11), Z17
-	MOVWLZX         (BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      696(AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	PREFETCHT0      1032(AX)
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	TESTQ           DX, DX
-	JNE             loopESN
-
-loopAAD:
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
 	VPXORQ          Z27, Z21, Z21
-	VBROADCASTI32X4 688(R9), Z17
+	VBROADCASTI32X4 752(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), Z22
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 688(R10), Z16
+	VBROADCASTI32X4 752(R10), Z16
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), Z23
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), Z24
-	VBROADCASTI32X4 688(R11), Z17
+	VBROADCASTI32X4 752(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), Z25
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 704(R8), Z16
+	VBROADCASTI32X4 768(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z17
+	VBROADCASTI32X4 768(R9), Z17
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VBROADCASTI32X4 704(R10), Z16
+	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 704(R11), Z17
+	VBROADCASTI32X4 768(R11), Z17
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 720(R8), Z16
+	VBROADCASTI32X4 784(R8), Z16
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
@@ -27628,37 +27460,37 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 720(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VSHUFI64X2      $0x44, Z7, Z3, Z26
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x44, Z15, Z11, Z27
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xee, Z7, Z3, Z28
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	VSHUFI64X2      $0xee, Z15, Z11, Z29
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0x88, Z27, Z26, Z3
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xdd, Z27, Z26, Z7
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x88, Z29, Z28, Z11
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VSHUFI64X2      $0xdd, Z29, Z28, Z15
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
@@ -27667,7 +27499,7 @@ loopAAD:
 	VPCLMULQDQ      $0x11, Z25, Z15, Z28
 	VPCLMULQDQ      $0x10, Z25, Z15, Z29
 	VPTERNLOGQ      $0x96, Z27, Z29, Z20
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x00, Z24, Z11, Z30
 	VPCLMULQDQ      $0x01, Z24, Z11, Z31
@@ -27677,7 +27509,7 @@ loopAAD:
 	VPTERNLOGQ      $0x96, Z28, Z27, Z21
 	VPTERNLOGQ      $0x96, Z31, Z29, Z20
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	MOVWLZX         4(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -27689,7 +27521,7 @@ loopAAD:
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	VPCLMULQDQ      $0x00, Z23, Z7, Z15
 	VPCLMULQDQ      $0x01, Z23, Z7, Z26
 	VPCLMULQDQ      $0x11, Z23, Z7, Z30
@@ -27704,37 +27536,37 @@ loopAAD:
 	VPTERNLOGQ      $0x96, Z15, Z27, Z19
 	VPTERNLOGQ      $0x96, Z30, Z29, Z21
 	VPTERNLOGQ      $0x96, Z31, Z11, Z20
-	VBROADCASTI32X4 768(R8), Z16
+	VBROADCASTI32X4 832(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z17
+	VBROADCASTI32X4 832(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPSHUFD         $0x4e, Z19, Z19
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 768(R10), Z16
+	VBROADCASTI32X4 832(R10), Z16
 	VPTERNLOGQ      $0x96, Z26, Z19, Z20
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
-	VBROADCASTI32X4 768(R11), Z17
+	VBROADCASTI32X4 832(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPSHUFD         $0x4e, Z20, Z20
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 784(R8), Z16
+	VBROADCASTI32X4 848(R8), Z16
 	VPTERNLOGQ      $0x96, Z26, Z20, Z21
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     Z16, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z17
+	VBROADCASTI32X4 848(R9), Z17
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     Z17, Z5, Z5
 	VPXORQ          Z18, Z21, Z21
-	VBROADCASTI32X4 784(R10), Z16
+	VBROADCASTI32X4 848(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VPTESTNMQ       Z21, Z21, K6
 	VAESENCLAST     Z16, Z9, Z9
-	VBROADCASTI32X4 784(R11), Z17
+	VBROADCASTI32X4 848(R11), Z17
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -27772,15 +27604,15 @@ text:
 	VPXORQ     Z1, Z20, Z20
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
-	VPXORQ     -16(R12)(CX*1), X18, X18
+	VMOVDQU64  -16(R12)(CX*1), X18
+	VPTERNLOGQ $0x96, 752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
@@ -27790,8 +27622,8 @@ aad0:
 	VPXORQ     Z5, Z22, Z22
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
-	VPXORQ     -16(R13)(CX*1), X16, X16
+	VMOVDQU64  -16(R13)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -27799,7 +27631,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
@@ -27809,15 +27641,15 @@ aad1:
 	VPXORQ       Z9, Z24, Z24
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
-	VPXORQ       -16(R14)(CX*1), X31, X31
+	VMOVDQU64    -16(R14)(CX*1), X31
+	VPTERNLOGQ   $0x96, 752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
@@ -27827,8 +27659,8 @@ aad2:
 	VPXORQ     Z13, Z26, Z26
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
-	VPXORQ     -16(R15)(CX*1), X16, X16
+	VMOVDQU64  -16(R15)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -27837,7 +27669,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     Z20, K1, 64(R12)
@@ -27993,7 +27825,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -28001,7 +27833,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -28009,7 +27841,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -28017,7 +27849,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -28050,7 +27882,7 @@ packet:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -28063,7 +27895,6 @@ packet:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -28076,6 +27907,7 @@ packet:
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
 	PREFETCHT0        768(CX)
+	PREFETCHT0        832(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -28101,10 +27933,10 @@ packet:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersfirst
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersfirst:
@@ -28122,33 +27954,33 @@ powersfirst:
 
 only1:
 	VPXORQ          (BX), Z13, Z0
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENC         Z28, Z0, Z0
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VMOVDQA64       X0, X16
 	VMOVDQU8.Z      (R10), K1, Z4
@@ -28165,46 +27997,46 @@ afteresn1true:
 only2:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VMOVDQA64       X0, X16
@@ -28227,59 +28059,59 @@ only3:
 	VPXORQ          (BX), Z13, Z0
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -28308,72 +28140,72 @@ only4:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -28407,72 +28239,72 @@ long:
 	VPXORQ          64(BX), Z13, Z1
 	VPXORQ          128(BX), Z13, Z2
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	VAESENCLAST     Z30, Z2, Z2
@@ -28504,10 +28336,10 @@ afteresn4false:
 	LEAQ      87(SP), AX
 	ANDQ      $-64, AX
 	SUBQ      R9, AX
-	SUBQ      $+16, AX
-	VMOVDQU64 16(R9), Z11
-	VPXORQ    24(R9), Z11, Z11
-	VMOVDQU64 Z11, 16(R9)(AX*1)
+	SUBQ      $0x50, AX
+	VMOVDQU64 80(R9), Z11
+	VPXORQ    88(R9), Z11, Z11
+	VMOVDQU64 Z11, 80(R9)(AX*1)
 	JMP       afterkeep
 
 keep:
@@ -28636,7 +28468,7 @@ afterkeep:
 
 carriedkeep:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -28760,7 +28592,7 @@ find:
 
 carriedfind:
 	SUBQ $0x04, R11
-	LEAQ 592(R9), CX
+	LEAQ 656(R9), CX
 	CMPQ R13, CX
 	JEQ  newpowers
 	CMPQ R11, $0x04
@@ -28776,10 +28608,10 @@ newpowers:
 	MOVQ R14, R13
 	NEGQ R13
 	SHLQ $0x04, R13
-	LEAQ 592(R9)(R13*1), R13
+	LEAQ 656(R9)(R13*1), R13
 	CMPQ R14, $0x00000024
 	JBE  powersreduce
-	LEAQ 80(R9), R13
+	LEAQ 144(R9), R13
 	SUBQ $0x00000020, R14
 
 powersreduce:
@@ -28981,7 +28813,7 @@ last1:
 	VMOVDQU8    Z0, K1, (R10)
 	VPSHUFB     reverse<>+0(SB), Z4, Z4
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag1
@@ -29125,7 +28957,7 @@ last2:
 	VMOVDQU8    Z1, K1, 64(R10)
 	VPSHUFB     reverse<>+0(SB), Z5, Z5
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag2
@@ -29319,7 +29151,7 @@ last3:
 	VMOVDQU8    Z2, K1, 128(R10)
 	VPSHUFB     reverse<>+0(SB), Z6, Z6
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag3
@@ -29558,7 +29390,7 @@ last4:
 	VMOVDQU8    Z3, K1, 192(R10)
 	VPSHUFB     reverse<>+0(SB), Z7, Z7
 	ADDQ        $0x00000100, R13
-	LEAQ        592(R9), CX
+	LEAQ        656(R9), CX
 	CMPQ        R13, CX
 	JEQ         fold
 	JMP         tag4
@@ -29734,10 +29566,10 @@ fold:
 	MOVQ       R14, R13
 	NEGQ       R13
 	SHLQ       $0x04, R13
-	LEAQ       592(R9)(R13*1), R13
+	LEAQ       656(R9)(R13*1), R13
 	CMPQ       R14, $0x00000024
 	JBE        powersfold
-	LEAQ       80(R9), R13
+	LEAQ       144(R9), R13
 	SUBQ       $0x00000020, R14
 
 powersfold:
@@ -29770,13 +29602,13 @@ alone:
 	VPXORQ     Z12, Z10, Z10
 	KTESTW     K2, K2
 	JNE        reduce
-	VMOVDQU64  576(R9), Z1
-	VPXORQ     584(R9), Z1, Z1
+	VMOVDQU64  640(R9), Z1
+	VPXORQ     648(R9), Z1, Z1
 	VPSHUFD    $0x4e, Z15, Z3
 	VPXORQ     Z15, Z3, Z3
 	VPCLMULQDQ $0x00, Z1, Z3, Z1
-	VPCLMULQDQ $0x00, 576(R9), Z15, Z0
-	VPCLMULQDQ $0x11, 576(R9), Z15, Z2
+	VPCLMULQDQ $0x00, 640(R9), Z15, Z0
+	VPCLMULQDQ $0x11, 640(R9), Z15, Z2
 	VPXORQ     Z0, Z8, Z8
 	VPXORQ     Z1, Z9, Z9
 	VPXORQ     Z2, Z10, Z10
@@ -29832,7 +29664,7 @@ onward:
 	MOVQ              8(R9), R9
 	SUBQ              $0x10, R12
 	VBROADCASTI32X4.Z 4(R10), K5, Z14
-	VBROADCASTI32X4   592(R9), Z13
+	VBROADCASTI32X4   656(R9), Z13
 	VPXORQ            Z14, Z13, Z13
 	VMOVDQA64         Z13, Z14
 	LEAQ              -16(R12), AX
@@ -29845,7 +29677,6 @@ onward:
 	MOVWLZX           -2(SI)(CX*2), CX
 	MOVQ              (DI)(CX*1), CX
 	MOVQ              8(CX), CX
-	PREFETCHT0        (CX)
 	PREFETCHT0        64(CX)
 	PREFETCHT0        128(CX)
 	PREFETCHT0        192(CX)
@@ -29858,6 +29689,7 @@ onward:
 	PREFETCHT0        640(CX)
 	PREFETCHT0        704(CX)
 	PREFETCHT0        768(CX)
+	PREFETCHT0        832(CX)
 	LEAQ              -1(R12), AX
 	MOVQ              AX, R11
 	MOVQ              AX, R14
@@ -29883,10 +29715,10 @@ onward:
 	MOVQ              R14, R13
 	NEGQ              R13
 	SHLQ              $0x04, R13
-	LEAQ              592(R9)(R13*1), R13
+	LEAQ              656(R9)(R13*1), R13
 	CMPQ              R14, $0x00000024
 	JBE               powersnext
-	LEAQ              80(R9), R13
+	LEAQ              144(R9), R13
 	SUBQ              $0x00000020, R14
 
 powersnext:
@@ -29897,94 +29729,94 @@ powersnext:
 	VMOVDQU64       (AX), Z11
 	VPXORQ          8(AX), Z11, Z11
 	VPXORQ          192(BX), Z14, Z3
-	VBROADCASTI32X4 608(R9), Z17
+	VBROADCASTI32X4 672(R9), Z17
 	VAESENC         Z17, Z0, Z0
 	VPSHUFD         $0x4e, Z4, Z12
 	VAESENC         Z17, Z1, Z1
 	VAESENC         Z17, Z2, Z2
 	VAESENC         Z17, Z3, Z3
 	VPXORQ          Z4, Z12, Z12
-	VBROADCASTI32X4 624(R9), Z18
+	VBROADCASTI32X4 688(R9), Z18
 	VAESENC         Z18, Z0, Z0
 	VAESENC         Z18, Z1, Z1
 	VPCLMULQDQ      $0x00, Z11, Z12, Z11
 	VAESENC         Z18, Z2, Z2
 	VAESENC         Z18, Z3, Z3
-	VBROADCASTI32X4 640(R9), Z19
+	VBROADCASTI32X4 704(R9), Z19
 	VPCLMULQDQ      $0x00, (AX), Z4, Z31
 	VAESENC         Z19, Z0, Z0
 	VAESENC         Z19, Z1, Z1
 	VAESENC         Z19, Z2, Z2
 	VPCLMULQDQ      $0x11, (AX), Z4, Z12
 	VAESENC         Z19, Z3, Z3
-	VBROADCASTI32X4 656(R9), Z20
+	VBROADCASTI32X4 720(R9), Z20
 	VAESENC         Z20, Z0, Z0
 	VPXORQ          Z31, Z8, Z8
 	VAESENC         Z20, Z1, Z1
 	VAESENC         Z20, Z2, Z2
 	VAESENC         Z20, Z3, Z3
 	VPXORQ          Z11, Z9, Z9
-	VBROADCASTI32X4 672(R9), Z21
+	VBROADCASTI32X4 736(R9), Z21
 	VAESENC         Z21, Z0, Z0
 	VAESENC         Z21, Z1, Z1
 	VPXORQ          Z12, Z10, Z10
 	VAESENC         Z21, Z2, Z2
 	VAESENC         Z21, Z3, Z3
-	VBROADCASTI32X4 688(R9), Z22
+	VBROADCASTI32X4 752(R9), Z22
 	VPTERNLOGQ      $0x96, Z8, Z10, Z9
 	VAESENC         Z22, Z0, Z0
 	VAESENC         Z22, Z1, Z1
 	VAESENC         Z22, Z2, Z2
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z8, Z11
 	VAESENC         Z22, Z3, Z3
-	VBROADCASTI32X4 704(R9), Z23
+	VBROADCASTI32X4 768(R9), Z23
 	VAESENC         Z23, Z0, Z0
 	VPSHUFD         $0x4e, Z8, Z8
 	VAESENC         Z23, Z1, Z1
 	VAESENC         Z23, Z2, Z2
 	VAESENC         Z23, Z3, Z3
 	VPTERNLOGQ      $0x96, Z11, Z8, Z9
-	VBROADCASTI32X4 720(R9), Z24
+	VBROADCASTI32X4 784(R9), Z24
 	VAESENC         Z24, Z0, Z0
 	VAESENC         Z24, Z1, Z1
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z9, Z11
 	VAESENC         Z24, Z2, Z2
 	VAESENC         Z24, Z3, Z3
-	VBROADCASTI32X4 736(R9), Z25
+	VBROADCASTI32X4 800(R9), Z25
 	VPSHUFD         $0x4e, Z9, Z9
 	VAESENC         Z25, Z0, Z0
 	VAESENC         Z25, Z1, Z1
 	VAESENC         Z25, Z2, Z2
 	VPTERNLOGQ      $0x96, Z11, Z9, Z10
 	VAESENC         Z25, Z3, Z3
-	VBROADCASTI32X4 752(R9), Z26
+	VBROADCASTI32X4 816(R9), Z26
 	VAESENC         Z26, Z0, Z0
 	VMOVDQU64       Z10, 664(SP)
 	VAESENC         Z26, Z1, Z1
 	VAESENC         Z26, Z2, Z2
 	VAESENC         Z26, Z3, Z3
 	VMOVDQU         664(SP), X10
-	VBROADCASTI32X4 768(R9), Z27
+	VBROADCASTI32X4 832(R9), Z27
 	VAESENC         Z27, Z0, Z0
 	VAESENC         Z27, Z1, Z1
 	VPXOR           680(SP), X10, X10
 	VAESENC         Z27, Z2, Z2
 	VAESENC         Z27, Z3, Z3
-	VBROADCASTI32X4 784(R9), Z28
+	VBROADCASTI32X4 848(R9), Z28
 	VPXOR           696(SP), X10, X10
 	VAESENC         Z28, Z0, Z0
 	VAESENC         Z28, Z1, Z1
 	VAESENC         Z28, Z2, Z2
 	VPXOR           712(SP), X10, X10
 	VAESENC         Z28, Z3, Z3
-	VBROADCASTI32X4 800(R9), Z29
+	VBROADCASTI32X4 864(R9), Z29
 	VAESENC         Z29, Z0, Z0
 	VPSHUFB         reverse<>+0(SB), X10, X10
 	VAESENC         Z29, Z1, Z1
 	VAESENC         Z29, Z2, Z2
 	VAESENC         Z29, Z3, Z3
 	VPXORQ          X16, X10, X10
-	VBROADCASTI32X4 816(R9), Z30
+	VBROADCASTI32X4 880(R9), Z30
 	VAESENCLAST     Z30, Z0, Z0
 	VAESENCLAST     Z30, Z1, Z1
 	MOVQ            8(SP), CX
@@ -30027,7 +29859,7 @@ foundkeep:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedkeep
 
 carryfind:
@@ -30058,7 +29890,7 @@ foundfind:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedfind
 
 carryreducenext:
@@ -30089,7 +29921,7 @@ foundreducenext:
 	LEAQ 87(SP), AX
 	ANDQ $-64, AX
 	SUBQ R9, AX
-	SUBQ $+16, AX
+	SUBQ $0x50, AX
 	JMP  carriedreducenext
 
 esn1true:
@@ -30148,7 +29980,6 @@ packet:
 	MOVWLZX     -2(SI)(CX*2), CX
 	MOVQ        (DI)(CX*1), CX
 	MOVQ        8(CX), CX
-	PREFETCHT0  (CX)
 	PREFETCHT0  64(CX)
 	PREFETCHT0  128(CX)
 	PREFETCHT0  192(CX)
@@ -30161,17 +29992,14 @@ packet:
 	PREFETCHT0  640(CX)
 	PREFETCHT0  704(CX)
 	PREFETCHT0  768(CX)
+	PREFETCHT0  832(CX)
 	LEAQ        -32(R12), R11
 	LEAQ        -16(R10)(R12*1), R12
 	VMOVDQU     4(R10), X14
 	VPAND       ivOnly<>+0(SB), X14, X14
 	VPSHUFB     swapLast<>+0(SB), X14, X0
 	VPXOR       one<>+0(SB), X0, X0
-	VPXOR       592(R9), X0, X0
-	VAESENC     608(R9), X0, X0
-	VAESENC     624(R9), X0, X0
-	VAESENC     640(R9), X0, X0
-	VAESENC     656(R9), X0, X0
+	VPXOR       656(R9), X0, X0
 	VAESENC     672(R9), X0, X0
 	VAESENC     688(R9), X0, X0
 	VAESENC     704(R9), X0, X0
@@ -30181,7 +30009,11 @@ packet:
 	VAESENC     768(R9), X0, X0
 	VAESENC     784(R9), X0, X0
 	VAESENC     800(R9), X0, X0
-	VAESENCLAST 816(R9), X0, X0
+	VAESENC     816(R9), X0, X0
+	VAESENC     832(R9), X0, X0
+	VAESENC     848(R9), X0, X0
+	VAESENC     864(R9), X0, X0
+	VAESENCLAST 880(R9), X0, X0
 	VMOVDQU     X0, 256(SP)
 	VINSERTI128 $0x01, X14, Y14, Y14
 	VPADDD      twoThree<>+0(SB), Y14, Y14
@@ -30197,12 +30029,12 @@ aad:
 	VPXOR        Y8, Y8, Y8
 	VPXOR        Y9, Y9, Y9
 	VPXOR        Y10, Y10, Y10
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -30226,10 +30058,10 @@ aad:
 	MOVQ         R14, R13
 	NEGQ         R13
 	SHLQ         $0x04, R13
-	LEAQ         592(R9)(R13*1), R13
+	LEAQ         656(R9)(R13*1), R13
 	CMPQ         R14, $0x00000024
 	JBE          groups
-	LEAQ         80(R9), R13
+	LEAQ         144(R9), R13
 	SUBQ         $0x00000020, R14
 
 groups:
@@ -30237,7 +30069,7 @@ groups:
 	JB   tail
 
 loop:
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VMOVDQU        (R10), Y13
 	VPADDD         two<>+0(SB), Y14, Y14
@@ -30275,7 +30107,7 @@ loop:
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y12, Y10, Y10
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
+	VBROADCASTI128 672(R9), Y15
 	VMOVDQU        32(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -30289,7 +30121,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
+	VBROADCASTI128 688(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -30303,7 +30135,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y12, Y10, Y10
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
+	VBROADCASTI128 704(R9), Y15
 	VMOVDQU        64(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -30317,7 +30149,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VPXOR          Y11, Y9, Y9
 	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 656(R9), Y15
+	VBROADCASTI128 720(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -30331,7 +30163,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 672(R9), Y15
+	VBROADCASTI128 736(R9), Y15
 	VMOVDQU        96(R10), Y13
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -30345,7 +30177,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 688(R9), Y15
+	VBROADCASTI128 752(R9), Y15
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -30359,7 +30191,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 704(R9), Y15
+	VBROADCASTI128 768(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        128(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -30373,7 +30205,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 720(R9), Y15
+	VBROADCASTI128 784(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -30387,7 +30219,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 736(R9), Y15
+	VBROADCASTI128 800(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        160(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -30401,7 +30233,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 752(R9), Y15
+	VBROADCASTI128 816(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -30415,7 +30247,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 768(R9), Y15
+	VBROADCASTI128 832(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        192(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -30429,7 +30261,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 784(R9), Y15
+	VBROADCASTI128 848(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENC        Y15, Y1, Y1
@@ -30443,7 +30275,7 @@ loop:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y12, Y10, Y10
-	VBROADCASTI128 800(R9), Y15
+	VBROADCASTI128 864(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VMOVDQU        224(R10), Y13
 	VAESENC        Y15, Y1, Y1
@@ -30457,7 +30289,7 @@ loop:
 	VPCLMULQDQ     $0x10, 224(R13), Y13, Y12
 	VAESENC        Y15, Y7, Y7
 	VPXOR          Y11, Y9, Y9
-	VBROADCASTI128 816(R9), Y15
+	VBROADCASTI128 880(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VPXOR          Y12, Y9, Y9
 	VAESENCLAST    Y15, Y1, Y1
@@ -30489,7 +30321,7 @@ loop:
 	VMOVDQU        Y7, 224(R10)
 	ADDQ           $0x00000100, R10
 	ADDQ           $0x00000100, R13
-	LEAQ           592(R9), AX
+	LEAQ           656(R9), AX
 	CMPQ           R13, AX
 	JNE            nextloop
 	VPCLMULQDQ     $0x10, poly<>+0(SB), Y8, Y11
@@ -30509,10 +30341,10 @@ loop:
 	MOVQ           R14, R13
 	NEGQ           R13
 	SHLQ           $0x04, R13
-	LEAQ           592(R9)(R13*1), R13
+	LEAQ           656(R9)(R13*1), R13
 	CMPQ           R14, $0x00000024
 	JBE            nextloop
-	LEAQ           80(R9), R13
+	LEAQ           144(R9), R13
 	SUBQ           $0x00000020, R14
 
 nextloop:
@@ -30523,7 +30355,7 @@ nextloop:
 tail:
 	TESTQ          R11, R11
 	JEQ            lengths
-	VBROADCASTI128 592(R9), Y15
+	VBROADCASTI128 656(R9), Y15
 	VPSHUFB        swapLast<>+0(SB), Y14, Y0
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y0, Y0
@@ -30548,42 +30380,6 @@ tail:
 	VPSHUFB        swapLast<>+0(SB), Y14, Y7
 	VPADDD         two<>+0(SB), Y14, Y14
 	VPXOR          Y15, Y7, Y7
-	VBROADCASTI128 608(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 624(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 640(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
-	VBROADCASTI128 656(R9), Y15
-	VAESENC        Y15, Y0, Y0
-	VAESENC        Y15, Y1, Y1
-	VAESENC        Y15, Y2, Y2
-	VAESENC        Y15, Y3, Y3
-	VAESENC        Y15, Y4, Y4
-	VAESENC        Y15, Y5, Y5
-	VAESENC        Y15, Y6, Y6
-	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 672(R9), Y15
 	VAESENC        Y15, Y0, Y0
 	VAESENC        Y15, Y1, Y1
@@ -30666,6 +30462,42 @@ tail:
 	VAESENC        Y15, Y6, Y6
 	VAESENC        Y15, Y7, Y7
 	VBROADCASTI128 816(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 832(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 848(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 864(R9), Y15
+	VAESENC        Y15, Y0, Y0
+	VAESENC        Y15, Y1, Y1
+	VAESENC        Y15, Y2, Y2
+	VAESENC        Y15, Y3, Y3
+	VAESENC        Y15, Y4, Y4
+	VAESENC        Y15, Y5, Y5
+	VAESENC        Y15, Y6, Y6
+	VAESENC        Y15, Y7, Y7
+	VBROADCASTI128 880(R9), Y15
 	VAESENCLAST    Y15, Y0, Y0
 	VAESENCLAST    Y15, Y1, Y1
 	VAESENCLAST    Y15, Y2, Y2
@@ -30745,12 +30577,12 @@ lengths:
 	VPXOR        288(SP), Y13, Y13
 	VPXOR        Y11, Y11, Y11
 	VMOVDQU      Y11, 288(SP)
-	VPCLMULQDQ   $0x01, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x10, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x01, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x10, 640(R9), Y13, Y12
 	VPXOR        Y11, Y9, Y9
 	VPXOR        Y12, Y9, Y9
-	VPCLMULQDQ   $0x00, 576(R9), Y13, Y11
-	VPCLMULQDQ   $0x11, 576(R9), Y13, Y12
+	VPCLMULQDQ   $0x00, 640(R9), Y13, Y11
+	VPCLMULQDQ   $0x11, 640(R9), Y13, Y12
 	VPXOR        Y11, Y8, Y8
 	VPXOR        Y12, Y10, Y10
 	VPCLMULQDQ   $0x10, poly<>+0(SB), Y8, Y11
@@ -30791,569 +30623,547 @@ lengths:
 // func gcmOpen256vaes512of4(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen256vaes512of4(SB), NOSPLIT, $40-40
-	MOVQ            jobs+0(FP), DI
-	MOVQ            group+8(FP), SI
-	MOVQ            suite+24(FP), BX
-	MOVQ            n+16(FP), AX
-	MOVQ            AX, (SP)
-	XORL            DX, DX
-	MOVL            $0x000000fc, AX
-	KMOVW           AX, K5
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             none
-	CMPQ            BX, (R8)
-	JNE             none
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             none
-	CMPQ            BX, (R9)
-	JNE             none
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R13), X3
-	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
-	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             none
-	CMPQ            BX, (R10)
-	JNE             none
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R14), X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
-	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             none
-	CMPQ            BX, (R11)
-	JNE             none
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             none
-	VMOVQ           8(R15), X9
-	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
-	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 672(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 688(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 688(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 704(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 720(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 720(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 720(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 736(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 736(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 736(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 752(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 752(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 752(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 752(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 768(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 768(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 768(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 768(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 784(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 784(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 784(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 784(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 800(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 800(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 800(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 800(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 816(R8), Y16
-	VAESENCLAST     Y16, Y0, Y0
-	VAESENCLAST     Y16, Y1, Y1
-	VBROADCASTI32X4 816(R9), Y17
-	VAESENCLAST     Y17, Y3, Y3
-	VAESENCLAST     Y17, Y4, Y4
-	VBROADCASTI32X4 816(R10), Y16
-	VAESENCLAST     Y16, Y6, Y6
-	VAESENCLAST     Y16, Y7, Y7
-	VBROADCASTI32X4 816(R11), Y17
-	VAESENCLAST     Y17, Y9, Y9
-	VAESENCLAST     Y17, Y10, Y10
-	JMP             text
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              suite+24(FP), BX
+	MOVQ              n+16(FP), AX
+	MOVQ              AX, (SP)
+	XORL              DX, DX
+	MOVL              $0x000000fc, AX
+	KMOVW             AX, K5
+	MOVL              $0x00006666, AX
+	KMOVW             AX, K7
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               none
+	CMPQ              BX, (R8)
+	JNE               none
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R12), K7, Y0
+	VPXORQ            32(R8), Y0, Y1
+	VPXORQ            (R8), Y0, Y0
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               none
+	CMPQ              BX, (R9)
+	JNE               none
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R13), K7, Y3
+	VPXORQ            32(R9), Y3, Y4
+	VPXORQ            (R9), Y3, Y3
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               none
+	CMPQ              BX, (R10)
+	JNE               none
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R14), K7, Y6
+	VPXORQ            32(R10), Y6, Y7
+	VPXORQ            (R10), Y6, Y6
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               none
+	CMPQ              BX, (R11)
+	JNE               none
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               none
+	VBROADCASTI32X4.Z 4(R15), K7, Y9
+	VPXORQ            32(R11), Y9, Y10
+	VPXORQ            (R11), Y9, Y9
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   672(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   672(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   672(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   688(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   688(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   688(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   688(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   704(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   704(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   704(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   704(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   720(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   720(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   720(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   720(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   736(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   736(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   736(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   736(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   752(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   752(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   752(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   752(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   768(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   768(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   768(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   768(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   784(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   784(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   784(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   784(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   800(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   800(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   800(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   800(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   816(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   816(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   816(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   816(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   832(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   832(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   832(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   832(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   848(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   848(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   848(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   848(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   864(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   864(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   864(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   864(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   880(R8), Y16
+	VAESENCLAST       Y16, Y0, Y0
+	VAESENCLAST       Y16, Y1, Y1
+	VBROADCASTI32X4   880(R9), Y17
+	VAESENCLAST       Y17, Y3, Y3
+	VAESENCLAST       Y17, Y4, Y4
+	VBROADCASTI32X4   880(R10), Y16
+	VAESENCLAST       Y16, Y6, Y6
+	VAESENCLAST       Y16, Y7, Y7
+	VBROADCASTI32X4   880(R11), Y17
+	VAESENCLAST       Y17, Y9, Y9
+	VAESENCLAST       Y17, Y10, Y10
+	JMP               text
 
 loop:
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             last
-	CMPQ            BX, (R8)
-	JNE             last
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Y0, Y0, Y0
-	VPXORQ          counters<>+32(SB), Y0, Y1
-	VPXORQ          counters<>+0(SB), Y0, Y0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             last
-	CMPQ            BX, (R9)
-	JNE             last
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R13), X3
-	VPSLLDQ         $0x04, X3, X3
-	VPXORQ          592(R9), X3, X3
-	VSHUFI64X2      $0x00, Y3, Y3, Y3
-	VPXORQ          counters<>+32(SB), Y3, Y4
-	VPXORQ          counters<>+0(SB), Y3, Y3
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             last
-	CMPQ            BX, (R10)
-	JNE             last
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R14), X6
-	VPSLLDQ         $0x04, X6, X6
-	VPXORQ          592(R10), X6, X6
-	VSHUFI64X2      $0x00, Y6, Y6, Y6
-	VPXORQ          counters<>+32(SB), Y6, Y7
-	VPXORQ          counters<>+0(SB), Y6, Y6
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             last
-	CMPQ            BX, (R11)
-	JNE             last
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -36(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0b
-	JHI             last
-	VMOVQ           8(R15), X9
-	VPSLLDQ         $0x04, X9, X9
-	VPXORQ          592(R11), X9, X9
-	VSHUFI64X2      $0x00, Y9, Y9, Y9
-	VPXORQ          counters<>+32(SB), Y9, Y10
-	VPXORQ          counters<>+0(SB), Y9, Y9
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x10, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 608(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VSHUFI64X2      $0x44, Z13, Z12, Z22
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 608(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 608(R11), Y17
-	VSHUFI64X2      $0x44, Z15, Z14, Z23
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 624(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VSHUFI64X2      $0xee, Z13, Z12, Z24
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 624(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 624(R10), Y16
-	VSHUFI64X2      $0xee, Z15, Z14, Z25
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 624(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VSHUFI64X2      $0x88, Z23, Z22, Z12
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 640(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 640(R9), Y17
-	VSHUFI64X2      $0xdd, Z23, Z22, Z13
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 640(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VSHUFI64X2      $0x88, Z25, Z24, Z14
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 640(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 656(R8), Y16
-	MOVQ            SI, BP
-	LEAQ            16(SI), AX
-	CMPQ            (SP), $0x08
-	CMOVQHI         AX, BP
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 656(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VSHUFI64X2      $0xdd, Z25, Z24, Z15
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 656(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 656(R11), Y17
-	VSHUFI64X2      $0x44, Z5, Z2, Z22
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 672(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VSHUFI64X2      $0x44, Z11, Z8, Z23
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 672(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 672(R10), Y16
-	VSHUFI64X2      $0xee, Z5, Z2, Z24
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 672(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VSHUFI64X2      $0xee, Z11, Z8, Z25
-	VBROADCASTI32X4 688(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 688(R9), Y17
-	VSHUFI64X2      $0x88, Z23, Z22, Z2
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 688(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	MOVWLZX         (BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 688(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 704(R8), Y16
-	VSHUFI64X2      $0xdd, Z23, Z22, Z5
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 704(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VSHUFI64X2      $0x88, Z25, Z24, Z8
-	VBROADCASTI32X4 704(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 704(R11), Y17
-	VSHUFI64X2      $0xdd, Z25, Z24, Z11
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 720(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VPCLMULQDQ      $0x00, Z15, Z11, Z19
-	VPCLMULQDQ      $0x01, Z15, Z11, Z20
-	VPCLMULQDQ      $0x11, Z15, Z11, Z21
-	VPCLMULQDQ      $0x10, Z15, Z11, Z22
-	VBROADCASTI32X4 720(R9), Y17
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 720(R10), Y16
-	VPCLMULQDQ      $0x00, Z14, Z8, Z23
-	VPCLMULQDQ      $0x01, Z14, Z8, Z24
-	VPCLMULQDQ      $0x11, Z14, Z8, Z25
-	VPCLMULQDQ      $0x10, Z14, Z8, Z26
-	VPTERNLOGQ      $0x96, Z22, Z24, Z20
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 720(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VPCLMULQDQ      $0x00, Z13, Z5, Z27
-	VPCLMULQDQ      $0x01, Z13, Z5, Z28
-	VPCLMULQDQ      $0x11, Z13, Z5, Z29
-	VPCLMULQDQ      $0x10, Z13, Z5, Z30
-	VPTERNLOGQ      $0x96, Z23, Z27, Z19
-	VPTERNLOGQ      $0x96, Z26, Z28, Z20
-	VPTERNLOGQ      $0x96, Z25, Z29, Z21
-	VBROADCASTI32X4 736(R8), Y16
-	VAESENC         Y16, Y0, Y0
-	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 736(R9), Y17
-	VPCLMULQDQ      $0x01, Z12, Z2, Z31
-	VPCLMULQDQ      $0x11, Z12, Z2, Z11
-	VPTERNLOGQ      $0x96, Z30, Z31, Z20
-	VAESENC         Y17, Y3, Y3
-	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 736(R10), Y16
-	VAESENC         Y16, Y6, Y6
-	VAESENC         Y16, Y7, Y7
-	MOVWLZX         2(BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 736(R11), Y17
-	VAESENC         Y17, Y9, Y9
-	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 752(R8), Y16
-	TESTQ           DX, DX
-	JNE             loopESN
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               last
+	CMPQ              BX, (R8)
+	JNE               last
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R12), K7, Y0
+	VPXORQ            32(R8), Y0, Y1
+	VPXORQ            (R8), Y0, Y0
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               last
+	CMPQ              BX, (R9)
+	JNE               last
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R13), K7, Y3
+	VPXORQ            32(R9), Y3, Y4
+	VPXORQ            (R9), Y3, Y3
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               last
+	CMPQ              BX, (R10)
+	JNE               last
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R14), K7, Y6
+	VPXORQ            32(R10), Y6, Y7
+	VPXORQ            (R10), Y6, Y6
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               last
+	CMPQ              BX, (R11)
+	JNE               last
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -36(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0b
+	JHI               last
+	VBROADCASTI32X4.Z 4(R15), K7, Y9
+	VPXORQ            32(R11), Y9, Y10
+	VPXORQ            (R11), Y9, Y9
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x10, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   672(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VSHUFI64X2        $0x44, Z13, Z12, Z22
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   672(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   672(R11), Y17
+	VSHUFI64X2        $0x44, Z15, Z14, Z23
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   688(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VSHUFI64X2        $0xee, Z13, Z12, Z24
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   688(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   688(R10), Y16
+	VSHUFI64X2        $0xee, Z15, Z14, Z25
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   688(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VSHUFI64X2        $0x88, Z23, Z22, Z12
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   704(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   704(R9), Y17
+	VSHUFI64X2        $0xdd, Z23, Z22, Z13
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   704(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VSHUFI64X2        $0x88, Z25, Z24, Z14
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   704(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   720(R8), Y16
+	MOVQ              SI, BP
+	LEAQ              16(SI), AX
+	CMPQ              (SP), $0x08
+	CMOVQHI           AX, BP
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   720(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VSHUFI64X2        $0xdd, Z25, Z24, Z15
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   720(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   720(R11), Y17
+	VSHUFI64X2        $0x44, Z5, Z2, Z22
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   736(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VSHUFI64X2        $0x44, Z11, Z8, Z23
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   736(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   736(R10), Y16
+	VSHUFI64X2        $0xee, Z5, Z2, Z24
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   736(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VSHUFI64X2        $0xee, Z11, Z8, Z25
+	VBROADCASTI32X4   752(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   752(R9), Y17
+	VSHUFI64X2        $0x88, Z23, Z22, Z2
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   752(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	MOVWLZX           (BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	PREFETCHT0        1032(AX)
+	VBROADCASTI32X4   752(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   768(R8), Y16
+	VSHUFI64X2        $0xdd, Z23, Z22, Z5
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   768(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VSHUFI64X2        $0x88, Z25, Z24, Z8
+	VBROADCASTI32X4   768(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   768(R11), Y17
+	VSHUFI64X2        $0xdd, Z25, Z24, Z11
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   784(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VPCLMULQDQ        $0x00, Z15, Z11, Z19
+	VPCLMULQDQ        $0x01, Z15, Z11, Z20
+	VPCLMULQDQ        $0x11, Z15, Z11, Z21
+	VPCLMULQDQ        $0x10, Z15, Z11, Z22
+	VBROADCASTI32X4   784(R9), Y17
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   784(R10), Y16
+	VPCLMULQDQ        $0x00, Z14, Z8, Z23
+	VPCLMULQDQ        $0x01, Z14, Z8, Z24
+	VPCLMULQDQ        $0x11, Z14, Z8, Z25
+	VPCLMULQDQ        $0x10, Z14, Z8, Z26
+	VPTERNLOGQ        $0x96, Z22, Z24, Z20
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	VBROADCASTI32X4   784(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VPCLMULQDQ        $0x00, Z13, Z5, Z27
+	VPCLMULQDQ        $0x01, Z13, Z5, Z28
+	VPCLMULQDQ        $0x11, Z13, Z5, Z29
+	VPCLMULQDQ        $0x10, Z13, Z5, Z30
+	VPTERNLOGQ        $0x96, Z23, Z27, Z19
+	VPTERNLOGQ        $0x96, Z26, Z28, Z20
+	VPTERNLOGQ        $0x96, Z25, Z29, Z21
+	VBROADCASTI32X4   800(R8), Y16
+	VAESENC           Y16, Y0, Y0
+	VAESENC           Y16, Y1, Y1
+	VBROADCASTI32X4   800(R9), Y17
+	VPCLMULQDQ        $0x01, Z12, Z2, Z31
+	VPCLMULQDQ        $0x11, Z12, Z2, Z11
+	VPTERNLOGQ        $0x96, Z30, Z31, Z20
+	VAESENC           Y17, Y3, Y3
+	VAESENC           Y17, Y4, Y4
+	VBROADCASTI32X4   800(R10), Y16
+	VAESENC           Y16, Y6, Y6
+	VAESENC           Y16, Y7, Y7
+	MOVWLZX           2(BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	PREFETCHT0        1032(AX)
+	VBROADCASTI32X4   800(R11), Y17
+	VAESENC           Y17, Y9, Y9
+	VAESENC           Y17, Y10, Y10
+	VBROADCASTI32X4   816(R8), Y16
+	TESTQ             DX, DX
+	JNE               loopESN
 
 loopAAD:
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 752(R9), Y17
+	VBROADCASTI32X4 816(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
 	VPXORQ          Z11, Z21, Z21
-	VBROADCASTI32X4 752(R10), Y16
+	VBROADCASTI32X4 816(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 752(R11), Y17
+	VBROADCASTI32X4 816(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z22
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 768(R8), Y16
+	VBROADCASTI32X4 832(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
 	VPSHUFD         $0x4e, Z19, Z19
-	VBROADCASTI32X4 768(R9), Y17
+	VBROADCASTI32X4 832(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 768(R10), Y16
+	VBROADCASTI32X4 832(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VPTERNLOGQ      $0x96, Z22, Z19, Z20
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 768(R11), Y17
+	VBROADCASTI32X4 832(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z22
-	VBROADCASTI32X4 784(R8), Y16
+	VBROADCASTI32X4 848(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 784(R9), Y17
+	VBROADCASTI32X4 848(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	MOVWLZX         4(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -31364,36 +31174,36 @@ loopAAD:
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
 	VAESENC         Y17, Y4, Y4
-	VBROADCASTI32X4 784(R10), Y16
+	VBROADCASTI32X4 848(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
 	VPSHUFD         $0x4e, Z20, Z20
-	VBROADCASTI32X4 784(R11), Y17
+	VBROADCASTI32X4 848(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 800(R8), Y16
+	VBROADCASTI32X4 864(R8), Y16
 	VAESENC         Y16, Y0, Y0
 	VPTERNLOGQ      $0x96, Z22, Z20, Z21
 	VAESENC         Y16, Y1, Y1
-	VBROADCASTI32X4 800(R9), Y17
+	VBROADCASTI32X4 864(R9), Y17
 	VAESENC         Y17, Y3, Y3
 	VAESENC         Y17, Y4, Y4
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
-	VBROADCASTI32X4 800(R10), Y16
+	VBROADCASTI32X4 864(R10), Y16
 	VAESENC         Y16, Y6, Y6
 	VAESENC         Y16, Y7, Y7
-	VBROADCASTI32X4 800(R11), Y17
+	VBROADCASTI32X4 864(R11), Y17
 	VAESENC         Y17, Y9, Y9
 	VPXORQ          Z18, Z21, Z21
 	VAESENC         Y17, Y10, Y10
-	VBROADCASTI32X4 816(R8), Y16
+	VBROADCASTI32X4 880(R8), Y16
 	VAESENCLAST     Y16, Y0, Y0
 	VAESENCLAST     Y16, Y1, Y1
 	VPTESTNMQ       Z21, Z21, K6
-	VBROADCASTI32X4 816(R9), Y17
+	VBROADCASTI32X4 880(R9), Y17
 	VAESENCLAST     Y17, Y3, Y3
 	VAESENCLAST     Y17, Y4, Y4
-	VBROADCASTI32X4 816(R10), Y16
+	VBROADCASTI32X4 880(R10), Y16
 	VAESENCLAST     Y16, Y6, Y6
 	KMOVB           K6, CX
 	MOVL            CX, AX
@@ -31412,7 +31222,7 @@ loopAAD:
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
 	VAESENCLAST     Y16, Y7, Y7
-	VBROADCASTI32X4 816(R11), Y17
+	VBROADCASTI32X4 880(R11), Y17
 	VAESENCLAST     Y17, Y9, Y9
 	VAESENCLAST     Y17, Y10, Y10
 	MOVWLZX         6(BP), AX
@@ -31431,23 +31241,23 @@ text:
 	VPXORQ       Z0, Z19, K5, Z19
 	MOVWLZX      (SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R8)(CX*4), X0, X18
-	VPXORQ       -16(R12)(CX*1), X18, X18
+	VMOVDQU64    -16(R12)(CX*1), X18
+	VPTERNLOGQ   $0x96, 752(R8)(CX*4), X0, X18
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn0
 
 aad0:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R8)(CX*1), Z12
+	VMOVDQU64    656(R8)(CX*1), Z12
 	VINSERTI64X4 $0x01, Y4, Z3, Z3
 	VMOVDQU8.Z   (R13), K2, Z20
 	VPSHUFB      reverseFirst<>+0(SB), Z20, Z5
 	VPXORQ       Z3, Z20, K5, Z20
 	MOVWLZX      2(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R9)(CX*4), X3, X16
-	VPXORQ       -16(R13)(CX*1), X16, X16
+	VMOVDQU64    -16(R13)(CX*1), X16
+	VPTERNLOGQ   $0x96, 752(R9)(CX*4), X3, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn1
 
@@ -31455,30 +31265,30 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R9)(CX*1), Z13
+	VMOVDQU64    656(R9)(CX*1), Z13
 	VINSERTI64X4 $0x01, Y7, Z6, Z6
 	VMOVDQU8.Z   (R14), K3, Z21
 	VPSHUFB      reverseFirst<>+0(SB), Z21, Z8
 	VPXORQ       Z6, Z21, K5, Z21
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X6, X31
-	VPXORQ       -16(R14)(CX*1), X31, X31
+	VMOVDQU64    -16(R14)(CX*1), X31
+	VPTERNLOGQ   $0x96, 752(R10)(CX*4), X6, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R10)(CX*1), Z14
+	VMOVDQU64    656(R10)(CX*1), Z14
 	VINSERTI64X4 $0x01, Y10, Z9, Z9
 	VMOVDQU8.Z   (R15), K4, Z22
 	VPSHUFB      reverseFirst<>+0(SB), Z22, Z11
 	VPXORQ       Z9, Z22, K5, Z22
 	MOVWLZX      6(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R11)(CX*4), X9, X16
-	VPXORQ       -16(R15)(CX*1), X16, X16
+	VMOVDQU64    -16(R15)(CX*1), X16
+	VPTERNLOGQ   $0x96, 752(R11)(CX*4), X9, X16
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn3
 
@@ -31487,7 +31297,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	VMOVDQU64    592(R11)(CX*1), Z15
+	VMOVDQU64    656(R11)(CX*1), Z15
 	VMOVDQU8     Z19, K1, (R12)
 	VMOVDQU8     Z20, K2, (R13)
 	VMOVDQU8     Z21, K3, (R14)
@@ -31582,7 +31392,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -31590,7 +31400,7 @@ esn1:
 	VPSHUFD      $0xe8, X5, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z5, Z5
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -31598,7 +31408,7 @@ esn2:
 	VPSHUFD      $0xe8, X8, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z8, Z8
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -31606,7 +31416,7 @@ esn3:
 	VPSHUFD      $0xe8, X11, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z11, Z11
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -31621,541 +31431,519 @@ lastESN:
 // func gcmOpen256vaes512of5(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AES, AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen256vaes512of5(SB), NOSPLIT, $40-40
-	MOVQ            jobs+0(FP), DI
-	MOVQ            group+8(FP), SI
-	MOVQ            suite+24(FP), BX
-	MOVQ            n+16(FP), AX
-	MOVQ            AX, (SP)
-	XORL            DX, DX
-	MOVL            $0x000000fc, AX
-	KMOVW           AX, K5
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             none
-	CMPQ            BX, (R8)
-	JNE             none
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             none
-	CMPQ            BX, (R9)
-	JNE             none
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             none
-	CMPQ            BX, (R10)
-	JNE             none
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             none
-	CMPQ            BX, (R11)
-	JNE             none
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             none
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 672(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 688(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 688(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 688(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 704(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 704(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 704(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 720(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 720(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 720(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 720(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 736(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 736(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 736(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 736(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 752(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 752(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 752(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 752(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 768(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 768(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 768(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 768(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              suite+24(FP), BX
+	MOVQ              n+16(FP), AX
+	MOVQ              AX, (SP)
+	XORL              DX, DX
+	MOVL              $0x000000fc, AX
+	KMOVW             AX, K5
+	MOVL              $0x00006666, AX
+	KMOVW             AX, K7
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               none
+	CMPQ              BX, (R8)
+	JNE               none
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), X0, X1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               none
+	CMPQ              BX, (R9)
+	JNE               none
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), X4, X5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               none
+	CMPQ              BX, (R10)
+	JNE               none
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), X8, X9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               none
+	CMPQ              BX, (R11)
+	JNE               none
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               none
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), X12, X13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   672(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   672(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   672(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   688(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   688(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   688(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   688(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   704(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   704(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   704(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   720(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   720(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   720(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   720(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   736(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   736(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   736(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   736(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   752(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   752(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   752(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   752(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   768(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   768(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   768(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   768(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   784(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   784(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   784(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   784(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   800(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   800(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   800(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   800(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   816(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   816(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   816(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   816(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   832(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   832(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   832(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   832(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   848(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   848(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   848(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   848(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   864(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   864(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   864(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   864(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   880(R8), Z16
+	VAESENCLAST       Z16, Z0, Z0
+	VAESENCLAST       X16, X1, X1
+	VBROADCASTI32X4   880(R9), Z17
+	VAESENCLAST       Z17, Z4, Z4
+	VAESENCLAST       X17, X5, X5
+	VBROADCASTI32X4   880(R10), Z16
+	VAESENCLAST       Z16, Z8, Z8
+	VAESENCLAST       X16, X9, X9
+	VBROADCASTI32X4   880(R11), Z17
+	VAESENCLAST       Z17, Z12, Z12
+	VAESENCLAST       X17, X13, X13
+	JMP               text
+
+loop:
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               last
+	CMPQ              BX, (R8)
+	JNE               last
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), X0, X1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               last
+	CMPQ              BX, (R9)
+	JNE               last
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), X4, X5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               last
+	CMPQ              BX, (R10)
+	JNE               last
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), X8, X9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               last
+	CMPQ              BX, (R11)
+	JNE               last
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x03
+	JHI               last
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), X12, X13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   672(R9), Z17
+	MOVQ              8(SP), AX
+	VMOVDQU64         (AX), Z22
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   672(R10), Z16
+	MOVQ              16(SP), AX
+	VMOVDQU64         (AX), Z23
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   672(R11), Z17
+	MOVQ              24(SP), AX
+	VMOVDQU64         (AX), Z24
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   688(R8), Z16
+	MOVQ              32(SP), AX
+	VMOVDQU64         (AX), Z25
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   688(R9), Z17
+	VSHUFI64X2        $0x44, Z23, Z22, Z26
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   688(R10), Z16
+	VSHUFI64X2        $0x44, Z25, Z24, Z27
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   688(R11), Z17
+	VSHUFI64X2        $0xee, Z23, Z22, Z28
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   704(R8), Z16
+	VSHUFI64X2        $0xee, Z25, Z24, Z29
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   704(R9), Z17
+	VSHUFI64X2        $0x88, Z27, Z26, Z22
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0xdd, Z27, Z26, Z23
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   704(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	MOVQ              SI, BP
+	LEAQ              16(SI), AX
+	CMPQ              (SP), $0x08
+	CMOVQHI           AX, BP
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   720(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VSHUFI64X2        $0x88, Z29, Z28, Z24
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   720(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VSHUFI64X2        $0xdd, Z29, Z28, Z25
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   720(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0x44, Z6, Z2, Z26
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   720(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VSHUFI64X2        $0x44, Z14, Z10, Z27
+	VAESENC           X17, X13, X13
+	VBROADCASTI32X4   736(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VSHUFI64X2        $0xee, Z6, Z2, Z28
+	VAESENC           X16, X1, X1
+	VBROADCASTI32X4   736(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VSHUFI64X2        $0xee, Z14, Z10, Z29
+	VAESENC           X17, X5, X5
+	VBROADCASTI32X4   736(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0x88, Z27, Z26, Z2
+	VAESENC           X16, X9, X9
+	VBROADCASTI32X4   736(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VSHUFI64X2        $0xdd, Z27, Z26, Z6
+	VBROADCASTI32X4   752(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VSHUFI64X2        $0x88, Z29, Z28, Z10
+	VBROADCASTI32X4   752(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VSHUFI64X2        $0xdd, Z29, Z28, Z14
+	VBROADCASTI32X4   752(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	MOVWLZX           (BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        696(AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	PREFETCHT0        1032(AX)
+	VBROADCASTI32X4   752(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	VPCLMULQDQ        $0x00, Z25, Z14, Z19
+	VPCLMULQDQ        $0x01, Z25, Z14, Z20
+	VPCLMULQDQ        $0x11, Z25, Z14, Z21
+	VPCLMULQDQ        $0x10, Z25, Z14, Z26
+	VBROADCASTI32X4   768(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           X16, X1, X1
+	VPCLMULQDQ        $0x00, Z24, Z10, Z27
+	VPCLMULQDQ        $0x01, Z24, Z10, Z28
+	VPCLMULQDQ        $0x11, Z24, Z10, Z29
+	VPCLMULQDQ        $0x10, Z24, Z10, Z30
+	VPTERNLOGQ        $0x96, Z26, Z28, Z20
+	VBROADCASTI32X4   768(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           X17, X5, X5
+	VPCLMULQDQ        $0x00, Z23, Z6, Z31
+	VPCLMULQDQ        $0x01, Z23, Z6, Z14
+	VPCLMULQDQ        $0x11, Z23, Z6, Z26
+	VPCLMULQDQ        $0x10, Z23, Z6, Z28
+	VPTERNLOGQ        $0x96, Z27, Z31, Z19
+	VPTERNLOGQ        $0x96, Z30, Z14, Z20
+	VPTERNLOGQ        $0x96, Z29, Z26, Z21
+	VBROADCASTI32X4   768(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           X16, X9, X9
+	VPCLMULQDQ        $0x01, Z22, Z2, Z10
+	VPCLMULQDQ        $0x11, Z22, Z2, Z27
+	VPTERNLOGQ        $0x96, Z28, Z10, Z20
+	VBROADCASTI32X4   768(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           X17, X13, X13
+	TESTQ             DX, DX
+	JNE               loopESN
+
+loopAAD:
 	VBROADCASTI32X4 784(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VBROADCASTI32X4 784(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 784(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 784(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 800(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 800(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 800(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 800(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 816(R8), Z16
-	VAESENCLAST     Z16, Z0, Z0
-	VAESENCLAST     X16, X1, X1
-	VBROADCASTI32X4 816(R9), Z17
-	VAESENCLAST     Z17, Z4, Z4
-	VAESENCLAST     X17, X5, X5
-	VBROADCASTI32X4 816(R10), Z16
-	VAESENCLAST     Z16, Z8, Z8
-	VAESENCLAST     X16, X9, X9
-	VBROADCASTI32X4 816(R11), Z17
-	VAESENCLAST     Z17, Z12, Z12
-	VAESENCLAST     X17, X13, X13
-	JMP             text
-
-loop:
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             last
-	CMPQ            BX, (R8)
-	JNE             last
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), X0, X1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             last
-	CMPQ            BX, (R9)
-	JNE             last
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), X4, X5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             last
-	CMPQ            BX, (R10)
-	JNE             last
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), X8, X9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             last
-	CMPQ            BX, (R11)
-	JNE             last
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x03
-	JHI             last
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), X12, X13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 608(R9), Z17
-	MOVQ            8(SP), AX
-	VMOVDQU64       (AX), Z22
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 608(R10), Z16
-	MOVQ            16(SP), AX
-	VMOVDQU64       (AX), Z23
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 608(R11), Z17
-	MOVQ            24(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 624(R8), Z16
-	MOVQ            32(SP), AX
-	VMOVDQU64       (AX), Z25
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0x44, Z23, Z22, Z26
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 624(R10), Z16
-	VSHUFI64X2      $0x44, Z25, Z24, Z27
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 624(R11), Z17
-	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 640(R8), Z16
-	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 640(R9), Z17
-	VSHUFI64X2      $0x88, Z27, Z26, Z22
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z27, Z26, Z23
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	MOVQ            SI, BP
-	LEAQ            16(SI), AX
-	CMPQ            (SP), $0x08
-	CMOVQHI         AX, BP
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0x88, Z29, Z28, Z24
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xdd, Z29, Z28, Z25
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x44, Z6, Z2, Z26
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x44, Z14, Z10, Z27
-	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xee, Z6, Z2, Z28
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 672(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0xee, Z14, Z10, Z29
-	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0x88, Z27, Z26, Z2
-	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VSHUFI64X2      $0xdd, Z27, Z26, Z6
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VSHUFI64X2      $0x88, Z29, Z28, Z10
-	VBROADCASTI32X4 688(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VSHUFI64X2      $0xdd, Z29, Z28, Z14
-	VBROADCASTI32X4 688(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	MOVWLZX         (BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      696(AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 688(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	VPCLMULQDQ      $0x00, Z25, Z14, Z19
-	VPCLMULQDQ      $0x01, Z25, Z14, Z20
-	VPCLMULQDQ      $0x11, Z25, Z14, Z21
-	VPCLMULQDQ      $0x10, Z25, Z14, Z26
-	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VPCLMULQDQ      $0x00, Z24, Z10, Z27
-	VPCLMULQDQ      $0x01, Z24, Z10, Z28
-	VPCLMULQDQ      $0x11, Z24, Z10, Z29
-	VPCLMULQDQ      $0x10, Z24, Z10, Z30
-	VPTERNLOGQ      $0x96, Z26, Z28, Z20
-	VBROADCASTI32X4 704(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         X17, X5, X5
-	VPCLMULQDQ      $0x00, Z23, Z6, Z31
-	VPCLMULQDQ      $0x01, Z23, Z6, Z14
-	VPCLMULQDQ      $0x11, Z23, Z6, Z26
-	VPCLMULQDQ      $0x10, Z23, Z6, Z28
-	VPTERNLOGQ      $0x96, Z27, Z31, Z19
-	VPTERNLOGQ      $0x96, Z30, Z14, Z20
-	VPTERNLOGQ      $0x96, Z29, Z26, Z21
-	VBROADCASTI32X4 704(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         X16, X9, X9
-	VPCLMULQDQ      $0x01, Z22, Z2, Z10
-	VPCLMULQDQ      $0x11, Z22, Z2, Z27
-	VPTERNLOGQ      $0x96, Z28, Z10, Z20
-	VBROADCASTI32X4 704(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         X17, X13, X13
-	TESTQ           DX, DX
-	JNE             loopESN
-
-loopAAD:
-	VBROADCASTI32X4 720(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 720(R9), Z17
 	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), X22
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), X23
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), X24
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), X25
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
 	PREFETCHT0      (AX)
@@ -32167,31 +31955,31 @@ loopAAD:
 	PREFETCHT0      1032(AX)
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VINSERTI64X2    $0x01, X23, Y22, Y26
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VINSERTI64X2    $0x01, X25, Y24, Y27
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VINSERTI64X4    $0x01, Y27, Z26, Z22
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VINSERTI64X2    $0x01, X7, Y3, Y26
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VINSERTI64X2    $0x01, X15, Y11, Y27
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 768(R8), Z16
+	VBROADCASTI32X4 832(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VINSERTI64X4    $0x01, Y27, Z26, Z3
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 768(R9), Z17
+	VBROADCASTI32X4 832(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x00, Z22, Z3, Z26
 	VPCLMULQDQ      $0x01, Z22, Z3, Z27
@@ -32199,19 +31987,19 @@ loopAAD:
 	VPCLMULQDQ      $0x10, Z22, Z3, Z29
 	VPTERNLOGQ      $0x96, Z27, Z29, Z20
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 768(R10), Z16
+	VBROADCASTI32X4 832(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPXORQ          Z26, Z19, Z19
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 768(R11), Z17
+	VBROADCASTI32X4 832(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPXORQ          Z28, Z21, Z21
 	VAESENC         X17, X13, X13
-	VBROADCASTI32X4 784(R8), Z16
+	VBROADCASTI32X4 848(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z30
 	VAESENC         X16, X1, X1
-	VBROADCASTI32X4 784(R9), Z17
+	VBROADCASTI32X4 848(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	MOVWLZX         4(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -32223,39 +32011,39 @@ loopAAD:
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
 	VAESENC         X17, X5, X5
-	VBROADCASTI32X4 784(R10), Z16
+	VBROADCASTI32X4 848(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPSHUFD         $0x4e, Z19, Z19
 	VAESENC         X16, X9, X9
-	VBROADCASTI32X4 784(R11), Z17
+	VBROADCASTI32X4 848(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPTERNLOGQ      $0x96, Z30, Z19, Z20
-	VBROADCASTI32X4 800(R8), Z16
+	VBROADCASTI32X4 864(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         X16, X1, X1
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z30
-	VBROADCASTI32X4 800(R9), Z17
+	VBROADCASTI32X4 864(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         X17, X5, X5
 	VPSHUFD         $0x4e, Z20, Z20
-	VBROADCASTI32X4 800(R10), Z16
+	VBROADCASTI32X4 864(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         X16, X9, X9
 	VPTERNLOGQ      $0x96, Z30, Z20, Z21
-	VBROADCASTI32X4 800(R11), Z17
+	VBROADCASTI32X4 864(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         X17, X13, X13
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
-	VBROADCASTI32X4 816(R8), Z16
+	VBROADCASTI32X4 880(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VAESENCLAST     X16, X1, X1
 	VPXORQ          Z18, Z21, Z21
-	VBROADCASTI32X4 816(R9), Z17
+	VBROADCASTI32X4 880(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VAESENCLAST     X17, X5, X5
 	VPTESTNMQ       Z21, Z21, K6
-	VBROADCASTI32X4 816(R10), Z16
+	VBROADCASTI32X4 880(R10), Z16
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     X16, X9, X9
 	KMOVB           K6, CX
@@ -32274,7 +32062,7 @@ loopAAD:
 	MOVWLZX         -2(SI), AX
 	BTL             $0x06, CX
 	SETCS           36(DI)(AX*1)
-	VBROADCASTI32X4 816(R11), Z17
+	VBROADCASTI32X4 880(R11), Z17
 	VAESENCLAST     Z17, Z12, Z12
 	VAESENCLAST     X17, X13, X13
 	MOVWLZX         6(BP), AX
@@ -32296,15 +32084,15 @@ text:
 	VPXORQ     X1, X20, X20
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
-	VPXORQ     -16(R12)(CX*1), X18, X18
+	VMOVDQU64  -16(R12)(CX*1), X18
+	VPTERNLOGQ $0x96, 752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
@@ -32314,8 +32102,8 @@ aad0:
 	VPXORQ     X5, X22, X22
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
-	VPXORQ     -16(R13)(CX*1), X16, X16
+	VMOVDQU64  -16(R13)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -32323,7 +32111,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
@@ -32333,15 +32121,15 @@ aad1:
 	VPXORQ       X9, X24, X24
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
-	VPXORQ       -16(R14)(CX*1), X31, X31
+	VMOVDQU64    -16(R14)(CX*1), X31
+	VPTERNLOGQ   $0x96, 752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
@@ -32351,8 +32139,8 @@ aad2:
 	VPXORQ     X13, X26, X26
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
-	VPXORQ     -16(R15)(CX*1), X16, X16
+	VMOVDQU64  -16(R15)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -32361,7 +32149,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     X20, K1, 64(R12)
@@ -32490,7 +32278,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -32498,7 +32286,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -32506,7 +32294,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -32514,7 +32302,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 
@@ -32529,544 +32317,522 @@ lastESN:
 // func gcmOpen256vaes512of8(jobs *byte, group *byte, n int, suite *byte) int
 // Requires: AVX, AVX512BW, AVX512DQ, AVX512F, AVX512VL, BMI2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·gcmOpen256vaes512of8(SB), NOSPLIT, $40-40
-	MOVQ            jobs+0(FP), DI
-	MOVQ            group+8(FP), SI
-	MOVQ            suite+24(FP), BX
-	MOVQ            n+16(FP), AX
-	MOVQ            AX, (SP)
-	XORL            DX, DX
-	MOVL            $0x000000fc, AX
-	KMOVW           AX, K5
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             none
-	CMPQ            BX, (R8)
-	JNE             none
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             none
-	CMPQ            BX, (R9)
-	JNE             none
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             none
-	CMPQ            BX, (R10)
-	JNE             none
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             none
-	CMPQ            BX, (R11)
-	JNE             none
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             none
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 624(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 624(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 640(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 656(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 672(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 688(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 688(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 688(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 704(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 704(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 704(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 704(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 720(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 720(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 720(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 736(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 736(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 736(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 736(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 752(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 752(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 752(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 768(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 768(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 768(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 784(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 784(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 784(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 784(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 800(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 800(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 800(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 800(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 816(R8), Z16
-	VAESENCLAST     Z16, Z0, Z0
-	VAESENCLAST     Z16, Z1, Z1
-	VBROADCASTI32X4 816(R9), Z17
-	VAESENCLAST     Z17, Z4, Z4
-	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 816(R10), Z16
-	VAESENCLAST     Z16, Z8, Z8
-	VAESENCLAST     Z16, Z9, Z9
-	VBROADCASTI32X4 816(R11), Z17
-	VAESENCLAST     Z17, Z12, Z12
-	VAESENCLAST     Z17, Z13, Z13
-	JMP             text
+	MOVQ              jobs+0(FP), DI
+	MOVQ              group+8(FP), SI
+	MOVQ              suite+24(FP), BX
+	MOVQ              n+16(FP), AX
+	MOVQ              AX, (SP)
+	XORL              DX, DX
+	MOVL              $0x000000fc, AX
+	KMOVW             AX, K5
+	MOVL              $0x00006666, AX
+	KMOVW             AX, K7
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               none
+	CMPQ              BX, (R8)
+	JNE               none
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               none
+	CMPQ              BX, (R9)
+	JNE               none
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               none
+	CMPQ              BX, (R10)
+	JNE               none
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               none
+	CMPQ              BX, (R11)
+	JNE               none
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               none
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   672(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   672(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   672(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   688(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   688(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   704(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   720(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   720(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   720(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   720(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   736(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   752(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   752(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   752(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   752(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   768(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   768(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   768(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   768(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   784(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   784(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   784(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   784(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   800(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   800(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   800(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   800(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   816(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   816(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   816(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   816(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   832(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   832(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   832(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   832(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   848(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   848(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   848(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   848(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   864(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   864(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   864(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   864(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   880(R8), Z16
+	VAESENCLAST       Z16, Z0, Z0
+	VAESENCLAST       Z16, Z1, Z1
+	VBROADCASTI32X4   880(R9), Z17
+	VAESENCLAST       Z17, Z4, Z4
+	VAESENCLAST       Z17, Z5, Z5
+	VBROADCASTI32X4   880(R10), Z16
+	VAESENCLAST       Z16, Z8, Z8
+	VAESENCLAST       Z16, Z9, Z9
+	VBROADCASTI32X4   880(R11), Z17
+	VAESENCLAST       Z17, Z12, Z12
+	VAESENCLAST       Z17, Z13, Z13
+	JMP               text
 
 loop:
-	MOVWLZX         (SI), AX
-	MOVQ            (DI)(AX*1), R8
-	TESTQ           R8, R8
-	JEQ             last
-	CMPQ            BX, (R8)
-	JNE             last
-	ADDQ            $0x000000f8, R8
-	MOVQ            8(DI)(AX*1), R12
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R12), X0
-	VPSLLDQ         $0x04, X0, X0
-	VPXORQ          592(R8), X0, X0
-	VSHUFI64X2      $0x00, Z0, Z0, Z0
-	VPXORQ          counters<>+64(SB), Z0, Z1
-	VPXORQ          counters<>+0(SB), Z0, Z0
-	PREFETCHT0      688(R8)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K1
-	MOVWLZX         2(SI), AX
-	MOVQ            (DI)(AX*1), R9
-	TESTQ           R9, R9
-	JEQ             last
-	CMPQ            BX, (R9)
-	JNE             last
-	ADDQ            $0x000000f8, R9
-	MOVQ            8(DI)(AX*1), R13
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R13), X4
-	VPSLLDQ         $0x04, X4, X4
-	VPXORQ          592(R9), X4, X4
-	VSHUFI64X2      $0x00, Z4, Z4, Z4
-	VPXORQ          counters<>+64(SB), Z4, Z5
-	VPXORQ          counters<>+0(SB), Z4, Z4
-	PREFETCHT0      688(R9)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K2
-	MOVWLZX         4(SI), AX
-	MOVQ            (DI)(AX*1), R10
-	TESTQ           R10, R10
-	JEQ             last
-	CMPQ            BX, (R10)
-	JNE             last
-	ADDQ            $0x000000f8, R10
-	MOVQ            8(DI)(AX*1), R14
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R14), X8
-	VPSLLDQ         $0x04, X8, X8
-	VPXORQ          592(R10), X8, X8
-	VSHUFI64X2      $0x00, Z8, Z8, Z8
-	VPXORQ          counters<>+64(SB), Z8, Z9
-	VPXORQ          counters<>+0(SB), Z8, Z8
-	PREFETCHT0      688(R10)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K3
-	MOVWLZX         6(SI), AX
-	MOVQ            (DI)(AX*1), R11
-	TESTQ           R11, R11
-	JEQ             last
-	CMPQ            BX, (R11)
-	JNE             last
-	ADDQ            $0x000000f8, R11
-	MOVQ            8(DI)(AX*1), R15
-	MOVQ            16(DI)(AX*1), CX
-	LEAQ            -84(CX), AX
-	RORQ            $0x02, AX
-	CMPQ            AX, $0x0f
-	JHI             last
-	VMOVQ           8(R15), X12
-	VPSLLDQ         $0x04, X12, X12
-	VPXORQ          592(R11), X12, X12
-	VSHUFI64X2      $0x00, Z12, Z12, Z12
-	VPXORQ          counters<>+64(SB), Z12, Z13
-	VPXORQ          counters<>+0(SB), Z12, Z12
-	PREFETCHT0      688(R11)(CX*4)
-	SUBQ            $0x50, CX
-	BZHIQ           CX, ones<>+0(SB), CX
-	KMOVQ           CX, K4
-	VBROADCASTI32X4 608(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	MOVQ            8(SP), AX
-	VMOVDQU64       (AX), Z22
-	VBROADCASTI32X4 608(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	MOVQ            16(SP), AX
-	VMOVDQU64       (AX), Z23
-	VBROADCASTI32X4 608(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVQ            24(SP), AX
-	VMOVDQU64       (AX), Z24
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 608(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	MOVQ            32(SP), AX
-	VMOVDQU64       (AX), Z25
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 624(R8), Z16
-	VSHUFI64X2      $0x44, Z23, Z22, Z26
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 624(R9), Z17
-	VSHUFI64X2      $0x44, Z25, Z24, Z27
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 624(R10), Z16
-	VSHUFI64X2      $0xee, Z23, Z22, Z28
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VSHUFI64X2      $0xee, Z25, Z24, Z29
-	VBROADCASTI32X4 624(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VSHUFI64X2      $0x88, Z27, Z26, Z22
-	VBROADCASTI32X4 640(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xdd, Z27, Z26, Z23
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 640(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VSHUFI64X2      $0x88, Z29, Z28, Z24
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 640(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xdd, Z29, Z28, Z25
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 640(R11), Z17
-	MOVQ            SI, BP
-	LEAQ            16(SI), AX
-	CMPQ            (SP), $0x08
-	CMOVQHI         AX, BP
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 656(R8), Z16
-	VSHUFI64X2      $0x44, Z6, Z2, Z26
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VSHUFI64X2      $0x44, Z14, Z10, Z27
-	VBROADCASTI32X4 656(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VSHUFI64X2      $0xee, Z6, Z2, Z28
-	VBROADCASTI32X4 656(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	VSHUFI64X2      $0xee, Z14, Z10, Z29
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 656(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VSHUFI64X2      $0x88, Z27, Z26, Z2
-	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 672(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VSHUFI64X2      $0xdd, Z27, Z26, Z6
-	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 672(R9), Z17
-	VSHUFI64X2      $0x88, Z29, Z28, Z10
-	VAESENC         Z17, Z4, Z4
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 672(R10), Z16
-	VSHUFI64X2      $0xdd, Z29, Z28, Z14
-	VAESENC         Z16, Z8, Z8
-	VAESENC         Z16, Z9, Z9
-	VPCLMULQDQ      $0x00, Z25, Z14, Z19
-	VPCLMULQDQ      $0x01, Z25, Z14, Z20
-	VPCLMULQDQ      $0x11, Z25, Z14, Z21
-	VPCLMULQDQ      $0x10, Z25, Z14, Z26
-	VBROADCASTI32X4 672(R11), Z17
-	VAESENC         Z17, Z12, Z12
-	VAESENC         Z17, Z13, Z13
-	VPCLMULQDQ      $0x00, Z24, Z10, Z27
-	VPCLMULQDQ      $0x01, Z24, Z10, Z28
-	VPCLMULQDQ      $0x11, Z24, Z10, Z29
-	VPCLMULQDQ      $0x10, Z24, Z10, Z30
-	VPTERNLOGQ      $0x96, Z26, Z28, Z20
-	VBROADCASTI32X4 688(R8), Z16
-	VAESENC         Z16, Z0, Z0
-	VAESENC         Z16, Z1, Z1
-	VPCLMULQDQ      $0x00, Z23, Z6, Z31
-	VPCLMULQDQ      $0x01, Z23, Z6, Z14
-	VPCLMULQDQ      $0x11, Z23, Z6, Z26
-	VPCLMULQDQ      $0x10, Z23, Z6, Z28
-	VPTERNLOGQ      $0x96, Z27, Z31, Z19
-	VPTERNLOGQ      $0x96, Z30, Z14, Z20
-	VPTERNLOGQ      $0x96, Z29, Z26, Z21
-	VBROADCASTI32X4 688(R9), Z17
-	VAESENC         Z17, Z4, Z4
-	VPCLMULQDQ      $0x01, Z22, Z2, Z10
-	VPCLMULQDQ      $0x11, Z22, Z2, Z27
-	VPTERNLOGQ      $0x96, Z28, Z10, Z20
-	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 688(R10), Z16
-	VAESENC         Z16, Z8, Z8
-	MOVWLZX         (BP), AX
-	MOVQ            (DI)(AX*1), AX
-	PREFETCHT0      (AX)
-	PREFETCHT0      696(AX)
-	PREFETCHT0      760(AX)
-	PREFETCHT0      840(AX)
-	PREFETCHT0      904(AX)
-	PREFETCHT0      968(AX)
-	PREFETCHT0      1032(AX)
-	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 688(R11), Z17
-	TESTQ           DX, DX
-	JNE             loopESN
+	MOVWLZX           (SI), AX
+	MOVQ              (DI)(AX*1), R8
+	TESTQ             R8, R8
+	JEQ               last
+	CMPQ              BX, (R8)
+	JNE               last
+	ADDQ              $0x000000b8, R8
+	MOVQ              8(DI)(AX*1), R12
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R12), K7, Z0
+	VPXORQ            (R8), Z0, Z0
+	VPXORQ            nextCounters<>+0(SB), Z0, Z1
+	PREFETCHT0        752(R8)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K1
+	MOVWLZX           2(SI), AX
+	MOVQ              (DI)(AX*1), R9
+	TESTQ             R9, R9
+	JEQ               last
+	CMPQ              BX, (R9)
+	JNE               last
+	ADDQ              $0x000000b8, R9
+	MOVQ              8(DI)(AX*1), R13
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R13), K7, Z4
+	VPXORQ            (R9), Z4, Z4
+	VPXORQ            nextCounters<>+0(SB), Z4, Z5
+	PREFETCHT0        752(R9)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K2
+	MOVWLZX           4(SI), AX
+	MOVQ              (DI)(AX*1), R10
+	TESTQ             R10, R10
+	JEQ               last
+	CMPQ              BX, (R10)
+	JNE               last
+	ADDQ              $0x000000b8, R10
+	MOVQ              8(DI)(AX*1), R14
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R14), K7, Z8
+	VPXORQ            (R10), Z8, Z8
+	VPXORQ            nextCounters<>+0(SB), Z8, Z9
+	PREFETCHT0        752(R10)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K3
+	MOVWLZX           6(SI), AX
+	MOVQ              (DI)(AX*1), R11
+	TESTQ             R11, R11
+	JEQ               last
+	CMPQ              BX, (R11)
+	JNE               last
+	ADDQ              $0x000000b8, R11
+	MOVQ              8(DI)(AX*1), R15
+	MOVQ              16(DI)(AX*1), CX
+	LEAQ              -84(CX), AX
+	RORQ              $0x02, AX
+	CMPQ              AX, $0x0f
+	JHI               last
+	VBROADCASTI32X4.Z 4(R15), K7, Z12
+	VPXORQ            (R11), Z12, Z12
+	VPXORQ            nextCounters<>+0(SB), Z12, Z13
+	PREFETCHT0        752(R11)(CX*4)
+	SUBQ              $0x50, CX
+	BZHIQ             CX, ones<>+0(SB), CX
+	KMOVQ             CX, K4
+	VBROADCASTI32X4   672(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	MOVQ              8(SP), AX
+	VMOVDQU64         (AX), Z22
+	VBROADCASTI32X4   672(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	MOVQ              16(SP), AX
+	VMOVDQU64         (AX), Z23
+	VBROADCASTI32X4   672(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	MOVQ              24(SP), AX
+	VMOVDQU64         (AX), Z24
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   672(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	MOVQ              32(SP), AX
+	VMOVDQU64         (AX), Z25
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   688(R8), Z16
+	VSHUFI64X2        $0x44, Z23, Z22, Z26
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   688(R9), Z17
+	VSHUFI64X2        $0x44, Z25, Z24, Z27
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   688(R10), Z16
+	VSHUFI64X2        $0xee, Z23, Z22, Z28
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VSHUFI64X2        $0xee, Z25, Z24, Z29
+	VBROADCASTI32X4   688(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VSHUFI64X2        $0x88, Z27, Z26, Z22
+	VBROADCASTI32X4   704(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VSHUFI64X2        $0xdd, Z27, Z26, Z23
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   704(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VSHUFI64X2        $0x88, Z29, Z28, Z24
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   704(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0xdd, Z29, Z28, Z25
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   704(R11), Z17
+	MOVQ              SI, BP
+	LEAQ              16(SI), AX
+	CMPQ              (SP), $0x08
+	CMOVQHI           AX, BP
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   720(R8), Z16
+	VSHUFI64X2        $0x44, Z6, Z2, Z26
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VSHUFI64X2        $0x44, Z14, Z10, Z27
+	VBROADCASTI32X4   720(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VSHUFI64X2        $0xee, Z6, Z2, Z28
+	VBROADCASTI32X4   720(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	VSHUFI64X2        $0xee, Z14, Z10, Z29
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   720(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VSHUFI64X2        $0x88, Z27, Z26, Z2
+	VAESENC           Z17, Z13, Z13
+	VBROADCASTI32X4   736(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VSHUFI64X2        $0xdd, Z27, Z26, Z6
+	VAESENC           Z16, Z1, Z1
+	VBROADCASTI32X4   736(R9), Z17
+	VSHUFI64X2        $0x88, Z29, Z28, Z10
+	VAESENC           Z17, Z4, Z4
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   736(R10), Z16
+	VSHUFI64X2        $0xdd, Z29, Z28, Z14
+	VAESENC           Z16, Z8, Z8
+	VAESENC           Z16, Z9, Z9
+	VPCLMULQDQ        $0x00, Z25, Z14, Z19
+	VPCLMULQDQ        $0x01, Z25, Z14, Z20
+	VPCLMULQDQ        $0x11, Z25, Z14, Z21
+	VPCLMULQDQ        $0x10, Z25, Z14, Z26
+	VBROADCASTI32X4   736(R11), Z17
+	VAESENC           Z17, Z12, Z12
+	VAESENC           Z17, Z13, Z13
+	VPCLMULQDQ        $0x00, Z24, Z10, Z27
+	VPCLMULQDQ        $0x01, Z24, Z10, Z28
+	VPCLMULQDQ        $0x11, Z24, Z10, Z29
+	VPCLMULQDQ        $0x10, Z24, Z10, Z30
+	VPTERNLOGQ        $0x96, Z26, Z28, Z20
+	VBROADCASTI32X4   752(R8), Z16
+	VAESENC           Z16, Z0, Z0
+	VAESENC           Z16, Z1, Z1
+	VPCLMULQDQ        $0x00, Z23, Z6, Z31
+	VPCLMULQDQ        $0x01, Z23, Z6, Z14
+	VPCLMULQDQ        $0x11, Z23, Z6, Z26
+	VPCLMULQDQ        $0x10, Z23, Z6, Z28
+	VPTERNLOGQ        $0x96, Z27, Z31, Z19
+	VPTERNLOGQ        $0x96, Z30, Z14, Z20
+	VPTERNLOGQ        $0x96, Z29, Z26, Z21
+	VBROADCASTI32X4   752(R9), Z17
+	VAESENC           Z17, Z4, Z4
+	VPCLMULQDQ        $0x01, Z22, Z2, Z10
+	VPCLMULQDQ        $0x11, Z22, Z2, Z27
+	VPTERNLOGQ        $0x96, Z28, Z10, Z20
+	VAESENC           Z17, Z5, Z5
+	VBROADCASTI32X4   752(R10), Z16
+	VAESENC           Z16, Z8, Z8
+	MOVWLZX           (BP), AX
+	MOVQ              (DI)(AX*1), AX
+	PREFETCHT0        (AX)
+	PREFETCHT0        696(AX)
+	PREFETCHT0        760(AX)
+	PREFETCHT0        840(AX)
+	PREFETCHT0        904(AX)
+	PREFETCHT0        968(AX)
+	PREFETCHT0        1032(AX)
+	VAESENC           Z16, Z9, Z9
+	VBROADCASTI32X4   752(R11), Z17
+	TESTQ             DX, DX
+	JNE               loopESN
 
 loopAAD:
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 704(R8), Z16
+	VBROADCASTI32X4 768(R8), Z16
 	VPXORQ          Z27, Z21, Z21
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	MOVQ            8(SP), AX
 	VMOVDQU64       64(AX), Z22
-	VBROADCASTI32X4 704(R9), Z17
+	VBROADCASTI32X4 768(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	MOVQ            16(SP), AX
 	VMOVDQU64       64(AX), Z23
-	VBROADCASTI32X4 704(R10), Z16
+	VBROADCASTI32X4 768(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	MOVQ            24(SP), AX
 	VMOVDQU64       64(AX), Z24
-	VBROADCASTI32X4 704(R11), Z17
+	VBROADCASTI32X4 768(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	MOVQ            32(SP), AX
 	VMOVDQU64       64(AX), Z25
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 720(R8), Z16
+	VBROADCASTI32X4 784(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0x44, Z23, Z22, Z26
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 720(R9), Z17
+	VBROADCASTI32X4 784(R9), Z17
 	VSHUFI64X2      $0x44, Z25, Z24, Z27
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 720(R10), Z16
+	VBROADCASTI32X4 784(R10), Z16
 	VSHUFI64X2      $0xee, Z23, Z22, Z28
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 720(R11), Z17
+	VBROADCASTI32X4 784(R11), Z17
 	VSHUFI64X2      $0xee, Z25, Z24, Z29
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VSHUFI64X2      $0x88, Z27, Z26, Z22
-	VBROADCASTI32X4 736(R8), Z16
+	VBROADCASTI32X4 800(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	VSHUFI64X2      $0xdd, Z27, Z26, Z23
-	VBROADCASTI32X4 736(R9), Z17
+	VBROADCASTI32X4 800(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	MOVWLZX         2(BP), AX
 	MOVQ            (DI)(AX*1), AX
@@ -33078,44 +32844,44 @@ loopAAD:
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 736(R10), Z16
+	VBROADCASTI32X4 800(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VSHUFI64X2      $0x88, Z29, Z28, Z24
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 736(R11), Z17
+	VBROADCASTI32X4 800(R11), Z17
 	VSHUFI64X2      $0xdd, Z29, Z28, Z25
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 752(R8), Z16
+	VBROADCASTI32X4 816(R8), Z16
 	VSHUFI64X2      $0x44, Z7, Z3, Z26
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 752(R9), Z17
+	VBROADCASTI32X4 816(R9), Z17
 	VSHUFI64X2      $0x44, Z15, Z11, Z27
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VSHUFI64X2      $0xee, Z7, Z3, Z28
-	VBROADCASTI32X4 752(R10), Z16
+	VBROADCASTI32X4 816(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VSHUFI64X2      $0xee, Z15, Z11, Z29
-	VBROADCASTI32X4 752(R11), Z17
+	VBROADCASTI32X4 816(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VSHUFI64X2      $0x88, Z27, Z26, Z3
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 768(R8), Z16
+	VBROADCASTI32X4 832(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VSHUFI64X2      $0xdd, Z27, Z26, Z7
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 768(R9), Z17
+	VBROADCASTI32X4 832(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VSHUFI64X2      $0x88, Z29, Z28, Z11
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 768(R10), Z16
+	VBROADCASTI32X4 832(R10), Z16
 	VSHUFI64X2      $0xdd, Z29, Z28, Z15
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 768(R11), Z17
+	VBROADCASTI32X4 832(R11), Z17
 	VPCLMULQDQ      $0x00, Z25, Z15, Z26
 	VPCLMULQDQ      $0x01, Z25, Z15, Z27
 	VPCLMULQDQ      $0x11, Z25, Z15, Z28
@@ -33130,7 +32896,7 @@ loopAAD:
 	VPTERNLOGQ      $0x96, Z26, Z30, Z19
 	VPTERNLOGQ      $0x96, Z28, Z27, Z21
 	VPTERNLOGQ      $0x96, Z31, Z29, Z20
-	VBROADCASTI32X4 784(R8), Z16
+	VBROADCASTI32X4 848(R8), Z16
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
 	MOVWLZX         4(BP), AX
@@ -33142,7 +32908,7 @@ loopAAD:
 	PREFETCHT0      904(AX)
 	PREFETCHT0      968(AX)
 	PREFETCHT0      1032(AX)
-	VBROADCASTI32X4 784(R9), Z17
+	VBROADCASTI32X4 848(R9), Z17
 	VAESENC         Z17, Z4, Z4
 	VPCLMULQDQ      $0x00, Z23, Z7, Z15
 	VPCLMULQDQ      $0x01, Z23, Z7, Z26
@@ -33150,7 +32916,7 @@ loopAAD:
 	VPCLMULQDQ      $0x10, Z23, Z7, Z28
 	VPTERNLOGQ      $0x96, Z26, Z28, Z20
 	VAESENC         Z17, Z5, Z5
-	VBROADCASTI32X4 784(R10), Z16
+	VBROADCASTI32X4 848(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VPCLMULQDQ      $0x00, Z22, Z3, Z27
 	VPCLMULQDQ      $0x01, Z22, Z3, Z31
@@ -33160,40 +32926,40 @@ loopAAD:
 	VPTERNLOGQ      $0x96, Z30, Z29, Z21
 	VPTERNLOGQ      $0x96, Z31, Z11, Z20
 	VAESENC         Z16, Z9, Z9
-	VBROADCASTI32X4 784(R11), Z17
+	VBROADCASTI32X4 848(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z19, Z26
 	VAESENC         Z17, Z13, Z13
-	VBROADCASTI32X4 800(R8), Z16
+	VBROADCASTI32X4 864(R8), Z16
 	VPSHUFD         $0x4e, Z19, Z19
 	VAESENC         Z16, Z0, Z0
 	VAESENC         Z16, Z1, Z1
-	VBROADCASTI32X4 800(R9), Z17
+	VBROADCASTI32X4 864(R9), Z17
 	VPTERNLOGQ      $0x96, Z26, Z19, Z20
 	VAESENC         Z17, Z4, Z4
 	VAESENC         Z17, Z5, Z5
 	VPCLMULQDQ      $0x10, poly<>+0(SB), Z20, Z26
-	VBROADCASTI32X4 800(R10), Z16
+	VBROADCASTI32X4 864(R10), Z16
 	VAESENC         Z16, Z8, Z8
 	VAESENC         Z16, Z9, Z9
 	VPSHUFD         $0x4e, Z20, Z20
-	VBROADCASTI32X4 800(R11), Z17
+	VBROADCASTI32X4 864(R11), Z17
 	VAESENC         Z17, Z12, Z12
 	VAESENC         Z17, Z13, Z13
 	VPTERNLOGQ      $0x96, Z26, Z20, Z21
-	VBROADCASTI32X4 816(R8), Z16
+	VBROADCASTI32X4 880(R8), Z16
 	VAESENCLAST     Z16, Z0, Z0
 	VPSHUFB         reverse<>+0(SB), Z21, Z21
 	VAESENCLAST     Z16, Z1, Z1
-	VBROADCASTI32X4 816(R9), Z17
+	VBROADCASTI32X4 880(R9), Z17
 	VAESENCLAST     Z17, Z4, Z4
 	VPXORQ          Z18, Z21, Z21
 	VAESENCLAST     Z17, Z5, Z5
-	VBROADCASTI32X4 816(R10), Z16
+	VBROADCASTI32X4 880(R10), Z16
 	VPTESTNMQ       Z21, Z21, K6
 	VAESENCLAST     Z16, Z8, Z8
 	VAESENCLAST     Z16, Z9, Z9
-	VBROADCASTI32X4 816(R11), Z17
+	VBROADCASTI32X4 880(R11), Z17
 	KMOVB           K6, CX
 	MOVL            CX, AX
 	SHRL            $0x01, AX
@@ -33231,15 +32997,15 @@ text:
 	VPXORQ     Z1, Z20, Z20
 	MOVWLZX    (SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R8)(CX*4), X0, X18
-	VPXORQ     -16(R12)(CX*1), X18, X18
+	VMOVDQU64  -16(R12)(CX*1), X18
+	VPTERNLOGQ $0x96, 752(R8)(CX*4), X0, X18
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn0
 
 aad0:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R8)(CX*1), AX
+	LEAQ       656(R8)(CX*1), AX
 	MOVQ       AX, 8(SP)
 	VMOVDQU64  (R13), Z21
 	VPSHUFB    reverseFirst<>+0(SB), Z21, Z6
@@ -33249,8 +33015,8 @@ aad0:
 	VPXORQ     Z5, Z22, Z22
 	MOVWLZX    2(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R9)(CX*4), X4, X16
-	VPXORQ     -16(R13)(CX*1), X16, X16
+	VMOVDQU64  -16(R13)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R9)(CX*4), X4, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn1
 
@@ -33258,7 +33024,7 @@ aad1:
 	VINSERTI64X2 $0x01, X16, Y18, Y18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R9)(CX*1), AX
+	LEAQ         656(R9)(CX*1), AX
 	MOVQ         AX, 16(SP)
 	VMOVDQU64    (R14), Z23
 	VPSHUFB      reverseFirst<>+0(SB), Z23, Z10
@@ -33268,15 +33034,15 @@ aad1:
 	VPXORQ       Z9, Z24, Z24
 	MOVWLZX      4(SI), AX
 	MOVQ         16(DI)(AX*1), CX
-	VPXORQ       688(R10)(CX*4), X8, X31
-	VPXORQ       -16(R14)(CX*1), X31, X31
+	VMOVDQU64    -16(R14)(CX*1), X31
+	VPTERNLOGQ   $0x96, 752(R10)(CX*4), X8, X31
 	CMPB         38(DI)(AX*1), $0x00
 	JNE          esn2
 
 aad2:
 	NEGQ       CX
 	ANDQ       $-16, CX
-	LEAQ       592(R10)(CX*1), AX
+	LEAQ       656(R10)(CX*1), AX
 	MOVQ       AX, 24(SP)
 	VMOVDQU64  (R15), Z25
 	VPSHUFB    reverseFirst<>+0(SB), Z25, Z14
@@ -33286,8 +33052,8 @@ aad2:
 	VPXORQ     Z13, Z26, Z26
 	MOVWLZX    6(SI), AX
 	MOVQ       16(DI)(AX*1), CX
-	VPXORQ     688(R11)(CX*4), X12, X16
-	VPXORQ     -16(R15)(CX*1), X16, X16
+	VMOVDQU64  -16(R15)(CX*1), X16
+	VPTERNLOGQ $0x96, 752(R11)(CX*4), X12, X16
 	CMPB       38(DI)(AX*1), $0x00
 	JNE        esn3
 
@@ -33296,7 +33062,7 @@ aad3:
 	VINSERTI64X4 $0x01, Y31, Z18, Z18
 	NEGQ         CX
 	ANDQ         $-16, CX
-	LEAQ         592(R11)(CX*1), AX
+	LEAQ         656(R11)(CX*1), AX
 	MOVQ         AX, 32(SP)
 	VMOVDQU64    Z19, (R12)
 	VMOVDQU8     Z20, K1, 64(R12)
@@ -33452,7 +33218,7 @@ esn0:
 	VPSHUFD      $0xe8, X2, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z2, Z2
-	VPXORQ       (R8), X18, X18
+	VPXORQ       64(R8), X18, X18
 	MOVL         $0x00000001, DX
 	JMP          aad0
 
@@ -33460,7 +33226,7 @@ esn1:
 	VPSHUFD      $0xe8, X6, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z6, Z6
-	VPXORQ       (R9), X16, X16
+	VPXORQ       64(R9), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad1
 
@@ -33468,7 +33234,7 @@ esn2:
 	VPSHUFD      $0xe8, X10, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z10, Z10
-	VPXORQ       (R10), X31, X31
+	VPXORQ       64(R10), X31, X31
 	MOVL         $0x00000001, DX
 	JMP          aad2
 
@@ -33476,7 +33242,7 @@ esn3:
 	VPSHUFD      $0xe8, X14, X17
 	VPINSRD      $0x02, 32(DI)(AX*1), X17, X17
 	VINSERTI64X2 $0x00, X17, Z14, Z14
-	VPXORQ       (R11), X16, X16
+	VPXORQ       64(R11), X16, X16
 	MOVL         $0x00000001, DX
 	JMP          aad3
 

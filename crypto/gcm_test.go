@@ -24,11 +24,12 @@ func TestKernelsKnowTheLayout(t *testing.T) {
 		{reflect.TypeFor[Job](), "ESN", 38},
 		{reflect.TypeFor[Key](), "live", 0},
 		{reflect.TypeFor[Key](), "gcm", 8},
-		{reflect.TypeFor[gcmWithin](), "gcm", 248},
-		{reflect.TypeFor[gcmKey](), "esn", 0},
-		{reflect.TypeFor[gcmKey](), "powers", 16},
-		{reflect.TypeFor[gcmKey](), "rounds", 592},
-		{reflect.TypeFor[gcmKey](), "lengths", 832},
+		{reflect.TypeFor[gcmWithin](), "gcm", 184},
+		{reflect.TypeFor[gcmKey](), "counters", 0},
+		{reflect.TypeFor[gcmKey](), "esn", 64},
+		{reflect.TypeFor[gcmKey](), "powers", 80},
+		{reflect.TypeFor[gcmKey](), "rounds", 656},
+		{reflect.TypeFor[gcmKey](), "lengths", 896},
 	} {
 		if f, ok := c.of.FieldByName(c.name); reflect.TypeFor[uintptr]().Size() == 8 && (!ok || f.Offset != c.want) {
 			t.Errorf("%v.%s is at %d, want %d", c.of, c.name, f.Offset, c.want)

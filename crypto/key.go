@@ -33,7 +33,7 @@ type Key struct {
 // the allocator puts 8 bytes before what has pointers.
 type gcmWithin struct {
 	Key
-	_   [96]byte
+	_   [32]byte
 	gcm gcmKey
 }
 

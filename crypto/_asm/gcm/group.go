@@ -37,7 +37,7 @@ func (s *stream) findKept() {
 	LEAQ(s.kept.Offset(vecLen-1), keptAt)
 	ANDQ(operand.I8(-vecLen), keptAt)
 	SUBQ(key, keptAt)
-	SUBQ(operand.I8(keyPowers), keptAt)
+	SUBQ(operand.U8(keyPowers), keptAt)
 }
 
 // keepRest keeps those sums that the last stretch may take but the first, where

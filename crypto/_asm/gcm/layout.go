@@ -20,16 +20,17 @@ const (
 
 	keySuite  = 0   // in a Key, if it is alive
 	keyGCM    = 8   // the pointer to a gcmKey
-	keyWithin = 248 // the gcmKey itself, if it is of a suite of AES-GCM
+	keyWithin = 184 // the gcmKey itself, if it is of a suite of AES-GCM
 
 	// A gcmKey. H^powers comes first and H^1 last, because within a register
 	// the first block has the highest power.
-	powers     = 36
-	keyESN     = 0
-	keyPowers  = 16
-	keyRounds  = keyPowers + 16*powers
-	keyLengths = keyRounds + 15*16
-	words      = (128 - 16) / 4 // of text in a small packet, at the most
+	powers      = 36
+	keyCounters = 0
+	keyESN      = 64
+	keyPowers   = keyESN + 16
+	keyRounds   = keyPowers + 16*powers
+	keyLengths  = keyRounds + 15*16
+	words       = (128 - 16) / 4 // of text in a small packet, at the most
 )
 
 // What every kernel keeps in general registers.
@@ -81,7 +82,7 @@ func prefetch(rounds int) {
 	MOVWLZX(operand.Mem{Base: group, Index: next, Scale: 2, Disp: -2}, next.As32())
 	MOVQ(field(next, jobKey), next)
 	MOVQ(mem(next, keyGCM), next)
-	for at := 0; at < keyRounds+blockLen*(rounds+1); at += vecLen {
+	for at := keyESN; at < keyRounds+blockLen*(rounds+1); at += vecLen {
 		PREFETCHT0(mem(next, at))
 	}
 }
@@ -116,6 +117,8 @@ var (
 	// The low bytes of the counters of 256 blocks. J0's is 1 (SP 800-38D, section
 	// 7.1), so the last is 0, and its upper bytes are one more than the others'.
 	counters = table("counters", lowBytes()...)
+	// What makes of blocks 0 to 3, in all of which only the low byte differs, 4 to 7.
+	nextCounters = table("nextCounters", 0, 0, 0, 4<<24, 0, 0, 0, 4<<24, 0, 0, 0, 4<<24, 0, 0, 0, 12<<24)
 	// How long the AAD is, in the block of lengths, bytes reversed; and how much longer with ESN.
 	aadBits = table("aadBits", repeat(4, 0, 0, 64, 0)...)
 	ones    = table("ones", repeat(2, 1<<32-1)...)

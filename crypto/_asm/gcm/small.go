@@ -39,6 +39,7 @@ var (
 	anyESN = reg.RDX // not 0 if one of the four in GHASH has ESN
 	textK  = reg.K5  // quadwords of a packet's first register but the header
 	flagK  = reg.K6
+	nonceK = reg.K7 // dwords 1 and 2 of each block: the IV in the nonce
 )
 
 // at loads the offset of job i of the four at a place in group.
@@ -131,6 +132,8 @@ func (s *small) enter() {
 	XORL(anyESN.As32(), anyESN.As32())
 	MOVL(operand.U32(0xfc), smallA.As32())
 	KMOVW(smallA.As32(), textK)
+	MOVL(operand.U32(0x6666), smallA.As32())
+	KMOVW(smallA.As32(), nonceK)
 }
 
 // check goes to stop unless job i of the four has a living key of the suite and
@@ -161,7 +164,7 @@ func (s *small) check(i int, stop string) {
 // first.
 func (s *small) counters(stop string) {
 	for i, a := range s.aes {
-		key, ptr, x := s.keys[i], s.ptr[i], a[0].AsX()
+		key, ptr, x, a0 := s.keys[i], s.ptr[i], a[0].AsX(), s.stream(0, a[0])
 		s.check(i, stop)
 		if s.seal {
 			iv := smallA
@@ -171,18 +174,17 @@ func (s *small) counters(stop string) {
 			VMOVD(iv.As32(), x)
 			VPINSRD(operand.U8(1), mem(ptr, 4), x, x)
 			VMOVQ(x, mem(ptr, 8))
+			VPSLLDQ(operand.U8(4), x, x)
+			VSHUFI64X2(operand.U8(0), a0, a0, a0)
 		} else {
-			VMOVQ(mem(ptr, 8), x)
+			VBROADCASTI32X4_Z(mem(ptr, 4), nonceK, a0)
 		}
-		VPSLLDQ(operand.U8(4), x, x)
-		VPXORQ(roundKey(key, 0), x, x)
-		VSHUFI64X2(operand.U8(0), s.stream(0, a[0]), s.stream(0, a[0]), s.stream(0, a[0]))
-		for v := len(a) - 1; v >= 0; v-- {
-			at := vecLen * v
-			if s.halves() {
-				at = vecLen / 2 * v
-			}
-			VPXORQ(counters.Offset(at), s.stream(v, a[0]), s.stream(v, a[v]))
+		if s.halves() {
+			VPXORQ(mem(key, keyCounters+vecLen/2), a0, a[1].AsY())
+		}
+		VPXORQ(mem(key, keyCounters), a0, a0)
+		if s.size() == 2 {
+			VPXORQ(nextCounters, s.part(1, a[0]), s.part(1, a[1]))
 		}
 		PREFETCHT0(lengthsOf(key, smallC))
 		SUBQ(operand.U8(tagLen+vecLen*(s.size()-1)), smallC)
@@ -283,9 +285,11 @@ func (s *small) lanes(i int) {
 	if i%2 == 0 {
 		x = masks.AsX()
 	}
-	VPXORQ(lengthsOf(s.keys[i], length), s.aes[i][0].AsX(), x)
-	if !s.seal {
-		VPXORQ(operand.Mem{Base: s.ptr[i], Index: length, Scale: 1, Disp: -tagLen}, x, x)
+	if j0 := s.aes[i][0].AsX(); s.seal {
+		VPXORQ(lengthsOf(s.keys[i], length), j0, x)
+	} else {
+		VMOVDQU64(operand.Mem{Base: s.ptr[i], Index: length, Scale: 1, Disp: -tagLen}, x)
+		VPTERNLOGQ(operand.U8(0x96), lengthsOf(s.keys[i], length), j0, x)
 	}
 	CMPB(field(smallA, jobESN), operand.U8(0))
 	JNE(operand.LabelRef(label("esn%d", i)))
