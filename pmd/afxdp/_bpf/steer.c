@@ -459,16 +459,20 @@ INLINE int act(struct xdp_md *ctx, u32 v)
 	return action;
 }
 
-// guarded is v, unless the gateway has to judge what v gives to the host.
+// guarded is v, unless the gateway has to judge what v gives to the host, or has
+// judged it: what comes back from there passes, whatever it is for, or it would go
+// around for ever.
 INLINE enum verdict guarded(enum verdict v, void *p, void *end)
 {
 	struct eth *e = p;
-	if (!guard || (v != PASS_LOCAL && v != PASS_FRAGMENT) || (void *)(e + 1) > end)
+	if (!guard || (v != PASS_LOCAL && v != PASS_FRAGMENT && v < FIRST_REDIRECT) || (void *)(e + 1) > end)
 		return v;
 	u64 source = 0;
 	for (int i = 0; i < 6; i++)
 		source = source << 8 | e->src[i];
-	return source == guard ? PASS_JUDGED : REDIRECT_HOST;
+	if (source == guard)
+		return PASS_JUDGED;
+	return v < FIRST_REDIRECT ? REDIRECT_HOST : v;
 }
 
 SEC("xdp/steer") int steer(struct xdp_md *ctx)
