@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -84,14 +85,14 @@ func (m *Member) join(group netip.Addr) error {
 	for try := range 2 {
 		j, err := m.socket(group.Is6(), try > 0)
 		if err == nil {
-			err = j.change(m.link, group, true)
+			if err = j.change(m.link, group, true); err == nil {
+				j.n++
+				m.joined[group] = j
+				return nil
+			}
+			m.closeEmpty(j)
 		}
-		switch {
-		case err == nil:
-			j.n++
-			m.joined[group] = j
-			return nil
-		case try > 0 || !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM):
+		if try > 0 || !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM) {
 			return fmt.Errorf("kernel: join %v on the link of index %d: %w", group, m.link, err)
 		}
 	}
@@ -124,16 +125,17 @@ func (m *Member) socket(v6, anew bool) (*joint, error) {
 func (m *Member) drop(group netip.Addr, j *joint) {
 	delete(m.joined, group)
 	_ = j.change(m.link, group, false) // fails only where it is gone already
-	if j.n--; j.n > 0 {
+	j.n--
+	m.closeEmpty(j)
+}
+
+// closeEmpty closes j if it holds nothing.
+func (m *Member) closeEmpty(j *joint) {
+	if j.n > 0 {
 		return
 	}
 	_ = unix.Close(j.fd) // nothing was written
-	for i := range m.sockets {
-		if m.sockets[i] == j {
-			m.sockets = append(m.sockets[:i:i], m.sockets[i+1:]...)
-			return
-		}
-	}
+	m.sockets = slices.DeleteFunc(m.sockets, func(other *joint) bool { return other == j })
 }
 
 // change joins or leaves group on a link.

@@ -89,6 +89,9 @@ func TestMember(t *testing.T) {
 		if got := members(t, ns); got != nil {
 			t.Errorf("still member of %v", got)
 		}
+		if len(m.sockets) != 0 {
+			t.Errorf("%d sockets that hold nothing: each try would leave some", len(m.sockets))
+		}
 		if err := m.Set(link, groups(0, 2), true); err != nil {
 			t.Error(err)
 		}
