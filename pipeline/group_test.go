@@ -304,6 +304,32 @@ func TestGroupsThatAreNotForwarded(t *testing.T) {
 	}
 }
 
+// Dummies go to a group as all packets of their SA do, and its receivers consume them.
+func TestDummiesToAGroup(t *testing.T) {
+	for src, outer := range map[netip.Addr]netip.Addr{gwA4: outer4, gwA6: outer6} {
+		a, b := newGroupLone(t, 'a'), newGroupLone(t, 'b')
+		p := cast(aes128gcm, src, outer)
+		out := a.send(p)
+		b.receive(p)
+		policy := uint32(1)
+		for a.cfg.Snapshots.IPsec.Load().SAD.Outbound(policy) != out {
+			policy++
+		}
+		a.cfg.Injects.Push([]fib.Inject{{Dummy: policy, Len: 100}})
+		a.w.Turn()
+		got := a.wire.Take()
+		if len(got) != 1 || !bytes.Equal(got[0][:6], groupMAC(outer)) {
+			t.Errorf("to %v leaves %x: %v", outer, got, a.drops())
+			continue
+		}
+		before := b.values()
+		if into := b.one(b.wire, b.host, got[0]); into != nil {
+			t.Errorf("to %v: arrives as %x", outer, into)
+		}
+		b.onlyDrop(before, counter.DummyPacket)
+	}
+}
+
 // The sender of an IPv6 packet to a group hears that it is too big, as no sender
 // hears anything else of its packets to groups (RFC 4443, section 2.4 (e.3)).
 func TestPacketTooBigForAGroup(t *testing.T) {

@@ -34,24 +34,27 @@ func (w *Worker) dummy(m *fib.Inject, base uint32) {
 	p := &b.pkts[0]
 	p.local = true
 	p.l3 = l3Off
-	if r := w.fillDummy(p, m); r != counter.None {
+	if r := w.fillDummy(b, p, m); r != counter.None {
 		b.Drop(0, r)
 	}
 	w.send(b)
 	w.finish(b)
 }
 
-// fillDummy makes p the dummy and seals it.
-func (w *Worker) fillDummy(p *packet, m *fib.Inject) counter.Reason {
+// fillDummy makes p, the only packet of b, the dummy and seals it.
+func (w *Worker) fillDummy(b *Burst, p *packet, m *fib.Inject) counter.Reason {
 	sa := w.sad.Outbound(m.Dummy)
 	if sa == nil || !sa.Tunnel || sa.Proto != wire.ProtoESP {
 		return counter.NoSA
 	}
-	hop := w.fib.Lookup(&sa.Dst)
-	if hop.State != fib.Ready {
+	p.out, p.hop, p.tuple = sa, w.fib.Lookup(&sa.Dst), flow.Tuple{}
+	switch p.hop.State {
+	case fib.Ready:
+	case fib.Group:
+		w.toGroup(b, 0, &sa.Dst) // it is local: nothing ends it
+	default:
 		return counter.NoNeighbour
 	}
-	p.out, p.hop, p.tuple = sa, hop, flow.Tuple{}
 	n := min(int(m.Len), p.pathMTU())
 	if n > len(p.chunk)-p.l3 {
 		w.widen(p)
