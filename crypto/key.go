@@ -7,8 +7,10 @@ import (
 )
 
 // Key is a Suite with expanded key material. It does not change, so any
-// number of Engines may use one Key at once, until Zero.
+// number of Engines may use one Key at once, until Zero. It must not be copied:
+// kernels find its material behind it.
 type Key struct {
+	_     notCopied
 	live  *Suite  // nil: no key material, by Zero or from the start
 	gcm   *gcmKey // here for the kernels, which know where: see _asm/gcm/layout.go
 	suite *Suite  // also after Zero
@@ -36,6 +38,12 @@ type gcmWithin struct {
 	_   [32]byte
 	gcm gcmKey
 }
+
+// notCopied has go vet tell of copies of what has it.
+type notCopied struct{}
+
+func (*notCopied) Lock()   {}
+func (*notCopied) Unlock() {}
 
 // newKey makes a Key of s that is alive.
 func newKey(s *Suite) *Key {
