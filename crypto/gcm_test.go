@@ -38,6 +38,9 @@ func TestKernelsKnowTheLayout(t *testing.T) {
 	if n := reflect.TypeFor[Job]().Size(); reflect.TypeFor[uintptr]().Size() == 8 && n != 40 {
 		t.Errorf("a Job has %d bytes, want 40", n)
 	}
+	if n := reflect.TypeFor[gcmKey]().Size(); n != 896+28*16 { // gcmSetup writes up to there
+		t.Errorf("a gcmKey has %d bytes, want %d", n, 896+28*16)
+	}
 }
 
 // eachTier runs f for every suite whose name matches pattern, on each tier that
