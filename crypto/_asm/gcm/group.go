@@ -25,6 +25,13 @@ const (
 // checks.
 const keptLen = blockLen*powers + vecLen
 
+// It does not compile if wipe would go beyond the frame, or if a stretch could take
+// sums that neither keepRest nor the first stretch keeps.
+const (
+	_ = uint(-(keptLen % vecLen))
+	_ = uint(vecLen - blockLen*(powers-stretchLen))
+)
+
 // keptAt is how far the kept sums are from the powers.
 var keptAt = reg.RAX
 
@@ -57,9 +64,9 @@ func (s *stream) wipe() {
 }
 
 // group encrypts n registers, in which the last group's hash is woven, and takes
-// their text. Each register is two rounds behind the one before: so
-// the first text can go to hash while the last is still in AES, and what is not
-// AES is spread over the group.
+// their text. Each register is two rounds behind the one before: so the first text
+// can go to hash while the last is still in AES, and what is not AES is spread over
+// the group.
 func (s *stream) group(n int, isLast bool, how hashing) {
 	var list []step
 	wait, hashed := s.wait*n, 0 // the steps before hash, and before the first text, to which hash leaves its register

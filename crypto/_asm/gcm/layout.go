@@ -113,7 +113,8 @@ func repeat(n int, dwords ...uint32) (all []uint32) {
 var (
 	reverse = table("reverse", repeat(4, 0x0c0d0e0f, 0x08090a0b, 0x04050607, 0x00010203)...) // a block's bytes
 	// The same; of the register's first block the IV, which is no AAD, becomes zero.
-	reverseFirst = table("reverseFirst", append([]uint32{0x80808080, 0x80808080}, repeat(4, 0x0c0d0e0f, 0x08090a0b, 0x04050607, 0x00010203)[2:]...)...)
+	reverseFirst = table("reverseFirst",
+		append([]uint32{0x80808080, 0x80808080}, repeat(4, 0x0c0d0e0f, 0x08090a0b, 0x04050607, 0x00010203)[2:]...)...)
 	// The low bytes of the counters of 256 blocks. J0's is 1 (SP 800-38D, section
 	// 7.1), so the last is 0, and its upper bytes are one more than the others'.
 	counters = table("counters", lowBytes()...)
@@ -150,16 +151,19 @@ func kernel(seal bool, rounds int, kind string) string {
 	return label("gcm%s%d%s", map[bool]string{true: "Seal", false: "Open"}[seal], 32*(rounds-6), kind)
 }
 
-// stretch finds the first power for what is left, or for as many groups as
-// there are powers; then it goes on at done.
+// stretchLen is how many powers a stretch takes that is not a packet's last: as
+// many whole groups as there are powers.
+const stretchLen = powers / (4 * flight) * (4 * flight)
+
+// stretch finds the first power for what is left, or for stretchLen; then it goes
+// on at done.
 func stretch(done string) {
-	const most = powers / (4 * flight) * (4 * flight)
 	MOVQ(blocks, powerP)
 	NEGQ(powerP)
 	SHLQ(operand.U8(4), powerP)
 	LEAQ(operand.Mem{Base: key, Index: powerP, Scale: 1, Disp: keyPowers + blockLen*powers}, powerP)
 	CMPQ(blocks, operand.U32(powers))
 	JBE(operand.LabelRef(done))
-	LEAQ(mem(key, keyPowers+blockLen*(powers-most)), powerP)
-	SUBQ(operand.U32(most), blocks)
+	LEAQ(mem(key, keyPowers+blockLen*(powers-stretchLen)), powerP)
+	SUBQ(operand.U32(stretchLen), blocks)
 }

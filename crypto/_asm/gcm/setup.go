@@ -7,8 +7,8 @@ import (
 )
 
 // setup writes the function that makes the powers of H (SP 800-38D, section
-// 6.4), and H times blocks of lengths. The powers are kept multiplied by x, which makes up for a product of
-// bit-reversed numbers being one bit short.
+// 6.4), and H times blocks of lengths. The powers are kept multiplied by x, which
+// makes up for a product of bit-reversed numbers being one bit short.
 func setup() {
 	TEXT("gcmSetup", 4, "func(into *byte, keys *byte, rounds int)") // NOSPLIT
 	Load(Param("into"), key)

@@ -49,8 +49,10 @@ func (s *small) at(place reg.Register, i int, job reg.GPPhysical) {
 
 func small512(seal bool, rounds, blocks int) {
 	z := []reg.VecPhysical{
-		reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7, reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
-		reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23, reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31,
+		reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7,
+		reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
+		reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23,
+		reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31,
 	}
 	take := func(n int) (r []reg.VecPhysical) { r, z = z[:n:n], z[n:]; return r }
 	s := &small{
@@ -68,7 +70,8 @@ func small512(seal bool, rounds, blocks int) {
 	s.key, s.mask = [2]reg.VecPhysical(take(2)), take(1)[0]
 	s.pool = z
 
-	TEXT(kernel(seal, rounds, label("vaes512of%d", blocks)), 4, "func(jobs *byte, group *byte, n int, suite *byte) int") // NOSPLIT
+	const noSplit = 4
+	TEXT(kernel(seal, rounds, label("vaes512of%d", blocks)), noSplit, "func(jobs *byte, group *byte, n int, suite *byte) int")
 	s.enter()
 	s.counters("none")
 	emit(s.encrypt())
