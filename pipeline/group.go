@@ -29,7 +29,10 @@ func isToGroup(frame []byte) bool {
 // mayTravel says whether packet i, which is for a group, may be forwarded at all,
 // in clear or in a tunnel; if not, it ends the packet. A group of a link stays
 // there. A packet that came from where no packet to its source would go has come
-// around: another gateway to the same network has put it there.
+// around: another gateway to the same network has put it there. So may it have on
+// the protected side if no route to its source is known: two gateways that open and
+// seal what the other has put there would double it again and again. The sources of
+// what comes by an SA need no routes.
 func (w *Worker) mayTravel(b *Burst, i uint8) bool {
 	p := &b.pkts[i]
 	if p.tuple.Dst.IsNearGroup() {
@@ -45,8 +48,10 @@ func (w *Worker) mayTravel(b *Burst, i uint8) bool {
 			return true
 		}
 	case fib.Local:
-	default:
-		return true // nothing is known of its source
+	default: // nothing is known of its source
+		if w.ports[b.port].side == Wire || isMartian(&p.tuple.Src) { // which route drops
+			return true
+		}
 	}
 	b.Drop(i, counter.GroupLoop)
 	return false
